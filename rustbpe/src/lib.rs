@@ -1,0 +1,22 @@
+//! Exact byte-level BPE: training and encoding for language models.
+
+pub mod batch;
+mod block;
+pub mod bpe;
+pub mod count;
+pub mod encode;
+pub mod error;
+mod key;
+mod linked;
+pub mod merge;
+mod neighbours;
+#[cfg(feature = "python")]
+mod python;
+pub mod scan;
+pub mod split;
+pub mod stream;
+mod table;
+mod unicode;
+mod unicode_table;
+pub mod vocab;
+pub mod words;

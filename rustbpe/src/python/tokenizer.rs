@@ -1,0 +1,273 @@
+//! `Tokenizer` and `StreamDecoder`, the parts that need the core.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyInt, PyList, PyString};
+
+use super::ids;
+use super::text::Text;
+use super::thread_count;
+use crate::batch::{Part, encode_batch};
+use crate::encode::{Encoder, Id};
+use crate::split::{SPLIT_PATTERN, Splitter};
+use crate::stream::Utf8Stream;
+use crate::vocab::Vocabulary;
+
+/// Text that is encoded without releasing the interpreter lock: about 20 µs of work.
+const SHORT_TEXT: usize = 2048;
+
+#[pyclass(subclass, frozen, name = "Tokenizer", module = "rustbpe._rustbpe")]
+pub struct PyTokenizer {
+    encoder: Arc<Encoder>,
+    pattern: String,
+    specials: Vec<String>,
+    /// One Python integer an id: lists of ids share them, which saves an allocation
+    /// and 28 bytes a token.
+    integers: OnceLock<Vec<Py<PyInt>>>,
+}
+
+#[pymethods]
+impl PyTokenizer {
+    #[new]
+    #[pyo3(signature = (mergeable_ranks, *, pattern = SPLIT_PATTERN, special_tokens = Vec::new()))]
+    fn new(
+        py: Python<'_>,
+        mergeable_ranks: &Bound<'_, PyAny>,
+        pattern: &str,
+        special_tokens: Vec<String>,
+    ) -> PyResult<Self> {
+        let tokens = ids::tokens_in_order(mergeable_ranks)?;
+        let splitter = Splitter::new(pattern)?;
+        let vocabulary = Vocabulary::new(&tokens, &special_tokens)?;
+        let encoder = py.detach(|| Arc::new(Encoder::new(vocabulary, splitter)));
+        Ok(PyTokenizer {
+            encoder,
+            pattern: pattern.to_owned(),
+            specials: special_tokens,
+            integers: OnceLock::new(),
+        })
+    }
+
+    /// Number of ids, special tokens included.
+    #[getter]
+    fn vocab_size(&self) -> usize {
+        self.encoder.vocabulary.len()
+    }
+
+    /// Number of ids that `encode` can return.
+    #[getter]
+    fn n_mergeable(&self) -> usize {
+        self.encoder.vocabulary.n_mergeable()
+    }
+
+    #[getter]
+    fn pattern(&self) -> &str {
+        &self.pattern
+    }
+
+    /// Special tokens with their ids, which follow the mergeable ones.
+    #[getter]
+    fn special_tokens<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let names = PyDict::new(py);
+        for (at, name) in self.specials.iter().enumerate() {
+            names.set_item(name, self.n_mergeable() + at)?;
+        }
+        Ok(names)
+    }
+
+    /// Ids of a text; a special token's name in it is ordinary text.
+    ///
+    /// O(n), or O(n log n) inside a chunk longer than the longest token.
+    fn encode<'py>(
+        &self,
+        py: Python<'py>,
+        text: &Bound<'py, PyString>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let text = Text::new(text)?;
+        let run = || {
+            let mut ids = Vec::with_capacity(text.len() / 4 + 1);
+            self.encoder
+                .with_scratch(|scratch| self.encoder.encode::<u32>(&text, scratch, &mut ids))?;
+            Ok::<_, PyErr>(ids)
+        };
+        let ids = if text.len() <= SHORT_TEXT { run() } else { py.detach(run) }?;
+        self.list(py, &ids)
+    }
+
+    /// Ids of each text, encoded on `num_threads` threads (0: one a processor).
+    #[pyo3(signature = (texts, *, num_threads = 0))]
+    fn encode_batch<'py>(
+        &self,
+        py: Python<'py>,
+        texts: &Bound<'py, PyAny>,
+        num_threads: i64,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let parts = self.encode_parts::<u32>(py, texts, None, num_threads)?;
+        let lists = PyList::empty(py);
+        for part in parts {
+            let mut start = 0;
+            for length in part.lengths {
+                lists.append(self.list(py, &part.ids[start..start + length])?)?;
+                start += length;
+            }
+        }
+        Ok(lists)
+    }
+
+    /// Ids of all texts end to end and the offsets of each, as raw native integers:
+    /// ids of 2 bytes while `vocab_size` <= 65536, else 4; offsets of 8.
+    fn _encode_flat<'py>(
+        &self,
+        py: Python<'py>,
+        texts: &Bound<'py, PyAny>,
+        bos: Option<i64>,
+        num_threads: i64,
+    ) -> PyResult<(Bound<'py, PyByteArray>, Bound<'py, PyByteArray>)> {
+        let bos = bos
+            .map(|id| ids::checked(&self.encoder.vocabulary, id))
+            .transpose()?
+            .map(|id| id as u32);
+        if self.vocab_size() <= 1 << 16 {
+            let parts = self.encode_parts(py, texts, bos.map(u16::from_u32), num_threads)?;
+            ids::join(py, &parts, u16::to_ne_bytes)
+        } else {
+            let parts = self.encode_parts(py, texts, bos, num_threads)?;
+            ids::join(py, &parts, u32::to_ne_bytes)
+        }
+    }
+
+    /// The bytes of a sequence of ids, special tokens as their names.
+    ///
+    /// Raises ValueError for an id out of range. O(total bytes).
+    fn decode_bytes<'py>(
+        &self,
+        py: Python<'py>,
+        ids: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &ids::bytes_of(&self.encoder.vocabulary, ids)?))
+    }
+
+    /// The text of a sequence of ids.
+    ///
+    /// Raises UnicodeDecodeError when the bytes are not UTF-8, unless `errors` names
+    /// another handler of `bytes.decode`, and ValueError for an id out of range.
+    #[pyo3(signature = (ids, errors = "strict"))]
+    fn decode<'py>(
+        &self,
+        py: Python<'py>,
+        ids: &Bound<'py, PyAny>,
+        errors: &str,
+    ) -> PyResult<Bound<'py, PyString>> {
+        let bytes = ids::bytes_of(&self.encoder.vocabulary, ids)?;
+        if let Ok(text) = std::str::from_utf8(&bytes) {
+            return Ok(PyString::new(py, text));
+        }
+        let bytes = PyBytes::new(py, &bytes);
+        let text = bytes.call_method1(intern!(py, "decode"), ("utf-8", errors))?;
+        Ok(text.cast_into()?)
+    }
+
+    /// The bytes of one id; a special token's are its name.
+    fn token_bytes<'py>(&self, py: Python<'py>, id: i64) -> PyResult<Bound<'py, PyBytes>> {
+        let id = ids::checked(&self.encoder.vocabulary, id)?;
+        Ok(PyBytes::new(py, self.encoder.vocabulary.token(id).unwrap_or_default()))
+    }
+
+    /// Mergeable tokens with their ids, in id order.
+    fn mergeable_ranks<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let ranks = PyDict::new(py);
+        for (id, token) in self.encoder.vocabulary.mergeable().enumerate() {
+            ranks.set_item(PyBytes::new(py, token), id)?;
+        }
+        Ok(ranks)
+    }
+
+    /// Mergeable tokens in id order.
+    fn _tokens<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let tokens: Vec<_> = self.encoder.vocabulary.mergeable().collect();
+        PyList::new(py, tokens.into_iter().map(|token| PyBytes::new(py, token)))
+    }
+
+    /// `(left id, right id, id)` of every token that merging reaches, by id.
+    fn _merge_rules(&self) -> Vec<(u32, u32, u32)> {
+        self.encoder.merger.rules()
+    }
+
+    /// A decoder for ids that arrive one by one.
+    fn stream_decoder(&self) -> StreamDecoder {
+        StreamDecoder { encoder: self.encoder.clone(), stream: Mutex::default() }
+    }
+
+    fn __repr__(&self) -> String {
+        let specials = self.specials.len();
+        format!("Tokenizer(n_mergeable={}, special_tokens={specials})", self.n_mergeable())
+    }
+}
+
+impl PyTokenizer {
+    fn list<'py>(&self, py: Python<'py>, ids: &[u32]) -> PyResult<Bound<'py, PyList>> {
+        let integers = self
+            .integers
+            .get_or_init(|| (0..self.vocab_size()).map(|id| PyInt::new(py, id).unbind()).collect());
+        PyList::new(py, ids.iter().map(|id| integers[*id as usize].bind(py)))
+    }
+
+    fn encode_parts<T: Id>(
+        &self,
+        py: Python<'_>,
+        texts: &Bound<'_, PyAny>,
+        first: Option<T>,
+        num_threads: i64,
+    ) -> PyResult<Vec<Part<T>>> {
+        let threads = thread_count(num_threads)?;
+        if texts.is_instance_of::<PyString>() {
+            return Err(PyTypeError::new_err("texts is a str; a sequence of str is wanted"));
+        }
+        let owned = texts
+            .try_iter()?
+            .enumerate()
+            .map(|(at, text)| {
+                let text = text?;
+                let text = text.cast::<PyString>().map_err(|_| {
+                    let kind = text.get_type();
+                    PyTypeError::new_err(format!("texts[{at}] is a {kind}; a str is wanted"))
+                })?;
+                Text::new(text)
+            })
+            .collect::<PyResult<Vec<_>>>()?;
+        let parts = py.detach(|| {
+            let texts: Vec<&str> = owned.iter().map(|text| &**text).collect();
+            encode_batch(&self.encoder, &texts, first, threads)
+        })?;
+        Ok(parts)
+    }
+}
+
+/// Turns ids that arrive one by one into text, holding back unfinished characters.
+///
+/// All that `push` and `finish` return, joined, is `decode(ids, "replace")`.
+#[pyclass(frozen, module = "rustbpe._rustbpe")]
+pub struct StreamDecoder {
+    encoder: Arc<Encoder>,
+    stream: Mutex<Utf8Stream>,
+}
+
+#[pymethods]
+impl StreamDecoder {
+    /// The characters that this id completes; possibly none.
+    ///
+    /// Raises ValueError for an id out of range; the decoder stays usable.
+    fn push(&self, id: i64) -> PyResult<String> {
+        let vocabulary = &self.encoder.vocabulary;
+        let bytes = vocabulary.token(ids::checked(vocabulary, id)?).unwrap_or_default();
+        Ok(self.stream.lock().unwrap_or_else(PoisonError::into_inner).push(bytes))
+    }
+
+    /// U+FFFD if a character was left unfinished, else nothing. Starts anew.
+    fn finish(&self) -> String {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner).finish()
+    }
+}
