@@ -1,0 +1,95 @@
+"""The pretraining text of a run, whatever its source: shards ready one after the other, in a fixed order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanochat.data import pydocs
+from nanochat.data.fetch import Fetcher, Stopped, sealed
+from nanochat.data.shards import Shard, check_shard, count_chars, folder_shards
+from nanochat.recipe import FolderSource, HttpSource, PydocsSource
+
+Progress = Callable[[int, int, str], None]  # done, total, unit
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A shard on disk. `capped_chars` counts each document up to the tokenizer's cap."""
+
+    shard: Shard
+    capped_chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """`train` and `val` say how to get each shard ready, in order; `workers` of them may do so at once."""
+
+    train: list[Callable[[], Ready]]
+    val: list[Callable[[], Ready]]
+    workers: int
+
+    def ready(self, progress: Progress, stopped: Callable[[], bool]) -> Iterator[tuple[str, Ready]]:
+        """("val" or "train", shard) as soon as it and all before it are ready: the validation shards, then train in order.
+
+        Raises what getting a shard ready raised, whichever shard it was, and `Stopped`.
+        """
+        named = [("val", job) for job in self.val] + [("train", job) for job in self.train]
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="shard")
+        futures: list[Future[Ready]] = [pool.submit(job) for _, job in named]
+        pending = set(futures)
+        handed = 0
+        try:
+            while handed < len(futures):
+                done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()  # a failure anywhere ends the wait for the others
+                progress(len(futures) - len(pending), len(futures), "shard")
+                while handed < len(futures) and futures[handed].done():
+                    yield named[handed][0], futures[handed].result()
+                    handed += 1
+                if stopped():
+                    raise Stopped
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def open_corpus(
+    source: PydocsSource | FolderSource | HttpSource, cache_dir: Path, doc_cap: int, fetcher: Fetcher, progress: Progress
+) -> Corpus:
+    """The corpus of a recipe's `data.source`. Raises StageError when a folder is no good."""
+    if isinstance(source, HttpSource):
+        return _http(source, cache_dir, doc_cap, fetcher)
+    if isinstance(source, FolderSource):
+        train, val = folder_shards(source.path)
+    else:
+        train, val = pydocs.harvest(cache_dir, source.max_chars, lambda chars: progress(chars, source.max_chars, "char"))
+    return Corpus([_local(p, doc_cap) for p in train], [_local(p, doc_cap) for p in val], os.cpu_count() or 1)
+
+
+def _local(path: Path, doc_cap: int) -> Callable[[], Ready]:
+    return lambda: _ready(path, None, doc_cap)
+
+
+def _http(source: HttpSource, cache_dir: Path, doc_cap: int, fetcher: Fetcher) -> Corpus:
+    base = source.base_url.rstrip("/")
+    folder = cache_dir / "shards" / "".join(c if c.isalnum() else "-" for c in base.partition("://")[2])[:120]
+
+    def job(index: int) -> Callable[[], Ready]:
+        name = source.name.format(index=index)
+
+        def fetch() -> Ready:
+            path = fetcher.file(f"{base}/{name}", folder / name, sha256=source.sha256.get(name), check=check_shard)
+            return _ready(path, (sealed(path) or {}).get("sha256"), doc_cap)
+
+        return fetch
+
+    return Corpus([job(i) for i in range(source.train_shards)], [job(source.val_index)], source.workers)
+
+
+def _ready(path: Path, sha256: str | None, doc_cap: int) -> Ready:
+    chars, capped = count_chars(path, doc_cap)
+    return Ready(Shard(str(path), path.stat().st_size, sha256, chars), capped)

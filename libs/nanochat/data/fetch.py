@@ -1,0 +1,293 @@
+"""Files over HTTP, whole or not at all: resumed where a try broke off, verified, then renamed into place.
+
+Resuming follows RFC 9110 (Range with If-Range); waiting follows Retry-After where the server gives it, else doubles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import errno
+import fcntl
+import json
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from nanochat.contract import Exit, StageError, sha256_file, write_json
+
+_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+_SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How patient to be. `attempts` counts tries in a row that brought nothing new; seconds throughout."""
+
+    attempts: int = 6
+    timeout: float = 15.0  # without a byte; a stop is seen no later than this
+    backoff: float = 1.0  # doubles with every try
+    longest_wait: float = 120.0
+
+
+class Stopped(Exception):
+    """The run asked to stop; what has arrived is kept for the next try."""
+
+
+class _Retry(Exception):
+    """This try failed in a way that may pass. `wait` is what the server asked for, in seconds."""
+
+    def __init__(self, reason: str, wait: float | None = None):
+        super().__init__(reason)
+        self.wait = wait
+
+
+@dataclass(slots=True)
+class Fetcher:
+    """Fetches files into a cache shared by all runs on this machine. Safe to use from many threads.
+
+    `received` is told of every chunk's bytes; `stopped` is asked between chunks and while waiting.
+    """
+
+    policy: Policy = field(default_factory=Policy)
+    received: Callable[[int], None] = lambda _count: None
+    stopped: Callable[[], bool] = lambda: False
+    warn: Callable[[str], None] = lambda _message: None
+    _client: httpx.Client = field(init=False)
+    _halt: threading.Event = field(init=False, default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._client = httpx.Client(
+            follow_redirects=True,
+            timeout=httpx.Timeout(self.policy.timeout),
+            headers={"Accept-Encoding": "identity"},
+            limits=httpx.Limits(max_connections=None),
+        )
+
+    def __enter__(self) -> Fetcher:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.halt()
+        self._client.close()
+
+    def halt(self) -> None:
+        """Make every fetch in progress raise `Stopped` soon."""
+        self._halt.set()
+
+    def json(self, url: str, cache: Path) -> Any:
+        """A small JSON document; the copy in `cache` is used when there is one."""
+        return json.loads(self.file(url, cache, check=lambda p: json.loads(p.read_bytes())).read_text(encoding="utf-8"))
+
+    def file(self, url: str, path: Path, *, sha256: str | None = None, check: Callable[[Path], object] | None = None) -> Path:
+        """`path` holding the content of `url`: as it is when complete and verified, else fetched.
+
+        `check` raises (anything) for content that is no good, as a parquet file that cannot be read. Raises `Stopped`, and
+        StageError naming the file: at once when the server refuses it, after `policy.attempts` when it keeps failing.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock(path):
+            if _is_complete(path, sha256):
+                return path
+            failures = 0
+            while True:
+                before = _size(_part(path))
+                try:
+                    return self._attempt(url, path, sha256, check)
+                except (_Retry, httpx.TransportError) as err:
+                    failures = 1 if _size(_part(path)) > before else failures + 1
+                    reason = str(err) or type(err).__name__
+                    if failures >= self.policy.attempts:
+                        raise StageError(
+                            f"{path.name} could not be fetched from {url} in {failures} tries: {reason}",
+                            code="fetch_failed",
+                            hint="check the network and the address; what has arrived is kept and resumed",
+                            exit_code=Exit.FAILED,
+                        ) from err
+                    self.warn(f"{path.name}: {reason}; trying again")
+                    self._wait(err.wait if isinstance(err, _Retry) else None, failures)
+                except OSError as err:
+                    if err.errno in (errno.ENOSPC, errno.EDQUOT):
+                        raise StageError(
+                            f"no space left on the disk of {path.parent} while fetching {path.name}",
+                            code="disk_full",
+                            hint="free some space; what has arrived is kept and resumed",
+                            exit_code=Exit.FAILED,
+                        ) from err
+                    raise
+
+    # -- one try --
+
+    def _attempt(self, url: str, path: Path, sha256: str | None, check: Callable[[Path], object] | None) -> Path:
+        self._raise_if_stopped()
+        part, note = _part(path), _note(path)
+        headers, start = _resume_headers(part, note, url)
+        with self._client.stream("GET", url, headers=headers) as response:
+            start, total = _expect(response, part, start, url)
+            digest = sha256 or _linked_digest(response)
+            if start != total:
+                write_json(note, {"url": url, "validator": _validator(response)})
+                self._append(response, part, start)
+        if total is not None and part.stat().st_size != total:
+            raise _Retry(f"the connection ended after {part.stat().st_size:,} of {total:,} bytes")
+        try:
+            found = _verify(part, digest, check)
+        except _Retry:
+            part.unlink()
+            raise
+        write_json(_seal(path), {"url": url, "bytes": part.stat().st_size, "sha256": found})
+        part.replace(path)
+        note.unlink(missing_ok=True)
+        return path
+
+    def _append(self, response: httpx.Response, part: Path, start: int) -> None:
+        # Unbuffered, and chunks as they come: what has arrived is on disk however this process or the connection ends.
+        with part.open("r+b" if start else "wb", buffering=0) as file:
+            file.seek(start)
+            file.truncate()
+            for chunk in response.iter_raw():
+                self._raise_if_stopped()
+                file.write(chunk)
+                self.received(len(chunk))
+
+    def _wait(self, wanted: float | None, failures: int) -> None:
+        seconds = wanted if wanted is not None else self.policy.backoff * 2 ** (failures - 1) * random.uniform(0.75, 1.25)
+        deadline = time.monotonic() + min(seconds, self.policy.longest_wait)
+        while (left := deadline - time.monotonic()) > 0:
+            self._raise_if_stopped()
+            self._halt.wait(min(left, 0.2))
+
+    def _raise_if_stopped(self) -> None:
+        if self._halt.is_set() or self.stopped():
+            raise Stopped
+
+    @contextlib.contextmanager
+    def _lock(self, path: Path) -> Iterator[None]:
+        """One fetch of a file at a time on this machine; the lock goes with the process that held it."""
+        with path.with_name(path.name + ".lock").open("w") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    self._raise_if_stopped()
+                    self._halt.wait(0.2)
+            yield
+
+
+# -- files beside the one wanted: what has arrived, where it came from, and the proof that it is whole --
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(path.name + ".part.json")
+
+
+def _seal(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def sealed(path: Path) -> dict[str, Any] | None:
+    """{"url", "bytes", "sha256"} of a file fetched whole and still of that size, else None."""
+    try:
+        seal: dict[str, Any] = json.loads(_seal(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return seal if path.is_file() and path.stat().st_size == seal.get("bytes") else None
+
+
+def _is_complete(path: Path, sha256: str | None) -> bool:
+    seal = sealed(path)
+    return seal is not None and sha256 in (None, seal["sha256"])
+
+
+def _verify(part: Path, digest: str | None, check: Callable[[Path], object] | None) -> str:
+    found = sha256_file(part)
+    if digest is not None and found != digest:
+        raise _Retry(f"its sha256 is {found}, not {digest}")
+    if check is not None:
+        try:
+            check(part)
+        except Exception as err:
+            raise _Retry(f"what arrived is no good: {err}") from err
+    return found
+
+
+# -- the protocol --
+
+
+def _resume_headers(part: Path, note: Path, url: str) -> tuple[dict[str, str], int]:
+    """Ask for the rest only when the server can tell whether its file is still the one of the first part."""
+    try:
+        known = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}, 0
+    size = _size(part)
+    if not size or known["url"] != url or not known["validator"]:
+        return {}, 0
+    return {"Range": f"bytes={size}-", "If-Range": known["validator"]}, size
+
+
+def _expect(response: httpx.Response, part: Path, start: int, url: str) -> tuple[int, int | None]:
+    """(where the body begins, size of the whole file or None). Raises _Retry or StageError for an answer that is neither."""
+    if response.status_code == 206:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("content-range", ""))
+        if match is None or int(match[1]) != start:
+            part.unlink(missing_ok=True)
+            raise _Retry("the server answered with another range than asked for")
+        return start, None if match[2] == "*" else int(match[2])
+    if response.status_code == 200:
+        length = response.headers.get("content-length")
+        return 0, int(length) if length is not None else None
+    if response.status_code == 416:
+        if response.headers.get("content-range") == f"bytes */{start}":
+            return start, start  # everything had arrived; only the renaming was missing
+        part.unlink(missing_ok=True)
+        raise _Retry("the server's file is shorter than what had arrived; starting over")
+    if response.status_code in _TRANSIENT:
+        raise _Retry(f"HTTP {response.status_code}", _retry_after(response))
+    raise StageError(
+        f"{url} cannot be fetched: HTTP {response.status_code} {response.reason_phrase}",
+        code="fetch_refused",
+        hint="check the base URL, the file's number and whether the server wants credentials",
+    )
+
+
+def _validator(response: httpx.Response) -> str | None:
+    """A strong ETag, else Last-Modified: what If-Range may carry (RFC 9110, 13.1.5)."""
+    etag: str | None = response.headers.get("etag")
+    if etag and not etag.startswith("W/"):
+        return etag
+    modified: str | None = response.headers.get("last-modified")
+    return modified
+
+
+def _linked_digest(response: httpx.Response) -> str | None:
+    """The sha256 that the hub sends along when it redirects to a large file's store."""
+    for step in response.history:
+        if match := _SHA256.fullmatch(step.headers.get("x-linked-etag", "")):
+            return match[1]
+    return None
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    value = response.headers.get("retry-after", "")
+    if value.isdigit():
+        return float(value)
+    with contextlib.suppress(ValueError):
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    return None

@@ -1,0 +1,78 @@
+"""Task data and the CORE bundle: out of a folder as it is, or fetched from a hub or a zip's URL into the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import zipfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from nanochat.contract import StageError
+from nanochat.data.catalog import CORE_CONFIG, SPLITS, Split, find_in_folder, is_url
+from nanochat.data.fetch import Fetcher
+
+
+def task_files(place: str | None, cache_dir: Path, fetcher: Fetcher) -> dict[str, list[Path]]:
+    """Files of every split at `place` (a folder, a hub's base URL, or None), by key as in `catalog.SPLITS`.
+
+    A folder may lack splits; a hub may not. Raises StageError and `Stopped`.
+    """
+    if place is None:
+        return {}
+    if is_url(place):
+        return {key: _fetch_split(place.rstrip("/"), split, cache_dir / "hub", fetcher) for key, split in SPLITS.items()}
+    root = Path(place).expanduser().resolve()
+    if not root.is_dir():
+        raise StageError(f"no folder {root}", code="folder_missing", hint="check data.tasks")
+    return find_in_folder(root)
+
+
+def _fetch_split(base_url: str, split: Split, cache: Path, fetcher: Fetcher) -> list[Path]:
+    """The split's files in the hub's parquet export."""
+    folder = cache / _name(base_url) / split.repo / split.config / split.split
+    listing = f"{base_url}/api/datasets/{split.repo}/parquet/{split.config}/{split.split}"
+    urls = fetcher.json(listing, folder / "listing.json")
+    if not isinstance(urls, list) or not urls or not all(isinstance(u, str) for u in urls):
+        raise StageError(f"{listing} lists no parquet files", code="hub_listing", hint="check data.tasks")
+    return [fetcher.file(url, folder / f"{i:04d}.parquet", check=pq.ParquetFile) for i, url in enumerate(urls)]
+
+
+def core_bundle(place: str | None, cache_dir: Path, fetcher: Fetcher) -> Path | None:
+    """The folder with `core.yaml` at `place` (a folder, a zip's URL, or None). Raises StageError and `Stopped`."""
+    if place is None:
+        return None
+    root = _unpacked(place, cache_dir / "core" / _name(place), fetcher) if is_url(place) else Path(place).expanduser().resolve()
+    if not root.is_dir():
+        raise StageError(f"no folder {root}", code="folder_missing", hint="check data.core")
+    for candidate in (root, *sorted(p for p in root.iterdir() if p.is_dir())):
+        if (candidate / CORE_CONFIG).is_file():
+            return candidate
+    raise StageError(
+        f"{root} holds no {CORE_CONFIG}", code="core_missing", hint="give the folder of a CORE bundle in data.core"
+    )
+
+
+def _unpacked(url: str, home: Path, fetcher: Fetcher) -> Path:
+    """The zip's content, unpacked beside and then renamed, so that it is whole or absent."""
+    archive = fetcher.file(url, home / "bundle.zip", check=_check_zip)
+    content = home / "content"
+    if not content.is_dir():
+        tmp = home / "content.tmp"
+        shutil.rmtree(tmp, ignore_errors=True)
+        with zipfile.ZipFile(archive) as bundle:
+            bundle.extractall(tmp)  # drops absolute paths and "..", see the zipfile manual
+        tmp.rename(content)
+    return content
+
+
+def _check_zip(path: Path) -> None:
+    with zipfile.ZipFile(path) as bundle:
+        bad = bundle.testzip()
+    if bad is not None:
+        raise ValueError(f"member {bad} is damaged")
+
+
+def _name(url: str) -> str:
+    return hashlib.blake2b(url.encode(), digest_size=6).hexdigest()

@@ -1,0 +1,81 @@
+"""Documents and conversations into rows: a token queue that knows where its head came from, and padded rows."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IGNORE = -1  # a target that is not trained
+
+Place = TypeVar("Place")
+
+
+class TokenQueue(Generic[Place]):
+    """First in, first out. Each pushed array carries its place in the data, so the head's place is where to resume."""
+
+    def __init__(self) -> None:
+        self._segments: deque[tuple[Place, np.ndarray]] = deque()
+        self._offset = 0  # tokens already taken from the first segment
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def push(self, place: Place, tokens: np.ndarray, skip: int = 0) -> None:
+        """Append `tokens` of `place`; `skip` (only on an empty queue) counts the first ones as taken already."""
+        if skip and self._segments:
+            raise ValueError("tokens can be skipped only at the head of the queue")
+        if skip >= len(tokens):
+            return
+        if not self._segments:
+            self._offset = skip
+        self._segments.append((place, tokens))
+        self._length += len(tokens) - skip
+
+    def pop(self, count: int) -> np.ndarray:
+        """The next `count` tokens as int64. Raises IndexError when there are fewer."""
+        if count > self._length:
+            raise IndexError(f"{count} tokens wanted, {self._length} queued")
+        out = np.empty(count, dtype=np.int64)
+        filled = 0
+        while filled < count:
+            _, tokens = self._segments[0]
+            take = min(count - filled, len(tokens) - self._offset)
+            out[filled : filled + take] = tokens[self._offset : self._offset + take]
+            filled += take
+            self._offset += take
+            if self._offset == len(tokens):
+                self._segments.popleft()
+                self._offset = 0
+        self._length -= count
+        return out
+
+    def head(self) -> tuple[Place, int] | None:
+        """(place, tokens of it already taken) of the next token, or None when the queue is empty."""
+        return (self._segments[0][0], self._offset) if self._segments else None
+
+
+def shift(stream: np.ndarray, batch_size: int, seq_len: int) -> tuple[Tensor, Tensor]:
+    """(B*T + 1,) tokens as inputs and targets, both (B, T) int64; a target is the token after its input."""
+    tokens = torch.from_numpy(stream)
+    return tokens[:-1].view(batch_size, seq_len), tokens[1:].view(batch_size, seq_len)
+
+
+def pad_rows(rows: Sequence[tuple[list[int], list[int]]], pad: int) -> tuple[Tensor, Tensor]:
+    """(ids, mask) rows, right-padded to the longest: inputs and targets, both (B, T) int64.
+
+    A row of n ids gives n - 1 positions. Targets outside the mask and in the padding are `IGNORE`.
+    """
+    width = max(len(ids) for ids, _ in rows) - 1
+    inputs = torch.full((len(rows), width), pad, dtype=torch.int64)
+    targets = torch.full((len(rows), width), IGNORE, dtype=torch.int64)
+    for r, (ids, mask) in enumerate(rows):
+        row, trained = torch.tensor(ids), torch.tensor(mask[1:], dtype=torch.bool)
+        inputs[r, : len(ids) - 1] = row[:-1]
+        targets[r, : len(ids) - 1] = torch.where(trained, row[1:], IGNORE)
+    return inputs, targets

@@ -1,0 +1,155 @@
+"""Parquet shards of text: what a good one is, which are for training, and the index that a run's stages share.
+
+Imports no torch and no network client, so that a recipe's folder can be checked before any work.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nanochat.contract import StageError, write_json
+
+COLUMN = "text"
+INDEX = "shards.json"
+ROW_GROUP = 1024  # documents a row group
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One file of the index. `chars` counts characters of whole documents, null when nobody has counted."""
+
+    path: str
+    bytes: int
+    sha256: str | None = None
+    chars: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardIndex:
+    """The train shards in order and the pinned validation shards."""
+
+    train: list[Path]
+    val: list[Path]
+
+    @classmethod
+    def load(cls, directory: Path) -> ShardIndex:
+        """Read `shards.json`. Raises StageError naming the shard that is missing or no longer has its size."""
+        table = json.loads((directory / INDEX).read_text(encoding="utf-8"))
+        return cls(*([_as_named(Shard(**entry)) for entry in table[split]] for split in ("train", "val")))
+
+
+def write_index(directory: Path, train: Iterable[Shard], val: Iterable[Shard]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / INDEX, {"train": [asdict(s) for s in train], "val": [asdict(s) for s in val]})
+
+
+def _as_named(shard: Shard) -> Path:
+    path = Path(shard.path)
+    size = path.stat().st_size if path.is_file() else None
+    if size != shard.bytes:
+        raise StageError(
+            f"shard {path} {'is missing' if size is None else f'has {size} bytes instead of {shard.bytes}'}",
+            code="shard_missing" if size is None else "shard_changed",
+            hint="rerun the data stage",
+        )
+    return path
+
+
+# -- what a good shard is --
+
+
+def check_shard(path: Path) -> pq.FileMetaData:
+    """The parquet footer. Raises StageError when the file is no parquet or has no string column `text`."""
+    try:
+        file = pq.ParquetFile(path)
+        schema = file.schema_arrow
+    except (OSError, pa.ArrowException) as err:
+        raise StageError(
+            f"{path} is not a readable parquet file: {err}", code="shard_unreadable", hint="replace the file or remove it"
+        ) from err
+    if COLUMN not in schema.names:
+        raise StageError(
+            f"{path} has no column {COLUMN!r}; its columns are {', '.join(schema.names) or 'none'}",
+            code="no_text_column",
+            hint=f"name the column with the documents {COLUMN!r}",
+        )
+    kind = schema.field(COLUMN).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise StageError(f"{path}: column {COLUMN!r} is {kind}, not string", code="no_text_column")
+    return file.metadata
+
+
+def folder_shards(folder: str | Path) -> tuple[list[Path], list[Path]]:
+    """(train, val) paths of a user's folder, by name; the last file is the validation shard.
+
+    Raises StageError when the folder is missing, has fewer than two parquet files, one that is unusable, or no documents.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise StageError(f"no folder {root}", code="folder_missing", hint="give a folder of parquet files")
+    paths = [p.resolve() for p in sorted(root.glob("*.parquet")) if p.is_file()]
+    if not paths:
+        raise StageError(
+            f"folder {root} holds no .parquet file", code="no_shards", hint="put parquet files with a `text` column there"
+        )
+    if len(paths) == 1:
+        raise StageError(
+            f"folder {root} holds only {paths[0].name}; the last shard is kept for validation, so nothing is left to train on",
+            code="no_val_shard",
+            hint="split the text over two parquet files or more",
+        )
+    rows = [check_shard(p).num_rows for p in paths]
+    if not sum(rows[:-1]):
+        raise StageError(f"the train shards in {root} hold no documents", code="empty_corpus")
+    if not rows[-1]:
+        raise StageError(f"the validation shard {paths[-1]} holds no documents", code="empty_corpus")
+    return paths[:-1], paths[-1:]
+
+
+def require_text(train: Iterable[Shard], source: str) -> None:
+    """Raises StageError when the counted shards hold not one character."""
+    if not sum(s.chars or 0 for s in train):
+        raise StageError(
+            f"{source} holds no text: every document is empty",
+            code="empty_corpus",
+            hint=f"check the column {COLUMN!r} of the shards",
+        )
+
+
+# -- reading --
+
+
+def documents(path: Path, row_group: int) -> list[str | None]:
+    """The texts of one row group, in order."""
+    texts: list[str | None] = pq.ParquetFile(path).read_row_group(row_group, columns=[COLUMN]).column(COLUMN).to_pylist()
+    return texts
+
+
+def count_chars(path: Path, doc_cap: int) -> tuple[int, int]:
+    """(characters, characters with each document cropped to `doc_cap`)."""
+    whole = capped = 0
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=8192, columns=[COLUMN]):
+        lengths = pc.utf8_length(batch.column(0))
+        whole += pc.sum(lengths).as_py() or 0
+        capped += pc.sum(pc.min_element_wise(lengths, doc_cap, skip_nulls=False)).as_py() or 0
+    return whole, capped
+
+
+def write_shard(path: Path, texts: list[str]) -> None:
+    """Texts as a shard like FineWeb-Edu's: zstd, row groups of 1,024 documents, no dictionary, no statistics."""
+    table = pa.table({COLUMN: pa.array(texts, pa.string())})
+    pq.write_table(table, path, row_group_size=ROW_GROUP, compression="zstd", use_dictionary=False, write_statistics=False)
+
+
+def iter_texts(paths: Iterable[Path]) -> Iterator[str]:
+    """Every document with text, in order."""
+    for path in paths:
+        for row_group in range(pq.ParquetFile(path).num_row_groups):
+            yield from (text for text in documents(path, row_group) if text)

@@ -1,0 +1,40 @@
+"""The words of a corpus by frequency: what the spelling tasks draw from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nanochat.data.shards import COLUMN
+
+SAMPLE_CHARS = 100_000_000  # enough for some 12,000 words; about 4 seconds
+PER_WORD = 1000  # words of text for each word of the list, so that rare words and slips stay out
+LEAST = 200
+_MARKS = ".,;:!?\"'()[]‘’“”"
+
+
+def frequent_words(paths: Iterable[Path], sample_chars: int = SAMPLE_CHARS) -> list[str]:
+    """Words of 3 to 12 letters in lower-case ASCII, most frequent first, ties by alphabet.
+
+    One for every 1,000 words read, at least 200. Part of a name, contraction or identifier does not count. Arrow splits and
+    counts: on 53 million characters it takes 1.9 s where a Counter over a regular expression's matches takes 3.0 s.
+    """
+    counts: Counter[str] = Counter()
+    chars = 0
+    batches = (b for path in paths for b in pq.ParquetFile(path).iter_batches(batch_size=8192, columns=[COLUMN]))
+    for batch in batches:
+        texts = batch.column(0)
+        seen = pc.value_counts(pc.list_flatten(pc.utf8_split_whitespace(texts)))
+        words = pc.utf8_trim(seen.field("values"), _MARKS)
+        plain = pc.match_substring_regex(words, "^[a-z]{3,12}$")
+        for word, count in zip(words.filter(plain).to_pylist(), seen.field("counts").filter(plain).to_pylist(), strict=True):
+            counts[word] += count
+        chars += pc.sum(pc.utf8_length(texts)).as_py() or 0
+        if chars >= sample_chars:
+            break
+    size = max(LEAST, counts.total() // PER_WORD)
+    return [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:size]]

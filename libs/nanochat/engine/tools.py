@@ -1,0 +1,65 @@
+"""The calculator a model may call: arithmetic, and how often a letter occurs in a word. Nothing is ever `eval`ed."""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+from collections.abc import Callable
+
+MAX_CHARS = 256  # bounds every number and every step: with no powers, a product has at most as many digits as its text
+ARITHMETIC = frozenset("0123456789*+-/.() ")
+Number = int | float
+OPERATORS: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+}
+
+
+def calculate(expression: str) -> str | None:
+    """The value of `48/2`, `1,200 * 3` or `'banana'.count('a')` as text; None for anything else, and for no finite value.
+
+    Whole values are written without a point ("24", not "24.0"), as in the calculations that GSM8K teaches.
+    """
+    if len(expression) > MAX_CHARS:
+        return None
+    plain = expression.replace(",", "")
+    try:
+        if plain.strip() and set(plain) <= ARITHMETIC:
+            return _shown(_number(ast.parse(plain.strip(), mode="eval").body))
+        return _counted(ast.parse(expression.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError):
+        return None
+
+
+def _number(node: ast.expr) -> Number:
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return node.value  # type: ignore[return-value]
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+        value = _number(node.operand)
+        return -value if isinstance(node.op, ast.USub) else value
+    if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
+        return OPERATORS[type(node.op)](_number(node.left), _number(node.right))
+    raise ValueError("not arithmetic")
+
+
+def _shown(value: Number) -> str:
+    if not math.isfinite(value):
+        raise ValueError("no finite value")
+    if isinstance(value, int) or (value.is_integer() and abs(value) < 2**53):
+        return str(int(value))
+    return f"{value:.12g}"  # 0.1 + 0.2 is 0.3
+
+
+def _counted(node: ast.expr) -> str | None:
+    match node:
+        case ast.Call(
+            func=ast.Attribute(value=ast.Constant(value=str(word)), attr="count"),
+            args=[ast.Constant(value=str(part))],
+            keywords=[],
+        ):
+            return str(word.count(part))
+    return None

@@ -1,0 +1,1 @@
+"""Measuring models: bits per byte, CORE, chat tasks, samples, and the report."""

@@ -1,0 +1,169 @@
+"""Chat tasks: multiple choice by the letters' logits, everything else by what the model says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TypedDict
+
+import torch
+
+from nanochat.contract import StageError
+from nanochat.distributed import Ranks
+from nanochat.engine import Engine, PromptTooLong
+from nanochat.model import GPT
+from nanochat.model.loss import softcap
+from nanochat.tasks.base import Conversation, Task
+from nanochat.tokenizer import Tokenizer
+
+# Accuracy of guessing. ChatCORE is the mean centered accuracy over the first six, when all of them ran.
+BASELINES = {
+    "arc_easy": 0.25,
+    "arc_challenge": 0.25,
+    "mmlu": 0.25,
+    "gsm8k": 0.0,
+    "humaneval": 0.0,
+    "counting": 0.0,
+}
+EXAMPLES = 4  # shown of a generative task
+
+Progress = Callable[[int, int], None]
+
+
+class Example(TypedDict):
+    """One problem as it went: the last user message, the first completion, whether it counted as right."""
+
+    prompt: str
+    completion: str
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChatResult:
+    """`accuracy` over `n` problems; `skipped` of them did not fit the model's context and count as wrong."""
+
+    accuracy: float
+    n: int
+    skipped: int = 0
+    examples: list[Example] = field(default_factory=list)
+
+
+def evaluate(
+    model: GPT,
+    tokenizer: Tokenizer,
+    task: Task,
+    ranks: Ranks,
+    *,
+    max_problems: int | None = None,
+    batch_size: int = 8,
+    num_samples: int = 1,
+    max_new_tokens: int = 512,
+    temperature: float = 0.0,
+    top_k: int = 50,
+    seed: int = 42,
+    progress: Progress | None = None,
+) -> ChatResult:
+    """Accuracy of a chat model on a task, its first `max_problems` shared out over the ranks; every rank must call it.
+
+    A categorical problem is right when the correct letter has the highest logit of the problem's letters. A generative one
+    is right when any of `num_samples` completions is judged so. `progress(done, total)` counts problems.
+    """
+    n = min(len(task), max_problems or len(task))
+    mine = range(ranks.rank, n, ranks.world_size)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count * ranks.world_size
+        if progress:
+            progress(min(done, n), n)
+
+    examples: list[Example] = []
+    if task.eval_type == "categorical":
+        right, skipped = _categorical(model, tokenizer, task, mine, ranks, batch_size, advance)
+    else:
+        engine = Engine(model, tokenizer, dtype=ranks.dtype)
+        right = skipped = 0
+        for index in mine:
+            conversation = task[index]
+            try:
+                prompt = tokenizer.render_for_completion(conversation)
+                rows, _ = engine.generate_batch(
+                    prompt,
+                    num_samples=num_samples,
+                    max_tokens=max_new_tokens,
+                    temperature=temperature,
+                    top_k=top_k,
+                    seed=seed + index,
+                )
+            except PromptTooLong:
+                skipped += 1
+            else:
+                texts = [tokenizer.decode(row) for row in rows]
+                passed = any(task.evaluate(conversation, text) for text in texts)
+                right += passed
+                if len(examples) < EXAMPLES:
+                    examples.append({"prompt": _question(conversation), "completion": texts[0], "right": passed})
+            advance(1)
+    all_right, all_skipped = ranks.sum(right, skipped)
+    return ChatResult(all_right / n if n else 0.0, n, int(all_skipped), examples)
+
+
+def chatcore(accuracies: dict[str, float]) -> float | None:
+    """The mean of (accuracy - guessing) / (1 - guessing) over the six tasks; None unless all of them ran."""
+    if not BASELINES.keys() <= accuracies.keys():
+        return None
+    return fmean((accuracies[name] - guess) / (1 - guess) for name, guess in BASELINES.items())
+
+
+@torch.no_grad()
+def _categorical(
+    model: GPT,
+    tokenizer: Tokenizer,
+    task: Task,
+    indices: range,
+    ranks: Ranks,
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> tuple[int, int]:
+    """How many of the problems are right, and how many were too long to ask."""
+    device, limit = ranks.device, model.rotary.length
+    letters: dict[str, int] = {}
+    right = skipped = 0
+    for start in range(0, len(indices), batch_size):
+        batch = indices[start : start + batch_size]
+        asked = [(c, p) for c in (task[i] for i in batch) if len(p := tokenizer.render_for_completion(c)) <= limit]
+        skipped += len(batch) - len(asked)
+        if asked:
+            length = max(len(prompt) for _, prompt in asked)
+            ids = torch.tensor([prompt + [tokenizer.bos] * (length - len(prompt)) for _, prompt in asked], device=device)
+            last = torch.tensor([len(prompt) - 1 for _, prompt in asked], device=device)
+            with ranks.autocast():
+                states = model.hidden(ids)[torch.arange(len(asked), device=device), last]
+                logits = softcap(model.lm_head(states)).cpu()
+            for (conversation, _), row in zip(asked, logits, strict=True):
+                choices = conversation["letters"]
+                tokens = [_letter_token(letters, tokenizer, letter) for letter in choices]
+                guess = choices[int(row[tokens].argmax())]
+                right += task.evaluate(conversation, guess)
+        advance(len(batch))
+    return right, skipped
+
+
+def _letter_token(known: dict[str, int], tokenizer: Tokenizer, letter: str) -> int:
+    if letter not in known:
+        tokens = tokenizer.encode(letter)
+        if len(tokens) != 1:
+            raise StageError(
+                f"the answer letter {letter!r} is {len(tokens)} tokens in this tokenizer; it must be one",
+                code="letter_tokens",
+                hint="train a tokenizer with single characters as tokens",
+            )
+        known[letter] = tokens[0]
+    return known[letter]
+
+
+def _question(conversation: Conversation) -> str:
+    users = [m["content"] for m in conversation["messages"] if m["role"] == "user"]
+    return users[-1] if users and isinstance(users[-1], str) else ""

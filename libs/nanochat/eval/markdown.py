@@ -1,0 +1,108 @@
+"""Figures as Markdown: numbers for people, tables, excerpts of what a model said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NONE = "–"
+EXCERPT = 240
+LABELS = {
+    "wall_clock_seconds": "wall-clock",
+    "train_seconds": "training time",
+    "bpb": "bits per byte",
+    "val_bpb": "validation bits per byte",
+    "untrained_val_bpb": "validation bits per byte before",
+    "min_val_bpb": "lowest validation bits per byte",
+    "val_loss": "validation loss (nats)",
+    "untrained_val_loss": "validation loss before (nats)",
+    "min_val_loss": "lowest validation loss (nats)",
+    "loss": "training loss (nats)",
+    "tok_per_s": "tokens per second",
+    "mfu": "model FLOPs utilisation (%)",
+    "mem_gib": "peak memory (GiB)",
+    "params": "parameters",
+    "flops_per_token": "FLOPs per token",
+    "world_size": "processes",
+    "chatcore": "ChatCORE",
+    "pass_at_1": "pass@1",
+    "pass_at_8": "pass@8",
+    "pass_at_1_before": "pass@1 before",
+    "pass_at_8_before": "pass@8 before",
+}
+MAX_ITEMS = 8  # longer lists are counted, not shown
+
+
+def number(key: str, value: Any) -> str:
+    """A value of any JSON type for a table cell; `key` tells seconds from counts."""
+    if value is None or value == "":
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float) and key.endswith("seconds"):
+        return duration(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return _float(value)
+    if isinstance(value, Mapping | list | tuple) and len(value) > MAX_ITEMS:
+        return f"{len(value)} entries"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_words(k)} {number(k, v)}" for k, v in value.items()) or NONE
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(number(key, v) for v in value) or NONE
+    return escape(str(value))
+
+
+def duration(seconds: float) -> str:
+    """`3h35m`, `4m07s` or `12.3s`."""
+    if seconds >= 3600:
+        minutes = round(seconds / 60)
+        return f"{minutes // 60}h{minutes % 60:02d}m"
+    if seconds >= 60:
+        whole = round(seconds)
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{seconds:.1f}s"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> str:
+    """The first `text_columns` columns are set left, figures right."""
+    align = [":---"] * text_columns + ["---:"] * (len(header) - text_columns)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, align, *rows))
+
+
+def facts(figures: Mapping[str, Any]) -> str:
+    """One row for each figure."""
+    return table(("", ""), [(_words(key), number(key, value)) for key, value in figures.items()])
+
+
+def records(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table of records with the same keys."""
+    keys = list(rows[0])
+    text_columns = max(1, next((i for i, k in enumerate(keys) if not isinstance(rows[0][k], str)), len(keys)))
+    cells = [[number(k, row.get(k)) for k in keys] for row in rows]
+    return table([_words(k) for k in keys], cells, text_columns=text_columns)
+
+
+def excerpt(text: str) -> str:
+    """The beginning of a text, for a cell."""
+    return escape(text if len(text) <= EXCERPT else text[:EXCERPT] + "…") or NONE
+
+
+def escape(text: str) -> str:
+    """One line that stays in its cell."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
+
+
+def _float(value: float) -> str:
+    if not math.isfinite(value):
+        return str(value)
+    size = abs(value)
+    if size and (size < 1e-3 or size >= 1e9):
+        return f"{value:.3e}"
+    return f"{value:,.1f}" if size >= 1000 else f"{value:.4f}"
+
+
+def _words(key: str) -> str:
+    return LABELS.get(key, key.replace("_", " "))

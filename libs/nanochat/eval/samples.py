@@ -1,0 +1,29 @@
+"""What a base model makes of seven beginnings: the same ones at every step of every run, so that runs can be compared."""
+
+from __future__ import annotations
+
+from nanochat.engine import Engine
+from nanochat.model import GPT
+from nanochat.tokenizer import Tokenizer
+
+# A fact to recall, a symbol, a step of reasoning, a word, a list, an opinion, an equation.
+PROMPTS = (
+    "The city that is the capital of France is called",
+    "In chemistry, the symbol for gold is",
+    "Today is the day after Friday, so tomorrow will be",
+    "The word that means the opposite of hot is",
+    "Seen from the sun outwards, the planets are",
+    "Of all the colors, the one I like best is",
+    "We know that 5x + 3 = 13. Therefore x =",
+)
+MAX_TOKENS = 16
+
+
+def complete(model: GPT, tokenizer: Tokenizer) -> list[tuple[str, str]]:
+    """(prompt, its likeliest continuation of at most 16 tokens) for each of `PROMPTS`."""
+    engine = Engine(model, tokenizer)
+    completions = []
+    for prompt in PROMPTS:
+        (tokens,), _ = engine.generate_batch([tokenizer.bos, *tokenizer.encode(prompt)], max_tokens=MAX_TOKENS, temperature=0)
+        completions.append((prompt, tokenizer.decode(tokens)))
+    return completions

@@ -1,0 +1,225 @@
+"""A whole recipe on this machine with no service at all: `python -m nanochat.local_run tiny --out runs/first`.
+
+Runs every stage of the graph as its own process through torchrun, as the platform does, as soon as the artifacts it reads
+are published: at most one `gpu` stage and two `cpu` stages at a time. A second call with the same `--out` keeps what
+SUCCEEDED and resumes what did not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nanochat import graph, preflight
+from nanochat.contract import EVENTS, MANIFEST, SPEC, STOP, Artifact, Exit, ExitReport, StageSpec, write_json
+from nanochat.events import read
+from nanochat.recipe import Recipe, RecipeError, resolve
+
+SLOTS = {"cpu": 2, "gpu": 1}
+POLL_S = 0.2
+
+
+@dataclass(slots=True)
+class Node:
+    """One stage of this run: what it is, its attempt's directory, its process while it runs."""
+
+    stage: graph.StageDef
+    out: Path
+    attempt: int = 1
+    process: subprocess.Popen[bytes] | None = None
+    code: int | None = None
+    seen: int = 0
+    outputs: dict[str, Artifact] = field(default_factory=dict)
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.code is None
+
+
+def run(recipe: Recipe, out: Path, *, cache: Path, nproc: int = 1) -> int:
+    """Run every stage; returns an Exit code. Progress goes to standard output, each stage's own to `stdout.log`."""
+    nodes = {s.name: _node(s, out / s.name) for s in graph.stages(recipe)}
+    try:
+        while True:
+            for node in nodes.values():
+                _collect(node)
+            failed = [n for n in nodes.values() if n.code not in (None, Exit.OK)]
+            if failed:
+                return _fail(failed[0])
+            if all(n.code == Exit.OK for n in nodes.values()):
+                return Exit.OK
+            for node in nodes.values():
+                _start_if_ready(node, nodes, recipe, cache, nproc)
+            time.sleep(POLL_S)
+    finally:
+        _stop(nodes)
+
+
+def _node(stage: graph.StageDef, folder: Path) -> Node:
+    """The newest attempt when it is complete, else a fresh one after it."""
+    last = max((int(p.name.removeprefix("attempt-")) for p in folder.glob("attempt-*")), default=0)
+    if last and (folder / f"attempt-{last}" / MANIFEST).exists():
+        node = Node(stage, folder / f"attempt-{last}", last, code=Exit.OK)
+        manifest = json.loads((node.out / MANIFEST).read_text(encoding="utf-8"))
+        node.outputs = {name: Artifact(**artifact) for name, artifact in manifest["outputs"].items()}
+        _say(stage.name, "kept from before")
+        return node
+    return Node(stage, folder / f"attempt-{last + 1}", last + 1)
+
+
+def _start_if_ready(node: Node, nodes: dict[str, Node], recipe: Recipe, cache: Path, nproc: int) -> None:
+    if node.process is not None or node.code is not None:
+        return
+    if sum(n.running for n in nodes.values() if n.stage.queue == node.stage.queue) >= SLOTS[node.stage.queue]:
+        return
+    inputs = {}
+    for name, source in node.stage.inputs.items():
+        producer, output = source.split(".")
+        artifact = nodes[producer].outputs.get(output)
+        if artifact is None:
+            return
+        inputs[name] = artifact
+    spec = StageSpec(
+        run=node.out.parents[1].name,
+        stage=node.stage.name,
+        kind=node.stage.kind,
+        attempt=node.attempt,
+        config=graph.config(recipe, node.stage),
+        seed=recipe.seed,
+        inputs=inputs,
+        output_dir=str(node.out.resolve()),
+        cache_dir=str(cache.resolve()),
+        resume_from=_newest_checkpoint(node),
+    )
+    node.out.mkdir(parents=True, exist_ok=True)
+    write_json(node.out / SPEC, spec.model_dump(mode="json"))
+    world = nproc if node.stage.queue == "gpu" else 1
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
+    command += ["-m", "nanochat", node.stage.kind, "--spec", str(node.out / SPEC)]
+    with (node.out / "stdout.log").open("ab") as log:
+        node.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    _say(node.stage.name, "started" + (f", resuming from {spec.resume_from.path}" if spec.resume_from else ""))
+
+
+def _newest_checkpoint(node: Node) -> Artifact | None:
+    for attempt in range(node.attempt - 1, 0, -1):
+        events = read(node.out.parent / f"attempt-{attempt}" / EVENTS)
+        kept = [e for e in events if e["kind"] == "checkpoint" and (Path(e["path"]) / MANIFEST).exists()]
+        if kept:
+            return Artifact(path=kept[-1]["path"], sha256=kept[-1]["sha256"])
+    return None
+
+
+def _collect(node: Node) -> None:
+    """New events of a stage, and its end."""
+    if node.process is None or node.code is not None:
+        return
+    code = node.process.poll()
+    events = list(read(node.out / EVENTS))
+    for event in events[node.seen :]:
+        if event["kind"] == "artifact":
+            node.outputs[event["name"]] = Artifact(path=event["path"], sha256=event["sha256"])
+        line = _line(event)
+        if line:
+            _say(node.stage.name, line)
+    node.seen = len(events)
+    if code is not None:
+        done = code == 0 and (node.out / MANIFEST).exists()
+        report = ExitReport.load(node.out)
+        node.code = Exit.OK if done else (report.exit_code if report else code or 1)
+        if done:
+            _say(node.stage.name, "done")
+
+
+def _fail(node: Node) -> int:
+    assert node.code is not None
+    _say(node.stage.name, f"failed with exit code {node.code}; see {node.out / 'stdout.log'}")
+    return node.code
+
+
+def _stop(nodes: dict[str, Node]) -> None:
+    """Ask what still runs to checkpoint and stop; kill its process group when it has not after a minute."""
+    running = [n for n in nodes.values() if n.process is not None and n.process.poll() is None]
+    for node in running:
+        (node.out / STOP).touch()
+    for node in running:
+        assert node.process is not None
+        try:
+            node.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(node.process.pid, signal.SIGKILL)
+
+
+def _line(event: dict[str, Any]) -> str:
+    kind = event["kind"]
+    if kind == "progress":
+        return f"{event['done']}/{event['total']} {event['unit']}" + (f" {event['note']}" if event.get("note") else "")
+    if kind == "metric":
+        return "  ".join(f"{k} {v:.4g}" for k, v in event["values"].items() if isinstance(v, int | float))
+    if kind in ("warning", "error"):
+        return f"{kind}: {event['message']}" + (f" {event['hint']}" if event.get("hint") else "")
+    if kind == "eval":
+        return f"{event['name']} {event['values']}"
+    if kind == "checkpoint":
+        return f"checkpoint at step {event['step']}"
+    return ""
+
+
+def _say(stage: str, text: str) -> None:
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')}  {stage:<14} {text}\n")
+    sys.stdout.flush()
+
+
+def _overrides(pairs: list[str]) -> dict[str, Any]:
+    """`a.b=value` pairs; the value is JSON when it parses as JSON, else text."""
+    found = {}
+    for pair in pairs:
+        key, sep, text = pair.partition("=")
+        if not sep:
+            raise RecipeError([(pair, "write overrides as field=value")])
+        try:
+            found[key] = json.loads(text)
+        except json.JSONDecodeError:
+            found[key] = text
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="nanochat local-run", description=__doc__)
+    parser.add_argument("recipe", help="a shipped recipe's name or a TOML file")
+    parser.add_argument("--data", help="folder of parquet shards with a `text` column")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--out", type=Path, help="the run's folder (default .nanochat/local/<recipe>)")
+    parser.add_argument("--nproc", type=int, default=1, help="processes of a training stage (default 1)")
+    args = parser.parse_args(argv)
+    try:
+        overrides = _overrides(args.overrides)
+        if args.data:
+            overrides["data.source"] = {"kind": "folder", "path": str(Path(args.data).resolve())}
+        recipe = resolve(args.recipe, overrides)
+        problems = preflight.check(recipe)
+        if problems:
+            raise RecipeError(problems)
+    except RecipeError as err:
+        for name, text in err.problems:
+            sys.stderr.write(f"{name}: {text}\n")
+        return Exit.BAD_INPUT
+    home = Path(os.environ.get("NANOCHAT_HOME", ".nanochat"))
+    out = args.out or home / "local" / recipe.name
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.STOPPED))
+    try:
+        return run(recipe, out.resolve(), cache=home / "cache", nproc=args.nproc)
+    except KeyboardInterrupt:
+        return Exit.STOPPED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

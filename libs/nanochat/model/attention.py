@@ -1,0 +1,112 @@
+"""Causal self-attention with rotary positions, queries and keys normed after the rotation, and an optional KV cache."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nanochat.model.layers import Linear, norm
+from nanochat.shape import GPTConfig
+
+ROTARY_BASE = 10_000.0
+
+
+class KVCache(Protocol):
+    """What attention asks of a cache. The cache itself moves `pos` on, after the last layer's update."""
+
+    pos: int | Tensor
+    """Positions already held: one number for all rows, or one a row (B,)."""
+
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store this chunk's k and v (B, H, Tq, D); return all to attend to (B, H, Tk, D)."""
+        ...
+
+
+class Rotary(nn.Module):
+    """Tables of cos and sin for `length` positions (Su et al. 2021), kept out of checkpoints."""
+
+    cos: Tensor  # (length, D/2)
+    sin: Tensor
+
+    def __init__(self, head_dim: int, length: int):
+        super().__init__()
+        self.head_dim, self.length = head_dim, length
+        cos, sin = self._tables(torch.get_default_device())
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def reset(self) -> None:
+        """Compute the tables again, on the device they are on: a module moved from "meta" has none."""
+        self.cos, self.sin = self._tables(self.cos.device)
+
+    def at(self, length: int, cache: KVCache | None) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
+        """cos and sin, each (1 or B, T, 1, D/2), for the next `length` positions, and those positions (B, T) when rows differ."""
+        pos = 0 if cache is None else cache.pos
+        if isinstance(pos, int):
+            if pos + length > self.length:
+                raise ValueError(f"position {pos + length} is beyond the {self.length} the rotary tables hold")
+            span = slice(pos, pos + length)
+            return (self.cos[None, span, None], self.sin[None, span, None]), None
+        positions = pos[:, None] + torch.arange(length, device=pos.device)
+        return (self.cos[positions][:, :, None], self.sin[positions][:, :, None]), positions
+
+    def _tables(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        channel = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=device)
+        angle = torch.outer(
+            torch.arange(self.length, dtype=torch.float32, device=device), ROTARY_BASE ** (-channel / self.head_dim)
+        )
+        return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """x (B, T, H, D) turned by minus its position's angles; channel j is paired with j + D/2. Checkpoints depend on the sign."""
+    cos, sin = (table.to(x.dtype) for table in rotary)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos + b * sin, b * cos - a * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: GPTConfig, layer: int):
+        super().__init__()
+        self.layer = layer
+        self.n_head, self.n_kv_head, self.head_dim = config.n_head, config.n_kv_head, config.head_dim
+        self.q = Linear(config.n_embd, self.n_head * self.head_dim)
+        self.k = Linear(config.n_embd, self.n_kv_head * self.head_dim)
+        self.v = Linear(config.n_embd, self.n_kv_head * self.head_dim)
+        self.out = Linear(config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], positions: Tensor | None, cache: KVCache | None) -> Tensor:
+        """x (B, T, C) to (B, T, C). `positions` (B, T) is given when the rows of the cache stand at different places."""
+        batch, length, _ = x.shape
+        q = norm(rotate(self.q(x).view(batch, length, self.n_head, self.head_dim), rotary)).transpose(1, 2)
+        k = norm(rotate(self.k(x).view(batch, length, self.n_kv_head, self.head_dim), rotary)).transpose(1, 2)
+        v = self.v(x).view(batch, length, self.n_kv_head, self.head_dim).transpose(1, 2)
+        if cache is not None:
+            k, v = cache.update(self.layer, k, v)
+        mask = attention_mask(length, k.size(2), positions, x.device)
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=mask is None and length > 1,
+            enable_gqa=self.n_head != self.n_kv_head,
+        )
+        mixed: Tensor = self.out(y.transpose(1, 2).reshape(batch, length, -1))
+        return mixed
+
+
+def attention_mask(queries: int, keys: int, positions: Tensor | None, device: torch.device) -> Tensor | None:
+    """True where a query may look, or None where no mask or the causal one does.
+
+    The queries are the last `queries` of `keys` positions, unless `positions` (B, Tq) says where each stands; keys beyond a
+    row's own position (a cache longer than the row) are hidden from it.
+    """
+    if positions is not None:
+        return torch.arange(keys, device=device) <= positions[:, None, :, None]  # (B, 1, Tq, Tk)
+    if queries in (1, keys):
+        return None
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(diagonal=keys - queries)

@@ -1,0 +1,99 @@
+"""What can be known to fail before any work: folders, columns, files and tasks that a recipe names. Imports no torch.
+
+The API and the command line ask here before a run exists, and the worker's machine must see the same paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from nanochat.contract import StageError
+from nanochat.data.catalog import CORE_CONFIG, GENERATED, find_in_folder, is_url, splits_of
+from nanochat.data.shards import folder_shards
+from nanochat.recipe import FolderSource, HttpSource, Recipe, TaskUse
+
+Problem = tuple[str, str]  # field, what is wrong and what to do
+
+
+def check(recipe: Recipe) -> list[Problem]:
+    """Every problem found, by field; empty when the recipe may start. Reads folders and parquet footers, no network."""
+    return [*_source(recipe), *_tasks(recipe), *_core(recipe)]
+
+
+def _source(recipe: Recipe) -> Iterator[Problem]:
+    source = recipe.data.source
+    if isinstance(source, FolderSource):
+        try:
+            folder_shards(source.path)
+        except StageError as err:
+            yield "data.source.path", _message(err)
+    elif isinstance(source, HttpSource):
+        if not is_url(source.base_url):
+            yield "data.source.base_url", f"{source.base_url!r} is no http(s) address"
+        try:
+            unlike = source.name.format(index=0) != source.name.format(index=1)
+        except (KeyError, IndexError, ValueError):
+            unlike = False
+        if not unlike:
+            yield "data.source.name", f"{source.name!r} must hold the shard's number, as in 'shard_{{index:05d}}.parquet'"
+
+
+def _tasks(recipe: Recipe) -> Iterator[Problem]:
+    place = recipe.data.tasks
+    root = None if place is None or is_url(place) else Path(place).expanduser()
+    if root is not None and not root.is_dir():
+        yield "data.tasks", f"no folder {root}; give a folder of task data, a hub's base URL, or none"
+        return
+    held = set(find_in_folder(root)) if root is not None else None
+    for field, use in _uses(recipe):
+        if use.task == "jsonl":
+            yield from _jsonl(field, use, root)
+        elif use.split not in splits_of(use.task):
+            yield field, f"task {use.task} has no split {use.split!r}; it has: {', '.join(splits_of(use.task))}"
+        elif use.task not in GENERATED:
+            yield from _data_set(field, f"{use.task}/{use.split}", place, held)
+    for task in recipe.chat_eval.tasks:
+        if task not in GENERATED:
+            yield from _data_set("chat_eval.tasks", f"{task}/test", place, held)
+    if recipe.rl.enabled and recipe.rl.task not in GENERATED:
+        for split in ("train", "test"):
+            yield from _data_set("rl.task", f"{recipe.rl.task}/{split}", place, held)
+
+
+def _uses(recipe: Recipe) -> Iterator[tuple[str, TaskUse]]:
+    """Every entry of the mixtures with its field."""
+    for stage in ("mid", "sft"):
+        for split in ("train", "val"):
+            uses: tuple[TaskUse, ...] = getattr(getattr(recipe, stage), split)
+            for i, use in enumerate(uses):
+                yield f"{stage}.{split}.{i}", use
+
+
+def _jsonl(field: str, use: TaskUse, root: Path | None) -> Iterator[Problem]:
+    if use.path is None:
+        yield f"{field}.path", "task jsonl needs the `path` of a file of conversations"
+    elif not ((root or Path()) / Path(use.path).expanduser()).is_file():
+        yield f"{field}.path", f"no file {use.path}"
+
+
+def _data_set(field: str, key: str, place: str | None, held: set[str] | None) -> Iterator[Problem]:
+    if place is None:
+        yield field, f"{key} needs task data, but data.tasks is none; set data.tasks, or leave the task out"
+    elif held is not None and key not in held:
+        yield field, f"{key} is not in the folder data.tasks ({place}); add it there, or leave the task out"
+
+
+def _core(recipe: Recipe) -> Iterator[Problem]:
+    place = recipe.data.core
+    if place is None or is_url(place):
+        return
+    root = Path(place).expanduser()
+    if not root.is_dir():
+        yield "data.core", f"no folder {root}; give the folder of a CORE bundle, a zip's URL, or none"
+    elif not (root / CORE_CONFIG).is_file() and not list(root.glob(f"*/{CORE_CONFIG}")):
+        yield "data.core", f"folder {root} holds no {CORE_CONFIG}; give the folder of a CORE bundle"
+
+
+def _message(err: StageError) -> str:
+    return f"{err}; {err.hint}" if err.hint else str(err)

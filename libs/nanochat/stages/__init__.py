@@ -1,0 +1,1 @@
+"""One file a stage kind, each with `run(ctx: StageContext) -> None`."""

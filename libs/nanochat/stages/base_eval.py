@@ -1,0 +1,94 @@
+"""Evaluating a base model: bits per byte on both splits, CORE, samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nanochat import plan
+from nanochat.contract import StageContext
+from nanochat.data.loader import TextLoader
+from nanochat.data.shards import ShardIndex
+from nanochat.distributed import Ranks
+from nanochat.eval import core, machine, samples
+from nanochat.eval.bpb import bits_per_byte
+from nanochat.eval.core import TaskResult
+from nanochat.eval.core_bundle import bundle_root
+from nanochat.eval.progress import Progress
+from nanochat.model import GPT
+from nanochat.recipe import BaseEvalSpec
+from nanochat.tokenizer import Tokenizer
+from nanochat.train.session import build_model, section, session, tokenizer_of
+from nanochat.train.stop import StopRequest
+
+
+def run(ctx: StageContext) -> None:
+    spec = section(ctx, "base_eval", BaseEvalSpec)
+    with session(ctx, deterministic=False) as here, StopRequest(ctx) as stop:
+        tokenizer, digest = tokenizer_of(ctx)
+        index = ShardIndex.load(ctx.input("shards"))
+        bundle = bundle_root(ctx.input("core"))
+        model = build_model(ctx, here, tokenizer, digest, fresh=None).eval()
+
+        bpb = {
+            split: _bits(ctx, spec, model, tokenizer, files, here, Progress(ctx, stop, "batch", f"bits per byte, {split}"))
+            for split, files in (("train", index.train), ("val", index.val))
+        }
+        ctx.events.emit("eval", name="bpb", values=bpb)
+
+        completions = samples.complete(model, tokenizer) if here.is_main else []
+        for prompt, text in completions:
+            ctx.events.emit("sample", step=0, prompt=prompt, text=text)
+
+        def tell(label: str, result: TaskResult) -> None:
+            ctx.events.emit("eval", name=f"core/{label}", values=dict(result))
+
+        result = core.evaluate(
+            model,
+            tokenizer,
+            bundle,
+            here,
+            max_per_task=spec.core_max_per_task,
+            batch_tokens=spec.device_batch_size * model.config.sequence_len,
+            progress=Progress(ctx, stop, "example"),
+            on_task=tell,
+        )
+        if here.is_main:
+            ctx.events.emit("eval", name="core", values=_core(result), detail=_detail(result))
+            ctx.publish_results(
+                {
+                    "bpb": bpb,
+                    "core": asdict(result),
+                    "samples": [{"prompt": prompt, "text": text} for prompt, text in completions],
+                    "machine": machine.describe(),
+                }
+            )
+
+
+def _bits(
+    ctx: StageContext, spec: BaseEvalSpec, model: GPT, tokenizer: Tokenizer, files: list[Path], here: Ranks, progress: Progress
+) -> float:
+    batch, length = spec.device_batch_size, model.config.sequence_len
+    steps = plan.eval_steps(spec.bpb_tokens, batch, length, here.world_size)
+    loader = TextLoader(
+        files, tokenizer, batch_size=batch, seq_len=length, rank=here.rank, world_size=here.world_size, seed=ctx.spec.seed
+    )
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for done in range(steps):
+            progress(done, steps)
+            yield loader.next_batch()
+
+    return bits_per_byte(model, batches(), torch.from_numpy(tokenizer.token_bytes()), here)
+
+
+def _core(result: core.CoreResult) -> dict[str, float]:
+    return {} if result.core is None else {"core": result.core}
+
+
+def _detail(result: core.CoreResult) -> dict[str, object]:
+    return {"estimate": result.estimate, "missing": result.missing, "partial": result.partial}

@@ -1,0 +1,88 @@
+"""Pretraining: next-token prediction on the shards' text, from fresh weights to a base model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from nanochat import plan
+from nanochat.contract import StageContext
+from nanochat.data.loader import State, TextLoader
+from nanochat.data.shards import ShardIndex
+from nanochat.distributed import Ranks
+from nanochat.eval import core, samples
+from nanochat.model import GPT, GPTConfig
+from nanochat.optim import schedule
+from nanochat.recipe import BaseSpec, ModelSpec
+from nanochat.tokenizer import Tokenizer
+from nanochat.train import validate
+from nanochat.train.loop import Job, Trainer, Values, Visit
+from nanochat.train.session import build_loader, build_model, open_resume, section, session, tokenizer_of
+
+
+def run(ctx: StageContext) -> None:
+    spec, shape = section(ctx, "base", BaseSpec), section(ctx, "model", ModelSpec)
+    with session(ctx, deterministic=spec.deterministic) as here:
+        tokenizer, digest = tokenizer_of(ctx)
+        config = GPTConfig.of(shape, tokenizer.vocab_size)
+        batch, length = spec.device_batch_size, config.sequence_len
+        accumulation = plan.accumulation("base", spec.total_batch_size, batch, length, here.world_size)
+        steps = plan.base_steps(spec, config)
+        index = ShardIndex.load(ctx.input("shards"))
+        resume = open_resume(ctx)
+        model = build_model(ctx, here, tokenizer, digest, config)
+
+        def loader(files: list[Path], state: State | None = None) -> TextLoader:
+            where = {"rank": here.rank, "world_size": here.world_size, "seed": ctx.spec.seed}
+            return TextLoader(files, tokenizer, batch_size=batch, seq_len=length, state=state, **where)
+
+        job = Job(
+            spec=spec,
+            model=model,
+            loader=build_loader(lambda state: loader(index.train, state), resume, here),
+            accumulation=accumulation,
+            lrm=lambda step, _: schedule.trapezoid(
+                step,
+                steps,
+                warmup_ratio=spec.warmup_ratio,
+                warmdown_ratio=spec.warmdown_ratio,
+                final_lr_frac=spec.final_lr_frac,
+            ),
+            momentum=schedule.muon_momentum,
+            val_name="val_bpb",
+            validate=validate.bits(
+                model, tokenizer, loader(index.val), plan.eval_steps(spec.eval_tokens, batch, length, here.world_size), here
+            ),
+            tokenizer_sha256=digest,
+            steps=steps,
+            compile=spec.compile if spec.compile is not None else here.device.type == "cuda",
+            visits=[
+                *([_core(ctx, spec, model, tokenizer, here)] if spec.core_every > 0 else []),
+                *([_samples(ctx, spec, model, tokenizer, here)] if spec.sample_every > 0 else []),
+            ],
+        )
+        results = Trainer(ctx, here, job, resume).run()
+        if here.is_main:
+            ctx.publish_results(results)
+
+
+def _core(ctx: StageContext, spec: BaseSpec, model: GPT, tokenizer: Tokenizer, here: Ranks) -> Visit:
+    root = json.loads((ctx.input("core") / "core.json").read_text(encoding="utf-8"))["root"]
+
+    def visit(step: int) -> Values:
+        result = core.evaluate(model, tokenizer, Path(root) if root else None, here, max_per_task=spec.core_max_per_task)
+        centered = {label: task["centered"] for label, task in result.tasks.items()}
+        ctx.events.emit("eval", name="core", step=step, values=centered, detail={"missing": result.missing})
+        return {"core": result.core} if result.core is not None else {}
+
+    return Visit(spec.core_every, visit)
+
+
+def _samples(ctx: StageContext, spec: BaseSpec, model: GPT, tokenizer: Tokenizer, here: Ranks) -> Visit:
+    def visit(step: int) -> Values:
+        if here.is_main:
+            for prompt, text in samples.complete(model, tokenizer):
+                ctx.events.emit("sample", step=step, prompt=prompt, text=text)
+        return {}
+
+    return Visit(spec.sample_every, visit)

@@ -1,0 +1,63 @@
+"""Evaluating a chat model on the recipe's tasks."""
+
+from __future__ import annotations
+
+from nanochat import tasks
+from nanochat.contract import StageContext
+from nanochat.eval import chat, machine
+from nanochat.eval.progress import Progress
+from nanochat.recipe import ChatEvalSpec
+from nanochat.train.session import build_model, section, session, tokenizer_of
+from nanochat.train.stop import StopRequest
+
+
+def run(ctx: StageContext) -> None:
+    spec = section(ctx, "chat_eval", ChatEvalSpec)
+    with session(ctx, deterministic=False) as here, StopRequest(ctx) as stop:
+        tokenizer, digest = tokenizer_of(ctx)
+        source = tasks.TaskSource.load(ctx.input("tasks"))
+        # All before any work: a task whose data are missing ends the stage at once, not after hours.
+        loaded: dict[str, tasks.Task] = {n: tasks.named(n, "test", source, size=spec.generated_size) for n in spec.tasks}
+        model = build_model(ctx, here, tokenizer, digest, fresh=None).eval()
+        results: dict[str, chat.ChatResult] = {}
+        for name, task in loaded.items():
+            results[name] = result = chat.evaluate(
+                model,
+                tokenizer,
+                task,
+                here,
+                max_problems=spec.max_problems,
+                batch_size=spec.batch_size,
+                num_samples=spec.num_samples,
+                max_new_tokens=spec.max_new_tokens,
+                temperature=spec.temperature,
+                top_k=spec.top_k,
+                seed=ctx.spec.seed,
+                progress=Progress(ctx, stop, "problem", name),
+            )
+            ctx.events.emit("eval", name=name, values={"accuracy": result.accuracy, "n": result.n})
+            for example in result.examples:
+                ctx.events.emit("sample", step=0, prompt=example["prompt"], text=example["completion"])
+        if here.is_main:
+            chatcore = chat.chatcore({name: result.accuracy for name, result in results.items()})
+            if chatcore is not None:
+                ctx.events.emit("eval", name="chatcore", values={"chatcore": chatcore})
+            ctx.publish_results(
+                {
+                    "source": ctx.spec.config.get("source"),
+                    "tasks": {name: _figures(name, result, len(loaded[name])) for name, result in results.items()},
+                    "chatcore": chatcore,
+                    "samples": [{"task": name, **e} for name, result in results.items() for e in result.examples],
+                    "machine": machine.describe(),
+                }
+            )
+
+
+def _figures(name: str, result: chat.ChatResult, rows: int) -> dict[str, float | int]:
+    return {
+        "accuracy": result.accuracy,
+        "n": result.n,
+        "rows": rows,
+        "skipped": result.skipped,
+        "baseline": chat.BASELINES.get(name, 0.0),
+    }

@@ -1,0 +1,157 @@
+"""data: gets a run everything it reads: pretraining shards, task data, the word list and the CORE bundle.
+
+The tokenizer's shards are published as soon as enough of them are there; fetching goes on while the tokenizer trains.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nanochat.contract import Artifact, Exit, StageContext, StageError, write_json
+from nanochat.data.catalog import SPLITS, is_url
+from nanochat.data.corpus import Corpus, open_corpus
+from nanochat.data.fetch import Fetcher, Stopped
+from nanochat.data.hub import core_bundle, task_files
+from nanochat.data.shards import Shard, require_text, write_index
+from nanochat.data.words import frequent_words
+from nanochat.recipe import DataSpec, PydocsSource, TokenizerSpec
+from nanochat.tasks.source import write_source
+
+_EVERY = 0.5  # seconds between progress events
+
+
+def run(ctx: StageContext) -> None:
+    """Publish `tok_shards`, then `shards`, `tasks`, `core` and `results`. Raises StageError, also when asked to stop."""
+    if ctx.rank:
+        return
+    spec = DataSpec.model_validate(ctx.spec.config["data"])
+    doc_cap = TokenizerSpec.model_validate(ctx.spec.config["tokenizer"]).doc_cap
+    report = _Reporter(ctx)
+    started = time.monotonic()
+    with Fetcher(received=report.received, stopped=ctx.stop_requested, warn=report.warn) as fetcher:
+        try:
+            corpus = open_corpus(spec.source, Path(ctx.spec.cache_dir), doc_cap, fetcher, report.progress)
+            train, val = _publish_shards(ctx, spec, corpus, report)
+            found = _publish_tasks(ctx, spec, train, fetcher, report)
+            core = _publish_core(ctx, spec, fetcher)
+        except Stopped as err:
+            raise StageError("stopped as asked; what has been fetched is kept", code="stopped", exit_code=Exit.STOPPED) from err
+    ctx.publish_results(
+        {
+            "source": spec.source.model_dump(mode="json"),
+            "train_shards": len(train),
+            "train_chars": sum(s.chars or 0 for s in train),
+            "train_bytes": sum(s.bytes for s in train),
+            "val_chars": sum(s.chars or 0 for s in val),
+            "task_files": {key: [p.name for p in paths] for key, paths in found.items()},
+            "missing_task_files": [key for key in SPLITS if key not in found],
+            "core": str(core) if core else None,
+            "fetched_bytes": report.bytes,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+    )
+
+
+def _publish_shards(ctx: StageContext, spec: DataSpec, corpus: Corpus, report: _Reporter) -> tuple[list[Shard], list[Shard]]:
+    """`tok_shards`: the fewest first shards with `tok_chars` characters, so that they do not depend on what came when."""
+    shards: dict[str, list[Shard]] = {"train": [], "val": []}
+    tok_shards: Artifact | None = None
+    chars = 0
+    for split, ready in corpus.ready(report.progress, ctx.stop_requested):
+        shards[split].append(ready.shard)
+        if split == "train":
+            chars += ready.capped_chars
+            if tok_shards is None and chars >= spec.tok_chars:
+                tok_shards = _publish_index(ctx, "tok_shards", shards["train"], [])
+    require_text(shards["train"], f"data.source ({spec.source.kind})")
+    require_text(shards["val"], f"the validation shard of data.source ({spec.source.kind})")
+    if tok_shards is None:
+        _say_if_short(ctx, spec, chars)
+        _publish_index(ctx, "tok_shards", shards["train"], [])
+    _publish_index(ctx, "shards", shards["train"], shards["val"])
+    return shards["train"], shards["val"]
+
+
+def _publish_index(ctx: StageContext, name: str, train: list[Shard], val: list[Shard]) -> Artifact:
+    write_index(ctx.out / name, train, val)
+    return ctx.publish(name, ctx.out / name, train=len(train), val=len(val))
+
+
+def _say_if_short(ctx: StageContext, spec: DataSpec, chars: int) -> None:
+    if isinstance(spec.source, PydocsSource):
+        wanted, where = spec.source.max_chars, "documentation on this machine"
+        if chars >= 0.9 * wanted:
+            return
+    else:
+        wanted, where = spec.tok_chars, "text at data.source"
+    ctx.events.emit(
+        "warning",
+        code="little_text",
+        message=f"there are {chars:,} characters of {where}, {wanted:,} were wanted; going on with what there is",
+    )
+
+
+def _publish_tasks(
+    ctx: StageContext, spec: DataSpec, train: list[Shard], fetcher: Fetcher, report: _Reporter
+) -> dict[str, list[Path]]:
+    cache = Path(ctx.spec.cache_dir)
+    report.note("task data")
+    files = task_files(spec.tasks, cache, fetcher)
+    root = Path(spec.tasks).expanduser().resolve() if spec.tasks and not is_url(spec.tasks) else None
+    report.note("word list")
+    words = frequent_words(Path(s.path) for s in train)
+    write_source(ctx.out / "tasks", files, root, words)
+    ctx.publish("tasks", ctx.out / "tasks", splits=len(files), words=len(words))
+    return files
+
+
+def _publish_core(ctx: StageContext, spec: DataSpec, fetcher: Fetcher) -> Path | None:
+    root = core_bundle(spec.core, Path(ctx.spec.cache_dir), fetcher)
+    directory = ctx.out / "core"
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "core.json", {"root": str(root) if root else None})
+    ctx.publish("core", directory)
+    return root
+
+
+@dataclass
+class _Reporter:
+    """Progress and warnings out of many threads; events are written one at a time and not too often."""
+
+    ctx: StageContext
+    bytes: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _started: float = field(default_factory=time.monotonic)
+    _last: tuple[float, int, int, str] = (0.0, -1, 0, "shard")
+
+    def received(self, count: int) -> None:
+        with self._lock:
+            self.bytes += count
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Emitted when it is due, or when everything is done."""
+        with self._lock:
+            now = time.monotonic()
+            at, *last = self._last
+            if (now - at < _EVERY and done < total) or (last == [done, total, unit] and not self.bytes):
+                return
+            self._last = (now, done, total, unit)
+            elapsed = now - self._started
+            extra: dict[str, Any] = {"eta_s": round(elapsed * (total - done) / done, 1)} if done else {}
+            if self.bytes:
+                extra["note"] = f"{self.bytes / 1e6:,.0f} MB fetched, {self.bytes / 1e6 / max(elapsed, 1e-3):,.1f} MB/s"
+            self.ctx.events.emit("progress", done=done, total=total, unit=unit, **extra)
+
+    def note(self, text: str) -> None:
+        """What is being done after the last shard."""
+        with self._lock:
+            _, done, total, unit = self._last
+            self.ctx.events.emit("progress", done=done, total=total, unit=unit, note=text)
+
+    def warn(self, message: str) -> None:
+        with self._lock:
+            self.ctx.events.emit("warning", code="fetch_retry", message=message)

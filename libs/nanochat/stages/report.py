@@ -1,0 +1,28 @@
+"""The report: every stage's figures on one page of Markdown."""
+
+from __future__ import annotations
+
+import json
+
+from nanochat.contract import StageContext, read_manifest
+from nanochat.eval import machine, report
+
+
+def run(ctx: StageContext) -> None:
+    if ctx.rank != 0:
+        return
+    recipe = ctx.spec.config.get("full_recipe") or {"name": ctx.spec.config.get("recipe")}
+    stages = [_stage(ctx, name) for name in ctx.spec.inputs]
+    directory = ctx.out / "report"
+    directory.mkdir(parents=True, exist_ok=True)
+    text = report.render(ctx.spec.run, recipe, stages, machine.describe())
+    (directory / "report.md").write_text(text, encoding="utf-8")
+    ctx.publish("report", directory)
+    ctx.events.emit("progress", done=len(stages), total=len(stages), unit="section")
+    ctx.publish_results({"summary": report.summary({s.name: s for s in stages}), "total_seconds": report.total_seconds(stages)})
+
+
+def _stage(ctx: StageContext, name: str) -> report.Stage:
+    results = json.loads((ctx.input(name) / "results.json").read_text(encoding="utf-8"))
+    manifest = read_manifest(ctx.spec.inputs[name])
+    return report.Stage(name, results, manifest.get("started_at"), manifest.get("finished_at"))

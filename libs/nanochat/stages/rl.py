@@ -1,0 +1,37 @@
+"""Reinforcement learning on one task with a right answer, from the finetuned model."""
+
+from __future__ import annotations
+
+from nanochat import tasks
+from nanochat.contract import StageContext, StageError
+from nanochat.recipe import RlSpec
+from nanochat.train.rl_loop import RlTrainer
+from nanochat.train.session import build_model, open_resume, section, session, tokenizer_of
+
+
+def run(ctx: StageContext) -> None:
+    spec = section(ctx, "rl", RlSpec)
+    with session(ctx, deterministic=spec.deterministic) as here:
+        if spec.examples_per_step % here.world_size:
+            raise StageError(
+                f"rl.examples_per_step {spec.examples_per_step} is not a multiple of {here.world_size} processes",
+                code="indivisible_batch",
+                hint="change it or the number of processes",
+            )
+        tokenizer, digest = tokenizer_of(ctx)
+        source = tasks.TaskSource.load(ctx.input("tasks"))
+        resume = open_resume(ctx)
+        trainer = RlTrainer(
+            ctx,
+            here,
+            spec,
+            build_model(ctx, here, tokenizer, digest, fresh=None),
+            tokenizer,
+            train=tasks.named(spec.task, "train", source, size=spec.size, limit=spec.size),
+            test=tasks.named(spec.task, "test", source, size=spec.eval_examples, limit=spec.eval_examples),
+            tokenizer_sha256=digest,
+            resume=resume,
+        )
+        results = trainer.run()
+        if here.is_main:
+            ctx.publish_results(results)

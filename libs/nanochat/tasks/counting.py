@@ -1,0 +1,62 @@
+"""Counting a letter in a word: by hand, letter for letter, then checked with the Python tool."""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Sequence
+
+from nanochat.tasks.base import Conversation, Part, user_and_assistant
+from nanochat.tasks.generated import GeneratedTask, casually, draw_word, quoted
+from nanochat.tasks.judge import same_number
+from nanochat.tasks.spelling import spelled
+
+PHRASINGS = (
+    "How many {letter} are in {word}?",
+    "How many {letter} are there in {word}?",
+    "How many letters {letter} are in the word {word}?",
+    "How many times does {letter} occur in {word}?",
+    "How many times does the letter {letter} appear in {word}?",
+    "How many {letter} does {word} have?",
+    "Count the {letter} in {word}.",
+    "Count the letter {letter} in the word {word}.",
+    "How often is {letter} in {word}?",
+    "In {word}, how many {letter} are there?",
+    "Tell me how many {letter} the word {word} has.",
+)
+ABSENT = 0.1  # of the questions are about a letter drawn from the whole alphabet
+
+
+class Counting(GeneratedTask):
+    """A test problem is a letter and a word that training does not have together."""
+
+    name = "counting"
+
+    def __init__(self, words: Sequence[str], split: str, size: int):
+        super().__init__(split, size)
+        self._words = words
+
+    def draw(self, rng: random.Random) -> tuple[str, Conversation]:
+        word = draw_word(rng, self._words)
+        letter = rng.choice(string.ascii_lowercase if rng.random() < ABSENT else word)
+        question = casually(rng, rng.choice(PHRASINGS).format(letter=quoted(rng, letter), word=quoted(rng, word)))
+        return f"{letter}/{word}", {"messages": user_and_assistant(question, worked(word, letter))}
+
+    def evaluate(self, conversation: Conversation, completion: str) -> bool:
+        return same_number(conversation, completion)
+
+
+def worked(word: str, letter: str) -> list[Part]:
+    """The answer in steps. No space stands between a number, its colon and a letter, so that each is a token of its own."""
+    lines = [spelled(word), ""]
+    count = 0
+    for position, char in enumerate(word, start=1):
+        count += char == letter
+        lines.append(f"{position}:{char}" + (f" ={count}" if char == letter else ""))
+    lines += ["", f"That is {count}. Python says "]
+    return [
+        {"type": "text", "text": "\n".join(lines)},
+        {"type": "python", "text": f"'{word}'.count('{letter}')"},
+        {"type": "python_output", "text": str(count)},
+        {"type": "text", "text": f"\n#### {count}"},
+    ]

@@ -1,0 +1,39 @@
+"""Several tasks as one shuffled sequence of conversations."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import overload
+
+from nanochat.recipe import TaskUse
+from nanochat.tasks.base import Conversation, Task
+from nanochat.tasks.registry import load
+from nanochat.tasks.source import TaskSource
+
+
+class Mixture(Sequence[Conversation]):
+    """Every row of every task once for each time the task is listed, in an order that `seed` fixes."""
+
+    def __init__(self, tasks: Sequence[Task], seed: int = 42):
+        self.tasks = tasks
+        self._order = [(t, i) for t, task in enumerate(tasks) for i in range(len(task))]
+        random.Random(seed).shuffle(self._order)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @overload
+    def __getitem__(self, index: int) -> Conversation: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Conversation]: ...
+    def __getitem__(self, index: int | slice) -> Conversation | list[Conversation]:
+        if isinstance(index, slice):
+            return [self.tasks[t][i] for t, i in self._order[index]]
+        task, row = self._order[index]
+        return self.tasks[task][row]
+
+
+def mixture(uses: Sequence[TaskUse], source: TaskSource, seed: int = 42) -> Mixture:
+    """A recipe's mixture; `repeat` lists a task that many times. Raises StageError when its data are missing."""
+    return Mixture([task for use in uses for task in [load(use, source)] * use.repeat], seed)

@@ -1,0 +1,65 @@
+"""Where the tasks of a run get their rows: the `tasks` artifact of the data stage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nanochat.contract import StageError, write_json
+from nanochat.tasks.rows import Rows
+
+INDEX = "tasks.json"
+WORDS = "words.txt"
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """`files` by key as in `data.catalog.SPLITS`; `root` is the user's folder, if any, which relative paths start from."""
+
+    files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    root: Path | None = None
+    words_file: Path | None = None
+
+    @classmethod
+    def load(cls, artifact_dir: Path) -> TaskSource:
+        """Read `tasks.json`. Raises StageError naming a file that is missing or no longer has its size."""
+        table = json.loads((artifact_dir / INDEX).read_text(encoding="utf-8"))
+        files = {key: tuple(_as_named(entry) for entry in entries) for key, entries in table["files"].items()}
+        return cls(files, Path(table["root"]) if table["root"] else None, Path(table["words"]))
+
+    def rows(self, key: str) -> Rows:
+        """The rows of a split. Raises StageError when the source lacks it."""
+        if key not in self.files:
+            known = ", ".join(sorted(self.files)) or "none"
+            raise StageError(
+                f"the task data lack {key}; they have: {known}", code="task_data_missing", hint="set data.tasks to where it is"
+            )
+        return Rows.read(self.files[key])
+
+    @cached_property
+    def words(self) -> list[str]:
+        """Words of the corpus, most frequent first. Raises StageError when there are none."""
+        words = self.words_file.read_text(encoding="utf-8").split() if self.words_file else []
+        if not words:
+            raise StageError("the word list is empty", code="no_words", hint="use text with lower-case English words")
+        return words
+
+
+def write_source(directory: Path, files: Mapping[str, Iterable[Path]], root: Path | None, words: Iterable[str]) -> None:
+    """What `TaskSource.load` reads: `tasks.json` and `words.txt`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    words_file = directory.resolve() / WORDS
+    words_file.write_text("".join(f"{w}\n" for w in words), encoding="utf-8")
+    entries = {key: [{"path": str(p), "bytes": p.stat().st_size} for p in paths] for key, paths in sorted(files.items())}
+    write_json(directory / INDEX, {"root": str(root) if root else None, "files": entries, "words": str(words_file)})
+
+
+def _as_named(entry: dict[str, Any]) -> Path:
+    path = Path(entry["path"])
+    if not path.is_file() or path.stat().st_size != entry["bytes"]:
+        raise StageError(f"task data {path} are missing or have changed", code="task_data_changed", hint="rerun the data stage")
+    return path

@@ -1,0 +1,45 @@
+"""Spelling: the letters of a word, one after the other."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from nanochat.tasks.base import Conversation, reference, user_and_assistant
+from nanochat.tasks.generated import GeneratedTask, casually, draw_word, quoted
+
+PHRASINGS = (
+    "Spell {word}.",
+    "Spell the word {word}.",
+    "Please spell {word}.",
+    "How do you spell {word}?",
+    "How is {word} spelled?",
+    "Can you spell {word}?",
+    "Can you spell the word {word}?",
+    "Spell {word} for me.",
+    "What are the letters of {word}?",
+    "Write {word} letter by letter.",
+)
+
+
+class Spelling(GeneratedTask):
+    """A test problem is a word in a phrasing that training does not have it in."""
+
+    name = "spelling"
+
+    def __init__(self, words: Sequence[str], split: str, size: int):
+        super().__init__(split, size)
+        self._words = words
+
+    def draw(self, rng: random.Random) -> tuple[str, Conversation]:
+        word = draw_word(rng, self._words)
+        question = casually(rng, rng.choice(PHRASINGS).format(word=quoted(rng, word)))
+        return question, {"messages": user_and_assistant(question, spelled(word))}
+
+    def evaluate(self, conversation: Conversation, completion: str) -> bool:
+        return completion.strip() == reference(conversation)
+
+
+def spelled(word: str) -> str:
+    """`word:w,o,r,d`."""
+    return f"{word}:{','.join(word)}"

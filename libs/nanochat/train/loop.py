@@ -1,0 +1,272 @@
+"""The one training loop. Base, mid and SFT differ by their data, their loss mask and their schedule, which `Job` carries.
+
+Order at each step, as in the speedrun: evaluate if it is time, save if it is time, then train; one more visit after the
+last step evaluates, saves and publishes. Ranks agree on everything that ends or changes the loop by one small collective.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nanochat.contract import Artifact, Exit, StageContext, StageError
+from nanochat.distributed import Ranks
+from nanochat.model import GPT
+from nanochat.optim import Optimizer
+from nanochat.recipe import TrainSpec
+from nanochat.train import checkpoint
+from nanochat.train.checkpoint import Resume
+from nanochat.train.feed import Feed, Loader
+from nanochat.train.meter import Meter
+from nanochat.train.state import LoopState
+from nanochat.train.stop import StopRequest
+
+Values = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Something done every `every` steps and at the end, not at step 0: samples, CORE, chat metrics. Every rank calls it.
+
+    What it returns is emitted as metrics and kept for the results.
+    """
+
+    every: int
+    run: Callable[[int], Values]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What makes a training stage this one.
+
+    `steps` is the number of optimizer steps, None to train until the loader's `passes` (a share, 1.0 is all of it) reaches 1.
+    `lrm(step, progress)` multiplies the learning rates; `validate()` gives one figure named `val_name`, lower is better.
+    """
+
+    spec: TrainSpec
+    model: GPT
+    loader: Loader
+    accumulation: int
+    lrm: Callable[[int, float], float]
+    momentum: Callable[[int], float]
+    val_name: str
+    validate: Callable[[], float]
+    tokenizer_sha256: str
+    steps: int | None
+    passes: Callable[[], float] = lambda: 0.0
+    lr_scale: float = 1.0
+    compile: bool = False
+    visits: Sequence[Visit] = field(default_factory=tuple)
+
+
+class Trainer:
+    """Runs a `Job` from its first step, or from where `resume` stood, to a published model."""
+
+    def __init__(self, ctx: StageContext, ranks: Ranks, job: Job, resume: Resume | None = None):
+        self.ctx, self.ranks, self.job = ctx, ranks, job
+        self.optimizer = Optimizer(job.model, job.spec.optim, ranks, lr_scale=job.lr_scale, compiled=job.compile)
+        self.forward: Callable[..., Tensor] = torch.compile(job.model, dynamic=False) if job.compile else job.model
+        self.state = LoopState()
+        self.metrics: Values = {}  # the latest figures of the visits
+        self.last_saved: int | None = None
+        if resume:
+            self.state = LoopState(**resume.loop)
+            self.last_saved = self.state.step
+            resume.restore(self.optimizer, ranks)
+            ctx.events.emit("log", level="info", message=f"resumed at step {self.state.step} from {resume.directory}")
+        self.meter = Meter(ranks, job.model.flops_per_token())
+        self.feed = Feed(job.loader, ranks.device, job.passes)
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end and publish `model`. Returns the figures every stage reports.
+
+        Raises StageError: STOPPED with a checkpoint saved when asked to stop, NONFINITE when the loss is no longer a number.
+        """
+        with StopRequest(self.ctx) as self._stop:
+            try:
+                self._loop()
+            finally:
+                self.feed.close()
+        return self._results()
+
+    def _loop(self) -> None:
+        stopping = self.ranks.any(bool(self._stop))
+        if self._total():
+            self._progress()
+        while not stopping:
+            last = self._done()
+            if self.state.visited != self.state.step:
+                self._visit(last)
+            if last:
+                self._save(final=True)
+                return
+            if self.job.spec.save_every > 0 and self.state.step % self.job.spec.save_every == 0:
+                self._save()
+            stopping = self._step()
+        self._stopped()
+
+    # -- one step --
+
+    def _step(self) -> bool:
+        """One optimizer step. Returns whether any rank was asked to stop."""
+        job, state, start = self.job, self.state, time.perf_counter()
+        waited = self.feed.waited
+        lrm = job.lrm(state.step, state.progress)
+        losses, tokens = [], 0
+        for _ in range(job.accumulation):
+            inputs, targets = self.feed.take()
+            with self.ranks.autocast():
+                loss = self.forward(inputs, targets)
+            torch.autograd.backward(loss / job.accumulation)
+            losses.append(loss.detach())
+            tokens += inputs.numel()
+        norm = self.optimizer.step(lrm, job.momentum(state.step))
+        self.optimizer.zero_grad()
+        everyone = self.ranks.gather(torch.stack(losses).mean().item(), tokens, self.feed.progress, float(bool(self._stop)))
+        seconds = time.perf_counter() - start
+        loss_now, grad_norm = sum(row[0] for row in everyone) / len(everyone), norm.item()
+        if not (math.isfinite(loss_now) and math.isfinite(grad_norm)):
+            raise self._nonfinite(loss_now, grad_norm)
+        state.step += 1
+        state.tokens += (tokens := round(sum(row[1] for row in everyone)))
+        state.train_seconds += seconds
+        state.progress = max(row[2] for row in everyone) if job.steps is None else state.step / job.steps
+        state.loss_seen(loss_now)
+        self.meter.step(tokens, seconds)
+        stopping = any(row[3] for row in everyone)
+        if self.meter.may_speak() or self._done() or stopping:
+            self._report(lrm, grad_norm, tokens, seconds, (self.feed.waited - waited) / seconds)
+        if state.step == 1:
+            gc.collect()
+            gc.freeze()  # what lives now lives to the end: later collections need not walk it
+        return stopping
+
+    def _done(self) -> bool:
+        return self.state.progress >= 1.0
+
+    def _total(self) -> int:
+        """Steps of the whole stage; an estimate while one pass over the data is the goal."""
+        if self.job.steps is not None:
+            return self.job.steps
+        return math.ceil(self.state.step / self.state.progress) if self.state.progress else 0
+
+    # -- visits --
+
+    def _visit(self, last: bool) -> None:
+        step, spec = self.state.step, self.job.spec
+        if last or step == 0 or _due(spec.eval_every, step):
+            with self.ranks.autocast():
+                value = self.job.validate()
+            self.state.validated(value)
+            self.ctx.events.emit("metric", step=step, values={self.job.val_name: value})
+        for visit in self.job.visits:
+            if step > 0 and (last or _due(visit.every, step)):
+                with self.ranks.autocast():
+                    values = visit.run(step)
+                self.metrics |= values
+                if values:
+                    self.ctx.events.emit("metric", step=step, values=values)
+        self.state.visited = step
+
+    # -- saving and ending --
+
+    def _save(self, *, final: bool = False) -> None:
+        step = self.state.step
+        if step == 0 or (step == self.last_saved and not final):
+            return
+        figures = {self.job.val_name: self.state.latest}
+        artifact = checkpoint.save(
+            self.ctx.out / "checkpoints",
+            step,
+            stage=self.ctx.spec.stage,
+            model=self.job.model,
+            optimizer=self.optimizer,
+            ranks=self.ranks,
+            meta={"tokenizer_sha256": self.job.tokenizer_sha256, **figures},
+            loop_state=asdict(self.state),
+            loader_state=self.feed.state,
+        )
+        self.last_saved = step
+        if not self.ranks.is_main:
+            return
+        self._announce(artifact, step, final)
+        checkpoint.retain(artifact.dir.parent, self.job.spec.keep_checkpoints)
+        if final:
+            self.ctx.publish("model", artifact.dir)
+
+    def _announce(self, artifact: Artifact, step: int, final: bool) -> None:
+        size = sum(p.stat().st_size for p in artifact.dir.iterdir())
+        fields = {"step": step, "path": artifact.path, "sha256": artifact.sha256, "bytes": size, "final": final}
+        val_bpb = self.state.latest if self.job.val_name == "val_bpb" else None
+        self.ctx.events.emit("checkpoint", **fields, val_bpb=val_bpb)
+
+    def _stopped(self) -> None:
+        self._save()
+        saved = (
+            f"the checkpoint of step {self.last_saved}" if self.last_saved else "no step was done; a new attempt starts anew"
+        )
+        raise StageError(f"stopped as asked after step {self.state.step}; {saved}", code="stopped", exit_code=Exit.STOPPED)
+
+    def _nonfinite(self, loss: float, grad_norm: float) -> StageError:
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {grad_norm}"
+        good = f"the last good checkpoint is of step {self.last_saved}" if self.last_saved else "there is no checkpoint yet"
+        return StageError(
+            f"{what} at step {self.state.step}; {good}",
+            code="nonfinite",
+            hint="lower the learning rates, or look at the data of that step",
+            exit_code=Exit.NONFINITE,
+        )
+
+    # -- telling --
+
+    def _report(self, lrm: float, grad_norm: float, tokens: int, seconds: float, waited: float) -> None:
+        speed = tokens / seconds
+        values = {
+            "loss": self.state.loss,
+            "lrm": lrm,
+            "grad_norm": grad_norm,
+            "tok_per_s": speed,
+            "dt_ms": 1000 * seconds,
+            "mfu": self.meter.mfu(speed),
+            "mem_gib": self.meter.mem_gib(),
+            "data_wait_pct": 100 * waited,
+        }
+        self.ctx.events.emit("metric", step=self.state.step, values=values)
+        self._progress()
+
+    def _progress(self) -> None:
+        total = max(self._total(), self.state.step)
+        eta_s = round(self.meter.eta_s(total - self.state.step), 1)
+        self.ctx.events.emit("progress", done=self.state.step, total=total, unit="step", eta_s=eta_s)
+
+    def _results(self) -> dict[str, Any]:
+        state, name, speed = self.state, self.job.val_name, self.meter.sustained()
+        return {
+            name: state.latest,
+            f"untrained_{name}": state.untrained,
+            f"min_{name}": state.lowest,
+            "loss": state.loss,
+            "steps": state.step,
+            "tokens": state.tokens,
+            "train_seconds": state.train_seconds,
+            "tok_per_s": speed,
+            "mfu": self.meter.mfu(speed),
+            "mem_gib": self.meter.mem_gib(),
+            "params": self.job.model.num_params(),
+            "flops_per_token": self.job.model.flops_per_token(),
+            "accumulation": self.job.accumulation,
+            "world_size": self.ranks.world_size,
+            "device": self.meter.device,
+            **self.metrics,
+        }
+
+
+def _due(every: int, step: int) -> bool:
+    return every > 0 and step % every == 0

@@ -1,0 +1,66 @@
+"""Speed and memory of a running stage, and how often to speak of it."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+
+import torch
+
+from nanochat import gpus
+from nanochat.distributed import Ranks
+
+QUIET_S = 0.2  # at most five reports a second
+WARMUP_STEPS = 10  # compilation and first allocations: not part of the sustained speed
+
+
+class Meter:
+    """Of this attempt only; a resumed one starts anew."""
+
+    def __init__(self, ranks: Ranks, flops_per_token: int):
+        self._ranks, self._flops_per_token = ranks, flops_per_token
+        cuda = ranks.device.type == "cuda"
+        self.device = torch.cuda.get_device_name(ranks.device) if cuda else ranks.device.type
+        gpu = gpus.find(self.device) if cuda else None
+        self._peak = gpu.peak_flops * ranks.world_size if gpu else None
+        self._steps: list[tuple[int, float]] = []  # (tokens, seconds), the first ones only
+        self._tokens = self._seconds = 0.0
+        self._recent = 0.0
+        self._spoke = 0.0
+
+    def step(self, tokens: int, seconds: float) -> None:
+        if len(self._steps) < WARMUP_STEPS:
+            self._steps.append((tokens, seconds))
+        else:
+            self._tokens += tokens
+            self._seconds += seconds
+        self._recent = seconds if not self._recent else 0.9 * self._recent + 0.1 * seconds
+
+    def sustained(self) -> float | None:
+        """Tokens a second, without the first steps if there were more; None before the first."""
+        if self._seconds:
+            return self._tokens / self._seconds
+        seconds = sum(s for _, s in self._steps)
+        return sum(t for t, _ in self._steps) / seconds if seconds else None
+
+    def mfu(self, tokens_per_s: float | None) -> float | None:
+        """Share of the GPUs' bf16 peak in percent; None on other devices."""
+        return 100 * self._flops_per_token * tokens_per_s / self._peak if self._peak and tokens_per_s else None
+
+    def eta_s(self, steps_left: int) -> float:
+        return self._recent * steps_left
+
+    def mem_gib(self) -> float:
+        """The most memory held so far: the device's on CUDA, else the process's."""
+        if self._ranks.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._ranks.device) / 2**30
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
+
+    def may_speak(self) -> bool:
+        """True when the last time it was true is `QUIET_S` ago."""
+        now = time.monotonic()
+        if now - self._spoke < QUIET_S:
+            return False
+        self._spoke = now
+        return True

@@ -1,0 +1,208 @@
+"""The reinforcement-learning loop: ask, answer, judge, step; evaluate and save at their times; stop and resume."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from nanochat.contract import Exit, StageContext, StageError
+from nanochat.distributed import Ranks
+from nanochat.engine import Engine
+from nanochat.model import GPT
+from nanochat.optim import Optimizer, schedule
+from nanochat.recipe import RlSpec
+from nanochat.tasks.base import Task
+from nanochat.tokenizer import Tokenizer
+from nanochat.train import checkpoint, rl
+from nanochat.train.checkpoint import Resume
+from nanochat.train.meter import Meter
+from nanochat.train.rl import Group
+from nanochat.train.stop import StopRequest
+
+
+@dataclass(slots=True)
+class RlState:
+    """What travels in each checkpoint. `rewards` are the mean rewards of the steps so far, `pass_at` of the evaluations."""
+
+    step: int = 0
+    tokens: int = 0  # sampled by the policy
+    train_seconds: float = 0.0
+    visited: int = -1
+    rewards: list[float] = field(default_factory=list)
+    pass_at: dict[str, list[float]] = field(default_factory=dict)  # step (a string, as in JSON) -> pass@1, pass@2, ...
+
+
+class RlTrainer:
+    """Runs `steps` steps, from where `resume` stood, to a published model. Every rank runs one."""
+
+    def __init__(
+        self,
+        ctx: StageContext,
+        ranks: Ranks,
+        spec: RlSpec,
+        model: GPT,
+        tokenizer: Tokenizer,
+        *,
+        train: Task,
+        test: Task,
+        tokenizer_sha256: str,
+        resume: Resume | None,
+    ):
+        self.ctx, self.ranks, self.spec, self.model, self.tokenizer = ctx, ranks, spec, model, tokenizer
+        self.train, self.test, self.tokenizer_sha256 = train, test, tokenizer_sha256
+        self.steps = spec.num_iterations or max(1, spec.num_epochs * len(train) // spec.examples_per_step)
+        self.optimizer = Optimizer(model, spec.optim, ranks, lr_scale=spec.init_lr_frac)
+        self.state, self.last_saved = RlState(), 0
+        if resume:
+            self.state = RlState(**resume.loop)
+            self.last_saved = self.state.step
+            resume.restore(self.optimizer, ranks)
+            ctx.events.emit("log", level="info", message=f"resumed at step {self.state.step} from {resume.directory}")
+        self.engine = Engine(model, tokenizer, dtype=ranks.dtype)
+        self.meter = Meter(ranks, model.flops_per_token())
+        self.pad = tokenizer.special("<|assistant_end|>")
+
+    def run(self) -> dict[str, Any]:
+        """Raises StageError: STOPPED with a checkpoint saved when asked to stop, NONFINITE when the gradient is no number."""
+        state, spec = self.state, self.spec
+        with StopRequest(self.ctx) as self._stop:
+            stopping = self.ranks.any(bool(self._stop))
+            self._progress()
+            while not stopping and state.step < self.steps:
+                if state.visited != state.step and _due(spec.eval_every, state.step):
+                    self._evaluate()
+                if state.step and _due(spec.save_every, state.step):
+                    self._save()
+                stopping = self._step()
+            if stopping:
+                self._save()
+                raise StageError(
+                    f"stopped as asked after step {state.step}; the last checkpoint is of step {self.last_saved}",
+                    code="stopped",
+                    exit_code=Exit.STOPPED,
+                )
+        if state.visited != state.step:
+            self._evaluate()
+        self._save(final=True)
+        return self._results()
+
+    # -- one step --
+
+    def _step(self) -> bool:
+        """Roll out, learn, report. Returns whether any rank was asked to stop."""
+        state, spec, start = self.state, self.spec, time.perf_counter()
+        asked = rl.questions(state.step, spec, len(self.train), self.ranks)
+        self.optimizer.zero_grad()
+        groups: list[Group] = []
+        loss = 0.0
+        for index in asked:
+            group = rl.rollout(self.engine, self.tokenizer, self.train, index, spec, self.ctx.spec.seed, state.step)
+            if group is not None:
+                groups.append(group)
+                loss += rl.backward(self.model, group, spec, 1 / len(asked), self.pad, self.ranks)
+        lrm = schedule.linear(state.step, self.steps)
+        norm = self.optimizer.step(lrm, rl.MOMENTUM).item()
+        rewards, rows = sum(sum(g.rewards) for g in groups), sum(len(g.rewards) for g in groups)
+        sampled = sum(sum(map(sum, g.masks)) for g in groups)
+        everyone = self.ranks.gather(rewards, rows, sampled, loss, float(bool(self._stop)))
+        rewards, rows, sampled, loss, stopping = (sum(column) for column in zip(*everyone, strict=True))
+        if not (math.isfinite(norm) and math.isfinite(loss)):
+            raise self._nonfinite(loss, norm)
+        seconds = time.perf_counter() - start
+        state.step += 1
+        state.tokens += round(sampled)
+        state.train_seconds += seconds
+        state.rewards.append(rewards / max(rows, 1))
+        self.meter.step(round(sampled), seconds)
+        values = {
+            "reward": state.rewards[-1],
+            "loss": loss / self.ranks.world_size,
+            "lrm": lrm,
+            "grad_norm": norm,
+            "sequence_length": sampled / max(rows, 1),
+            "tok_per_s": sampled / seconds,
+            "dt_ms": 1000 * seconds,
+            "mem_gib": self.meter.mem_gib(),
+        }
+        self.ctx.events.emit("metric", step=state.step, values=values)
+        self._progress()
+        return bool(stopping > 0)
+
+    def _evaluate(self) -> None:
+        found = rl.pass_at(self.engine, self.tokenizer, self.test, self.spec, self.ranks, self.ctx.spec.seed)
+        step = self.state.step
+        self.state.pass_at[str(step)] = found
+        self.state.visited = step
+        self.ctx.events.emit("metric", step=step, values={"pass_at_1": found[0]})
+        values = {f"pass@{k}": value for k, value in enumerate(found, 1)}
+        self.ctx.events.emit("eval", name=self.spec.task, step=step, values=values)
+
+    # -- saving and telling --
+
+    def _save(self, *, final: bool = False) -> None:
+        state = self.state
+        if state.step == 0 or (state.step == self.last_saved and not final):
+            return
+        artifact = checkpoint.save(
+            self.ctx.out / "checkpoints",
+            state.step,
+            stage=self.ctx.spec.stage,
+            model=self.model,
+            optimizer=self.optimizer,
+            ranks=self.ranks,
+            meta={"tokenizer_sha256": self.tokenizer_sha256, "pass_at_1": self._latest()},
+            loop_state=asdict(state),
+            loader_state={},  # a step's questions follow from its number
+        )
+        self.last_saved = state.step
+        if not self.ranks.is_main:
+            return
+        size = sum(p.stat().st_size for p in artifact.dir.iterdir())
+        self.ctx.events.emit(
+            "checkpoint", step=state.step, path=artifact.path, sha256=artifact.sha256, bytes=size, final=final, val_bpb=None
+        )
+        checkpoint.retain(artifact.dir.parent, self.spec.keep_checkpoints)
+        if final:
+            self.ctx.publish("model", artifact.dir)
+
+    def _latest(self) -> float | None:
+        return next(reversed(self.state.pass_at.values()))[0] if self.state.pass_at else None
+
+    def _progress(self) -> None:
+        done = self.state.step
+        eta_s = round(self.meter.eta_s(self.steps - done), 1)
+        self.ctx.events.emit("progress", done=done, total=self.steps, unit="step", eta_s=eta_s)
+
+    def _nonfinite(self, loss: float, norm: float) -> StageError:
+        return StageError(
+            f"at step {self.state.step} the loss is {loss} and the gradient's norm {norm}",
+            code="nonfinite",
+            hint="lower the learning rates",
+            exit_code=Exit.NONFINITE,
+        )
+
+    def _results(self) -> dict[str, Any]:
+        state = self.state
+        evaluations = list(state.pass_at.values())
+        window = max(1, min(10, len(state.rewards) // 4))
+        return {
+            "task": self.spec.task,
+            "steps": state.step,
+            "tokens": state.tokens,
+            "train_seconds": state.train_seconds,
+            "first_reward": sum(state.rewards[:window]) / window,
+            "last_reward": sum(state.rewards[-window:]) / window,
+            "pass_at_1_before": evaluations[0][0],
+            "pass_at_1": evaluations[-1][0],
+            f"pass_at_{rl.PASS_AT}_before": evaluations[0][-1],
+            f"pass_at_{rl.PASS_AT}": evaluations[-1][-1],
+            "mem_gib": self.meter.mem_gib(),
+            "world_size": self.ranks.world_size,
+            "device": self.meter.device,
+        }
+
+
+def _due(every: int, step: int) -> bool:
+    return every > 0 and step % every == 0

@@ -1,0 +1,112 @@
+"""Opening a training stage: its configuration, its ranks, its seeds, and what it resumes from."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ValidationError
+
+from nanochat.contract import StageContext, StageError, verify
+from nanochat.data.resize import Resizable, state_near
+from nanochat.distributed import Ranks, ranks
+from nanochat.model import GPT, GPTConfig
+from nanochat.recipe import RecipeError, Spec
+from nanochat.tokenizer import Tokenizer
+from nanochat.train.checkpoint import Resume, load_model
+
+SpecT = TypeVar("SpecT", bound=Spec)
+LoaderT = TypeVar("LoaderT", bound=Resizable)
+
+
+def section(ctx: StageContext, name: str, kind: type[SpecT]) -> SpecT:
+    """One part of the stage's configuration. Raises StageError naming the field that is wrong."""
+    try:
+        return kind.model_validate(ctx.spec.config.get(name))
+    except ValidationError as err:
+        first = err.errors()[0]
+        field = ".".join([name, *map(str, first["loc"])])
+        raise StageError(f"{field}: {first['msg']}", code="bad_config", hint="correct `config` in stage.json") from err
+
+
+@contextlib.contextmanager
+def session(ctx: StageContext, *, deterministic: bool) -> Iterator[Ranks]:
+    """The stage's ranks, seeded. A batch that does not divide ends the stage as bad input."""
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    with ranks(ctx.spec.device) as here:
+        torch.manual_seed(ctx.spec.seed)
+        if deterministic:  # only then: the call loads the compiler, seconds that a short stage would notice
+            torch.use_deterministic_algorithms(True)
+        if here.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+        try:
+            yield here
+        except RecipeError as err:
+            raise StageError(str(err), code="indivisible_batch", hint="change the recipe or the number of processes") from err
+        finally:
+            if deterministic:
+                torch.use_deterministic_algorithms(False)
+
+
+def tokenizer_of(ctx: StageContext) -> tuple[Tokenizer, str]:
+    """The stage's tokenizer and the digest that checkpoints name it by."""
+    return Tokenizer.load(ctx.input("tokenizer")), ctx.spec.inputs["tokenizer"].sha256
+
+
+def open_resume(ctx: StageContext) -> Resume | None:
+    """The checkpoint to go on from, checked against its digest; None on a first attempt."""
+    return Resume(verify(ctx.spec.resume_from)) if ctx.spec.resume_from else None
+
+
+def build_model(ctx: StageContext, here: Ranks, tokenizer: Tokenizer, digest: str, fresh: GPTConfig | None) -> GPT:
+    """The model to train: what the stage resumes from, else its input `model`, else fresh weights of shape `fresh`.
+
+    Raises StageError when the checkpoint is damaged, of another architecture or made with another tokenizer.
+    """
+    if ctx.spec.resume_from:
+        model, meta = load_model(verify(ctx.spec.resume_from, deep=False), here.device)
+        if meta.get("stage") != ctx.spec.stage or (fresh and model.config != fresh):
+            raise StageError(
+                f"{ctx.spec.resume_from.path} is a checkpoint of stage {meta.get('stage')} with {asdict(model.config)}; "
+                f"stage {ctx.spec.stage} {f'has {asdict(fresh)}' if fresh else 'cannot go on from it'}",
+                code="config_mismatch",
+                hint="resume with the recipe that made the checkpoint",
+            )
+    elif fresh:
+        with here.device:
+            model = GPT(fresh)
+        model.init_weights()
+        return model
+    else:
+        model, meta = load_model(ctx.input("model"), here.device)
+    _check_tokenizer(ctx, model, meta, tokenizer, digest)
+    return model
+
+
+def build_loader(make: Callable[[dict[str, Any] | None], LoaderT], resume: Resume | None, here: Ranks) -> LoaderT:
+    """The training loader where the resumed checkpoint stood; close to it, with no repeats, at another number of ranks."""
+    if resume is None:
+        return make(None)
+    states = resume.loader_states()
+    if resume.world_size == here.world_size:
+        return make(states[here.rank])
+    return make(state_near(make(None), states))
+
+
+def _check_tokenizer(
+    ctx: StageContext, model: GPT, meta: BaseModel | dict[str, Any], tokenizer: Tokenizer, digest: str
+) -> None:
+    made_for = dict(meta).get("tokenizer_sha256")
+    if model.config.vocab_size != tokenizer.vocab_size or (made_for and made_for != digest):
+        raise StageError(
+            f"the model of stage {ctx.spec.stage} was trained with tokenizer {made_for} of {model.config.vocab_size} tokens, "
+            f"not {digest} of {tokenizer.vocab_size}",
+            code="tokenizer_mismatch",
+            hint="give the tokenizer of the same run",
+        )
