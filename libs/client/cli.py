@@ -1,0 +1,35 @@
+"""The `nanochat` command: `nanochat submit tiny --watch`. Exit codes: 0 done, 1 failed, 2 used wrongly."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from client import cli_local, cli_models, cli_runs
+from client.errors import ApiError, ClientError
+
+app = typer.Typer(
+    help="POST a recipe, get a ChatGPT you trained yourself.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+cli_local.register(app)
+cli_runs.register(app)
+cli_models.register(app)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point: errors become a message on stderr and an exit code, never a traceback."""
+    try:
+        app(argv)
+    except ClientError as err:
+        Console(stderr=True).print(f"nanochat: {err}", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(2 if isinstance(err, ApiError) and err.status == 422 else 1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # `nanochat logs … | head`
+        sys.stderr.close()
+        raise SystemExit(0) from None

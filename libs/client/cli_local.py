@@ -1,0 +1,49 @@
+"""Commands that start something on this machine: up, local-run. Each hands over to a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+BAD_INPUT = 64  # nanochat.contract.Exit; this library imports nothing of the trainer
+
+
+def register(app: typer.Typer) -> None:
+    app.command("up", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(up)
+    app.command("local-run")(local_run)
+
+
+def up(context: typer.Context) -> None:
+    """Start the whole platform on this machine, with its own Postgres and Redis; Ctrl-C stops it all."""
+    raise typer.Exit(_hand_over(["-m", "services.standalone", "up", *context.args]))
+
+
+def local_run(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="name of a shipped recipe or a .toml file")],
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=V", help="override one field")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="train on this folder of parquet shards")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="where the stages write")] = None,
+    nproc: Annotated[int, typer.Option(min=1, help="processes of a training stage")] = 1,
+) -> None:
+    """Run a whole recipe here and now, with no services; a second call with the same --out resumes."""
+    options = [("--data", data), ("--out", out), ("--nproc", nproc), *(("--set", s) for s in set_ or [])]
+    given = [text for option, value in options if value is not None for text in (option, str(value))]
+    code = _hand_over(["-m", "nanochat.local_run", recipe, *given])
+    raise typer.Exit({0: 0, BAD_INPUT: 2}.get(code, 1))
+
+
+def _hand_over(arguments: list[str]) -> int:
+    """Run Python with these arguments and return its exit code. The terminal sends Ctrl-C to the child itself."""
+    child = subprocess.Popen([sys.executable, *arguments])
+    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    while True:
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:
+            continue
+        return code if code >= 0 else 128 - code

@@ -1,0 +1,86 @@
+"""Commands about trained models: models, chat."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from client.cli_runs import connect
+from client.inference import Inference, Message
+from client.settings import discover
+
+out = Console()
+
+
+def register(app: typer.Typer) -> None:
+    for command in (models, chat):
+        app.command(command.__name__)(command)
+
+
+def models() -> None:
+    """List the models that can be talked to, newest first."""
+    with connect() as client:
+        items = client.models()
+    if not items:
+        typer.echo("no models yet; train one with `nanochat submit tiny --watch`")
+        return
+    table = Table("id", "run", "stage", "step", "made", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for model in items:
+        made = model.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        table.add_row(model.id, f"{model.run_id} {model.run_name}", model.stage, str(model.step), made)
+    out.print(table)
+
+
+def chat(
+    prompt: Annotated[str | None, typer.Argument(help="one question; without it, a conversation on the terminal")] = None,
+    model: Annotated[str | None, typer.Option(help="id of a model (see `nanochat models`); the newest when left out")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, max=2.0)] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1)] = None,
+) -> None:
+    """Talk to a trained model; the answer is written as it is made."""
+    settings = discover()
+    sampling = {k: v for k, v in {"temperature": temperature, "max_tokens": max_tokens}.items() if v is not None}
+    with Inference(settings.inference_url, settings.require_key()) as inference:
+        if prompt is not None:
+            _answer(inference, [{"role": "user", "content": prompt}], model, sampling)
+            return
+        messages: list[Message] = []
+        for question in _questions():
+            messages.append({"role": "user", "content": question})
+            try:
+                answer = _answer(inference, messages, model, sampling)
+            except KeyboardInterrupt:  # enough of this answer; the conversation goes on without the question
+                sys.stdout.write("\n")
+                messages.pop()
+                continue
+            messages.append({"role": "assistant", "content": answer})
+
+
+def _answer(inference: Inference, messages: list[Message], model: str | None, sampling: dict[str, float | int]) -> str:
+    pieces: list[str] = []
+    for piece in inference.chat(messages, model, stream=True, **sampling):
+        pieces.append(piece)
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+    return "".join(pieces)
+
+
+def _questions() -> Iterator[str]:
+    """Lines typed at a prompt, until Ctrl-D or an empty one; or the lines of what is piped in."""
+    if not sys.stdin.isatty():
+        yield from (line.strip() for line in sys.stdin if line.strip())
+        return
+    while True:
+        try:
+            line = input("you> ").strip()
+        except EOFError:
+            return
+        if not line:
+            return
+        yield line

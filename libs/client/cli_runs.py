@@ -1,0 +1,213 @@
+"""Commands about runs: submit, plan, ps, show, watch, logs, cancel, report, recipes."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.table import Table
+
+from client.client import Client
+from client.models import Run
+from client.settings import discover
+from client.text import RunTable, number, plan_table, runs_table, troubles
+from client.watch import watch
+
+RecipeArg = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="name of a shipped recipe (see `nanochat recipes`) or a .toml file")
+]
+RunArg = Annotated[str, typer.Argument(metavar="RUN", help="id of a run, as r_… (see `nanochat ps`)")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=V", help="override one field, as base.num_iterations=20")
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="FOLDER", help="train on the parquet shards (column `text`) of this folder"),
+]
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+
+out = Console()
+
+
+def register(app: typer.Typer) -> None:
+    for command in (submit, plan, ps, show, watch_, logs, cancel, report, recipes):
+        app.command(command.__name__.rstrip("_"))(command)
+
+
+def submit(
+    recipe: RecipeArg,
+    set_: SetOption = None,
+    data: DataOption = None,
+    name: Annotated[str | None, typer.Option(help="a name for the run")] = None,
+    watch_it: Annotated[bool, typer.Option("--watch", "-w", help="stay and show the run until it ends")] = False,
+    idempotency_key: Annotated[str | None, typer.Option(help="submitting twice with one key starts one run")] = None,
+) -> None:
+    """Start a run."""
+    what, overrides = recipe_of(recipe), overrides_of(set_, data)
+    with connect() as client:
+        run = client.submit(what, overrides, name, idempotency_key)
+        typer.echo(run.id)
+        if watch_it:
+            _watch(client, run.id)
+
+
+def plan(recipe: RecipeArg, set_: SetOption = None, data: DataOption = None, as_json: Json = False) -> None:
+    """Show what a run would do and cost; start nothing."""
+    what, overrides = recipe_of(recipe), overrides_of(set_, data)
+    with connect() as client:
+        answer = client.plan(what, overrides)
+    if as_json:
+        typer.echo(answer.model_dump_json(indent=1))
+        return
+    out.print(plan_table(answer))
+    figures = answer.figures
+    cost = "" if figures.hours is None else f", {figures.hours:.2f} h of training"
+    cost += "" if figures.usd is None else f", ${figures.usd:.2f}"
+    where = f"{figures.world_size} x {figures.gpu}" if figures.gpu else f"{figures.world_size} process(es)"
+    out.print(f"{number(figures.params)} parameters, {number(figures.total_flops)} FLOPs on {where}{cost}", highlight=False)
+    for warning in answer.warnings:
+        out.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+
+
+def ps(
+    status: Annotated[str | None, typer.Option(help="only runs of this status, as RUNNING")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="newest so many")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List runs, newest first."""
+    with connect() as client:
+        page = client.runs_page(status=status, limit=limit)
+    if as_json:
+        typer.echo(page.model_dump_json(indent=1))
+    elif page.items:
+        out.print(runs_table(page.items))
+    else:
+        typer.echo("no runs yet; start one with `nanochat submit tiny --watch`")
+
+
+def show(run_id: RunArg, as_json: Json = False) -> None:
+    """Show a run and its stages."""
+    with connect() as client:
+        run = client.run(run_id)
+    if as_json:
+        typer.echo(run.model_dump_json(indent=1))
+    else:
+        out.print(RunTable(run))
+
+
+def watch_(run_id: RunArg) -> None:
+    """Show a run live until it ends; exit 0 only if it succeeded."""
+    with connect() as client:
+        _watch(client, run_id)
+
+
+def logs(
+    run_id: RunArg,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until the run ends")] = False,
+    stage: Annotated[str | None, typer.Option(help="only this stage")] = None,
+    attempt: Annotated[int | None, typer.Option(help="only this attempt", min=1)] = None,
+) -> None:
+    """Print what the stages of a run have printed."""
+    with connect() as client:
+        if follow:
+            for line in client.follow_logs(run_id, stage, attempt):
+                typer.echo(f"{line.stage}#{line.attempt} | {line.line}")
+            return
+        after = 0
+        while True:
+            page = client.logs(run_id, stage, attempt, after)
+            for line in page.items:
+                typer.echo(f"{line.stage}#{line.attempt} | {line.line}")
+            if not page.items:
+                return
+            after = page.next_after
+
+
+def cancel(run_id: RunArg) -> None:
+    """End a run: waiting stages at once, a running one at its next step."""
+    with connect() as client:
+        run = client.cancel(run_id)
+    typer.echo(f"{run.id} {run.status}")
+
+
+def report(run_id: RunArg, raw: Annotated[bool, typer.Option("--raw", help="print the Markdown itself")] = False) -> None:
+    """Print the report card of a run."""
+    with connect() as client:
+        markdown = client.report(run_id)
+    if raw or not out.is_terminal:
+        typer.echo(markdown)
+    else:
+        out.print(Markdown(markdown))
+
+
+def recipes() -> None:
+    """List the recipes that ship with the platform."""
+    with connect() as client:
+        table = Table("recipe", "what it is", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for recipe in client.recipes():
+            table.add_row(recipe.name, recipe.description)
+    out.print(table)
+
+
+# -- arguments --
+
+
+def connect() -> Client:
+    settings = discover()
+    return Client(settings.api_url, settings.require_key())
+
+
+def recipe_of(text: str) -> str | dict[str, Any]:
+    """A recipe's name as it is, a .toml file as its table, read here: the server may be on another machine."""
+    if not text.endswith(".toml"):
+        return text
+    try:
+        return tomllib.loads(Path(text).read_text(encoding="utf-8"))
+    except OSError as err:
+        raise typer.BadParameter(f"{text}: {err.strerror}", param_hint="RECIPE") from err
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise typer.BadParameter(f"{text} is not valid TOML: {err}", param_hint="RECIPE") from err
+
+
+def overrides_of(settings: list[str] | None, data: Path | None) -> dict[str, Any]:
+    """`--set a.b=v` as {"a.b": v}, where v is JSON when it parses and text otherwise; `--data` as the folder source."""
+    overrides: dict[str, Any] = {}
+    if data is not None:
+        overrides["data.source"] = {"kind": "folder", "path": str(data.expanduser().resolve())}
+    for setting in settings or []:
+        field, equals, text = setting.partition("=")
+        if not field or not equals:
+            raise typer.BadParameter(
+                f"{setting!r} is not of the form field=value, as base.num_iterations=20", param_hint="--set"
+            )
+        try:
+            overrides[field.strip()] = json.loads(text)
+        except ValueError:
+            overrides[field.strip()] = text
+    return overrides
+
+
+# -- output --
+
+
+def _watch(client: Client, run_id: str) -> None:
+    try:
+        status = watch(client, run_id, console=out)
+    except KeyboardInterrupt:
+        typer.echo(f"{run_id} goes on; `nanochat watch {run_id}` shows it again, `nanochat cancel {run_id}` ends it", err=True)
+        raise typer.Exit(130) from None
+    if status != "SUCCEEDED":
+        _explain(client.run(run_id))
+        raise typer.Exit(1)
+
+
+def _explain(run: Run) -> None:
+    typer.echo(f"{run.id} {run.status}", err=True)
+    for line in troubles(run):
+        typer.echo(line, err=True)
+    typer.echo(f"see `nanochat logs {run.id}`", err=True)

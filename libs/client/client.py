@@ -1,0 +1,204 @@
+"""The control API as typed Python. Every method raises ApiError for a refused request and Unreachable for no answer."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel
+
+from client import sse
+from client.errors import ApiError, ClientError, Unreachable
+from client.models import (
+    Checkpoint,
+    Event,
+    EventPage,
+    LogLine,
+    LogPage,
+    MetricSeries,
+    Model,
+    Plan,
+    RecipeInfo,
+    Run,
+    RunPage,
+    RunSummary,
+    Worker,
+)
+from client.transport import RETRIED, Transport
+
+M = TypeVar("M", bound=BaseModel)
+Numbered = TypeVar("Numbered", Event, LogLine)
+
+STREAM_SILENCE_S = 45.0  # three of the server's keep-alive periods
+RECONNECT_S = 1.0
+RECONNECT_FOR_S = 60.0
+
+
+class Client:
+    """`with Client(url, key) as client: client.submit("tiny")`. One instance may serve many threads."""
+
+    def __init__(self, base_url: str, api_key: str | None = None):
+        self._http = Transport(base_url, api_key)
+
+    @property
+    def base_url(self) -> str:
+        return self._http.base_url
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- runs --
+
+    def submit(
+        self,
+        recipe: str | Mapping[str, Any],
+        overrides: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Run:
+        """Start a run of a shipped recipe's name or an inline recipe. Sent with an idempotency key (made up when none is
+        given), so that a repeat after a lost answer cannot start a second run."""
+        body = _request(recipe, overrides, name)
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        return Run.model_validate(self._http.post("/v1/runs", body, headers=headers, repeatable=True))
+
+    def plan(self, recipe: str | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Plan:
+        """What `submit` with the same arguments would do; nothing is started or written."""
+        return Plan.model_validate(self._http.post("/v1/runs/plan", _request(recipe, overrides), repeatable=True))
+
+    def runs(self, status: str | None = None, limit: int = 50) -> Iterator[RunSummary]:
+        """Every run, newest first, fetched `limit` at a time."""
+        cursor: str | None = None
+        while True:
+            page = self.runs_page(status=status, limit=limit, cursor=cursor)
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def runs_page(self, status: str | None = None, limit: int = 50, cursor: str | None = None) -> RunPage:
+        return RunPage.model_validate(self._http.get("/v1/runs", status=status, limit=limit, cursor=cursor))
+
+    def run(self, run_id: str) -> Run:
+        return Run.model_validate(self._http.get(f"/v1/runs/{run_id}"))
+
+    def cancel(self, run_id: str) -> Run:
+        """Ask for an end: waiting stages stop at once, a running one at its next step. ApiError 409 when it is finished."""
+        return Run.model_validate(self._http.post(f"/v1/runs/{run_id}/cancel"))
+
+    def report(self, run_id: str) -> str:
+        """The report card, as Markdown. ApiError 404 until the report stage has made it."""
+        return str(self._http.get(f"/v1/runs/{run_id}/report")["markdown"])
+
+    # -- what a run said --
+
+    def metrics(
+        self, run_id: str, stage: str | None = None, keys: Sequence[str] | None = None, max_points: int = 500
+    ) -> list[MetricSeries]:
+        """Curves in at most `max_points` buckets each, with every bucket's min, max and last value."""
+        body = self._http.get(f"/v1/runs/{run_id}/metrics", stage=stage, keys=keys, max_points=max_points)
+        return [MetricSeries.model_validate(s) for s in body["series"]]
+
+    def events(self, run_id: str, after: int = 0, kinds: Sequence[str] | None = None, limit: int = 500) -> EventPage:
+        body = self._http.get(f"/v1/runs/{run_id}/events", after=after, kinds=kinds, limit=limit)
+        return EventPage.model_validate(body)
+
+    def follow_events(self, run_id: str, after: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
+        """Every event after `after`, once and in order, until the run is finished; a lost connection is resumed."""
+        params = {"kinds": list(kinds)} if kinds else {}
+        return self._follow(f"/v1/runs/{run_id}/events", params, after, Event)
+
+    def logs(
+        self, run_id: str, stage: str | None = None, attempt: int | None = None, after: int = 0, limit: int = 1000
+    ) -> LogPage:
+        body = self._http.get(f"/v1/runs/{run_id}/logs", stage=stage, attempt=attempt, after=after, limit=limit)
+        return LogPage.model_validate(body)
+
+    def follow_logs(
+        self, run_id: str, stage: str | None = None, attempt: int | None = None, after: int = 0
+    ) -> Iterator[LogLine]:
+        """As `follow_events`, for the lines that stages print."""
+        params = {k: v for k, v in {"stage": stage, "attempt": attempt}.items() if v is not None}
+        return self._follow(f"/v1/runs/{run_id}/logs", params, after, LogLine)
+
+    def _follow(self, path: str, params: dict[str, Any], after: int, kind: type[Numbered]) -> Iterator[Numbered]:
+        lost_at: float | None = None
+        while True:
+            headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+            try:
+                with self._http.stream(
+                    "GET", path, read_timeout_s=STREAM_SILENCE_S, headers=headers, params=params
+                ) as response:
+                    lost_at = None
+                    for message in sse.parse(response.iter_text()):
+                        if message.event == "end":
+                            return
+                        item = kind.model_validate_json(message.data)
+                        if item.id > after:
+                            after = item.id
+                            yield item
+            except httpx.TransportError as err:
+                cause: Exception = Unreachable(self.base_url, err)
+            except ApiError as err:
+                if err.status not in RETRIED:
+                    raise
+                cause = err
+            else:  # closed without saying "end": the server is going away
+                cause = Unreachable(self.base_url, ConnectionError("the stream was closed"))
+            lost_at = lost_at or time.monotonic()
+            if time.monotonic() - lost_at > RECONNECT_FOR_S:
+                raise cause
+            time.sleep(RECONNECT_S)
+
+    # -- checkpoints, models, recipes, workers --
+
+    def checkpoints(self, run_id: str) -> list[Checkpoint]:
+        return _items(self._http.get(f"/v1/runs/{run_id}/checkpoints"), Checkpoint)
+
+    def promote(self, checkpoint_id: str) -> Checkpoint:
+        """Offer a checkpoint to the inference service."""
+        return Checkpoint.model_validate(self._http.post(f"/v1/checkpoints/{checkpoint_id}/promote", repeatable=True))
+
+    def models(self) -> list[Model]:
+        """Promoted checkpoints, newest first."""
+        return _items(self._http.get("/v1/models"), Model)
+
+    def recipes(self) -> list[RecipeInfo]:
+        return _items(self._http.get("/v1/recipes"), RecipeInfo)
+
+    def recipe(self, name: str) -> RecipeInfo:
+        return RecipeInfo.model_validate(self._http.get(f"/v1/recipes/{name}"))
+
+    def workers(self) -> list[Worker]:
+        return _items(self._http.get("/v1/workers"), Worker)
+
+    def is_ready(self) -> bool:
+        """True when the API can take a run: the database answers and its schema is current."""
+        try:
+            self._http.request("GET", "/readyz", repeatable=False)
+        except (ApiError, Unreachable):
+            return False
+        return True
+
+
+def _request(recipe: str | Mapping[str, Any], overrides: Mapping[str, Any] | None, name: str | None = None) -> dict[str, Any]:
+    body: dict[str, Any] = {"recipe": recipe if isinstance(recipe, str) else dict(recipe), "overrides": dict(overrides or {})}
+    try:
+        json.dumps(body, allow_nan=False)
+    except (TypeError, ValueError) as err:  # a date or a NaN, which TOML has and JSON has not
+        raise ClientError(f"the recipe holds a value that JSON cannot: {err}") from err
+    return body | ({"name": name} if name is not None else {})
+
+
+def _items(body: Any, kind: type[M]) -> list[M]:
+    return [kind.model_validate(item) for item in body["items"]]

@@ -1,0 +1,63 @@
+"""What can go wrong between a client and the platform."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import httpx
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One field that the server refused, and what to do about it."""
+
+    field: str
+    message: str
+
+
+class ClientError(Exception):
+    """Base of everything this library raises on purpose; its text is meant for people."""
+
+
+class Unreachable(ClientError):
+    """No answer from the server: not started, wrong address, or gone."""
+
+    def __init__(self, url: str, cause: Exception):
+        super().__init__(
+            f"no answer from {url} ({_reason(cause)}); start the platform with `nanochat up` or set NANOCHAT_API_URL"
+        )
+        self.url = url
+
+
+class ApiError(ClientError):
+    """The server answered with a problem (RFC 9457)."""
+
+    def __init__(self, status: int, title: str, detail: str = "", errors: Sequence[FieldError] = (), type: str = "about:blank"):
+        self.status, self.title, self.detail, self.errors, self.type = status, title, detail, list(errors), type
+        fields = [f"  {e.field}: {e.message}" for e in self.errors]
+        super().__init__("\n".join([f"{title} ({status}): {detail}" if detail else f"{title} ({status})", *fields]))
+
+
+def from_response(response: httpx.Response) -> ApiError:
+    """The problem in a response of status 400 or more, or one made of its status when the body is something else."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        return ApiError(response.status_code, response.reason_phrase, response.text.strip()[:500])
+    if isinstance(body.get("error"), dict):  # the shape of OpenAI's API, which the inference service speaks
+        return ApiError(response.status_code, response.reason_phrase, str(body["error"].get("message", "")))
+    errors = [
+        FieldError(str(e.get("field", "")), str(e.get("message", ""))) for e in body.get("errors") or [] if isinstance(e, dict)
+    ]
+    title = str(body.get("title") or response.reason_phrase)
+    detail = body.get("detail")
+    return ApiError(
+        response.status_code, title, "" if detail is None else str(detail), errors, str(body.get("type", "about:blank"))
+    )
+
+
+def _reason(cause: Exception) -> str:
+    return str(cause) or type(cause).__name__

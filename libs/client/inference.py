@@ -1,0 +1,145 @@
+"""The chat endpoint, in the shape of OpenAI's API. The official client works as well; this one needs only httpx."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict, overload
+
+import httpx
+from pydantic import BaseModel
+
+from client import sse
+from client.errors import ApiError, Unreachable
+from client.transport import Transport
+
+REPLY_SILENCE_S = 120.0  # a cold model on a slow CPU
+
+
+class Message(TypedDict):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class ServedModel(BaseModel):
+    """A model of GET /v1/models; what is told beyond its id depends on where it came from."""
+
+    id: str
+    run_name: str | None = None
+    stage: str | None = None
+    step: int | None = None
+    loaded: bool = False
+    default: bool = False
+    max_model_len: int | None = None
+
+
+class Calculation(BaseModel):
+    """One use of the calculator by the model; `output` is empty when it gave no value."""
+
+    code: str
+    output: str = ""
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """News about an answer: text to add, calculations made, why it ended, and last what it took."""
+
+    text: str = ""
+    calculations: tuple[Calculation, ...] = ()
+    finish_reason: str | None = None
+    usage: Usage | None = None
+
+
+class Inference:
+    """`Inference(url, key).chat([{"role": "user", "content": "Hi"}])`."""
+
+    def __init__(self, base_url: str, api_key: str | None = None):
+        self._http = Transport(base_url, api_key)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Inference:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def models(self) -> list[str]:
+        """Ids of the models that can be asked now, newest first."""
+        return [m.id for m in self.served()]
+
+    def served(self) -> list[ServedModel]:
+        """The models that can be asked now, newest first."""
+        return [ServedModel.model_validate(m) for m in self._http.get("/v1/models")["data"]]
+
+    @overload
+    def chat(
+        self, messages: Sequence[Message], model: str | None = None, stream: Literal[False] = False, **sampling: Any
+    ) -> str: ...
+    @overload
+    def chat(
+        self, messages: Sequence[Message], model: str | None = None, *, stream: Literal[True], **sampling: Any
+    ) -> Iterator[str]: ...
+    def chat(
+        self, messages: Sequence[Message], model: str | None = None, stream: bool = False, **sampling: Any
+    ) -> str | Iterator[str]:
+        """The answer, whole or (stream) piece by piece as it is made; `model=None` asks the newest one.
+
+        `sampling` goes through as is: temperature, top_p, max_tokens, seed, … Closing the iterator ends the generation.
+        Raises ClientError.
+        """
+        if stream:
+            return _texts(self.pieces(messages, model, **sampling))
+        body = {"model": model or self._newest(), "messages": list(messages), "stream": False, **sampling}
+        answer = self._http.request(
+            "POST", "/v1/chat/completions", json=body, timeout=httpx.Timeout(REPLY_SILENCE_S, connect=5.0), repeatable=False
+        )
+        return str(answer["choices"][0]["message"]["content"] or "")
+
+    def pieces(self, messages: Sequence[Message], model: str | None = None, **sampling: Any) -> Generator[Piece]:
+        """As `chat` with stream, with all that the stream tells beside the text."""
+        body = {"messages": list(messages), "stream": True, "stream_options": {"include_usage": True}, **sampling}
+        try:
+            body["model"] = model or self._newest()
+            with self._http.stream("POST", "/v1/chat/completions", read_timeout_s=REPLY_SILENCE_S, json=body) as response:
+                for message in sse.parse(response.iter_text()):
+                    if message.data == "[DONE]":
+                        return
+                    yield from _pieces(json.loads(message.data))
+        except httpx.TransportError as err:
+            raise Unreachable(self._http.base_url, err) from err
+
+    def _newest(self) -> str:
+        models = self.models()
+        if not models:
+            raise ApiError(
+                404, "No model", "no checkpoint has been promoted yet; train one with `nanochat submit tiny --watch`"
+            )
+        return models[0]
+
+
+def _texts(pieces: Generator[Piece]) -> Iterator[str]:
+    with closing(pieces):
+        for piece in pieces:
+            if piece.text:
+                yield piece.text
+
+
+def _pieces(chunk: dict[str, Any]) -> Iterator[Piece]:
+    """Raises ApiError when the chunk tells that the answer broke off."""
+    if "error" in chunk:
+        raise ApiError(500, "The answer broke off", str(chunk["error"].get("message", "")))
+    for choice in chunk["choices"]:
+        delta = choice["delta"]
+        done = tuple(Calculation.model_validate(c) for c in delta.get("calculator") or ())
+        yield Piece(delta.get("content") or "", done, choice.get("finish_reason"))
+    if chunk.get("usage"):
+        yield Piece(usage=Usage.model_validate(chunk["usage"]))

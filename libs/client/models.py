@@ -1,0 +1,253 @@
+"""What the control API answers, typed. Unknown fields are ignored, so an older client reads a newer server."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+FINISHED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
+
+
+class Progress(BaseModel):
+    done: float
+    total: float | None = None
+    unit: str = ""
+    eta_s: float | None = None
+    note: str | None = None
+
+    @property
+    def fraction(self) -> float:
+        """Between 0 and 1; 0 while the total is unknown."""
+        return min(1.0, max(0.0, self.done / self.total)) if self.total else 0.0
+
+
+class Attempt(BaseModel):
+    no: int
+    status: str
+    reason: str | None = None
+    message: str = ""
+    worker: str
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    exit_code: int | None = None
+    resumed_from_step: int | None = None
+
+
+class ArtifactRef(BaseModel):
+    name: str
+    path: str
+    sha256: str
+
+
+class Stage(BaseModel):
+    name: str
+    kind: str
+    queue: str
+    status: str
+    reason: str | None = None
+    message: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    progress: Progress | None = None
+    latest: dict[str, float | str | None] = Field(
+        default_factory=dict, description='newest value a key; "nan" and "inf" are text'
+    )
+    attempts: list[Attempt] = []
+    artifacts: list[ArtifactRef] = []
+
+
+class _RunHead(BaseModel):
+    id: str
+    name: str
+    recipe: str
+    status: str
+    detail: str = ""
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in FINISHED
+
+
+class CurrentStage(BaseModel):
+    """What a run is busy with."""
+
+    name: str
+    status: str
+    progress: Progress | None = None
+    latest: dict[str, float | str] = {}
+
+
+class RunSummary(_RunHead):
+    stages_done: int
+    stages_total: int
+    current: CurrentStage | None = None
+
+
+class Run(_RunHead):
+    config: dict[str, Any]
+    stages: list[Stage]
+
+    def stage(self, name: str) -> Stage:
+        """Raises KeyError when the run has no such stage."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(name)
+
+
+class RunPage(BaseModel):
+    items: list[RunSummary]
+    next_cursor: str | None = None
+
+
+class MetricPoint(BaseModel):
+    """One bucket: its last step and time, and the smallest, largest and last value in it (null: not finite)."""
+
+    step: int
+    t: float
+    min: float | None
+    max: float | None
+    last: float | None
+
+
+class MetricGap(BaseModel):
+    """A new attempt went on from here; what earlier ones had recorded beyond it is superseded."""
+
+    step: int
+    attempt: int
+    t: float
+
+
+class MetricSeries(BaseModel):
+    stage: str
+    key: str
+    points: list[MetricPoint]
+    gaps: list[MetricGap] = []
+
+
+class Event(BaseModel):
+    id: int
+    stage: str | None = None
+    attempt: int | None = None
+    seq: int | None = None
+    t: float
+    kind: str
+    data: dict[str, Any]
+
+
+class EventPage(BaseModel):
+    items: list[Event]
+    next_after: int
+
+
+class LogLine(BaseModel):
+    id: int
+    stage: str
+    attempt: int
+    t: float
+    line: str
+
+
+class LogPage(BaseModel):
+    items: list[LogLine]
+    next_after: int
+
+
+class Located(BaseModel):
+    """An artifact's directory and the digest of its manifest."""
+
+    path: str
+    sha256: str
+
+
+class Model(BaseModel):
+    """A promoted checkpoint: what the inference service offers."""
+
+    id: str
+    run_id: str
+    run_name: str
+    stage: str
+    step: int
+    created_at: datetime
+    model: Located
+    tokenizer: Located
+
+
+class Checkpoint(BaseModel):
+    id: str
+    stage: str
+    attempt: int
+    step: int
+    path: str
+    sha256: str
+    bytes: int
+    final: bool
+    val_bpb: float | None = None
+    created_at: datetime
+    promoted_at: datetime | None = None
+
+
+class Worker(BaseModel):
+    id: str
+    queue: str
+    hostname: str = ""
+    status: str
+    slots: int = 1
+    gpus: int = 0
+    gpu_name: str = ""
+    heartbeat_at: datetime
+    attempts: list[str] = []
+
+
+class RecipeInfo(BaseModel):
+    name: str
+    description: str = ""
+    config: dict[str, Any] = Field(default_factory=dict, description="the whole recipe, defaults filled in")
+
+
+class PlannedStage(BaseModel):
+    name: str
+    kind: str
+    queue: str
+    needs: list[str]
+
+
+class StageFigures(BaseModel):
+    """One training stage. Null is what cannot be known before the data is there."""
+
+    stage: str
+    steps: int | None = None
+    tokens: int | None = None
+    flops: float | None = None
+    accumulation: int
+    estimated: bool = False
+    hours: float | None = None
+    usd: float | None = None
+
+
+class Figures(BaseModel):
+    """Hours and dollars cover the training steps alone; null on hardware of unknown speed."""
+
+    world_size: int
+    gpu: str | None = None
+    params: int
+    flops_per_token: int
+    total_flops: float
+    hours: float | None = None
+    usd: float | None = None
+    stages: list[StageFigures]
+
+
+class Plan(BaseModel):
+    """What a run would do: its stages in order and what they come to."""
+
+    recipe: str
+    config: dict[str, Any]
+    stages: list[PlannedStage]
+    figures: Figures
+    warnings: list[str] = []

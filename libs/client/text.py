@@ -1,0 +1,157 @@
+"""Runs and stages as text for people: tables, bars, durations and numbers with units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from client.models import FINISHED, Plan, Run, RunSummary, Stage
+
+# Status by symbol, word and colour, so that none has to be told from colour alone.
+SYMBOLS = {
+    "PENDING": "·",
+    "QUEUED": "…",
+    "STARTING": "▸",
+    "RUNNING": "▶",
+    "STOPPING": "◼",
+    "BACKOFF": "↻",
+    "PAUSED": "⏸",
+    "SUCCEEDED": "✔",
+    "FAILED": "✘",
+    "CANCELLED": "◻",
+    "SKIPPED": "-",
+}
+COLORS = {
+    "RUNNING": "cyan",
+    "STARTING": "cyan",
+    "SUCCEEDED": "green",
+    "FAILED": "red",
+    "BACKOFF": "yellow",
+    "STOPPING": "yellow",
+}
+NOT_STARTED = frozenset({"PENDING", "QUEUED", "SKIPPED"})
+
+
+NARROW = 96  # columns; below this the least needed figures are left out, so that none is cut off
+
+
+@dataclass(frozen=True, slots=True)
+class RunTable:
+    """The whole run: a headline, then a row a stage with its bar, figures and time, then what went wrong."""
+
+    run: Run
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        narrow = options.max_width < NARROW
+        bar = max(8, min(24, options.max_width - (71 if narrow else 88)))
+        table = Table(box=None, pad_edge=False, padding=(0, 1 if narrow else 2, 0, 0))
+        for heading in ("stage", "status", "", "progress"):
+            table.add_column(heading, no_wrap=True)
+        for heading in ("loss", *(() if narrow else ("val bpb",)), "tok/s", "time", "ETA"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for stage in self.run.stages:
+            table.add_row(*_cells(stage, bar, narrow))
+        run = self.run
+        yield Text.assemble((run.id, "bold"), " ", run.name, "  ", status_styled(run.status), "  ", run.detail)
+        yield table
+        yield from (Text(line, style="red") for line in troubles(run))
+
+
+def _cells(stage: Stage, bar: int, narrow: bool) -> Iterator[RenderableType]:
+    progress, over = stage.progress, stage.status in FINISHED
+    yield Text(stage.name + (f" #{len(stage.attempts)}" if len(stage.attempts) > 1 else ""))
+    yield status_styled(stage.status)
+    fraction = 1.0 if stage.status == "SUCCEEDED" else (progress.fraction if progress else 0.0)
+    yield Text("") if stage.status in NOT_STARTED else ProgressBar(total=1.0, completed=fraction, width=bar)
+    unit = "" if progress is None or narrow else f" {progress.unit}"
+    yield Text("" if progress is None else f"{number(progress.done)}/{number(progress.total)}{unit}")
+    for key in ("loss", "tok_per_s") if narrow else ("loss", "val_bpb", "tok_per_s"):
+        yield Text(number(stage.latest[key]) if key in stage.latest else "")
+    yield Text(duration(stage.started_at, stage.finished_at))
+    yield Text("" if over or progress is None or progress.eta_s is None else seconds(progress.eta_s))
+
+
+def runs_table(runs: Iterable[RunSummary]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("id", "name", "recipe", "status", "stages", "detail", "age", "took"):
+        table.add_column(heading, no_wrap=heading != "detail")
+    for run in runs:
+        done, age = f"{run.stages_done}/{run.stages_total}", duration(run.created_at, None)
+        took = duration(run.started_at, run.finished_at)
+        table.add_row(run.id, run.name, run.recipe, status_styled(run.status), done, run.detail, age, took)
+    return table
+
+
+def plan_table(plan: Plan) -> Table:
+    """A row a stage: where it runs, what it waits for and, for a training stage, how long it is."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("stage", "queue"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("steps", "tokens", "hours"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("needs")
+    figures = {s.stage: s for s in plan.figures.stages}
+    for stage in plan.stages:
+        row = figures.get(stage.name)
+        guess = "~" if row is not None and row.estimated else ""
+        cells = (
+            [guess + number(row.steps), guess + number(row.tokens), "" if row.hours is None else number(row.hours)]
+            if row
+            else [""] * 3
+        )
+        table.add_row(stage.name, stage.queue, *cells, ", ".join(sorted({n.partition(".")[0] for n in stage.needs})))
+    return table
+
+
+def troubles(run: Run) -> list[str]:
+    """A line for every stage that failed or waits to be tried again: which, why and what to do."""
+    return [
+        f"{s.name}: {s.reason or s.status}{': ' + s.message if s.message else ''}"
+        for s in run.stages
+        if s.status in ("FAILED", "BACKOFF")
+    ]
+
+
+def status_text(run: Run) -> str:
+    return f"{run.status} ({run.detail})" if run.detail else run.status
+
+
+def status_styled(status: str) -> Text:
+    return Text(f"{SYMBOLS.get(status, '?')} {status}", style=COLORS.get(status, "dim"))
+
+
+def duration(start: datetime | None, end: datetime | None) -> str:
+    """From start to end, or to now while there is no end; empty before the start."""
+    if start is None:
+        return ""
+    return seconds(((end or datetime.now(UTC)) - start).total_seconds())
+
+
+def seconds(s: float) -> str:
+    s = max(0.0, s)
+    if s < 60:
+        return f"{s:.0f}s"
+    minutes, rest = divmod(round(s), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours < 48 else f"{hours // 24}d{hours % 24:02d}h"
+
+
+def number(value: float | str | None) -> str:
+    """Four significant digits, k/M/G/T for large ones; a value that is not a number, as `nan`, stands as it is."""
+    if value is None:
+        return "?"
+    if isinstance(value, str):
+        return value
+    for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            scale = 1e3 if suffix == "k" else size
+            return f"{value / scale:.3g}{suffix}"
+    return str(int(value)) if float(value).is_integer() else f"{value:.4g}"

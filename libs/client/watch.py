@@ -1,0 +1,94 @@
+"""A run as it happens: on a terminal a live table, elsewhere one plain line a change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.live import Live
+
+from client.client import Client
+from client.errors import Unreachable
+from client.models import Run, Stage
+from client.text import SYMBOLS, RunTable, duration, number, status_text
+
+POLL_S = 0.5
+PATIENCE_S = 60.0  # how long the API may be away before watching gives up
+PLAIN_EVERY_S = 15.0  # a plain line of a busy stage, when nothing else changed
+
+
+def watch(client: Client, run_id: str, *, console: Console | None = None, poll_s: float = POLL_S) -> str:
+    """Show the run until it is finished and return its final status (SUCCEEDED, FAILED or CANCELLED).
+
+    Raises ApiError (404: no such run) and, when the API has been away for a minute, Unreachable.
+    """
+    console = console or Console()
+    if console.is_terminal:
+        return _live(client, run_id, console, poll_s)
+    return _plain(client, run_id, console, poll_s)
+
+
+def snapshots(client: Client, run_id: str, poll_s: float = POLL_S) -> Iterator[Run]:
+    """The run, again and again until it is finished; the last one is finished."""
+    answered = time.monotonic()
+    while True:
+        try:
+            run = client.run(run_id)
+        except Unreachable:
+            if time.monotonic() - answered > PATIENCE_S:
+                raise
+        else:
+            answered = time.monotonic()
+            yield run
+            if run.is_finished:
+                return
+        time.sleep(poll_s)
+
+
+def _live(client: Client, run_id: str, console: Console, poll_s: float) -> str:
+    status = ""
+    with Live(console=console, auto_refresh=False) as live:
+        for run in snapshots(client, run_id, poll_s):
+            live.update(RunTable(run), refresh=True)
+            status = run.status
+    return status
+
+
+def _plain(client: Client, run_id: str, console: Console, poll_s: float) -> str:
+    status, seen, said_at = "", dict[str, str](), dict[str, float]()
+    for run in snapshots(client, run_id, poll_s):
+        if run.status != status:
+            status = run.status
+            console.print(f"{run.id} {run.name}: {status_text(run)}", markup=False, highlight=False, soft_wrap=True)
+        for stage in run.stages:
+            state = f"{stage.status}#{len(stage.attempts)}"
+            now = time.monotonic()
+            due = (
+                stage.progress is not None and stage.finished_at is None and now - said_at.get(stage.name, now) > PLAIN_EVERY_S
+            )
+            if seen.get(stage.name, "PENDING#0") != state or due:
+                console.print(plain_line(stage), markup=False, highlight=False, soft_wrap=True)
+                said_at[stage.name] = now
+            seen[stage.name] = state
+            said_at.setdefault(stage.name, now)
+    return status
+
+
+def plain_line(stage: Stage) -> str:
+    """One stage in one line, as `  > base_train RUNNING 40/100 step, loss 4.21, 10.2k tok/s, 35s left`."""
+    parts = [stage.status]
+    if stage.status == "SUCCEEDED":
+        parts.append(f"in {duration(stage.started_at, stage.finished_at)}")
+    elif (p := stage.progress) is not None and stage.finished_at is None:
+        parts.append(f"{number(p.done)}/{number(p.total)} {p.unit}".rstrip())
+    latest = [f"{label} {number(stage.latest[key])}" for key, label in PLAIN_KEYS.items() if key in stage.latest]
+    if stage.finished_at is None and stage.progress is not None and stage.progress.eta_s:
+        latest.append(f"{number(stage.progress.eta_s)}s left")
+    if stage.message and stage.status in ("FAILED", "BACKOFF", "CANCELLED"):
+        latest.append(stage.message)
+    attempt = f" (attempt {len(stage.attempts)})" if len(stage.attempts) > 1 else ""
+    return f"  {SYMBOLS.get(stage.status, '?')} {stage.name}{attempt} {' '.join(parts)}" + "".join(f", {x}" for x in latest)
+
+
+PLAIN_KEYS = {"loss": "loss", "val_bpb": "val bpb", "tok_per_s": "tok/s"}

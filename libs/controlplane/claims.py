@@ -1,0 +1,278 @@
+"""How a worker wins a stage, keeps it and gives it back.
+
+A claim makes an attempt whose number is the fence: every later write names it, and one that is no longer current, or has
+ended, changes nothing and raises FenceLost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Interval, func, literal, select, update
+from sqlalchemy.orm import Session
+
+from controlplane import promotion
+from controlplane.errors import FenceLost
+from controlplane.lifecycle import LIVE_ATTEMPT, AttemptStatus, Desired, Reason, Retry, StageStatus
+from controlplane.models import Artifact, Attempt, Checkpoint, Json, Stage, Worker
+from controlplane.timing import DEFAULT, Timing
+from controlplane.transitions import Gate, gate, stage_gate
+from nanochat import contract
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Names one attempt of one stage in every write."""
+
+    run_id: str
+    stage_id: int
+    attempt_id: int
+    attempt_no: int
+
+
+@dataclass(frozen=True, slots=True)
+class SavedCheckpoint:
+    step: int
+    artifact: contract.Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A stage that is ours, with everything its `stage.json` needs."""
+
+    fence: Fence
+    stage: str
+    kind: str
+    config: Json
+    seed: int
+    inputs: dict[str, contract.Artifact]
+    outputs: tuple[str, ...]
+    checkpoints: tuple[SavedCheckpoint, ...] = field(default=())  # of earlier attempts, the furthest first
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a renewal answers: why to stop, or None to go on."""
+
+    stop: Reason | None
+
+
+def claim(
+    session: Session, stage_id: int, worker_id: str, *, process: Json | None = None, timing: Timing = DEFAULT
+) -> Claim | None:
+    """Win the stage for this worker, or None when it is not to be had. Raises NotFound for an unknown stage."""
+    with stage_gate(session, stage_id) as (g, stage):
+        if stage.status is not StageStatus.QUEUED or g.run.desired is not Desired.RUN:
+            return None
+        slot = _free_slot(session, worker_id, stage.queue)
+        if slot is None:
+            return None
+        g.move(stage, StageStatus.STARTING, attempt_no=Stage.attempt_no + 1, progress=None)
+        attempt = Attempt(
+            stage_id=stage.id,
+            no=stage.attempt_no,
+            worker_id=worker_id,
+            slot=slot,
+            process=process or {},
+            lease_expires_at=_after(timing.lease_ttl),
+        )
+        session.add(attempt)
+        session.flush()
+        return Claim(
+            fence=Fence(g.run.id, stage.id, attempt.id, attempt.no),
+            stage=stage.name,
+            kind=stage.kind,
+            config=stage.config,
+            seed=int(g.run.config.get("seed", 42)),
+            inputs=_inputs(session, stage),
+            outputs=tuple(stage.outputs),
+            checkpoints=_checkpoints(session, stage),
+        )
+
+
+def started(session: Session, fence: Fence, *, process: Json, resumed_from_step: int | None = None) -> None:
+    """The processes are up. `process` says whose they are. Raises FenceLost."""
+    with gate(session, fence.run_id) as g:
+        stage, attempt = fenced(session, fence)
+        attempt.process, attempt.started_at = process, g.now()
+        attempt.resumed_from_step = resumed_from_step
+        if stage.status is StageStatus.STARTING:
+            attempt.status = AttemptStatus.RUNNING
+            g.move(stage, StageStatus.RUNNING)
+
+
+def renew(session: Session, fence: Fence, *, timing: Timing = DEFAULT) -> Lease:
+    """Keep the attempt for another lease and learn whether to stop. Raises FenceLost. Takes no lock on the run."""
+    row = session.execute(
+        update(Attempt)
+        .where(*_current(fence))
+        .values(lease_expires_at=_after(timing.lease_ttl))
+        .returning(Attempt.stop_reason)
+        .execution_options(synchronize_session=False)
+    ).first()
+    if row is None:
+        raise _lost(fence)
+    return Lease(stop=row[0])
+
+
+def stopping(session: Session, fence: Fence, reason: Reason) -> None:
+    """The worker itself wants the attempt to stop, as when its host drains. Raises FenceLost."""
+    with gate(session, fence.run_id) as g:
+        stage, _ = fenced(session, fence)
+        g.ask_to_stop(stage, reason)
+
+
+def finish(
+    session: Session,
+    fence: Fence,
+    reason: Reason,
+    *,
+    message: str = "",
+    exit_code: int | None = None,
+    timing: Timing = DEFAULT,
+) -> StageStatus:
+    """End the attempt and decide what becomes of its stage; the status it got is returned. Raises FenceLost."""
+    with gate(session, fence.run_id) as g:
+        stage, attempt = fenced(session, fence)
+        end(g, stage, attempt, reason, message=message, exit_code=exit_code, timing=timing)
+    return stage.status
+
+
+def end(
+    g: Gate,
+    stage: Stage,
+    attempt: Attempt,
+    reason: Reason,
+    *,
+    message: str = "",
+    exit_code: int | None = None,
+    timing: Timing = DEFAULT,
+) -> None:
+    """`finish` for whoever holds the gate already: the one place that decides between done, again and failed."""
+    text = message or reason.message
+    g.end_attempt(attempt, reason, message=text, exit_code=exit_code)
+    if reason is Reason.COMPLETED:
+        if stage.status is StageStatus.STARTING:
+            g.move(stage, StageStatus.RUNNING)
+        g.move(stage, StageStatus.SUCCEEDED, reason=reason, failures=0)
+        promotion.promote_final(g, stage)
+        return
+    if g.run.desired is Desired.CANCEL:
+        _via_stopping(g, stage, reason)
+        g.move(stage, StageStatus.CANCELLED, reason=Reason.USER_CANCEL, message=text)
+        return
+    progressed, furthest = _progress(g.session, stage, attempt)
+    counted = reason.retry in (Retry.COUNTED, Retry.CRASH)
+    failures = (0 if progressed else stage.failures) + (1 if counted else 0)
+    looping = reason.retry is Retry.CRASH and not progressed and _crashes(g.session, stage, attempt) >= timing.crash_limit
+    changes = {"failures": failures, "best_step": furthest}
+    if reason.retry is Retry.NEVER or failures >= timing.max_failures or looping:
+        g.move(stage, StageStatus.FAILED, reason=reason, message=text + _why_final(reason, failures), **changes)
+    elif g.run.desired is Desired.PAUSE:
+        _via_stopping(g, stage, reason)
+        g.move(stage, StageStatus.PAUSED, reason=reason, message=text, **changes)
+    elif not counted:
+        _via_stopping(g, stage, reason)
+        g.move(stage, StageStatus.QUEUED, reason=reason, message=text, **changes)
+    else:
+        retry_at = _after(timing.retry_delay(failures))
+        g.move(stage, StageStatus.BACKOFF, reason=reason, message=text, retry_at=retry_at, **changes)
+
+
+def fenced(session: Session, fence: Fence) -> tuple[Stage, Attempt]:
+    """The stage and its attempt as they are now, if the fence still holds. The run must be locked. Raises FenceLost."""
+    query = select(Attempt).where(*_current(fence)).execution_options(populate_existing=True)
+    attempt = session.scalars(query).first()
+    if attempt is None:
+        raise _lost(fence)
+    return session.get_one(Stage, fence.stage_id, populate_existing=True), attempt
+
+
+# -- fence and lease --
+
+
+def _current(fence: Fence) -> tuple[Any, ...]:
+    current = select(Stage.attempt_no).where(Stage.id == fence.stage_id).scalar_subquery()
+    return Attempt.id == fence.attempt_id, Attempt.status.in_(LIVE_ATTEMPT), current == fence.attempt_no
+
+
+def _lost(fence: Fence) -> FenceLost:
+    return FenceLost(f"attempt {fence.attempt_no} of stage {fence.stage_id} is no longer the current one")
+
+
+def _after(seconds: float) -> Any:
+    return func.clock_timestamp() + literal(timedelta(seconds=seconds), Interval)
+
+
+def _free_slot(session: Session, worker_id: str, queue: str) -> int | None:
+    """The lowest slot that holds no live attempt; the worker's row stays locked so that two claims cannot take one."""
+    worker = session.scalars(select(Worker).where(Worker.id == worker_id).with_for_update()).first()
+    if worker is None or worker.queue != queue or worker.draining:
+        return None
+    query = select(Attempt.slot).where(Attempt.worker_id == worker_id, Attempt.status.in_(LIVE_ATTEMPT))
+    taken = set(session.scalars(query))
+    return next((slot for slot in range(worker.slots) if slot not in taken), None)
+
+
+# -- what a claim carries --
+
+
+def _inputs(session: Session, stage: Stage) -> dict[str, contract.Artifact]:
+    """The newest artifact for each declared input."""
+    query = (
+        select(Stage.name, Artifact.name, Artifact.path, Artifact.sha256)
+        .join(Stage, Stage.id == Artifact.stage_id)
+        .join(Attempt, Attempt.id == Artifact.attempt_id)
+        .where(Artifact.run_id == stage.run_id)
+        .order_by(Attempt.no)
+    )
+    published = {
+        f"{producer}.{name}": contract.Artifact(path=path, sha256=sha256)
+        for producer, name, path, sha256 in session.execute(query)
+    }
+    return {name: published[source] for name, source in stage.inputs.items()}
+
+
+def _checkpoints(session: Session, stage: Stage) -> tuple[SavedCheckpoint, ...]:
+    query = (
+        select(Checkpoint)
+        .join(Attempt, Attempt.id == Checkpoint.attempt_id)
+        .where(Checkpoint.stage_id == stage.id, Checkpoint.deleted_at.is_(None))
+        .order_by(Checkpoint.step.desc(), Attempt.no.desc())
+    )
+    return tuple(SavedCheckpoint(c.step, contract.Artifact(path=c.path, sha256=c.sha256)) for c in session.scalars(query))
+
+
+# -- again or not --
+
+
+def _progress(session: Session, stage: Stage, attempt: Attempt) -> tuple[bool, int | None]:
+    """Whether this attempt saved a checkpoint beyond all earlier ones, and the furthest step saved by now."""
+    mine = session.scalar(select(func.max(Checkpoint.step)).where(Checkpoint.attempt_id == attempt.id))
+    if mine is None or (stage.best_step is not None and mine <= stage.best_step):
+        return False, stage.best_step
+    return True, mine
+
+
+def _crashes(session: Session, stage: Stage, attempt: Attempt) -> int:
+    """Crashes in a row that end with this attempt, in which no attempt made checkpoint progress."""
+    query = select(Attempt.reason).where(Attempt.stage_id == stage.id).order_by(Attempt.no.desc()).limit(stage.failures + 1)
+    count = 0
+    for reason in session.scalars(query):
+        if reason is None or reason.retry is not Retry.CRASH:
+            break
+        count += 1
+    return count
+
+
+def _why_final(reason: Reason, failures: int) -> str:
+    if reason.retry is Retry.NEVER:
+        return ""
+    return f" Given up after {failures} failures without a new checkpoint in between."
+
+
+def _via_stopping(g: Gate, stage: Stage, reason: Reason) -> None:
+    if stage.status is not StageStatus.STOPPING:
+        g.move(stage, StageStatus.STOPPING, reason=reason, message=reason.message)

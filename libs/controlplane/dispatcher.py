@@ -1,0 +1,121 @@
+"""The loop that finds stages whose time has come and wakes a worker for each.
+
+A message is a wake-up call and nothing more: it may be lost, doubled or late. What is still unclaimed after a while is
+called again as long as some worker could take it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import ColumnElement, String, and_, cast, exists, func, or_, select, update
+from sqlalchemy.orm import Session, aliased
+
+from controlplane.db import SessionFactory
+from controlplane.lifecycle import LIVE_ATTEMPT, Desired, StageStatus
+from controlplane.loops import leading, seconds
+from controlplane.models import Artifact, Attempt, Run, Stage, Worker
+from controlplane.timing import DEFAULT, Timing
+from controlplane.transitions import stage_gate
+
+Publish = Callable[[int, str], None]
+
+
+def tick(factory: SessionFactory, publish: Publish, *, timing: Timing = DEFAULT) -> int:
+    """Queue what is ready or due, then wake workers; how many calls were sent is returned.
+
+    `publish(stage_id, queue)` runs after the commit; if it raises, the rest is left for the next call. Call this every
+    second or faster. Several processes may: one at a time leads.
+    """
+    with factory.begin() as session:
+        if not leading(session, "dispatcher", timing):
+            return 0
+        due = [i for is_due in (_ready(), _retry_due()) for i in session.scalars(select(Stage.id).where(is_due))]
+    for stage_id in due:
+        with factory.begin() as session:
+            _queue(session, stage_id)
+    with factory.begin() as session:
+        calls = _take_calls(session, timing)
+    sent = 0
+    try:
+        for stage_id, queue in calls:
+            publish(stage_id, queue)
+            sent += 1
+    finally:
+        if sent < len(calls):
+            _give_back(factory, [stage_id for stage_id, _ in calls[sent:]])
+    return sent
+
+
+def _ready() -> ColumnElement[bool]:
+    """PENDING, wanted, and every input published by a producer that has not failed."""
+    source = func.jsonb_each_text(Stage.inputs).table_valued("key", "value").lateral("source")
+    producer = aliased(Stage, name="producer")
+    published = (
+        exists()
+        .where(Artifact.stage_id == producer.id)
+        .where(producer.run_id == Stage.run_id)
+        .where(producer.status.not_in([StageStatus.FAILED, StageStatus.CANCELLED]))
+        .where(producer.name + "." + Artifact.name == cast(source.c.value, String))
+        .correlate(Stage, source)
+    )
+    missing = exists().select_from(source).where(~published).correlate(Stage)
+    # Cheap and true of few: spares the thousands of stages of runs that have not begun the look at each input.
+    possible = or_(Stage.inputs == {}, exists().where(Artifact.run_id == Stage.run_id).correlate(Stage))
+    return and_(Stage.status == StageStatus.PENDING, _wanted(), possible, ~missing)
+
+
+def _retry_due() -> ColumnElement[bool]:
+    return and_(Stage.status == StageStatus.BACKOFF, Stage.retry_at <= func.clock_timestamp(), _wanted())
+
+
+def _wanted() -> ColumnElement[bool]:
+    return exists().where(Run.id == Stage.run_id, Run.desired == Desired.RUN, Run.finished_at.is_(None)).correlate(Stage)
+
+
+def _queue(session: Session, stage_id: int) -> None:
+    """Queue a stage, unless things changed since it was found."""
+    with stage_gate(session, stage_id) as (g, stage):
+        if stage.status in (StageStatus.PENDING, StageStatus.BACKOFF) and g.run.desired is Desired.RUN:
+            g.move(stage, StageStatus.QUEUED, reason=stage.reason, message=stage.message)
+
+
+def _take_calls(session: Session, timing: Timing) -> list[tuple[int, str]]:
+    """Stages to call workers for, the longest waiting first, stamped as called."""
+    stale = Stage.dispatched_at < func.clock_timestamp() - seconds(timing.redeliver_after)
+    again = and_(stale, Stage.queue.in_(_idle_queues(session, timing)))
+    chosen = (
+        select(Stage.id)
+        .where(Stage.status == StageStatus.QUEUED, or_(Stage.dispatched_at.is_(None), again))
+        .order_by(Stage.queued_at, Stage.id)
+        .with_for_update(skip_locked=True)
+    )
+    ids = list(session.scalars(chosen))
+    rows = session.execute(
+        update(Stage)
+        .where(Stage.id.in_(ids))
+        .values(dispatched_at=func.clock_timestamp())
+        .returning(Stage.id, Stage.queue)
+        .execution_options(synchronize_session=False)
+    )
+    queues = {row.id: row.queue for row in rows}
+    return [(stage_id, queues[stage_id]) for stage_id in ids]
+
+
+def _idle_queues(session: Session, timing: Timing) -> list[str]:
+    """Queues with a free slot somewhere; calling again for a busy one would only pile up messages."""
+    held = select(func.count()).where(Attempt.worker_id == Worker.id, Attempt.status.in_(LIVE_ATTEMPT)).scalar_subquery()
+    alive = Worker.heartbeat_at > func.clock_timestamp() - seconds(timing.worker_silent_after)
+    query = select(Worker.queue).distinct().where(alive, ~Worker.draining, Worker.slots > held)
+    return list(session.scalars(query))
+
+
+def _give_back(factory: SessionFactory, stage_ids: list[int]) -> None:
+    """The broker refused these calls: send them at the next tick."""
+    with factory.begin() as session:
+        session.execute(
+            update(Stage)
+            .where(Stage.id.in_(stage_ids), Stage.status == StageStatus.QUEUED)
+            .values(dispatched_at=None)
+            .execution_options(synchronize_session=False)
+        )

@@ -1,0 +1,236 @@
+"""What a run, a stage and an attempt can be, what may follow what, and why. Standard library only.
+
+A run's status is derived from its stages (`derive`) and never set on its own. Intent (`Desired`) is separate: a user
+asks, the stages answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Desired(StrEnum):
+    """What the user wants of a run. CANCEL is final."""
+
+    RUN = "RUN"
+    PAUSE = "PAUSE"
+    CANCEL = "CANCEL"
+
+
+class StageStatus(StrEnum):
+    PENDING = "PENDING"  # an input has not been published yet
+    QUEUED = "QUEUED"  # ready; waits for a worker
+    STARTING = "STARTING"  # claimed; the processes are being launched
+    RUNNING = "RUNNING"
+    STOPPING = "STOPPING"  # asked to save a checkpoint and end
+    BACKOFF = "BACKOFF"  # failed; waits for `retry_at`
+    PAUSED = "PAUSED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def is_live(self) -> bool:
+        """A worker holds it."""
+        return self in LIVE
+
+    @property
+    def is_finished(self) -> bool:
+        return self in (StageStatus.SUCCEEDED, StageStatus.FAILED, StageStatus.CANCELLED)
+
+
+LIVE = frozenset({StageStatus.STARTING, StageStatus.RUNNING, StageStatus.STOPPING})
+
+TRANSITIONS: dict[StageStatus, frozenset[StageStatus]] = {
+    StageStatus.PENDING: frozenset({StageStatus.QUEUED, StageStatus.CANCELLED}),
+    StageStatus.QUEUED: frozenset({StageStatus.STARTING, StageStatus.PAUSED, StageStatus.CANCELLED}),
+    StageStatus.STARTING: frozenset({StageStatus.RUNNING, StageStatus.STOPPING, StageStatus.BACKOFF, StageStatus.FAILED}),
+    StageStatus.RUNNING: frozenset({StageStatus.SUCCEEDED, StageStatus.STOPPING, StageStatus.BACKOFF, StageStatus.FAILED}),
+    StageStatus.STOPPING: frozenset(
+        {
+            StageStatus.PAUSED,
+            StageStatus.CANCELLED,
+            StageStatus.QUEUED,  # the host drains, the run goes on elsewhere
+            StageStatus.SUCCEEDED,  # it finished while it was being stopped
+            StageStatus.BACKOFF,
+            StageStatus.FAILED,
+        }
+    ),
+    StageStatus.BACKOFF: frozenset({StageStatus.QUEUED, StageStatus.PAUSED, StageStatus.CANCELLED, StageStatus.FAILED}),
+    StageStatus.PAUSED: frozenset({StageStatus.QUEUED, StageStatus.CANCELLED}),
+    StageStatus.FAILED: frozenset({StageStatus.QUEUED}),  # only when a user asks for a retry
+    StageStatus.SUCCEEDED: frozenset(),
+    StageStatus.CANCELLED: frozenset(),
+}
+
+
+class AttemptStatus(StrEnum):
+    """One try of a stage on one worker. Rows are never reused."""
+
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    STOPPING = "STOPPING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    LOST = "LOST"  # its worker fell silent
+    PREEMPTED = "PREEMPTED"  # stopped at a checkpoint, to go on later
+    CANCELLED = "CANCELLED"
+
+    @property
+    def is_live(self) -> bool:
+        return self in LIVE_ATTEMPT
+
+
+LIVE_ATTEMPT = frozenset({AttemptStatus.STARTING, AttemptStatus.RUNNING, AttemptStatus.STOPPING})
+
+
+class Retry(StrEnum):
+    """What a reason means for the next attempt."""
+
+    NEVER = "never"
+    COUNTED = "counted"  # within the budget of failures since the last checkpoint progress
+    CRASH = "crash"  # counted, and never twice in a row without progress
+    FREE = "free"  # at once and uncounted: the stage did nothing wrong
+
+
+class Reason(StrEnum):
+    """Why an attempt ended. Each knows the status it leaves, whether to retry, and what to tell people."""
+
+    COMPLETED = "COMPLETED"
+    USER_CANCEL = "USER_CANCEL"
+    USER_PAUSE = "USER_PAUSE"
+    HOST_DRAIN = "HOST_DRAIN"
+    STOPPED = "STOPPED"
+    BAD_INPUT = "BAD_INPUT"
+    NONFINITE = "NONFINITE"
+    CUDA_OOM = "CUDA_OOM"
+    DISK_FULL = "DISK_FULL"
+    NCCL_TIMEOUT = "NCCL_TIMEOUT"
+    TRANSIENT = "TRANSIENT"
+    CRASHED = "CRASHED"
+    KILLED = "KILLED"
+    BAD_OUTPUT = "BAD_OUTPUT"
+    LAUNCH_FAILED = "LAUNCH_FAILED"
+    STALLED = "STALLED"
+    WORKER_LOST = "WORKER_LOST"
+
+    @property
+    def attempt_status(self) -> AttemptStatus:
+        return _REASONS[self].status
+
+    @property
+    def retry(self) -> Retry:
+        return _REASONS[self].retry
+
+    @property
+    def message(self) -> str:
+        """For people; the attempt's own message, where it has one, is better."""
+        return _REASONS[self].message
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    status: AttemptStatus
+    retry: Retry
+    message: str
+
+
+_REASONS: dict[Reason, _Meaning] = {
+    Reason.COMPLETED: _Meaning(AttemptStatus.SUCCEEDED, Retry.NEVER, "Done; every declared output is in place."),
+    Reason.USER_CANCEL: _Meaning(AttemptStatus.CANCELLED, Retry.NEVER, "Cancelled on request."),
+    Reason.USER_PAUSE: _Meaning(AttemptStatus.PREEMPTED, Retry.FREE, "Paused on request."),
+    Reason.HOST_DRAIN: _Meaning(AttemptStatus.PREEMPTED, Retry.FREE, "Its worker shut down; it goes on elsewhere."),
+    Reason.STOPPED: _Meaning(AttemptStatus.PREEMPTED, Retry.COUNTED, "It stopped though nobody had asked it to."),
+    Reason.BAD_INPUT: _Meaning(AttemptStatus.FAILED, Retry.NEVER, "Its input or configuration cannot work."),
+    Reason.NONFINITE: _Meaning(
+        AttemptStatus.FAILED, Retry.NEVER, "The loss became NaN or infinite; lower the learning rate or clip gradients."
+    ),
+    Reason.CUDA_OOM: _Meaning(AttemptStatus.FAILED, Retry.NEVER, "Out of GPU memory; lower device_batch_size."),
+    Reason.DISK_FULL: _Meaning(AttemptStatus.FAILED, Retry.NEVER, "The disk is full; free space, then retry the stage."),
+    Reason.NCCL_TIMEOUT: _Meaning(AttemptStatus.FAILED, Retry.COUNTED, "The GPUs lost touch with one another."),
+    Reason.TRANSIENT: _Meaning(AttemptStatus.FAILED, Retry.COUNTED, "A fault that may pass, as of the network or a disk."),
+    Reason.CRASHED: _Meaning(AttemptStatus.FAILED, Retry.CRASH, "It crashed; the end of its log says where."),
+    Reason.KILLED: _Meaning(
+        AttemptStatus.FAILED, Retry.COUNTED, "A process was killed from outside, perhaps for want of memory."
+    ),
+    Reason.BAD_OUTPUT: _Meaning(AttemptStatus.FAILED, Retry.CRASH, "It ended well, but an output is missing or damaged."),
+    Reason.LAUNCH_FAILED: _Meaning(AttemptStatus.FAILED, Retry.COUNTED, "Its processes could not be started."),
+    Reason.STALLED: _Meaning(AttemptStatus.FAILED, Retry.COUNTED, "It showed no sign of work for too long."),
+    Reason.WORKER_LOST: _Meaning(AttemptStatus.LOST, Retry.COUNTED, "Its worker fell silent."),
+}
+
+
+class RunStatus(StrEnum):
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    STOPPING = "STOPPING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def is_finished(self) -> bool:
+        return self in (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """What `derive` needs to know of one stage."""
+
+    name: str
+    status: StageStatus
+    queue: str = ""
+    attempt: int = 0
+    resumed_from_step: int | None = None
+    message: str = ""
+
+
+def derive(stages: Sequence[StageState], desired: Desired) -> tuple[RunStatus, str]:
+    """A run's status and a detail for people, from its stages; the first rule that holds decides.
+
+    A failed stage fails the run only once no other stage is live or due, so a finished run does not come alive again by
+    itself; the stages below it stay PENDING, and a retry only has to queue the failed one.
+    """
+    by: dict[StageStatus, list[StageState]] = {status: [] for status in StageStatus}
+    for stage in stages:
+        by[stage.status].append(stage)
+    live = by[StageStatus.STARTING] + by[StageStatus.RUNNING]
+    waiting = by[StageStatus.QUEUED] + by[StageStatus.BACKOFF]
+
+    if by[StageStatus.STOPPING]:
+        return RunStatus.STOPPING, _each(by[StageStatus.STOPPING], "{name} is saving its work")
+    if len(by[StageStatus.SUCCEEDED]) == len(stages):
+        return RunStatus.SUCCEEDED, ""
+    if desired is Desired.CANCEL and not live:
+        return RunStatus.CANCELLED, ""
+    if live:
+        return RunStatus.RUNNING, ", ".join(_progress(stage) for stage in live)
+    if by[StageStatus.FAILED] and not waiting:
+        return RunStatus.FAILED, _each(by[StageStatus.FAILED], "{name} failed: {message}")
+    if by[StageStatus.PAUSED] or desired is Desired.PAUSE:
+        return RunStatus.PAUSED, _each(by[StageStatus.PAUSED], "{name} is paused")
+    if any(stage.attempt for stage in stages):
+        return RunStatus.RUNNING, _waiting(by) or "preparing the next stage"
+    return RunStatus.QUEUED, _waiting(by)
+
+
+def _progress(stage: StageState) -> str:
+    parts = [stage.name]
+    if stage.attempt > 1:
+        parts.append(f"attempt {stage.attempt}")
+    if stage.resumed_from_step:
+        parts.append(f"resumed at step {stage.resumed_from_step}")
+    return " · ".join(parts)
+
+
+def _waiting(by: dict[StageStatus, list[StageState]]) -> str:
+    lines = [f"{s.name} waits for a {s.queue} worker" for s in by[StageStatus.QUEUED]]
+    lines += [f"{s.name} retries soon: {s.message}" for s in by[StageStatus.BACKOFF]]
+    return ", ".join(lines)
+
+
+def _each(stages: Sequence[StageState], template: str) -> str:
+    return ", ".join(template.format(name=s.name, message=s.message) for s in stages)

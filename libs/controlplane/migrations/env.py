@@ -1,0 +1,14 @@
+"""Alembic's entry: runs on the connection that `controlplane.db` hands over, inside its transaction."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from controlplane.models import Base
+
+connection = context.config.attributes.get("connection")
+if connection is None:
+    raise RuntimeError("run migrations through controlplane.db.migrate(url)")
+context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,280 @@
+"""The ledger's tables. Times are the database's; `t` columns are the clock of the machine that made the record."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, Index, MetaData, Text, UniqueConstraint, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeDecorator
+
+from controlplane.lifecycle import LIVE_ATTEMPT, AttemptStatus, Desired, Reason, RunStatus, StageStatus
+
+Json = dict[str, Any]
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own declaration
+        datetime: DateTime(timezone=True),
+        str: Text,
+        int: BigInteger,
+        Json: JSONB,
+        list[str]: JSONB,
+        dict[str, str]: JSONB,
+    }
+
+
+class Word(TypeDecorator[StrEnum]):
+    """An enum stored as its word, so that adding a member needs no migration."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, enum: type[StrEnum]):
+        super().__init__()
+        self.enum = enum
+
+    def process_bind_param(self, value: StrEnum | None, dialect: Any) -> str | None:
+        return None if value is None else self.enum(value).value
+
+    def process_result_value(self, value: str | None, dialect: Any) -> StrEnum | None:
+        return None if value is None else self.enum(value)
+
+
+def new_id(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(8)}"
+
+
+class ApiKey(Base):
+    """A bearer key; only its digest is kept."""
+
+    __tablename__ = "api_key"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("k"))
+    name: Mapped[str]
+    digest: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    revoked_at: Mapped[datetime | None]
+
+
+class Run(Base):
+    """A user's intent with the whole recipe as it was resolved at submission."""
+
+    __tablename__ = "run"
+    __table_args__ = (Index("ix_run_created_at_id", "created_at", "id"), Index("ix_run_status", "status"))
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("r"))
+    name: Mapped[str]
+    recipe: Mapped[str]
+    config: Mapped[Json]
+    desired: Mapped[Desired] = mapped_column(Word(Desired), default=Desired.RUN)
+    status: Mapped[RunStatus] = mapped_column(Word(RunStatus), default=RunStatus.QUEUED)
+    detail: Mapped[str] = mapped_column(default="")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    stages: Mapped[list[Stage]] = relationship(back_populates="run", order_by="Stage.position", lazy="raise")
+
+
+class IdempotencyKey(Base):
+    """Which run a client's retried submission already made."""
+
+    __tablename__ = "idempotency_key"
+
+    principal: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_sha256: Mapped[str]
+    run_id: Mapped[str | None] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Stage(Base):
+    """A node of a run's graph. `attempt_no` is the fence: only the attempt of that number may write."""
+
+    __tablename__ = "stage"
+    __table_args__ = (
+        UniqueConstraint("run_id", "name"),
+        Index("ix_stage_unfinished", "status", postgresql_where=text("status NOT IN ('SUCCEEDED', 'FAILED', 'CANCELLED')")),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    kind: Mapped[str]
+    queue: Mapped[str]
+    position: Mapped[int]
+    config: Mapped[Json]
+    inputs: Mapped[dict[str, str]]  # name the stage reads by -> "producer.output"
+    outputs: Mapped[list[str]]
+
+    status: Mapped[StageStatus] = mapped_column(Word(StageStatus), default=StageStatus.PENDING)
+    reason: Mapped[Reason | None] = mapped_column(Word(Reason))
+    message: Mapped[str] = mapped_column(default="")
+    attempt_no: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)  # counted ones since the last checkpoint progress
+    best_step: Mapped[int | None]  # of the furthest checkpoint any attempt saved
+    retry_at: Mapped[datetime | None]
+    queued_at: Mapped[datetime | None]
+    dispatched_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    signs_of_life_at: Mapped[datetime | None]  # the last event or log line
+    progress: Mapped[Json | None]
+    latest: Mapped[Json] = mapped_column(default=dict)  # metric key -> its newest value
+
+    run: Mapped[Run] = relationship(back_populates="stages", lazy="raise")
+
+
+class Worker(Base):
+    """A worker process: one queue of one machine. It may hold `slots` attempts at once."""
+
+    __tablename__ = "worker"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    queue: Mapped[str]
+    hostname: Mapped[str]
+    slots: Mapped[int] = mapped_column(default=1)
+    gpus: Mapped[int] = mapped_column(default=0)
+    gpu_name: Mapped[str] = mapped_column(default="")
+    draining: Mapped[bool] = mapped_column(default=False)
+    registered_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+_ATTEMPT_IS_LIVE = text("status IN ({})".format(", ".join(sorted(f"'{s}'" for s in LIVE_ATTEMPT))))
+
+
+class Attempt(Base):
+    """One try of a stage on one worker, and how far its spool has been stored."""
+
+    __tablename__ = "attempt"
+    __table_args__ = (
+        UniqueConstraint("stage_id", "no"),
+        Index("one_live_attempt_per_stage", "stage_id", unique=True, postgresql_where=_ATTEMPT_IS_LIVE),
+        Index("one_live_attempt_per_slot", "worker_id", "slot", unique=True, postgresql_where=_ATTEMPT_IS_LIVE),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    stage_id: Mapped[int] = mapped_column(ForeignKey("stage.id", ondelete="CASCADE"))
+    no: Mapped[int]
+    status: Mapped[AttemptStatus] = mapped_column(Word(AttemptStatus), default=AttemptStatus.STARTING)
+    reason: Mapped[Reason | None] = mapped_column(Word(Reason))
+    message: Mapped[str] = mapped_column(default="")
+    stop_reason: Mapped[Reason | None] = mapped_column(Word(Reason))  # why it is asked to stop
+    worker_id: Mapped[str] = mapped_column(ForeignKey("worker.id"))
+    slot: Mapped[int] = mapped_column(default=0)
+    process: Mapped[Json] = mapped_column(default=dict)  # who runs it, so that a restarted worker knows its orphans
+    lease_expires_at: Mapped[datetime]
+    claimed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    exit_code: Mapped[int | None]
+    resumed_from_step: Mapped[int | None]
+    event_seq: Mapped[int] = mapped_column(default=-1)  # highest stored
+    log_no: Mapped[int] = mapped_column(default=-1)  # highest stored
+
+
+class Event(Base):
+    """What happened, in commit order within a run: what stages said (`seq` set) and what the ledger decided."""
+
+    __tablename__ = "event"
+    __table_args__ = (UniqueConstraint("attempt_id", "seq"), Index("ix_event_run_id_id", "run_id", "id"))
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
+    stage_id: Mapped[int | None] = mapped_column(ForeignKey("stage.id", ondelete="CASCADE"))
+    attempt_id: Mapped[int | None] = mapped_column(ForeignKey("attempt.id", ondelete="CASCADE"))
+    seq: Mapped[int | None]
+    t: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    kind: Mapped[str]
+    data: Mapped[Json]
+
+
+class LogLine(Base):
+    """One line that a stage's processes printed."""
+
+    __tablename__ = "log_line"
+    __table_args__ = (UniqueConstraint("attempt_id", "no"), Index("ix_log_line_run_id_id", "run_id", "id"))
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
+    attempt_id: Mapped[int] = mapped_column(ForeignKey("attempt.id", ondelete="CASCADE"))
+    no: Mapped[int]
+    t: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    line: Mapped[str]
+
+
+class MetricPoint(Base):
+    """One value of one key. It may be NaN: a chart must show that."""
+
+    __tablename__ = "metric_point"
+
+    stage_id: Mapped[int] = mapped_column(ForeignKey("stage.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    attempt_no: Mapped[int] = mapped_column(primary_key=True)
+    t: Mapped[datetime]
+    value: Mapped[float]
+
+
+class Checkpoint(Base):
+    """A complete checkpoint: its manifest was written last and is named by its digest."""
+
+    __tablename__ = "checkpoint"
+    __table_args__ = (
+        UniqueConstraint("attempt_id", "path"),
+        Index("ix_checkpoint_promoted", "promoted_at", postgresql_where=text("promoted_at IS NOT NULL")),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("c"))
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), index=True)
+    stage_id: Mapped[int] = mapped_column(ForeignKey("stage.id", ondelete="CASCADE"), index=True)
+    attempt_id: Mapped[int] = mapped_column(ForeignKey("attempt.id", ondelete="CASCADE"))
+    step: Mapped[int]
+    path: Mapped[str]
+    sha256: Mapped[str]
+    bytes: Mapped[int]
+    final: Mapped[bool] = mapped_column(default=False)
+    val_bpb: Mapped[float | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    promoted_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]  # the stage keeps only its newest few on disk
+
+
+class Artifact(Base):
+    """A sealed output that other stages may read."""
+
+    __tablename__ = "artifact"
+    __table_args__ = (UniqueConstraint("attempt_id", "name"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), index=True)
+    stage_id: Mapped[int] = mapped_column(ForeignKey("stage.id", ondelete="CASCADE"), index=True)
+    attempt_id: Mapped[int] = mapped_column(ForeignKey("attempt.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    path: Mapped[str]
+    sha256: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Loop(Base):
+    """When a control loop last went round, and since when it has done so without a gap."""
+
+    __tablename__ = "loop"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    ticked_at: Mapped[datetime]
+    steady_since: Mapped[datetime]

@@ -1,0 +1,50 @@
+"""Promoting a checkpoint: offering it to the inference service."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from controlplane.errors import Conflict, NotFound
+from controlplane.models import Artifact, Checkpoint, Stage
+from controlplane.transitions import Gate, gate
+from nanochat import graph
+
+TOKENIZER = "tokenizer"  # the artifact that every model of a run was trained with
+
+
+def promote(session: Session, checkpoint_id: str) -> Checkpoint:
+    """Offer this checkpoint. Raises NotFound, and Conflict when it was deleted or its run has no tokenizer to go with it."""
+    run_id = session.scalar(select(Checkpoint.run_id).where(Checkpoint.id == checkpoint_id))
+    if run_id is None:
+        raise NotFound(f"there is no checkpoint {checkpoint_id!r}")
+    with gate(session, run_id) as g:
+        checkpoint = session.get_one(Checkpoint, checkpoint_id)
+        if checkpoint.deleted_at is not None:
+            raise Conflict(f"checkpoint {checkpoint_id} was deleted to make room; promote a newer one of its stage")
+        if session.scalar(select(func.count()).where(Artifact.run_id == run_id, Artifact.name == TOKENIZER)) == 0:
+            raise Conflict(f"run {run_id} has no tokenizer, without which its checkpoints cannot be served")
+        _promote(g, checkpoint)
+    return checkpoint
+
+
+def promote_final(g: Gate, stage: Stage) -> None:
+    """On success of a stage whose model can hold a conversation, offer its final checkpoint."""
+    if stage.name not in graph.CHAT_MODELS:
+        return
+    query = (
+        select(Checkpoint)
+        .where(Checkpoint.stage_id == stage.id, Checkpoint.final)
+        .order_by(Checkpoint.created_at.desc(), Checkpoint.step.desc())
+        .limit(1)
+    )
+    checkpoint = g.session.scalars(query).first()
+    if checkpoint is not None:
+        _promote(g, checkpoint)
+
+
+def _promote(g: Gate, checkpoint: Checkpoint) -> None:
+    if checkpoint.promoted_at is None:
+        checkpoint.promoted_at = g.now()
+        stage = g.session.get_one(Stage, checkpoint.stage_id)
+        g.note("promoted", stage, {"checkpoint": checkpoint.id, "step": checkpoint.step, "path": checkpoint.path})

@@ -1,0 +1,143 @@
+"""Submitting runs and steering them: cancel, pause, resume, retry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from controlplane.errors import Conflict
+from controlplane.lifecycle import Desired, Reason, StageStatus
+from controlplane.models import Event, IdempotencyKey, Run, Stage
+from controlplane.transitions import gate
+from nanochat import graph
+from nanochat.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's promise that submissions with this key are one and the same."""
+
+    principal: str  # the API key's id
+    key: str
+    request_sha256: str
+
+
+class Submission(NamedTuple):
+    run: Run
+    created: bool  # False: an earlier submission with the same idempotency key made it
+
+
+def submit(session: Session, recipe: Recipe, *, name: str | None = None, idempotency: Idempotency | None = None) -> Submission:
+    """Store a run with its stages. Raises Conflict when the idempotency key was used for another request."""
+    if idempotency is not None:
+        earlier = _reserve(session, idempotency)
+        if earlier is not None:
+            return Submission(earlier, created=False)
+    run = Run(name=name or recipe.name, recipe=recipe.name, config=recipe.model_dump(mode="json"))
+    session.add(run)
+    session.flush()
+    for position, stage in enumerate(graph.stages(recipe)):
+        session.add(
+            Stage(
+                run_id=run.id,
+                name=stage.name,
+                kind=stage.kind,
+                queue=stage.queue,
+                position=position,
+                config=graph.config(recipe, stage),
+                inputs=stage.inputs,
+                outputs=list(stage.outputs),
+            )
+        )
+    session.add(Event(run_id=run.id, kind="run_submitted", data={"name": run.name, "recipe": run.recipe}))
+    session.flush()
+    if idempotency is not None:
+        session.execute(
+            update(IdempotencyKey)
+            .where(IdempotencyKey.principal == idempotency.principal, IdempotencyKey.key == idempotency.key)
+            .values(run_id=run.id)
+        )
+    session.refresh(run)
+    return Submission(run, created=True)
+
+
+def cancel(session: Session, run_id: str) -> Run:
+    """Stop a run for good. What waits is cancelled at once, what runs saves its work first. Raises NotFound, Conflict."""
+    with gate(session, run_id) as g:
+        _unfinished(g.run)
+        g.run.desired = Desired.CANCEL
+        for stage in g.stages():
+            if stage.status.is_live:
+                g.ask_to_stop(stage, Reason.USER_CANCEL)
+            elif not stage.status.is_finished:
+                g.move(stage, StageStatus.CANCELLED, reason=Reason.USER_CANCEL)
+    return g.run
+
+
+def pause(session: Session, run_id: str) -> Run:
+    """Free the workers; `resume` goes on from the last checkpoints. Raises NotFound, Conflict."""
+    with gate(session, run_id) as g:
+        _unfinished(g.run)
+        _not_cancelled(g.run)
+        g.run.desired = Desired.PAUSE
+        for stage in g.stages():
+            if stage.status.is_live:
+                g.ask_to_stop(stage, Reason.USER_PAUSE)
+            elif stage.status in (StageStatus.QUEUED, StageStatus.BACKOFF):
+                g.move(stage, StageStatus.PAUSED, reason=Reason.USER_PAUSE)
+    return g.run
+
+
+def resume(session: Session, run_id: str) -> Run:
+    """Undo `pause`. Raises NotFound, Conflict."""
+    with gate(session, run_id) as g:
+        _unfinished(g.run)
+        _not_cancelled(g.run)
+        g.run.desired = Desired.RUN
+        for stage in g.stages():
+            if stage.status is StageStatus.PAUSED:
+                g.move(stage, StageStatus.QUEUED)
+    return g.run
+
+
+def retry(session: Session, run_id: str) -> Run:
+    """Queue the failed stages again with a fresh budget. Raises NotFound, and Conflict when none has failed."""
+    with gate(session, run_id) as g:
+        _not_cancelled(g.run)
+        failed = [stage for stage in g.stages() if stage.status is StageStatus.FAILED]
+        if not failed:
+            raise Conflict(f"run {g.run.id} has no failed stage to retry")
+        g.run.desired = Desired.RUN
+        for stage in failed:
+            g.move(stage, StageStatus.QUEUED, failures=0)
+    return g.run
+
+
+def _unfinished(run: Run) -> None:
+    if run.status.is_finished:
+        raise Conflict(f"run {run.id} has already ended as {run.status}")
+
+
+def _not_cancelled(run: Run) -> None:
+    if run.desired is Desired.CANCEL:
+        raise Conflict(f"run {run.id} was cancelled, which is final; submit it again")
+
+
+def _reserve(session: Session, idempotency: Idempotency) -> Run | None:
+    """Take the key, or return the run that an earlier submission made with it (waiting for one in flight)."""
+    taken = session.execute(
+        insert(IdempotencyKey)
+        .values(principal=idempotency.principal, key=idempotency.key, request_sha256=idempotency.request_sha256)
+        .on_conflict_do_nothing()
+        .returning(func.now())
+    ).first()
+    if taken is not None:
+        return None
+    held = session.get_one(IdempotencyKey, (idempotency.principal, idempotency.key))
+    if held.request_sha256 != idempotency.request_sha256:
+        raise Conflict("this Idempotency-Key was used for a different request; use a new key for a new run")
+    return session.scalars(select(Run).where(Run.id == held.run_id)).one()

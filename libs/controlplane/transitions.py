@@ -1,0 +1,138 @@
+"""The gate: the only code that changes a stage's, an attempt's or a run's status.
+
+`with gate(session, run_id) as g` locks the run; each `g.move` is checked against the table, applied by a conditional
+UPDATE and writes exactly one event; on leaving, the run's status is derived from its stages, all in one transaction.
+Lock order everywhere: the run, then a worker, then the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from controlplane.errors import IllegalTransition, NotFound
+from controlplane.lifecycle import TRANSITIONS, AttemptStatus, Reason, StageState, StageStatus, derive
+from controlplane.models import Attempt, Event, Run, Stage
+
+
+@contextmanager
+def gate(session: Session, run_id: str) -> Iterator[Gate]:
+    """The run, locked until the transaction ends. Raises NotFound."""
+    query = select(Run).where(Run.id == run_id).with_for_update()
+    run = session.scalars(query.execution_options(populate_existing=True)).first()
+    if run is None:
+        raise NotFound(f"there is no run {run_id!r}")
+    opened = Gate(session, run)
+    yield opened
+    opened.close()
+
+
+@contextmanager
+def stage_gate(session: Session, stage_id: int) -> Iterator[tuple[Gate, Stage]]:
+    """The gate of a stage's run, and the stage as it is now. Raises NotFound."""
+    run_id = session.scalar(select(Stage.run_id).where(Stage.id == stage_id))
+    if run_id is None:
+        raise NotFound(f"there is no stage {stage_id}")
+    with gate(session, run_id) as opened:
+        yield opened, session.get_one(Stage, stage_id, populate_existing=True)
+
+
+class Gate:
+    """One locked run. Made by `gate` and `stage_gate` only."""
+
+    def __init__(self, session: Session, run: Run):
+        self.session, self.run = session, run
+
+    def stages(self) -> list[Stage]:
+        """In the order of the graph, as they are now."""
+        query = select(Stage).where(Stage.run_id == self.run.id).order_by(Stage.position)
+        return list(self.session.scalars(query.execution_options(populate_existing=True)))
+
+    def attempt_of(self, stage: Stage) -> Attempt:
+        """The stage's current attempt."""
+        query = select(Attempt).where(Attempt.stage_id == stage.id, Attempt.no == stage.attempt_no)
+        return self.session.scalars(query.execution_options(populate_existing=True)).one()
+
+    def move(self, stage: Stage, to: StageStatus, *, reason: Reason | None = None, message: str = "", **changes: Any) -> None:
+        """Change a stage's status, and the columns in `changes` with it. Raises IllegalTransition."""
+        frm = stage.status
+        if to not in TRANSITIONS[frm]:
+            raise IllegalTransition(f"stage {stage.name} of {self.run.id} cannot go from {frm} to {to}")
+        self.session.flush()
+        values = {"status": to, "reason": reason, "message": message, **_stamps(to), **changes}
+        moved = self.session.execute(
+            update(Stage)
+            .where(Stage.id == stage.id, Stage.status == frm)
+            .values(**values)
+            .returning(Stage.id)
+            .execution_options(synchronize_session=False)
+        ).first()
+        if moved is None:
+            raise IllegalTransition(f"stage {stage.name} of {self.run.id} is no longer {frm}")
+        self.session.refresh(stage)
+        self.note(
+            "stage_status",
+            stage,
+            {"from": frm, "to": to, "reason": reason, "message": message, "attempt": stage.attempt_no or None},
+        )
+
+    def end_attempt(self, attempt: Attempt, reason: Reason, *, message: str = "", exit_code: int | None = None) -> None:
+        """Give an attempt its final status. The move of its stage, which the caller makes next, is the event."""
+        if not attempt.status.is_live:
+            raise IllegalTransition(f"attempt {attempt.no} has already ended as {attempt.status}")
+        attempt.status, attempt.reason, attempt.message = reason.attempt_status, reason, message
+        attempt.exit_code, attempt.finished_at = exit_code, self.now()
+        self.session.flush()
+
+    def ask_to_stop(self, stage: Stage, reason: Reason) -> None:
+        """Send a live stage to STOPPING; its supervisor reads `stop_reason` when it next renews its lease."""
+        attempt = self.attempt_of(stage)
+        if attempt.stop_reason is None or reason is Reason.USER_CANCEL:
+            attempt.stop_reason = reason
+        attempt.status = AttemptStatus.STOPPING
+        if stage.status is not StageStatus.STOPPING:
+            self.move(stage, StageStatus.STOPPING, reason=reason, message=reason.message)
+
+    def note(self, kind: str, stage: Stage | None, data: dict[str, Any]) -> None:
+        """Write an event. Its id follows those of all earlier ones of the run, since the run is locked."""
+        self.session.add(Event(run_id=self.run.id, stage_id=stage.id if stage else None, kind=kind, data=data))
+        self.session.flush()
+
+    def now(self) -> Any:
+        return self.session.scalar(select(func.clock_timestamp()))
+
+    def close(self) -> None:
+        """Derive the run's status and store it, with an event when the word changes."""
+        self.session.flush()
+        rows = self.session.execute(
+            select(Stage.name, Stage.status, Stage.queue, Stage.attempt_no, Stage.message, Attempt.resumed_from_step)
+            .outerjoin(Attempt, (Attempt.stage_id == Stage.id) & (Attempt.no == Stage.attempt_no))
+            .where(Stage.run_id == self.run.id)
+            .order_by(Stage.position)
+        )
+        states = [StageState(name, status, queue, no, step, message) for name, status, queue, no, message, step in rows]
+        status, detail = derive(states, self.run.desired)
+        if self.run.started_at is None and any(s.attempt for s in states):
+            self.run.started_at = self.now()
+        self.run.detail = detail
+        if status is not self.run.status:
+            self.note("run_status", None, {"from": self.run.status, "to": status, "detail": detail})
+            self.run.status = status
+            self.run.finished_at = self.now() if status.is_finished else None
+        self.session.flush()
+
+
+def _stamps(to: StageStatus) -> dict[str, Any]:
+    """The columns that follow from the status."""
+    values: dict[str, Any] = {"retry_at": None}
+    if to is StageStatus.QUEUED:
+        values |= {"queued_at": func.now(), "dispatched_at": None, "finished_at": None}
+    if to is StageStatus.STARTING:
+        values |= {"signs_of_life_at": func.now(), "started_at": func.coalesce(Stage.started_at, func.now())}
+    if to.is_finished:
+        values |= {"finished_at": func.now()}
+    return values

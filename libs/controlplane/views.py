@@ -1,0 +1,306 @@
+"""Read models of runs, models and workers, in a fixed number of queries each."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.orm import Session
+
+from controlplane.errors import LedgerError, NotFound
+from controlplane.lifecycle import LIVE_ATTEMPT, RunStatus, StageStatus
+from controlplane.models import Artifact, Attempt, Checkpoint, Run, Stage, Worker
+from controlplane.promotion import TOKENIZER
+from controlplane.schemas import (
+    ArtifactView,
+    AttemptView,
+    CheckpointView,
+    ContentView,
+    CurrentStage,
+    ModelView,
+    ProgressView,
+    RunPage,
+    RunSummary,
+    RunView,
+    StageView,
+    WorkerView,
+)
+from controlplane.timing import DEFAULT, Timing
+
+T = TypeVar("T")
+
+
+class BadCursor(LedgerError):
+    """422: a cursor that no page of ours handed out."""
+
+
+def run_view(session: Session, run_id: str) -> RunView:
+    """One run with its stages, their attempts and artifacts. Raises NotFound."""
+    run = _run(session, run_id)
+    stages = session.scalars(select(Stage).where(Stage.run_id == run_id).order_by(Stage.position)).all()
+    query = select(Attempt).join(Stage).where(Stage.run_id == run_id).order_by(Attempt.no)
+    attempts = _grouped(session.scalars(query), lambda a: a.stage_id)
+    artifacts = _newest_artifacts(session, run_id)
+    return RunView(
+        id=run.id,
+        name=run.name,
+        recipe=run.recipe,
+        status=run.status,
+        detail=run.detail,
+        created_at=run.created_at,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        config=run.config,
+        stages=[_stage(stage, attempts[stage.id], artifacts[stage.id]) for stage in stages],
+    )
+
+
+def run_status(session: Session, run_id: str) -> RunStatus:
+    """The status alone, for those who ask several times a second. Raises NotFound."""
+    return _run(session, run_id).status
+
+
+def run_page(session: Session, *, limit: int = 20, cursor: str | None = None, status: Sequence[RunStatus] = ()) -> RunPage:
+    """Runs, newest first. Raises BadCursor."""
+    query = select(Run).order_by(Run.created_at.desc(), Run.id.desc()).limit(limit + 1)
+    if status:
+        query = query.where(Run.status.in_(status))
+    if cursor is not None:
+        query = query.where(tuple_(Run.created_at, Run.id) < tuple_(*_decode(cursor)))
+    runs = session.scalars(query).all()
+    page, more = runs[:limit], len(runs) > limit
+    stage_rows = session.scalars(select(Stage).where(Stage.run_id.in_([r.id for r in page])).order_by(Stage.position))
+    stages = _grouped(stage_rows, lambda s: s.run_id)
+    return RunPage(
+        items=[_summary(run, stages[run.id]) for run in page],
+        next_cursor=_encode(page[-1]) if more else None,
+    )
+
+
+def checkpoints(session: Session, run_id: str) -> list[CheckpointView]:
+    """Those that are still on disk, the furthest first. Raises NotFound."""
+    _run(session, run_id)
+    query = (
+        select(Checkpoint, Stage.name, Attempt.no)
+        .join(Stage, Stage.id == Checkpoint.stage_id)
+        .join(Attempt, Attempt.id == Checkpoint.attempt_id)
+        .where(Checkpoint.run_id == run_id, Checkpoint.deleted_at.is_(None))
+        .order_by(Stage.position.desc(), Checkpoint.step.desc(), Attempt.no.desc())
+    )
+    return [_checkpoint(c, stage, no) for c, stage, no in session.execute(query)]
+
+
+def checkpoint_view(session: Session, checkpoint_id: str) -> CheckpointView:
+    """Raises NotFound."""
+    query = (
+        select(Checkpoint, Stage.name, Attempt.no)
+        .join(Stage, Stage.id == Checkpoint.stage_id)
+        .join(Attempt, Attempt.id == Checkpoint.attempt_id)
+        .where(Checkpoint.id == checkpoint_id)
+    )
+    row = session.execute(query).first()
+    if row is None:
+        raise NotFound(f"there is no checkpoint {checkpoint_id!r}")
+    checkpoint, stage, no = row
+    return _checkpoint(checkpoint, stage, no)
+
+
+def models(session: Session) -> list[ModelView]:
+    """The promoted checkpoints, the one promoted last first: what the inference service offers."""
+    query = (
+        select(Checkpoint, Run, Stage.name, Artifact)
+        .join(Run, Run.id == Checkpoint.run_id)
+        .join(Stage, Stage.id == Checkpoint.stage_id)
+        .join(Artifact, (Artifact.run_id == Run.id) & (Artifact.name == TOKENIZER))
+        .join(Attempt, Attempt.id == Artifact.attempt_id)
+        .where(Checkpoint.promoted_at.is_not(None))
+        .order_by(Checkpoint.promoted_at.desc(), Checkpoint.id, Attempt.no.desc())
+    )
+    found: dict[str, ModelView] = {}
+    for checkpoint, run, stage, tokenizer in session.execute(query):
+        if checkpoint.id not in found:  # the first has the tokenizer's newest attempt
+            found[checkpoint.id] = ModelView(
+                id=checkpoint.id,
+                run_id=run.id,
+                run_name=run.name,
+                stage=stage,
+                step=checkpoint.step,
+                created_at=checkpoint.created_at,
+                model=ContentView(path=checkpoint.path, sha256=checkpoint.sha256),
+                tokenizer=ContentView(path=tokenizer.path, sha256=tokenizer.sha256),
+            )
+    return list(found.values())
+
+
+def artifact(session: Session, run_id: str, stage: str, name: str) -> ArtifactView | None:
+    """A stage's newest artifact of that name, as the report's, or None while there is none. Raises NotFound."""
+    _run(session, run_id)
+    for found in _newest_artifacts(session, run_id).get(_stage_id(session, run_id, stage), []):
+        if found.name == name:
+            return found
+    return None
+
+
+def workers(session: Session, timing: Timing = DEFAULT) -> list[WorkerView]:
+    """Every worker that ever registered, with what it holds now."""
+    query = (
+        select(Attempt.worker_id, Stage.run_id, Stage.name, Attempt.no)
+        .join(Stage, Stage.id == Attempt.stage_id)
+        .where(Attempt.status.in_(LIVE_ATTEMPT))
+    )
+    held = _grouped(session.execute(query), lambda row: row[0])
+    rows = session.execute(
+        select(Worker, func.extract("epoch", func.now() - Worker.heartbeat_at)).order_by(Worker.queue, Worker.id)
+    )
+    return [
+        _worker(worker, float(silent), [f"{run}/{stage}/{no}" for _, run, stage, no in held[worker.id]], timing)
+        for worker, silent in rows
+    ]
+
+
+# -- shaping --
+
+
+def _stage(stage: Stage, attempts: Sequence[Attempt], artifacts: Sequence[ArtifactView]) -> StageView:
+    return StageView(
+        name=stage.name,
+        kind=stage.kind,
+        queue=stage.queue,
+        status=stage.status,
+        reason=stage.reason,
+        message=stage.message,
+        started_at=stage.started_at,
+        finished_at=stage.finished_at,
+        progress=_progress(stage.progress),
+        latest=stage.latest,
+        attempts=[_attempt(a) for a in attempts],
+        artifacts=list(artifacts),
+    )
+
+
+def _attempt(attempt: Attempt) -> AttemptView:
+    return AttemptView(
+        no=attempt.no,
+        status=attempt.status,
+        reason=attempt.reason,
+        message=attempt.message,
+        worker=attempt.worker_id,
+        started_at=attempt.started_at or attempt.claimed_at,
+        finished_at=attempt.finished_at,
+        exit_code=attempt.exit_code,
+        resumed_from_step=attempt.resumed_from_step,
+    )
+
+
+def _summary(run: Run, stages: Sequence[Stage]) -> RunSummary:
+    begun = [s for s in stages if s.status not in (StageStatus.PENDING, StageStatus.SUCCEEDED, StageStatus.CANCELLED)]
+    current = begun[-1] if begun else None
+    return RunSummary(
+        id=run.id,
+        name=run.name,
+        recipe=run.recipe,
+        status=run.status,
+        detail=run.detail,
+        created_at=run.created_at,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        stages_done=sum(s.status is StageStatus.SUCCEEDED for s in stages),
+        stages_total=len(stages),
+        current=None
+        if current is None
+        else CurrentStage(
+            name=current.name, status=current.status, progress=_progress(current.progress), latest=current.latest
+        ),
+    )
+
+
+def _checkpoint(checkpoint: Checkpoint, stage: str, attempt: int) -> CheckpointView:
+    return CheckpointView(
+        id=checkpoint.id,
+        stage=stage,
+        attempt=attempt,
+        step=checkpoint.step,
+        path=checkpoint.path,
+        sha256=checkpoint.sha256,
+        bytes=checkpoint.bytes,
+        final=checkpoint.final,
+        val_bpb=checkpoint.val_bpb,
+        created_at=checkpoint.created_at,
+        promoted_at=checkpoint.promoted_at,
+    )
+
+
+def _worker(worker: Worker, silent_s: float, held: list[str], timing: Timing) -> WorkerView:
+    status = "lost" if silent_s > timing.worker_silent_after else "draining" if worker.draining else "busy" if held else "idle"
+    return WorkerView(
+        id=worker.id,
+        queue=worker.queue,
+        hostname=worker.hostname,
+        status=status,
+        slots=worker.slots,
+        gpus=worker.gpus,
+        gpu_name=worker.gpu_name,
+        heartbeat_at=worker.heartbeat_at,
+        attempts=held,
+    )
+
+
+def _progress(stored: dict[str, Any] | None) -> ProgressView | None:
+    return None if stored is None else ProgressView.model_validate(stored)
+
+
+# -- looking up --
+
+
+def _run(session: Session, run_id: str) -> Run:
+    run = session.get(Run, run_id)
+    if run is None:
+        raise NotFound(f"there is no run {run_id!r}")
+    return run
+
+
+def _stage_id(session: Session, run_id: str, name: str) -> int:
+    stage_id = session.scalar(select(Stage.id).where(Stage.run_id == run_id, Stage.name == name))
+    if stage_id is None:
+        raise NotFound(f"run {run_id!r} has no stage {name!r}")
+    return stage_id
+
+
+def _newest_artifacts(session: Session, run_id: str) -> dict[int, list[ArtifactView]]:
+    query = (
+        select(Artifact)
+        .ext(distinct_on(Artifact.stage_id, Artifact.name))
+        .join(Attempt, Attempt.id == Artifact.attempt_id)
+        .where(Artifact.run_id == run_id)
+        .order_by(Artifact.stage_id, Artifact.name, Attempt.no.desc())
+    )
+    found: dict[int, list[ArtifactView]] = defaultdict(list)
+    for row in session.scalars(query):
+        found[row.stage_id].append(ArtifactView(name=row.name, path=row.path, sha256=row.sha256))
+    return found
+
+
+def _grouped(rows: Iterable[T], key: Any) -> dict[Any, list[T]]:
+    groups: dict[Any, list[T]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return groups
+
+
+def _encode(run: Run) -> str:
+    return base64.urlsafe_b64encode(json.dumps([run.created_at.isoformat(), run.id]).encode()).decode()
+
+
+def _decode(cursor: str) -> tuple[datetime, str]:
+    try:
+        when, run_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        return datetime.fromisoformat(when), str(run_id)
+    except (binascii.Error, ValueError, TypeError) as err:
+        raise BadCursor("this cursor is not one that a page handed out; start again without it") from err

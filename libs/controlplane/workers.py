@@ -1,0 +1,71 @@
+"""Workers announce themselves, beat, and find what a predecessor of theirs left behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from controlplane.claims import Fence
+from controlplane.lifecycle import LIVE_ATTEMPT, Reason
+from controlplane.models import Attempt, Json, Stage, Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A live attempt in a worker's name."""
+
+    fence: Fence
+    stage: str
+    outputs: tuple[str, ...]
+    process: Json
+    stop_reason: Reason | None
+
+
+def register(
+    session: Session, worker_id: str, *, queue: str, hostname: str, slots: int = 1, gpus: int = 0, gpu_name: str = ""
+) -> None:
+    """Announce a worker that starts, or starts again under the same id."""
+    now = func.clock_timestamp()
+    values = {
+        "queue": queue,
+        "hostname": hostname,
+        "slots": slots,
+        "gpus": gpus,
+        "gpu_name": gpu_name,
+        "draining": False,
+        "registered_at": now,
+        "heartbeat_at": now,
+    }
+    session.execute(insert(Worker).values(id=worker_id, **values).on_conflict_do_update(index_elements=["id"], set_=values))
+
+
+def beat(session: Session, worker_id: str, *, draining: bool = False) -> None:
+    session.execute(update(Worker).where(Worker.id == worker_id).values(heartbeat_at=func.clock_timestamp(), draining=draining))
+
+
+def retire(session: Session, worker_id: str) -> None:
+    """A worker that shut down in good order is lost at once, not after a silence."""
+    session.execute(update(Worker).where(Worker.id == worker_id).values(heartbeat_at=func.to_timestamp(0), draining=True))
+
+
+def held(session: Session, worker_id: str) -> list[Held]:
+    """Live attempts in this worker's name."""
+    query = (
+        select(Attempt, Stage)
+        .join(Stage, Stage.id == Attempt.stage_id)
+        .where(Attempt.worker_id == worker_id, Attempt.status.in_(LIVE_ATTEMPT))
+        .order_by(Attempt.id)
+    )
+    return [
+        Held(
+            Fence(stage.run_id, stage.id, attempt.id, attempt.no),
+            stage.name,
+            tuple(stage.outputs),
+            attempt.process,
+            attempt.stop_reason,
+        )
+        for attempt, stage in session.execute(query)
+    ]
