@@ -1,0 +1,13 @@
+#!/bin/sh
+# Random passwords and the first API key, as an env file for kustomize's secretGenerator.
+set -eu
+umask 077
+random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+postgres=$(random) redis=$(random)
+cat <<END
+postgres-password=$postgres
+redis-password=$redis
+database-url=postgresql+psycopg://nanochat:$postgres@postgres:5432/nanochat
+redis-url=redis://:$redis@redis:6379/0
+admin.key=nc_$(random)
+END

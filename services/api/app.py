@@ -1,0 +1,73 @@
+"""The control API: parse, call the ledger, answer. `create_app(settings)` puts the parts together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from controlplane import dispatcher, reaper
+from controlplane.db import make_engine, sessions
+from services.api import health, openapi, problems
+from services.api.background import Loop
+from services.api.body_limit import BodyLimit
+from services.api.models import endpoints as models
+from services.api.publisher import Publisher
+from services.api.recipes import endpoints as recipes
+from services.api.runs import endpoints as runs
+from services.api.runs import records
+from services.api.settings import Settings
+from services.api.workers import endpoints as workers
+
+MAX_BODY_BYTES = 1 << 20
+DESCRIPTION = "POST a recipe, get a ChatGPT you trained yourself. Every error is a problem detail (RFC 9457)."
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The app; its engine connects and its control loops start with its lifespan. The schema must be current by then."""
+    app = FastAPI(
+        title="nanochat control API",
+        version="1",
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        generate_unique_id_function=_operation_id,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    app.state.stopping = threading.Event()  # ends the open streams
+    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
+    problems.install(app)
+    openapi.install(app)
+    for router in (runs.router, records.router, recipes.router, models.router, workers.router, health.router):
+        app.include_router(router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    engine = make_engine(settings.database_url, pool_size=10)
+    ledger, publisher = sessions(engine), Publisher(settings.redis_url)
+    loops = (
+        Loop("dispatcher", lambda: dispatcher.tick(ledger, publisher)),
+        Loop("reaper", lambda: reaper.tick(ledger)),
+    )
+    app.state.ledger, app.state.publisher, app.state.dispatcher = ledger, publisher, loops[0]
+    for loop in loops:
+        loop.start()
+    try:
+        yield
+    finally:
+        app.state.stopping.set()
+        for loop in loops:
+            await asyncio.to_thread(loop.stop)
+        publisher.close()
+        engine.dispose()
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name

@@ -1,0 +1,17 @@
+"""The ledger as a parameter type: `ledger: Ledger`, then `with ledger.begin() as session` for one transaction."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from controlplane.db import SessionFactory
+
+
+def _ledger(request: Request) -> SessionFactory:
+    factory: SessionFactory = request.app.state.ledger
+    return factory
+
+
+Ledger = Annotated[SessionFactory, Depends(_ledger)]

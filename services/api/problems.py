@@ -1,0 +1,199 @@
+"""Errors as problem details (RFC 9457): one table of kinds, one exception, one shape for every refusal.
+
+Nothing else in this service builds an error response; FastAPI's own refusals (validation, 404, 405, 413) are given the
+same shape.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from controlplane.errors import NotFound
+from controlplane.views import BadCursor
+
+MEDIA_TYPE = "application/problem+json"
+URN = "urn:nanochat:problem:"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    status: int
+    title: str
+
+
+KINDS: dict[str, Kind] = {
+    "unauthorized": Kind(401, "A valid API key is needed"),
+    "not-found": Kind(404, "There is nothing at this address"),
+    "run-not-found": Kind(404, "No such run"),
+    "recipe-not-found": Kind(404, "No such recipe"),
+    "checkpoint-not-found": Kind(404, "No such checkpoint"),
+    "report-not-ready": Kind(404, "The report has not been made yet"),
+    "method-not-allowed": Kind(405, "This address does not take that method"),
+    "run-finished": Kind(409, "The run is already finished"),
+    "checkpoint-not-promotable": Kind(409, "This checkpoint cannot be promoted"),
+    "body-too-large": Kind(413, "The request body is too large"),
+    "invalid-request": Kind(422, "The request is not valid"),
+    "invalid-recipe": Kind(422, "The recipe cannot run"),
+    "idempotency-key-reused": Kind(422, "This Idempotency-Key was used for another request"),
+    "internal": Kind(500, "Something is broken on our side"),
+    "database-unavailable": Kind(503, "The database does not answer"),
+    "malformed-body": Kind(400, "The request body cannot be read"),
+}
+_BY_STATUS = {400: "malformed-body", 404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}
+
+
+class FieldProblem(BaseModel):
+    field: str = Field(description="dotted path of the field, as base.total_batch_size", examples=["base.total_batch_size"])
+    message: str = Field(description="what is wrong with it and what to do")
+
+
+class Problem(BaseModel):
+    """Why a request was refused (RFC 9457)."""
+
+    type: str = Field(description="stable name of the kind of problem", examples=[URN + "run-not-found"])
+    title: str = Field(description="the kind of problem, for people")
+    status: int = Field(ge=400, le=599)
+    detail: str = Field(description="this occurrence: what, where, what to do")
+    errors: list[FieldProblem] = Field(default=[], description="the fields at fault, when fields are at fault")
+
+
+class ProblemError(Exception):
+    """Raised anywhere below an endpoint; answered as the problem it names."""
+
+    def __init__(
+        self, kind: str, detail: str, errors: Iterable[tuple[str, str]] = (), *, headers: Mapping[str, str] | None = None
+    ):
+        super().__init__(detail)
+        self.kind, self.detail, self.errors, self.headers = kind, detail, list(errors), headers
+
+
+def responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """What an endpoint declares to OpenAPI: its kinds of problem by status, besides those that every endpoint has."""
+    by_status: dict[int, list[str]] = {}
+    for kind in ("unauthorized", "internal", "database-unavailable", *kinds):
+        by_status.setdefault(KINDS[kind].status, []).append(kind)
+    return {status: _declaration(kinds) for status, kinds in sorted(by_status.items())}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception as a problem."""
+    app.add_exception_handler(ProblemError, _on_problem)
+    app.add_exception_handler(NotFound, _on_not_found)
+    app.add_exception_handler(BadCursor, _on_bad_cursor)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(DataError, _on_bad_value)
+    for error in (OperationalError, InterfaceError, PoolTimeout):
+        app.add_exception_handler(error, _on_database)
+    app.add_exception_handler(Exception, _on_crash)
+
+
+def response(
+    kind: str,
+    detail: str,
+    errors: Iterable[tuple[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
+    status: int | None = None,
+) -> JSONResponse:
+    known = KINDS[kind]
+    problem = Problem(
+        type=URN + kind,
+        title=known.title,
+        status=known.status,
+        detail=detail,
+        errors=[FieldProblem(field=field, message=message) for field, message in errors],
+    )
+    return JSONResponse(problem.model_dump(mode="json"), problem.status, headers, MEDIA_TYPE)
+
+
+def _declaration(kinds: list[str]) -> dict[str, Any]:
+    return {
+        "description": "; ".join(f"{KINDS[k].title} (`{k}`)" for k in kinds),
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+
+
+async def _on_problem(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ProblemError)
+    return response(error.kind, error.detail, error.errors, error.headers)
+
+
+async def _on_not_found(request: Request, error: Exception) -> JSONResponse:
+    kind = "checkpoint-not-found" if "checkpoint_id" in request.path_params else "run-not-found"
+    return response(kind, str(error))
+
+
+async def _on_bad_cursor(request: Request, error: Exception) -> JSONResponse:
+    return response("invalid-request", str(error), [("query cursor", str(error))])
+
+
+async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = [(_field(e["loc"]), _message(e)) for e in error.errors()]
+    return response("invalid-request", "; ".join(f"{field}: {message}" for field, message in errors), errors)
+
+
+async def _on_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    kind = _BY_STATUS.get(error.status_code, "internal")
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+    return response(kind, f"{request.method} {request.url.path}: {error.detail}", headers=headers)
+
+
+async def _on_bad_value(request: Request, error: Exception) -> JSONResponse:
+    log.warning("the database refused a value of %s %s: %s", request.method, request.url.path, error)
+    return response("invalid-request", "the request holds a value that the database cannot take, as a NUL; remove it")
+
+
+async def _on_database(request: Request, error: Exception) -> JSONResponse:
+    log.warning("the database does not answer: %s", error)
+    return response(
+        "database-unavailable", "try again in a few seconds; runs that are training go on", headers={"Retry-After": "5"}
+    )
+
+
+async def _on_crash(request: Request, error: Exception) -> JSONResponse:
+    # Starlette logs the traceback itself once this response has been sent.
+    return response("internal", f"{request.method} {request.url.path} failed; the server's log says why")
+
+
+def _allowed(request: Request) -> str:
+    # Starlette names the methods of the first route at this address; an address may have several routes.
+    def taken(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return ", ".join(filter(taken, ("GET", "POST", "PUT", "PATCH", "DELETE")))
+
+
+def _field(loc: tuple[int | str, ...]) -> str:
+    place, *path = loc
+    if not path:
+        return str(place)
+    # A field of the body is named by its path alone, as the client wrote it; others by their kind as well.
+    return ".".join(map(str, path)) if place == "body" else f"{place} {'.'.join(map(str, path))}"
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    match error["type"]:
+        case "extra_forbidden":
+            return "unknown field; remove it or check the spelling"
+        case "missing":
+            return "is required"
+        case "json_invalid":
+            return f"the body is not valid JSON: {error.get('ctx', {}).get('error', error['msg'])}"
+    return str(error["msg"]).removeprefix("Value error, ")

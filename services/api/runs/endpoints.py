@@ -1,0 +1,124 @@
+"""Runs: submit, plan, list, look at, cancel, and their report card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from controlplane import runs, views
+from controlplane.errors import Conflict
+from controlplane.lifecycle import RunStatus
+from controlplane.schemas import RunPage, RunView
+from services.api.auth import Caller
+from services.api.database import Ledger
+from services.api.fields import RunId
+from services.api.problems import ProblemError, responses
+from services.api.runs import intake
+from services.api.runs.schemas import PlanRequest, ReportView, RunPlan, SubmitRequest
+
+router = APIRouter(prefix="/v1/runs", tags=["runs"])
+
+REFUSED_BODY = ("malformed-body", "body-too-large", "invalid-request", "invalid-recipe")
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x20-\x7e]+$",
+        description="made by the client; repeating a request with its key answers with the run that the first one made"
+        " (draft-ietf-httpapi-idempotency-key-header)",
+    ),
+]
+
+
+@router.post(
+    "",
+    status_code=201,
+    responses={
+        200: {"model": RunView, "description": "the run that an earlier request with this Idempotency-Key made"},
+        **responses(*REFUSED_BODY, "idempotency-key-reused"),
+    },
+)
+def submit_run(
+    request: Request,
+    response: Response,
+    caller: Caller,
+    ledger: Ledger,
+    body: SubmitRequest,
+    idempotency_key: IdempotencyKey = None,
+) -> RunView:
+    """Start a run. It is accepted whether or not the broker is up: the stored run is itself the order to work.
+
+    A request that arrives while another one with its Idempotency-Key is being worked on waits for that one's run.
+    """
+    with ledger() as session:
+        on = intake.hardware(views.workers(session))
+    recipe, _ = intake.recipe_of(body, on)
+    once = runs.Idempotency(caller.id, idempotency_key, intake.fingerprint(body)) if idempotency_key else None
+    with ledger.begin() as session:
+        try:
+            run, created = runs.submit(session, recipe, name=body.name, idempotency=once)
+        except Conflict as err:
+            raise ProblemError("idempotency-key-reused", str(err), [("header Idempotency-Key", str(err))]) from err
+        view = views.run_view(session, run.id)
+    request.app.state.dispatcher.wake()
+    response.headers["Location"] = f"/v1/runs/{view.id}"
+    response.status_code = 201 if created else 200
+    return view
+
+
+@router.post("/plan", responses=responses(*REFUSED_BODY))
+def plan_run(caller: Caller, ledger: Ledger, body: PlanRequest) -> RunPlan:
+    """What a run would do and cost. Refuses what `POST /v1/runs` would refuse; writes nothing."""
+    with ledger() as session:
+        on = intake.hardware(views.workers(session))
+    recipe, figures = intake.recipe_of(body, on)
+    return intake.run_plan(recipe, figures, on)
+
+
+@router.get("", responses=responses("invalid-request"))
+def list_runs(
+    caller: Caller,
+    ledger: Ledger,
+    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+    cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before")] = None,
+    status: Annotated[list[RunStatus], Query(description="only runs of these statuses")] = [],  # noqa: B006
+) -> RunPage:
+    """Runs, newest first, a page at a time. Runs submitted meanwhile neither shift nor repeat an item."""
+    with ledger() as session:
+        return views.run_page(session, limit=limit, cursor=cursor, status=status)
+
+
+@router.get("/{run_id}", responses=responses("run-not-found", "invalid-request"))
+def get_run(caller: Caller, ledger: Ledger, run_id: RunId) -> RunView:
+    """One run with its stages, their attempts, progress, newest figures and artifacts."""
+    with ledger() as session:
+        return views.run_view(session, run_id)
+
+
+@router.post("/{run_id}/cancel", responses=responses("run-not-found", "run-finished", "invalid-request"))
+def cancel_run(request: Request, caller: Caller, ledger: Ledger, run_id: RunId) -> RunView:
+    """Stop a run for good. What waits is cancelled at once; what runs saves its work first."""
+    with ledger.begin() as session:
+        try:
+            runs.cancel(session, run_id)
+        except Conflict as err:
+            raise ProblemError("run-finished", str(err)) from err
+        return views.run_view(session, run_id)
+
+
+@router.get("/{run_id}/report", responses=responses("run-not-found", "report-not-ready", "invalid-request"))
+def get_report(caller: Caller, ledger: Ledger, run_id: RunId) -> ReportView:
+    """The report card, once the report stage has made it."""
+    with ledger() as session:
+        artifact = views.artifact(session, run_id, "report", "report")
+    if artifact is None:
+        raise ProblemError("report-not-ready", f"run {run_id} has no report yet; it is made by the last stage")
+    try:
+        return ReportView(markdown=(Path(artifact.path) / "report.md").read_text(encoding="utf-8"))
+    except OSError as err:
+        detail = f"{artifact.path}/report.md cannot be read here ({err.strerror}); share NANOCHAT_HOME with the workers"
+        raise ProblemError("report-not-ready", detail) from err

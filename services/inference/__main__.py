@@ -1,0 +1,53 @@
+"""`python -m services.inference`: serve promoted checkpoints, or `--model DIR --tokenizer DIR` with no control API."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from pydantic import ValidationError
+from pydantic_settings import CliApp
+
+from nanochat.contract import StageError
+from services.inference.settings import Settings
+from services.inference.source import Source, source
+
+# Before torch loads its OpenMP: threads that spin while they wait starve the trainer and the browser beside them.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+BAD_INPUT = 64
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        settings = CliApp.run(Settings)
+        settings.keys()
+        _serve(settings, source(settings))
+    except (ValidationError, StageError, ValueError, OSError) as err:
+        sys.stderr.write(f"services.inference: {_words(err)}\n")
+        return BAD_INPUT
+    return 0
+
+
+def _serve(settings: Settings, models: Source) -> None:
+    # Here and not above: torch takes seconds to import, and a wrong setting should be told at once.
+    import uvicorn
+
+    from services.inference.app import create_app
+
+    app = create_app(settings, models)
+    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", timeout_graceful_shutdown=settings.drain_s)
+
+
+def _words(err: Exception) -> str:
+    if isinstance(err, ValidationError):
+        problems = [(".".join(map(str, e["loc"])), str(e["msg"]).removeprefix("Value error, ")) for e in err.errors()]
+        return "; ".join(f"{field}: {text}" if field else text for field, text in problems)
+    return f"{err}. {err.hint}" if isinstance(err, StageError) else str(err)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,135 @@
+"""POST /v1/chat/completions, whole or as server-sent events. A client that hangs up ends its generation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from services.inference.errors import ApiError
+from services.inference.generation import Generation, Piece, admit
+from services.inference.schemas import ChatRequest
+from services.inference.state import State, require_key, state
+from services.inference.text import ToolCall
+
+router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)])
+CLIENT_CLOSED = 499  # nginx's word for it; nobody is left to read it
+
+
+@router.post("/chat/completions", response_model=None)
+async def complete(body: ChatRequest, request: Request, here: Annotated[State, Depends(state)]) -> Response:
+    """The answer to a conversation, in OpenAI's shape; what is not implemented is refused by name."""
+    loaded = await here.registry.get(body.model)
+    generation = await admit(body, loaded, here.scheduler, here.metrics)
+    head = {
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
+        "created": int(time.time()),
+        "model": loaded.entry.id,
+        "system_fingerprint": f"fp_{loaded.entry.model.sha256[:12]}",
+    }
+    if body.stream:
+        with_usage = body.stream_options is not None and body.stream_options.include_usage
+        return EventStream(generation, _events(generation, head, with_usage))
+    return await _unless_gone(request, _whole(generation, head))
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events of one generation, which ends with the response, however early that is."""
+
+    def __init__(self, generation: Generation, events: AsyncGenerator[str]):
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._generation, self._events = generation, events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._events.aclose()
+            self._generation.job.cancel()  # a generator that never started has run no `finally`
+
+
+async def _whole(generation: Generation, head: dict[str, Any]) -> Response:
+    n = len(generation.rows)
+    texts, reasons = [""] * n, ["stop"] * n
+    tools: list[list[ToolCall]] = [[] for _ in range(n)]
+    async with aclosing(generation.pieces()) as pieces:
+        async for piece in pieces:
+            texts[piece.index] += piece.delta.text
+            tools[piece.index] += piece.delta.tools
+            reasons[piece.index] = piece.finish_reason or reasons[piece.index]
+    choices = [
+        {
+            "index": i,
+            "message": {"role": "assistant", "content": texts[i], "refusal": None, **_tool_field(tools[i])},
+            "logprobs": None,
+            "finish_reason": reasons[i],
+        }
+        for i in range(n)
+    ]
+    return JSONResponse({**head, "object": "chat.completion", "choices": choices, "usage": generation.usage.dump()})
+
+
+async def _events(generation: Generation, head: dict[str, Any], with_usage: bool) -> AsyncGenerator[str]:
+    """Chunks as `data:` lines: first the roles, then the text, last each choice's finish reason, the usage if asked."""
+    head = {**head, "object": "chat.completion.chunk"}
+    usage = {"usage": None} if with_usage else {}
+    try:
+        async with aclosing(generation.pieces()) as pieces:
+            for row in generation.rows:
+                yield _data({**head, "choices": [_choice(row.index, {"role": "assistant", "content": ""})], **usage})
+            async for piece in pieces:
+                for choice in _choices(piece):
+                    yield _data({**head, "choices": [choice], **usage})
+        if with_usage:
+            yield _data({**head, "choices": [], "usage": generation.usage.dump()})
+    except ApiError as err:  # the status line is long gone
+        yield _data(err.body())
+    yield "data: [DONE]\n\n"
+
+
+def _choices(piece: Piece) -> list[dict[str, Any]]:
+    delta = {**({"content": piece.delta.text} if piece.delta.text else {}), **_tool_field(piece.delta.tools)}
+    said = [_choice(piece.index, delta)] if delta else []
+    return said + ([_choice(piece.index, {}, piece.finish_reason)] if piece.finish_reason else [])
+
+
+def _choice(index: int, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+
+
+def _tool_field(tools: list[ToolCall]) -> dict[str, Any]:
+    """What the calculator did, beside the text, under a name of our own: it ran here, so it is no `tool_calls` to answer."""
+    return {"calculator": [{"code": t.code, "output": t.output} for t in tools]} if tools else {}
+
+
+def _data(value: dict[str, Any]) -> str:
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+
+
+async def _unless_gone(request: Request, answer: Coroutine[Any, Any, Response]) -> Response:
+    """The answer, or nothing as soon as the client hangs up."""
+    work = asyncio.ensure_future(answer)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        return Response(status_code=CLIENT_CLOSED)
+    finally:
+        for task in (work, gone):
+            task.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

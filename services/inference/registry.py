@@ -1,0 +1,183 @@
+"""Which models there are, which are in memory, and how one gets there: verified against its manifest, loaded, swapped in.
+
+Loading happens on a thread of its own, so that answers go on while a new checkpoint comes in. A request holds the model
+it began with; a model dropped from here lives until its last request ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+
+from client.errors import ClientError
+from nanochat.contract import StageError, verify
+from nanochat.distributed import autodetect, native_dtype
+from nanochat.engine.engine import Engine
+from nanochat.tokenizer import Tokenizer
+from nanochat.train.checkpoint import load_model
+from services.inference.errors import ApiError
+from services.inference.metrics import Metrics
+from services.inference.source import Entry, Source
+
+log = logging.getLogger(__name__)
+
+DEFAULT = "default"
+RETRY_FAILED_S = 30.0  # a checkpoint that would not load may be on its way to a shared file system
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    entry: Entry
+    engine: Engine
+    tokenizer: Tokenizer
+    context: int  # tokens of prompt and answer together
+
+
+class Registry:
+    """The models of one `source`, at most `max_loaded` of them in memory; the newest is loaded unasked."""
+
+    def __init__(self, source: Source, *, device: str | None, max_loaded: int, metrics: Metrics):
+        self._source, self._max_loaded, self._metrics = source, max_loaded, metrics
+        self._device = device or autodetect()
+        self._entries: dict[str, Entry] = {}
+        self._loaded: OrderedDict[str, Loaded] = OrderedDict()  # least recently used first
+        self._loading: dict[str, asyncio.Task[Loaded]] = {}
+        self._failed: dict[str, float] = {}  # id -> when
+        self._default: str | None = None
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+
+    @property
+    def ready(self) -> bool:
+        return self._default is not None
+
+    @property
+    def default(self) -> str | None:
+        """Id of the model that answers when none is named."""
+        return self._default
+
+    def context(self, model_id: str) -> int | None:
+        """Tokens of prompt and answer together; None while the model is not in memory."""
+        loaded = self._loaded.get(model_id)
+        return loaded.context if loaded else None
+
+    def entries(self) -> list[Entry]:
+        """Newest first."""
+        return list(self._entries.values())
+
+    def is_loaded(self, model_id: str) -> bool:
+        return model_id in self._loaded
+
+    async def watch(self, every_s: float) -> None:
+        """Look for new models until cancelled. The control API may be away: what is loaded goes on answering."""
+        while True:
+            try:
+                await self.refresh()
+            except ClientError as err:
+                log.warning("the list of models is as it was: %s", err)
+            except Exception:
+                log.exception("looking for new models failed")
+            await asyncio.sleep(every_s)
+
+    async def refresh(self) -> None:
+        """Read the source once; load the newest model and make it the default when it is not."""
+        found = await asyncio.to_thread(self._source)
+        self._entries = {e.id: e for e in found}
+        for gone in [i for i in self._loaded if i not in self._entries]:
+            self._drop(gone)
+        if self._default not in self._entries:
+            self._default = next(reversed(self._loaded), None)
+        for entry in found:
+            if entry.id == self._default:
+                return
+            if time.monotonic() - self._failed.get(entry.id, -RETRY_FAILED_S) < RETRY_FAILED_S:
+                continue
+            try:
+                await self._load(entry)
+            except ApiError:
+                continue  # said in the log; the next newest will do
+            self._default = entry.id
+            return
+
+    async def get(self, model_id: str | None) -> Loaded:
+        """The model to answer with, loaded if need be. Raises ApiError: 404 unknown, 503 none yet or not loadable."""
+        if model_id is None or model_id == DEFAULT:
+            if self._default is None:
+                raise ApiError(
+                    503,
+                    "No model is loaded yet. A run's chat model appears here when its sft stage succeeds.",
+                    code="model_not_ready",
+                    retry_after_s=5,
+                )
+            model_id = self._default
+        entry = self._entries.get(model_id)
+        if entry is None:
+            raise ApiError(
+                404,
+                f"The model {model_id!r} does not exist; GET /v1/models lists those that do.",
+                param="model",
+                code="model_not_found",
+            )
+        return await self._load(entry)
+
+    def close(self) -> None:
+        for task in self._loading.values():
+            task.cancel()
+        self._loader.shutdown(wait=False, cancel_futures=True)
+
+    async def _load(self, entry: Entry) -> Loaded:
+        if (loaded := self._loaded.get(entry.id)) is not None:
+            self._loaded.move_to_end(entry.id)
+            return loaded
+        # Several requests may want the same model: one loads, all wait; one that hangs up does not stop the others.
+        task = self._loading.get(entry.id)
+        if task is None:
+            task = self._loading[entry.id] = asyncio.create_task(self._load_now(entry))
+        return await asyncio.shield(task)
+
+    async def _load_now(self, entry: Entry) -> Loaded:
+        try:
+            loop = asyncio.get_running_loop()
+            loaded = await loop.run_in_executor(self._loader, load, entry, self._device)
+        except StageError as err:
+            self._failed[entry.id] = time.monotonic()
+            log.error("model %s cannot be loaded: %s. %s", entry.id, err, err.hint)
+            raise ApiError(
+                503, f"The model {entry.id!r} cannot be loaded: {err}.", param="model", code="model_load_failed"
+            ) from err
+        finally:
+            self._loading.pop(entry.id, None)
+        self._failed.pop(entry.id, None)
+        self._loaded[entry.id] = loaded
+        self._metrics.loaded.labels(entry.id, entry.stage, str(entry.step)).set(1)
+        while len(self._loaded) > self._max_loaded:
+            others = [i for i in self._loaded if i != entry.id]
+            self._drop(next((i for i in others if i != self._default), others[0]))
+        return loaded
+
+    def _drop(self, model_id: str) -> None:
+        entry = self._loaded.pop(model_id).entry
+        self._metrics.loaded.remove(model_id, entry.stage, str(entry.step))
+        log.info("model %s is unloaded", model_id)
+
+
+def load(entry: Entry, device: str) -> Loaded:
+    """Check both artifacts against their digests, then load them. Raises StageError naming the file that is wrong."""
+    started = time.monotonic()
+    tokenizer = Tokenizer.load(verify(entry.tokenizer))
+    model, meta = load_model(verify(entry.model), device)
+    made_for = meta.get("tokenizer_sha256")
+    if made_for and made_for != entry.tokenizer.sha256:
+        raise StageError(
+            f"checkpoint {entry.model.path} was trained with another tokenizer than {entry.tokenizer.path}",
+            code="config_mismatch",
+            hint="give the tokenizer of the same run",
+        )
+    model.to(native_dtype(torch.device(device))).eval()
+    log.info("model %s is loaded on %s in %.1f s", entry.id, device, time.monotonic() - started)
+    return Loaded(entry, Engine(model, tokenizer), tokenizer, int(model.config.sequence_len))

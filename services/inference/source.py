@@ -1,0 +1,75 @@
+"""Where models come from: the control API's promoted checkpoints, or one directory. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from client.client import Client
+from client.models import Model as Promoted
+from nanochat.contract import MANIFEST, Artifact, StageError, sha256_file
+from services.inference.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model that can be asked for. Artifacts are named by digest; nothing is guessed."""
+
+    id: str
+    stage: str
+    step: int
+    created_at: datetime
+    model: Artifact
+    tokenizer: Artifact
+    run_id: str | None = None
+    run_name: str | None = None
+
+
+# Lists the models there are, newest first. Runs on a thread and may raise ClientError.
+Source = Callable[[], list[Entry]]
+
+
+def source(settings: Settings) -> Source:
+    """Where the settings say that models come from. Raises StageError for a directory that is no sealed artifact."""
+    if settings.model and settings.tokenizer:
+        return fixed(settings.model, settings.tokenizer)
+    assert settings.api_url is not None  # Settings has checked that there is a source
+    return promoted(Client(settings.api_url, next(iter(settings.keys()), None)))
+
+
+def promoted(client: Client) -> Source:
+    """The control API's promoted checkpoints."""
+    return lambda: [_entry(m) for m in client.models()]
+
+
+def fixed(model: Path, tokenizer: Path) -> Source:
+    """One sealed checkpoint on disk. Raises StageError when either directory has no manifest."""
+    name = model.resolve().name
+    entry = Entry(name, name, 0, datetime.now(UTC), _artifact(model), _artifact(tokenizer))
+    return lambda: [entry]
+
+
+def _entry(m: Promoted) -> Entry:
+    return Entry(
+        id=m.id,
+        stage=m.stage,
+        step=m.step,
+        created_at=m.created_at,
+        model=Artifact(path=m.model.path, sha256=m.model.sha256),
+        tokenizer=Artifact(path=m.tokenizer.path, sha256=m.tokenizer.sha256),
+        run_id=m.run_id,
+        run_name=m.run_name,
+    )
+
+
+def _artifact(directory: Path) -> Artifact:
+    manifest = directory / MANIFEST
+    if not manifest.is_file():
+        raise StageError(
+            f"{directory} is not a sealed artifact: it has no {MANIFEST}",
+            code="artifact_missing",
+            hint="give a directory that a stage published",
+        )
+    return Artifact(path=str(directory.resolve()), sha256=sha256_file(manifest))

@@ -1,0 +1,56 @@
+"""`python -m services.standalone up | demo | down`: the whole platform on this machine, with no Docker."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from services.standalone import console
+from services.standalone.child import StartError
+from services.standalone.roster import home_folder
+
+COMMANDS = {
+    "up": "start everything and stay until Ctrl-C",
+    "demo": "start everything, train the tiny recipe, ask it a question (DATA=<folder of parquet shards>, ONCE=1)",
+    "down": "stop a platform that runs in another terminal",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m services.standalone", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        commands.add_parser(name, help=text, description=text)
+    commands.add_parser("supervise")  # for ourselves: see console.running_stack
+    command = parser.parse_args(argv).command
+    # Everything is on loopback, where a proxy of this network has no business.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(
+        filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"])
+    )
+    match command:
+        case "supervise":
+            return console.supervise()
+        case "down":
+            return console.down()
+        case "demo":
+            from services.standalone.demo import demo
+
+            return demo()
+    return up()
+
+
+def up() -> int:
+    try:
+        with console.running_stack(home_folder()) as stack:
+            print(f"\nDashboard and chat  {stack.ui_url}\nControl API         {stack.api_url}/docs")
+            print(f"OpenAI-shaped API   {stack.inference_url}/v1\n\nCtrl-C stops everything.", flush=True)
+            stack.wait()
+    except KeyboardInterrupt:
+        return 0
+    except StartError as err:
+        print(err, flush=True)
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

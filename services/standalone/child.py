@@ -1,0 +1,180 @@
+"""Child processes that end with us: started through `launch.py` in a session of their own, stopped with rising force."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from services.standalone import launch
+
+STARTED = "--- started "
+
+
+class StartError(RuntimeError):
+    """A process that could not be started: what, why and what to do, for people."""
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    log: IO[bytes] | None,
+    die_with: signal.Signals,
+    identity: str = launch.OWN,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    keep_open: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start `argv` with output to `log` (None: where ours goes). It gets the signal `die_with` when the calling thread ends, however it ends.
+
+    Call it from a thread that lives as long as the child should, as the main thread does.
+    """
+    launcher = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(int(die_with)), identity]
+    return subprocess.Popen(
+        [*launcher, *argv],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=None if env is None else dict(env),
+        cwd=cwd,
+        pass_fds=tuple(keep_open),
+        start_new_session=True,
+    )
+
+
+def stop(process: subprocess.Popen[bytes], steps: Sequence[tuple[signal.Signals, float]]) -> int:
+    """Send each signal in turn, giving the process so many seconds after each; SIGKILL to its whole group at last."""
+    for number, seconds in steps:
+        if process.poll() is not None:
+            break
+        process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], *, name: str, log: Path, seconds: float) -> None:
+    """Poll `ready` until it is true. Raises StartError with the end of the log when the process ends or time runs out."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        code = process.poll()
+        if code is not None:
+            raise StartError(f"{name} ended with status {code} while starting. Its last words:\n{tail(log)}\nAll of it: {log}")
+        if time.monotonic() > deadline:
+            raise StartError(f"{name} was not ready after {seconds:.0f} s. Its last words:\n{tail(log)}\nAll of it: {log}")
+        time.sleep(0.05)
+
+
+def tail(log: Path, lines: int = 15) -> str:
+    """The last lines that a log file got since the latest start, or nothing."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 16_384))
+        _, start, latest = file.read().decode(errors="replace").rpartition(STARTED)
+        return "\n".join(latest.splitlines()[bool(start) :][-lines:])  # without the rest of the line that marks the start
+    return ""
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port(preferred: int | None = None) -> int:
+    """`preferred` when nobody listens there on loopback, else a port that the kernel gives."""
+    if preferred is not None and is_free(preferred):
+        return preferred
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def chosen_port(port: int | None, name: str) -> int:
+    """The port asked for, or a free one when none was. Raises StartError when the one asked for is taken."""
+    if port is not None and not is_free(port):
+        raise StartError(
+            f"port {port} of 127.0.0.1 is taken, so {name} cannot listen there; name another, or none to get a free one"
+        )
+    return port or free_port()
+
+
+def lock(path: Path, *, what: str, seconds: float) -> int:
+    """Take `path` exclusively and return its open descriptor, which holds the lock; pid of the holder is in the file.
+
+    A child that inherits the descriptor holds the lock too, so it stays taken until the last process of a server is
+    gone, whoever was killed before. Raises StartError naming the holder after `seconds`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                holder = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
+                os.close(descriptor)
+                raise StartError(
+                    f"{what} is already in use by the process {holder}; stop that first, or choose another folder"
+                ) from None
+            time.sleep(0.05)
+        else:
+            note_holder(descriptor, os.getpid())
+            return descriptor
+
+
+def held_by(path: Path) -> int | None:
+    """The pid noted by whoever holds the lock, or None when nobody does."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int(os.pread(descriptor, 32, 0))
+    else:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def note_holder(descriptor: int, pid: int) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{pid}\n".encode(), 0)
+
+
+def private_file(path: Path, text: str) -> None:
+    """Write `text` readable by us alone, whole or not at all."""
+    tmp = path.with_name(path.name + ".tmp")
+    tmp.unlink(missing_ok=True)
+    with open(os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    tmp.replace(path)
+
+
+@contextlib.contextmanager
+def appended(path: Path) -> Iterator[IO[bytes]]:
+    """A log file to add to, beginning with a line that marks this start."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab", buffering=0) as file:
+        file.write(f"{STARTED}at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode())
+        yield file

@@ -1,0 +1,153 @@
+"""What the user's terminal is connected to. The supervisor runs below, in a session of its own, so that Ctrl-C comes to us
+alone: once for an orderly stop, twice for a quick one. Should the supervisor be killed, we end what it leaves behind; should
+we be killed, it stops everything in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from nanochat.contract import write_json
+from services.standalone import tree
+from services.standalone.child import StartError, held_by, lock, note_holder, spawn
+from services.standalone.roster import home_folder, roster
+from services.standalone.stack import Stack
+
+STOP_S = 120.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A stack that is up: what `stack.json` says, and its supervisor."""
+
+    api_url: str
+    inference_url: str
+    ui_url: str
+    key: str
+    supervisor: subprocess.Popen[bytes]
+
+    def wait(self) -> None:
+        """Until the user stops it (KeyboardInterrupt). Raises StartError when the supervisor dies."""
+        while self.supervisor.poll() is None:
+            time.sleep(0.2)
+        raise StartError(f"the supervisor ended with status {self.supervisor.returncode}")
+
+
+@contextlib.contextmanager
+def running_stack(home: Path) -> Iterator[Running]:
+    """The platform, up and ready; stopped when the block ends. Raises StartError, KeyboardInterrupt."""
+    tree.adopt_orphans()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    argv = [sys.executable, "-m", "services.standalone", "supervise"]
+    supervisor = spawn(argv, log=None, die_with=signal.SIGTERM, env={**os.environ, "NANOCHAT_HOME": str(home)})
+    try:
+        yield _wait_for(home / "stack.json", supervisor)
+    finally:
+        _stop(supervisor, home / "stack.json")
+
+
+def supervise() -> int:
+    """The supervisor's main program. Returns its exit status."""
+    home = home_folder()
+    described = home / "stack.json"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        held = lock(home / "lock", what=f"the platform in {home}", seconds=0.5)
+        note_holder(held, os.getppid())  # who asks for a stop asks the console
+        described.unlink(missing_ok=True)
+        _run(home, described)
+    except (StartError, OSError) as err:
+        _say(f"The platform cannot run: {err}")
+        return 1
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def down() -> int:
+    """Stop the stack that runs in this home, as Ctrl-C in its terminal would."""
+    home = home_folder()
+    holder = held_by(home / "lock")
+    if holder is None:
+        _say(f"No platform runs in {home}.")
+        return 0
+    os.kill(holder, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_S
+    while held_by(home / "lock") is not None:
+        if time.monotonic() > deadline:
+            _say(f"The platform in {home} (process {holder}) has not stopped after {STOP_S:.0f} s; see {home / 'logs'}.")
+            return 1
+        time.sleep(0.1)
+    _say(f"Stopped the platform in {home}.")
+    return 0
+
+
+def _run(home: Path, described: Path) -> None:
+    plan = roster(home)
+    _say(f"Starting the platform in {home}; logs are in {home / 'logs'}")
+    for line in plan.moved:
+        _say(f"  ! {line}")
+    stack = Stack(plan.waves, _say)
+
+    def describe() -> None:
+        urls = {f"{name}_url": url for name, url in plan.urls.items()}
+        pids = {"console": os.getppid(), "supervisor": os.getpid(), **stack.pids}
+        write_json(described, {**urls, "key_file": str(plan.key_file), "pids": pids})
+
+    with stack.started():
+        try:
+            describe()
+            stack.supervise(describe)
+        finally:
+            described.unlink(missing_ok=True)
+            _say("Stopping the platform: training writes a checkpoint first (Ctrl-C again to stop at once)")
+    _say("Stopped.")
+
+
+def _wait_for(described: Path, supervisor: subprocess.Popen[bytes]) -> Running:
+    while supervisor.poll() is None:
+        with contextlib.suppress(OSError, ValueError):
+            told = json.loads(described.read_text(encoding="utf-8"))
+            if told["pids"]["supervisor"] == supervisor.pid:  # else it is of a stack that was killed
+                key = Path(told["key_file"]).read_text(encoding="utf-8").strip()
+                return Running(told["api_url"], told["inference_url"], told["ui_url"], key, supervisor)
+        time.sleep(0.1)
+    raise StartError("the platform did not start")
+
+
+def _stop(supervisor: subprocess.Popen[bytes], described: Path) -> None:
+    killed_from_outside = supervisor.poll() is not None and supervisor.returncode < 0
+    _ask_to_stop(supervisor)
+    while supervisor.poll() is None:
+        try:
+            supervisor.wait()
+        except KeyboardInterrupt:
+            _ask_to_stop(supervisor)
+    if killed_from_outside:
+        # The kernel has told the servers; the worker may be writing a checkpoint.
+        tree.end_all(seconds=30)
+        described.unlink(missing_ok=True)
+
+
+def _ask_to_stop(supervisor: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        supervisor.send_signal(signal.SIGTERM)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

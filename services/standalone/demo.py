@@ -1,0 +1,104 @@
+"""`make demo`: start the platform, train a small chat model over REST, ask it a question.
+
+In the environment: DATA (a folder of parquet shards), ONCE (stop at the end), SET (a JSON object of recipe overrides).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from client import Client, ClientError, Inference
+from client.models import FINISHED
+from client.text import troubles
+from client.watch import watch
+from services.standalone.child import StartError
+from services.standalone.console import Running, running_stack
+from services.standalone.roster import home_folder
+from services.standalone.tree import PeakMemory
+
+RECIPE = "tiny"
+QUESTION = "Who are you?"
+LOADING_S = 60.0  # from the end of the run to the first answer: the inference service polls, verifies, loads
+
+
+def demo() -> int:
+    """Exit status: 0 when the run succeeded and a non-empty answer came."""
+    began, status = time.monotonic(), 1
+    try:
+        overrides = {**data_overrides(os.environ.get("DATA")), **set_overrides(os.environ.get("SET"))}
+        with PeakMemory().watching() as memory, running_stack(home_folder()) as stack:
+            try:
+                status = 0 if train_and_ask(stack, overrides) else 1
+            except ClientError as err:
+                print(f"\n{err}", flush=True)
+            minutes, seconds = divmod(round(time.monotonic() - began), 60)
+            print(f"\n{minutes} min {seconds:02d} s in all, {memory.bytes / 2**30:.2f} GiB of memory at most\n")
+            print(f"Dashboard and chat  {stack.ui_url}\nControl API         {stack.api_url}/docs")
+            print(f"OpenAI-shaped API   {stack.inference_url}/v1", flush=True)
+            if os.environ.get("ONCE") not in (None, "", "0"):
+                return status
+            print("\nIt all stays up; Ctrl-C stops everything.", flush=True)
+            stack.wait()
+    except KeyboardInterrupt:
+        return status
+    except StartError as err:
+        print(err, flush=True)
+    return 1
+
+
+def data_overrides(folder: str | None) -> dict[str, object]:
+    """DATA=<folder> as an override of the recipe. Raises StartError, before anything starts, for a folder that will not do."""
+    if not folder:
+        return {}
+    path = Path(folder).expanduser().resolve()
+    if not path.is_dir():
+        raise StartError(f"DATA={folder}: there is no folder {path}; give one with parquet shards that have a column `text`")
+    if not any(path.glob("*.parquet")):
+        raise StartError(f"DATA={folder}: {path} holds no .parquet file; give a folder of shards with a column `text`")
+    return {"data.source": {"kind": "folder", "path": str(path)}}
+
+
+def set_overrides(text: str | None) -> dict[str, object]:
+    """SET='{"base.num_iterations": 20}' as overrides of the recipe. Raises StartError when it is not a JSON object."""
+    try:
+        overrides = json.loads(text or "{}")
+    except json.JSONDecodeError as err:
+        raise StartError(f"SET={text}: not JSON ({err}); write SET='{{\"base.num_iterations\": 20}}'") from err
+    if not isinstance(overrides, dict):
+        raise StartError(f'SET={text}: a JSON object is wanted, as {{"base.num_iterations": 20}}')
+    return overrides
+
+
+def train_and_ask(stack: Running, overrides: dict[str, object]) -> bool:
+    with Client(stack.api_url, stack.key) as client:
+        for earlier in client.runs_page(limit=50).items:
+            if earlier.status not in FINISHED:
+                print(f"\nRun {earlier.id} of earlier has not ended and goes on first; `nanochat cancel {earlier.id}` ends it.")
+        run = client.submit(RECIPE, overrides, name="demo")
+        print(f"\nRun {run.id}: the recipe {RECIPE!r}, every stage from text to chat\n", flush=True)
+        if watch(client, run.id) != "SUCCEEDED":
+            run = client.run(run.id)
+            print(f"\nThe run ended {run.status}.", *troubles(run), sep="\n", flush=True)
+            return False
+        wanted = {model.id for model in client.models() if model.run_id == run.id}
+    with Inference(stack.inference_url, stack.key) as inference:
+        model = _wait_for_model(inference, wanted)
+        answer = inference.chat([{"role": "user", "content": QUESTION}], model, temperature=0.0, max_tokens=128).strip()
+    print(f"\n  you    {QUESTION}\n  model  {answer or '(it said nothing)'}", flush=True)
+    return bool(answer)
+
+
+def _wait_for_model(inference: Inference, wanted: set[str]) -> str:
+    """The id of the run's newest model, once the inference service offers it. Raises StartError."""
+    deadline = time.monotonic() + LOADING_S
+    while time.monotonic() < deadline:
+        for model in inference.models():
+            if model in wanted:
+                return model
+        time.sleep(0.5)
+    raise StartError(
+        f"the inference service does not offer the run's model after {LOADING_S:.0f} s; see its log, logs/inference.log"
+    )

@@ -1,0 +1,121 @@
+"""What the stack consists of: every process, its settings, how to know that it is ready, and the order of starting."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from client import Client, ClientError
+from services.standalone.child import free_port
+from services.standalone.postgres import Postgres
+from services.standalone.stack import Program, Server
+from services.standalone.valkey import Valkey
+
+PREFERRED_PORTS = {"api": 8000, "inference": 8001, "ui": 7860}
+# A stage finishes its step and writes a checkpoint, or is killed by its worker, before the worker itself would be.
+STAGE_STOPS_S, DRAIN_S = 45, 60.0
+
+
+@dataclass(frozen=True)
+class Roster:
+    waves: list[list[Server]]
+    urls: dict[str, str]
+    key_file: Path
+    moved: list[str]  # for people: the preferred ports that were taken, and what is used instead
+
+
+def roster(home: Path) -> Roster:
+    """The whole platform below `home`, not started yet."""
+    logs, key_file = home / "logs", home / "keys" / "admin.key"
+    ports = _ports()
+    urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+    postgres = Postgres(home / "postgres", free_port(), logs / "postgres.log")
+    valkey = Valkey(home / "valkey", free_port(), logs / "valkey.log")
+    # A key of another platform that the user has in the environment is not for this one.
+    shared = {name: value for name, value in os.environ.items() if name != "NANOCHAT_API_KEY"} | {
+        "NANOCHAT_HOME": str(home),
+        "NANOCHAT_HOST": "127.0.0.1",
+        "NANOCHAT_API_URL": urls["api"],
+        "NANOCHAT_INFERENCE_URL": urls["inference"],
+        "NANOCHAT_API_KEY_FILE": str(key_file),
+        "NANOCHAT_STOP_GRACE_S": str(STAGE_STOPS_S),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+    def program(name: str, module: str, *arguments: str, ready: Callable[[], bool], grace_s: float = 10.0) -> Program:
+        port = {"NANOCHAT_PORT": str(ports[name])} if name in ports else {}
+        return Program(
+            name,
+            ["-m", module, *arguments],
+            env=lambda: {**shared, **port, "NANOCHAT_DATABASE_URL": postgres.url, "NANOCHAT_REDIS_URL": valkey.url},
+            log=logs / f"{name}.log",
+            ready=ready,
+            grace_s=grace_s,
+        )
+
+    def worker(queue: str) -> Program:
+        seen = _worker_seen(urls["api"], key_file, queue)
+        return program(f"worker-{queue}", "services.worker", "--queue", queue, ready=seen, grace_s=DRAIN_S)
+
+    waves: list[list[Server]] = [
+        [postgres, valkey],
+        [program("api", "services.api", ready=_answers(f"{urls['api']}/readyz"))],
+        [
+            worker("gpu"),
+            worker("cpu"),
+            program("inference", "services.inference", ready=_answers(f"{urls['inference']}/health"), grace_s=25.0),
+            program("ui", "services.ui", ready=_answers(urls["ui"])),
+        ],
+    ]
+    moved = [
+        f"port {wanted} is taken by another program; {name} is at {urls[name]}"
+        for name, wanted in PREFERRED_PORTS.items()
+        if ports[name] != wanted
+    ]
+    return Roster(waves, urls, key_file, moved)
+
+
+def home_folder() -> Path:
+    return Path(os.environ.get("NANOCHAT_HOME") or ".nanochat").absolute()
+
+
+def _ports() -> dict[str, int]:
+    ports: dict[str, int] = {}
+    for name, wanted in PREFERRED_PORTS.items():
+        ports[name] = free_port(wanted)
+    return ports
+
+
+def _answers(url: str) -> Callable[[], bool]:
+    http = httpx.Client(timeout=2.0)
+
+    def ready() -> bool:
+        try:
+            return http.get(url).is_success
+        except httpx.TransportError:
+            return False
+
+    return ready
+
+
+def _worker_seen(api_url: str, key_file: Path, queue: str) -> Callable[[], bool]:
+    """A worker has no port: it is ready once the API has heard from one of its queue since now."""
+    began = time.time()
+
+    @functools.cache
+    def client() -> Client:
+        return Client(api_url, key_file.read_text(encoding="utf-8").strip())
+
+    def ready() -> bool:
+        try:
+            return any(w.queue == queue and w.heartbeat_at.timestamp() >= began for w in client().workers())
+        except (ClientError, OSError):
+            return False
+
+    return ready

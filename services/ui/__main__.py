@@ -1,0 +1,43 @@
+"""`python -m services.ui`: the dashboard and the chat, as a client of the control API and the inference service."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+
+import uvicorn
+from pydantic import ValidationError
+from pydantic_settings import CliApp
+
+from client.errors import ClientError
+from client.settings import discover
+from services.ui.app import create_app
+from services.ui.platform import connect
+from services.ui.settings import Settings
+
+BAD_INPUT = 64
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        settings, platform = CliApp.run(Settings), connect(discover())
+    except (ValidationError, ClientError) as err:
+        sys.stderr.write(f"services.ui: {err}\n")
+        return BAD_INPUT
+    uvicorn.run(
+        create_app(platform, settings.poll_s),
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        timeout_graceful_shutdown=5,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

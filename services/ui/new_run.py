@@ -1,0 +1,89 @@
+"""The new-run form: a recipe, and lines of `field = value` that change it."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from client.client import Client
+from client.errors import ApiError, ClientError
+from client.models import Plan, Run
+from client.text import number, seconds
+
+QUICKEST = "tiny"
+
+
+class FormError(ValueError):
+    """A line of the form that cannot be read."""
+
+
+def overrides(text: str) -> dict[str, Any]:
+    """Dotted field to value, a line each, as `base.num_iterations = 20`; JSON when it parses, else text.
+
+    Empty lines and those that begin with # are skipped. Raises FormError naming the line.
+    """
+    found: dict[str, Any] = {}
+    for number_, line in enumerate(text.splitlines(), start=1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if not name or not equals or not value:
+            raise FormError(f"line {number_}: {line!r} is not of the form field = value, as base.num_iterations = 20")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def recipe_names(api: Client) -> list[str]:
+    """Shipped recipes, the quickest first; only that one while the API is away."""
+    try:
+        return sorted((r.name for r in api.recipes()), key=lambda name: (name != QUICKEST, name))
+    except ClientError:
+        return [QUICKEST]
+
+
+def submit(api: Client, recipe: str, name: str, changes: str) -> Run:
+    """Raises gr.Error with the API's own words about each field."""
+    try:
+        return api.submit(recipe, overrides(changes), name.strip() or None)
+    except (ClientError, FormError) as err:
+        raise gr.Error(_lines(err), title="Not started") from err
+
+
+def plan(api: Client, recipe: str, changes: str) -> str:
+    """What the run would do and cost, as Markdown. Raises gr.Error."""
+    try:
+        return _plan(api.plan(recipe, overrides(changes)))
+    except (ClientError, FormError) as err:
+        raise gr.Error(_lines(err), title="This recipe would be refused") from err
+
+
+def _plan(answer: Plan) -> str:
+    figures = answer.figures
+    where = f"{figures.world_size} × {figures.gpu}" if figures.gpu else f"{figures.world_size} process(es)"
+    lines = [
+        f"**{answer.recipe}** is accepted: {len(answer.stages)} stages, {number(figures.params)} parameters,"
+        f" {number(figures.total_flops)} FLOPs on {where}"
+    ]
+    if figures.hours is not None:
+        cost = f", about ${figures.usd:.2f}" if figures.usd is not None else ""
+        lines.append(f"- training takes about {seconds(3600 * figures.hours)}{cost}")
+    lines += [
+        f"- {s.stage}: {number(s.steps)} steps" + (f", {number(s.tokens)} tokens" if s.tokens is not None else "")
+        for s in figures.stages
+        if s.steps is not None
+    ]
+    lines += [f"- ⚠ {warning}" for warning in answer.warnings]
+    return "\n".join(lines)
+
+
+def _lines(err: Exception) -> str:
+    """Each field's problem on a line of its own; the toast shows HTML."""
+    fields = [f"{e.field}: {e.message}" for e in err.errors] if isinstance(err, ApiError) else []
+    return "<br>".join(escape(line) for line in fields or str(err).splitlines())

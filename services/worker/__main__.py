@@ -1,0 +1,59 @@
+"""`python -m services.worker --queue gpu|cpu`: one worker process for one queue of this machine."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from typing import Any
+
+from celery import signals
+from pydantic import ValidationError
+
+from controlplane import db
+from services.worker.app import make_app
+from services.worker.keeper import Keeper
+from services.worker.settings import SLOTS, Settings
+from services.worker.tasks import add_task
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m services.worker", description=__doc__)
+    parser.add_argument("--queue", choices=list(SLOTS), required=True)
+    queue = parser.parse_args(argv).queue
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        settings = Settings()
+    except ValidationError as err:
+        for problem in err.errors():
+            sys.stderr.write(f"NANOCHAT_{'.'.join(map(str, problem['loc'])).upper()}: {problem['msg']}\n")
+        return 64
+    engine = db.make_engine(settings.database_url, pool_size=1)
+    keeper = Keeper(db.sessions(engine), queue, settings)
+    keeper.register()
+    # The stages run in forks of this process; they make connections of their own.
+    engine.dispose()
+
+    def on_ready(**_: Any) -> None:
+        keeper.start()
+
+    def on_shutting_down(**_: Any) -> None:
+        keeper.drain()
+
+    def on_shutdown(**_: Any) -> None:
+        keeper.stop()
+
+    signals.worker_ready.connect(on_ready, weak=False)
+    signals.worker_shutting_down.connect(on_shutting_down, weak=False)
+    signals.worker_shutdown.connect(on_shutdown, weak=False)
+
+    app = make_app(settings, queue)
+    add_task(app, settings, queue)
+    node = f"{settings.id_for(queue)}@%h"
+    arguments = ["worker", "-Q", queue, "-P", "prefork", "-n", node, "-l", "INFO", "--without-mingle", "--without-gossip"]
+    app.worker_main(arguments)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,22 @@
+"""The GPUs of this machine, asked of the driver's own tool so that neither torch nor a binding is needed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+
+def gpus(count: int | None = None) -> list[str]:
+    """Names of the GPUs that a stage may use: those visible to us, or the first `count` of them. Empty without a driver."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None or count == 0:
+        return []
+    done = subprocess.run(
+        [tool, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=False, timeout=60
+    )
+    names = done.stdout.split("\n")[:-1] if done.returncode == 0 else []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        names = names[: len([v for v in visible.split(",") if v.strip() not in ("", "-1")])]
+    return names if count is None else names[:count]

@@ -1,0 +1,50 @@
+"""Attempts whose supervisor was killed: ended at once, instead of when their lease runs out.
+
+Their processes die with the supervisor (`processes.launch`), but what they wrote is on disk: the rest of the spool is
+stored first, so that the last checkpoint is known, and a stage that had finished counts as finished.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from controlplane import claims, workers
+from controlplane.db import SessionFactory
+from controlplane.errors import FenceLost
+from controlplane.workers import Held
+from services.worker import processes
+from services.worker.relay import Relay
+from services.worker.settings import Settings
+from services.worker.supervisor import mark_of
+from services.worker.verdict import judge
+
+log = logging.getLogger(__name__)
+
+
+def recover(factory: SessionFactory, worker_id: str, settings: Settings) -> int:
+    """End this worker's attempts that nobody supervises any more; how many there were."""
+    with factory.begin() as session:
+        held = workers.held(session, worker_id)
+    return sum(_recover(factory, attempt, settings) for attempt in held if _is_orphan(attempt))
+
+
+def _is_orphan(attempt: Held) -> bool:
+    # Of another machine under the same name nothing can be known here; there the lease decides.
+    return processes.is_here(attempt.process) and not processes.is_alive(attempt.process)
+
+
+def _recover(factory: SessionFactory, attempt: Held, settings: Settings) -> bool:
+    fence = attempt.fence
+    if not processes.kill_all(mark_of(fence)):
+        log.error("processes of %s do not die; the attempt stays until its lease runs out", mark_of(fence))
+        return False
+    out = settings.output_dir(fence.run_id, attempt.stage, fence.attempt_no)
+    try:
+        Relay(factory, fence, out, settings.timing(), settings.sync_every_s).flush()
+        verdict = judge(out, attempt.outputs, None, attempt.stop_reason)
+        with factory.begin() as session:
+            claims.finish(session, fence, verdict.reason, message=verdict.message, timing=settings.timing())
+    except FenceLost:
+        return False
+    log.warning("%s attempt %d had lost its supervisor: %s", attempt.stage, fence.attempt_no, verdict.reason)
+    return True

@@ -1,0 +1,107 @@
+"""A stage's processes: launching them so that they die with us, finding every one of them, stopping them.
+
+torchrun gives each rank a session of its own, so a process group does not hold them all. A variable in the environment
+does: every descendant inherits it, and it names the attempt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from controlplane.models import Json
+
+MARK = "NANOCHAT_ATTEMPT"
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+
+# Looked up before any fork: between fork and exec the child may not take the loader's lock.
+_PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
+def torchrun(kind: str, spec: Path, world_size: int) -> list[str]:
+    """The command of a stage: `world_size` ranks on this machine."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world_size}"]
+    return [*launcher, "-m", "nanochat", kind, "--spec", str(spec)]
+
+
+def launch(command: Sequence[str], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start `command` in its own session, output appended to `log`. The kernel kills it when the calling thread ends.
+
+    Call it from a thread that lives as long as the stage, as the main thread does. Raises OSError.
+    """
+    parent = os.getpid()
+
+    def die_with_parent() -> None:
+        if _PRCTL is not None:
+            _PRCTL(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,
+            preexec_fn=die_with_parent,  # safe: in the worker no other thread runs yet
+        )
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Every process of the attempt that `mark` names, wherever it has moved in the process tree."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark:
+                found.append(process)
+    return found
+
+
+def kill_all(mark: str, seconds: float = 10.0) -> bool:
+    """SIGKILL everything of an attempt until nothing is left. False when something survives that long (uninterruptible)."""
+    deadline = time.monotonic() + seconds
+    while alive := [p for p in marked(mark) if p.pid != os.getpid()]:
+        for process in alive:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(alive, timeout=0.5)
+        if time.monotonic() > deadline:
+            return False
+    return True
+
+
+def adopt_orphans() -> None:
+    """Descendants whose parent dies become ours, not init's, so that none escapes (Linux)."""
+    if _PRCTL is not None:
+        _PRCTL(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def identity() -> Json:
+    """This process, told apart from any other that ever had its number."""
+    process = psutil.Process()
+    return {"host": socket.gethostname(), "pid": process.pid, "born": process.create_time()}
+
+
+def is_here(who: Json) -> bool:
+    """Whether that process ran on this machine."""
+    return who.get("host") == socket.gethostname()
+
+
+def is_alive(who: Json) -> bool:
+    try:
+        process = psutil.Process(int(who["pid"]))
+        return abs(process.create_time() - float(who["born"])) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+    except (KeyError, psutil.NoSuchProcess):
+        return False

@@ -1,0 +1,66 @@
+"""What a worker is told from outside: environment variables with the prefix NANOCHAT_."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from controlplane.timing import Timing
+
+Queue = Literal["gpu", "cpu"]
+
+# A GPU stage has the whole machine; what runs on the cpu queue mostly waits for disk and network.
+SLOTS: dict[Queue, int] = {"gpu": 1, "cpu": 2}
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="NANOCHAT_")
+
+    database_url: str = Field(description="postgresql+psycopg://…")
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="the broker that wakes workers")
+    home: Path = Field(default=Path(".nanochat"), description="where attempts write; shared with the inference service")
+    worker_id: str | None = Field(default=None, description="stable across restarts; null: <host name>-<queue>")
+    gpus: int | None = Field(default=None, ge=0, description="GPUs a stage gets; null: those nvidia-smi lists")
+    device: Literal["cpu", "mps", "cuda"] | None = Field(default=None, description="null: the stage chooses")
+
+    lease_ttl_s: float = Field(default=120.0, gt=0)
+    sync_every_s: float = Field(default=0.5, gt=0, description="between two reports to the ledger")
+    heartbeat_every_s: float = Field(default=5.0, gt=0)
+    stop_grace_s: float = Field(default=120.0, ge=0, description="for a stage that was asked to stop to save a checkpoint")
+    kill_grace_s: float = Field(default=10.0, ge=0, description="between SIGTERM and SIGKILL, after that")
+
+    def id_for(self, queue: Queue) -> str:
+        return self.worker_id or f"{socket.gethostname()}-{queue}"
+
+    def timing(self) -> Timing:
+        return Timing(lease_ttl=self.lease_ttl_s)
+
+    def drain_file(self, queue: Queue) -> Path:
+        """While this file exists the worker takes no stage and asks the one it has to stop. A preStop hook may touch it."""
+        return self._file(queue, ".drain")
+
+    def alive_file(self, queue: Queue) -> Path:
+        """Touched with every heartbeat, whether or not the ledger and the broker answer: what a liveness probe looks at."""
+        return self._file(queue, ".alive")
+
+    def _file(self, queue: Queue, suffix: str) -> Path:
+        return self.home.absolute() / "workers" / (re.sub(r"[^A-Za-z0-9._-]", "_", self.id_for(queue)) + suffix)
+
+    def output_dir(self, run: str, stage: str, attempt: int) -> Path:
+        return self.home.absolute() / "runs" / run / stage / f"attempt-{attempt}"
+
+    @property
+    def cache_dir(self) -> Path:
+        return self.home.absolute() / "cache"
+
+
+def child_environment(mark: dict[str, str]) -> dict[str, str]:
+    """Ours for a stage's processes, without addresses and keys: a stage needs no database, broker or API."""
+    private = ("NANOCHAT_DATABASE_URL", "NANOCHAT_REDIS_URL", "NANOCHAT_API_KEY", "NANOCHAT_API_KEY_FILE")
+    return {name: value for name, value in os.environ.items() if name not in private} | {"PYTHONUNBUFFERED": "1"} | mark

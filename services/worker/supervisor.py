@@ -1,0 +1,174 @@
+"""One attempt from claim to verdict: writes stage.json, launches torchrun, asks it to stop when someone wants that, and
+judges what it left. A healthy stage outlives any outage of the ledger and the broker. Pure Python, no torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from controlplane import claims
+from controlplane.claims import Claim, Fence, SavedCheckpoint
+from controlplane.db import SessionFactory
+from controlplane.errors import LedgerError
+from controlplane.lifecycle import Reason, StageStatus
+from nanochat.contract import SPEC, STOP, StageError, StageSpec, verify, write_json
+from services.worker import processes
+from services.worker.relay import STDOUT, Relay
+from services.worker.settings import Settings, child_environment
+from services.worker.verdict import Verdict, judge
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.1
+GIVE_UP_S = 30.0  # of trying to report an end while draining; the next start of this worker reports it then
+
+
+def mark_of(fence: Fence) -> str:
+    """What the attempt's processes carry in their environment."""
+    return f"{fence.run_id}/{fence.stage_id}/{fence.attempt_no}"
+
+
+@dataclass
+class Supervisor:
+    factory: SessionFactory
+    claim: Claim
+    settings: Settings
+    world_size: int = 1
+    draining: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
+        self._told = False  # the ledger has been told that this host drains
+        fence = self.claim.fence
+        self.out = self.settings.output_dir(fence.run_id, self.claim.stage, fence.attempt_no)
+        self.mark = mark_of(fence)
+        self.relay = Relay(self.factory, fence, self.out, self.settings.timing(), self.settings.sync_every_s)
+
+    def run(self) -> StageStatus | None:
+        """See the attempt through; the status its stage got, or None when another attempt has taken over."""
+        name = f"{self.claim.fence.run_id}/{self.claim.stage} attempt {self.claim.fence.attempt_no}"
+        try:
+            process, resumed = self._launch()
+        except OSError as err:
+            log.error("%s could not be launched: %s", name, err)
+            return self._finish(Verdict(Reason.LAUNCH_FAILED, f"{Reason.LAUNCH_FAILED.message} {err}", None))
+        log.info("%s runs as process %d%s", name, process.pid, f", from step {resumed.step}" if resumed else "")
+        try:
+            self.relay.report(
+                lambda session: claims.started(
+                    session,
+                    self.claim.fence,
+                    process=processes.identity(),
+                    resumed_from_step=resumed.step if resumed else None,
+                )
+            )
+            self.relay.start()
+            returncode = self._watch(process)
+        finally:
+            clean = processes.kill_all(self.mark)
+            self.relay.close()
+        if not clean:
+            log.error("%s left processes that do not die; its devices may stay taken", name)
+        asked = Reason.HOST_DRAIN if self.relay.stop_reason is None and self._told else self.relay.stop_reason
+        status = self._finish(judge(self.out, self.claim.outputs, returncode, asked))
+        log.info("%s ended; the stage is %s", name, status or "another attempt's now")
+        return status
+
+    # -- launching --
+
+    def _launch(self) -> tuple[subprocess.Popen[bytes], SavedCheckpoint | None]:
+        """Raises OSError."""
+        resumed = self._newest_intact()
+        fence = self.claim.fence
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.settings.cache_dir.mkdir(parents=True, exist_ok=True)
+        spec = StageSpec(
+            run=fence.run_id,
+            stage=self.claim.stage,
+            kind=self.claim.kind,
+            attempt=fence.attempt_no,
+            config=self.claim.config,
+            seed=self.claim.seed,
+            inputs=self.claim.inputs,
+            output_dir=str(self.out),
+            cache_dir=str(self.settings.cache_dir),
+            resume_from=resumed.artifact if resumed else None,
+            device=self.settings.device,
+        )
+        write_json(self.out / SPEC, spec.model_dump(mode="json"))
+        command = processes.torchrun(self.claim.kind, self.out / SPEC, self.world_size)
+        return processes.launch(command, child_environment({processes.MARK: self.mark}), self.out / STDOUT), resumed
+
+    def _newest_intact(self) -> SavedCheckpoint | None:
+        """The furthest checkpoint that is whole on disk; older ones are deleted as training goes on."""
+        for saved in self.claim.checkpoints:
+            if not saved.artifact.dir.is_dir():
+                continue
+            try:
+                verify(saved.artifact)
+            except StageError as err:
+                log.warning("checkpoint at step %d is passed over: %s", saved.step, err)
+            else:
+                return saved
+        return None
+
+    # -- watching --
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> int:
+        """Wait for the end, asking for it and then enforcing it when it is wanted; torchrun's exit code."""
+        asked_at: float | None = None
+        while (code := process.poll()) is None:
+            if asked_at is None and self._stop_wanted():
+                asked_at = time.monotonic()
+                (self.out / STOP).touch()
+            if asked_at is not None:
+                self._escalate(process, time.monotonic() - asked_at)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(POLL_S)
+        return code
+
+    def _stop_wanted(self) -> bool:
+        if self.draining() and not self._told:
+            self._told = True
+            self.relay.report(lambda session: claims.stopping(session, self.claim.fence, Reason.HOST_DRAIN))
+        return self._told or self.relay.lost or self.relay.stop_reason is not None
+
+    def _escalate(self, process: subprocess.Popen[bytes], waited: float) -> None:
+        """A stage that does not end at a step boundary gets SIGTERM, then SIGKILL for all its processes."""
+        if waited > self.settings.stop_grace_s + self.settings.kill_grace_s:
+            processes.kill_all(self.mark)
+        elif waited > self.settings.stop_grace_s:
+            process.terminate()
+
+    # -- the end --
+
+    def _finish(self, verdict: Verdict) -> StageStatus | None:
+        """Store what is left and the verdict, however long the ledger is away; only a drain limits the patience."""
+        gave_up_at: float | None = None
+        while True:
+            try:
+                self.relay.flush()
+                with self.factory.begin() as session:
+                    return claims.finish(
+                        session,
+                        self.claim.fence,
+                        verdict.reason,
+                        message=verdict.message,
+                        exit_code=verdict.exit_code,
+                        timing=self.settings.timing(),
+                    )
+            except LedgerError:
+                return None
+            except SQLAlchemyError as err:
+                log.warning("the end of the attempt cannot be reported yet: %s", err)
+                if self.draining():
+                    gave_up_at = gave_up_at or time.monotonic() + GIVE_UP_S
+                    if time.monotonic() > gave_up_at:
+                        raise
+                time.sleep(1.0)
