@@ -1,0 +1,143 @@
+"""What a run has said, over HTTP: curves that keep their spikes, pages by cursor, and streams that miss nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from client import sse
+from tests.api.server import Api
+from tests.api.work import Hand
+
+STREAM = {"Accept": "text/event-stream"}
+
+
+@pytest.fixture(scope="module")
+def hand(api: Api) -> Hand:
+    return Hand(api.ledger)
+
+
+@pytest.fixture
+def run_id(api: Api) -> str:
+    return str(api.http.post("/v1/runs", json={"recipe": "tiny"}).json()["id"])
+
+
+def cancel(api: Api, run_id: str) -> None:
+    api.http.post(f"/v1/runs/{run_id}/cancel")
+
+
+def test_curves_are_bucketed_and_keep_the_spike(api: Api, hand: Hand, run_id: str) -> None:
+    claim = hand.take(run_id, "data")
+    for step in range(100):
+        hand.say(claim, "metric", step=step, values={"loss": 50.0 if step == 33 else 4.0, "mfu": "nan" if step == 99 else 0.4})
+    body = api.http.get(f"/v1/runs/{run_id}/metrics", params={"max_points": 10, "keys": ["loss"]}).json()
+    (series,) = body["series"]
+    assert (series["stage"], series["key"]) == ("data", "loss")
+    assert len(series["points"]) <= 10
+    assert max(p["max"] for p in series["points"]) == 50.0
+    assert (series["points"][0]["step"], series["points"][-1]["step"]) == (0, 99)
+    both = api.http.get(f"/v1/runs/{run_id}/metrics", params={"stage": "data"}).json()["series"]
+    assert {s["key"]: s["points"][-1]["last"] for s in both} == {"loss": 4.0, "mfu": None}
+    stage = api.http.get(f"/v1/runs/{run_id}").json()["stages"][0]
+    assert stage["latest"] == {"loss": 4.0, "mfu": "nan"}
+
+
+def test_events_and_logs_come_by_pages_and_by_kind(api: Api, hand: Hand, run_id: str) -> None:
+    claim = hand.take(run_id, "data")
+    hand.say(claim, "progress", done=1, total=4, unit="shard", eta_s=3.0)
+    for n in range(5):
+        hand.say(claim, "log", level="info", message=f"message {n}")
+    hand.print(claim, 0, "one", "two\u2028still two", "three\0")
+    events, after = [], 0
+    while True:
+        page = api.http.get(
+            f"/v1/runs/{run_id}/events", params={"after": after, "limit": 3, "kinds": ["log", "progress"]}
+        ).json()
+        if not page["items"]:
+            break
+        events += page["items"]
+        after = page["next_after"]
+    assert [e["kind"] for e in events] == ["progress"] + ["log"] * 5
+    assert [e["data"].get("message") for e in events[1:]] == [f"message {n}" for n in range(5)]
+    assert {(e["stage"], e["attempt"]) for e in events} == {("data", 1)}
+    ledger_said = api.http.get(f"/v1/runs/{run_id}/events", params={"kinds": "stage_status"}).json()["items"]
+    assert [e["data"]["to"] for e in ledger_said] == ["QUEUED", "STARTING", "RUNNING"]
+    lines = api.http.get(f"/v1/runs/{run_id}/logs", params={"stage": "data", "attempt": 1}).json()
+    assert [line["line"] for line in lines["items"]] == ["one", "two\u2028still two", "three\ufffd"]
+    assert api.http.get(f"/v1/runs/{run_id}/logs", params={"stage": "sft"}).json() == {"items": [], "next_after": 0}
+    stage = api.http.get(f"/v1/runs/{run_id}").json()["stages"][0]
+    assert stage["progress"] == {"done": 1, "total": 4, "unit": "shard", "eta_s": 3.0, "note": None}
+
+
+def messages(response: httpx.Response) -> Iterator[sse.ServerEvent]:
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["cache-control"] == "no-cache"
+    return sse.parse(response.iter_text())
+
+
+def test_a_stream_catches_up_follows_and_ends_with_the_run(api: Api, hand: Hand, run_id: str) -> None:
+    claim = hand.take(run_id, "data")
+    hand.print(claim, 0, *(f"old {n}" for n in range(1200)))  # more than one look at the database takes
+    with api.http.stream("GET", f"/v1/runs/{run_id}/logs", headers=STREAM) as response:
+        stream = messages(response)
+        got = [next(stream) for _ in range(1200)]
+        assert '"line":"old 1199"' in got[-1].data
+        hand.print(claim, 1200, "new")
+        assert '"line":"new"' in next(stream).data
+        hand.end(claim)
+        cancel(api, run_id)
+        last = next(stream)
+        assert (last.event, int(last.id)) == ("end", int(got[-1].id) + 1)
+        assert list(stream) == []
+    assert [int(e.id) for e in got] == sorted({int(e.id) for e in got})
+
+
+def test_a_stream_resumes_after_the_last_id_it_is_told(api: Api, hand: Hand, run_id: str) -> None:
+    claim = hand.take(run_id, "data")
+    for n in range(6):
+        hand.say(claim, "log", level="info", message=str(n))
+    hand.end(claim)
+    cancel(api, run_id)
+    path = f"/v1/runs/{run_id}/events"
+    with api.http.stream("GET", path, headers=STREAM, params={"kinds": "log"}) as response:
+        whole = list(messages(response))
+    assert [e.event for e in whole] == ["message"] * 6 + ["end"]
+    with api.http.stream("GET", path, headers=STREAM | {"Last-Event-ID": whole[3].id}, params={"kinds": "log"}) as response:
+        rest = list(messages(response))
+    assert rest == whole[4:]
+
+
+def test_a_stream_misses_nothing_while_two_stages_write_at_once(api: Api, hand: Hand, run_id: str) -> None:
+    data = hand.take(run_id, "data")
+    hand.say(data, "artifact", name="tok_shards", path="/a", sha256="0" * 64)
+    tokenizer = hand.take(run_id, "tok_train")
+    barrier = threading.Barrier(2)
+
+    def write(claim: object) -> None:
+        barrier.wait()
+        for n in range(40):
+            hand.say(claim, "log", level="info", message=str(n))  # type: ignore[arg-type]
+
+    with api.http.stream("GET", f"/v1/runs/{run_id}/events", headers=STREAM, params={"kinds": "log"}) as response:
+        stream = messages(response)
+        threads = [threading.Thread(target=write, args=(claim,)) for claim in (data, tokenizer)]
+        for thread in threads:
+            thread.start()
+        ids = [int(next(stream).id) for _ in range(80)]
+        for thread in threads:
+            thread.join()
+    assert ids == sorted(set(ids))
+
+
+def test_an_idle_stream_is_kept_alive(api: Api, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.api.streams.KEEP_ALIVE_S", 0.2)
+    with api.http.stream("GET", f"/v1/runs/{run_id}/logs", headers=STREAM) as response:
+        text = response.iter_text()
+        deadline = time.monotonic() + 5
+        while ": keep-alive" not in next(text):
+            assert time.monotonic() < deadline

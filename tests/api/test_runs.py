@@ -1,0 +1,172 @@
+"""Runs over HTTP: submitted once, listed in order, looked at, cancelled, and reported on."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from controlplane.lifecycle import Reason
+from nanochat import graph
+from nanochat.recipe import names, resolve
+from tests.api.server import Api
+from tests.api.work import Hand
+
+TINY = {"recipe": "tiny", "overrides": {"base.num_iterations": 20}}
+
+
+@pytest.fixture(scope="module")
+def hand(api: Api) -> Hand:
+    return Hand(api.ledger)
+
+
+def test_a_submitted_run_has_the_resolved_recipe_and_all_stages_of_the_graph(api: Api) -> None:
+    response = api.http.post("/v1/runs", json=TINY | {"name": "first light"})
+    assert response.status_code == 201
+    run = response.json()
+    assert response.headers["location"] == f"/v1/runs/{run['id']}"
+    recipe = resolve("tiny", {"base.num_iterations": 20})
+    assert run["config"] == recipe.model_dump(mode="json")
+    assert (run["name"], run["recipe"], run["status"]) == ("first light", "tiny", "QUEUED")
+    assert [s["name"] for s in run["stages"]] == [s.name for s in graph.stages(recipe)]
+    again = api.http.get(f"/v1/runs/{run['id']}").json()
+    assert again | {"stages": [], "detail": ""} == run | {"stages": [], "detail": ""}
+
+
+def test_an_inline_recipe_is_taken_whole(api: Api) -> None:
+    inline = {"name": "mine", "model": {"depth": 2, "seq_len": 64}, "rl": {"enabled": True}}
+    run = api.http.post("/v1/runs", json={"recipe": inline, "overrides": {"base.num_iterations": 5}}).json()
+    assert (run["recipe"], run["name"]) == ("mine", "mine")
+    assert run["config"] == resolve(inline, {"base.num_iterations": 5}).model_dump(mode="json")
+    assert [s["name"] for s in run["stages"]][-3:] == ["rl", "chat_eval_rl", "report"]
+
+
+def test_a_repeated_submission_answers_with_the_first_run(api: Api) -> None:
+    key = {"Idempotency-Key": "again"}
+    first = api.http.post("/v1/runs", json=TINY, headers=key)
+    second = api.http.post("/v1/runs", json=TINY, headers=key)
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert first.json()["id"] == second.json()["id"]
+    assert second.headers["location"] == first.headers["location"]
+    without = api.http.post("/v1/runs", json=TINY)
+    assert without.json()["id"] != first.json()["id"]
+
+
+def test_submissions_at_the_same_time_with_one_key_make_one_run(api: Api) -> None:
+    answers: list[tuple[int, str]] = []
+    barrier = threading.Barrier(6)
+
+    def submit() -> None:
+        barrier.wait()
+        response = api.http.post("/v1/runs", json=TINY, headers={"Idempotency-Key": "race"})
+        answers.append((response.status_code, response.json()["id"]))
+
+    threads = [threading.Thread(target=submit) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(status for status, _ in answers) == [200] * 5 + [201]
+    assert len({run_id for _, run_id in answers}) == 1
+
+
+def test_pages_follow_one_another_while_runs_are_being_submitted(api: Api) -> None:
+    made = [api.http.post("/v1/runs", json=TINY).json()["id"] for _ in range(5)]
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page = api.http.get("/v1/runs", params={"limit": 2} | ({"cursor": cursor} if cursor else {})).json()
+        seen += [run["id"] for run in page["items"]]
+        api.http.post("/v1/runs", json=TINY)  # comes before the first page, so it shifts nothing
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert len(seen) == len(set(seen))
+    assert [run_id for run_id in seen if run_id in made] == made[::-1]
+
+
+def test_runs_can_be_chosen_by_status(api: Api) -> None:
+    run = api.http.post("/v1/runs", json=TINY).json()
+    cancelled = api.http.post(f"/v1/runs/{run['id']}/cancel").json()
+    assert cancelled["status"] == "CANCELLED"
+    assert {s["status"] for s in cancelled["stages"]} == {"CANCELLED"}
+    page = api.http.get("/v1/runs", params={"status": "CANCELLED"}).json()
+    assert run["id"] in {r["id"] for r in page["items"]}
+    assert {r["status"] for r in page["items"]} == {"CANCELLED"}
+    both = api.http.get("/v1/runs", params=[("status", "CANCELLED"), ("status", "QUEUED"), ("limit", "200")]).json()
+    assert {r["status"] for r in both["items"]} == {"CANCELLED", "QUEUED"}
+
+
+def test_a_plan_says_what_a_run_would_do_and_writes_nothing(api: Api) -> None:
+    before = api.http.get("/v1/runs", params={"limit": 1}).json()["items"][0]["id"]
+    plan = api.http.post("/v1/runs/plan", json={"recipe": "speedrun"}).json()
+    assert plan["figures"]["params"] == 560_988_160
+    assert plan["figures"]["flops_per_token"] == 3_491_758_080
+    assert plan["figures"]["stages"][0] | {"stage": "base_train", "steps": 21_400} == plan["figures"]["stages"][0]
+    assert plan["config"]["model"]["depth"] == 20
+    assert plan["stages"][1] == {"name": "tok_train", "kind": "tok_train", "queue": "cpu", "needs": ["data.tok_shards"]}
+    assert api.http.get("/v1/runs", params={"limit": 1}).json()["items"][0]["id"] == before
+
+
+def test_recipes_are_listed_with_their_defaults(api: Api) -> None:
+    listed = api.http.get("/v1/recipes").json()["items"]
+    assert [r["name"] for r in listed] == names()
+    one = api.http.get("/v1/recipes/tiny").json()
+    assert one in listed
+    assert one["config"] == resolve("tiny").model_dump(mode="json")
+
+
+def test_a_run_is_seen_from_its_first_stage_to_its_report_and_its_model(api: Api, hand: Hand, tmp_path: Path) -> None:
+    run_id = api.http.post("/v1/runs", json=TINY | {"name": "whole"}).json()["id"]
+    missing = api.http.get(f"/v1/runs/{run_id}/report")
+    assert (missing.status_code, missing.json()["type"].rpartition(":")[2]) == (404, "report-not-ready")
+    (tmp_path / "report.md").write_text("# Report\n\nGrüße\n", encoding="utf-8")
+    for stage in [s["name"] for s in api.http.get(f"/v1/runs/{run_id}").json()["stages"]]:
+        hand.do(run_id, stage, report=str(tmp_path))
+    run = api.http.get(f"/v1/runs/{run_id}").json()
+    assert run["status"] == "SUCCEEDED"
+    assert {s["status"] for s in run["stages"]} == {"SUCCEEDED"}
+    base = run["stages"][3]
+    assert [a["name"] for a in base["artifacts"]] == ["model", "results"]
+    assert (base["attempts"][0]["no"], base["attempts"][0]["status"], base["attempts"][0]["worker"]) == (
+        1,
+        "SUCCEEDED",
+        "hand-gpu",
+    )
+    assert api.http.get(f"/v1/runs/{run_id}/report").json() == {"markdown": "# Report\n\nGrüße\n"}
+    summary = next(r for r in api.http.get("/v1/runs").json()["items"] if r["id"] == run_id)
+    assert (summary["stages_done"], summary["stages_total"], summary["current"]) == (10, 10, None)
+
+    models = [m for m in api.http.get("/v1/models").json()["items"] if m["run_id"] == run_id]
+    assert [(m["stage"], m["step"], m["run_name"]) for m in models] == [("sft", 60, "whole")]
+    assert models[0]["tokenizer"] == {"path": f"/artifacts/{run_id}/tok_train/tokenizer", "sha256": "ab" * 32}
+    checkpoints = api.http.get(f"/v1/runs/{run_id}/checkpoints").json()["items"]
+    assert {(c["stage"], c["final"], c["promoted_at"] is not None) for c in checkpoints} == {
+        ("base_train", True, False),
+        ("mid_train", True, False),
+        ("sft", True, True),
+    }
+    base_model = next(c for c in checkpoints if c["stage"] == "base_train")
+    promoted = api.http.post(f"/v1/checkpoints/{base_model['id']}/promote").json()
+    assert promoted["promoted_at"] is not None
+    assert api.http.post(f"/v1/checkpoints/{base_model['id']}/promote").json() == promoted
+    assert api.http.get("/v1/models").json()["items"][0]["id"] == base_model["id"]
+
+
+def test_a_failure_is_told_with_its_reason_and_what_to_do(api: Api, hand: Hand) -> None:
+    run_id = api.http.post("/v1/runs", json=TINY).json()["id"]
+    hand.end(hand.take(run_id, "data"), Reason.BAD_INPUT, "no text in /data: give a folder with parquet shards")
+    run = api.http.get(f"/v1/runs/{run_id}").json()
+    assert run["status"] == "FAILED"
+    assert "no text in /data" in run["detail"]
+    assert (run["stages"][0]["status"], run["stages"][0]["reason"]) == ("FAILED", "BAD_INPUT")
+
+
+def test_workers_are_listed_with_what_they_hold(api: Api, hand: Hand) -> None:
+    run_id = api.http.post("/v1/runs", json=TINY).json()["id"]
+    claim = hand.take(run_id, "data")
+    cpu = next(w for w in api.http.get("/v1/workers").json()["items"] if w["id"] == "hand-cpu")
+    assert cpu["status"] == "busy"
+    assert f"{run_id}/data/1" in cpu["attempts"]
+    hand.end(claim, Reason.BAD_INPUT)

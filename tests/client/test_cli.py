@@ -1,0 +1,146 @@
+"""The `nanochat` command as a person meets it: a process, its output, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from client.cli import app
+from tests.api.server import Api
+from tests.api.work import Hand
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = ("up", "local-run", "submit", "plan", "ps", "show", "watch", "logs", "cancel", "report", "recipes", "models", "chat")
+
+
+@pytest.fixture(scope="module")
+def hand(api: Api) -> Hand:
+    return Hand(api.ledger)
+
+
+@pytest.fixture(autouse=True)
+def environment(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NANOCHAT_API_URL", api.url)
+    monkeypatch.setenv("NANOCHAT_API_KEY", api.key)
+    monkeypatch.setenv("NANOCHAT_HOME", str(api.home))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+def nanochat(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: what the entry point does with errors and exit codes."""
+    return subprocess.run(
+        [sys.executable, "-c", "from client.cli import main; main()", *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def said(*arguments: str) -> str:
+    """In this process, where a start costs nothing; the command must succeed."""
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_help_names_every_command() -> None:
+    text = said("--help")
+    for command in COMMANDS:
+        assert re.search(rf"\b{command}\b", text), command
+
+
+def test_a_run_by_command_line(hand: Hand, tmp_path: Path) -> None:
+    run_id = said("submit", "tiny", "--set", "base.num_iterations=20", "--name", "typed").strip()
+    assert re.fullmatch(r"r_[0-9a-f]{16}", run_id)
+    run = json.loads(said("show", run_id, "--json"))
+    assert (run["config"]["base"]["num_iterations"], run["name"]) == (20, "typed")
+    assert "base_train" in said("show", run_id)
+    assert run_id in said("ps")
+    assert [r["id"] for r in json.loads(said("ps", "--json", "--limit", "1"))["items"]] == [run_id]
+    claim = hand.take(run_id, "data")
+    hand.print(claim, 0, "hello", "wörld")
+    assert said("logs", run_id) == "data#1 | hello\ndata#1 | wörld\n"
+    assert said("cancel", run_id) == f"{run_id} STOPPING\n"
+    hand.end(claim)
+    assert said("logs", run_id, "-f", "--stage", "data") == "data#1 | hello\ndata#1 | wörld\n"
+    assert run_id in said("ps", "--status", "CANCELLED")
+
+
+def test_watching_to_the_end_prints_plain_lines_and_the_report_follows(hand: Hand, tmp_path: Path) -> None:
+    (tmp_path / "report.md").write_text("# Card\n")
+    run_id = said("submit", "tiny").strip()
+    for stage in json.loads(said("show", run_id, "--json"))["stages"]:
+        hand.do(run_id, stage["name"], report=str(tmp_path))
+    text = said("watch", run_id)
+    assert f"{run_id} tiny: SUCCEEDED" in text
+    assert re.search(r"✔ base_train SUCCEEDED in \d+s", text)
+    assert said("report", run_id, "--raw") == "# Card\n\n"
+    assert run_id in said("models")
+
+
+def test_a_data_folder_becomes_the_source(tmp_path: Path) -> None:
+    done = nanochat("submit", "tiny", "--data", str(tmp_path / "none"))
+    assert done.returncode == 2
+    assert str(tmp_path / "none") in done.stderr
+    assert "data.source" in done.stderr
+
+
+def test_a_recipe_file_is_read_here(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\nmodel.depth = 2\nbase.num_iterations = 3\n')
+    plan = json.loads(said("plan", str(path), "--json"))
+    assert (plan["recipe"], plan["config"]["model"]["depth"]) == ("mine", 2)
+    assert "base_train" in said("plan", str(path))
+    assert "speedrun" in said("recipes")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("submit", "huge"), 2, ("unknown recipe 'huge'", "tiny")),
+        (("submit", "tiny", "--set", "base.x=1"), 2, ("base.x", "unknown field")),
+        (("submit", "tiny", "--set", "base"), 2, ("--set", "field=value")),
+        (("submit", "none.toml"), 2, ("none.toml", "No such file")),
+        (("submit",), 2, ("RECIPE",)),
+        (("show", "r_00000000000000ff"), 1, ("No such run", "r_00000000000000ff")),
+        (("local-run", "huge"), 2, ("unknown recipe 'huge'", "tiny")),
+    ],
+)
+def test_mistakes_are_told_in_words(arguments: tuple[str, ...], code: int, words: tuple[str, ...]) -> None:
+    done = nanochat(*arguments)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_a_wrong_key_and_no_server_are_told_in_words() -> None:
+    done = nanochat("ps", NANOCHAT_API_KEY="nc_wrong")
+    assert (done.returncode, "401" in done.stderr) == (1, True)
+    done = nanochat("ps", NANOCHAT_API_URL="http://127.0.0.1:1")
+    assert done.returncode == 1
+    assert "http://127.0.0.1:1" in done.stderr
+    assert "nanochat up" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_watching_a_run_that_fails_says_why(hand: Hand) -> None:
+    run_id = said("submit", "tiny").strip()
+    from controlplane.lifecycle import Reason
+
+    hand.end(hand.take(run_id, "data"), Reason.BAD_INPUT, "no text in /data")
+    done = nanochat("watch", run_id)
+    assert done.returncode == 1
+    assert "no text in /data" in done.stdout + done.stderr
+    assert f"nanochat logs {run_id}" in done.stderr

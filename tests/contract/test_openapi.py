@@ -1,0 +1,128 @@
+"""The OpenAPI document: current, honest about errors, and readable by the client."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from client import models
+from services.api.__main__ import document
+from services.api.problems import KINDS, MEDIA_TYPE
+
+COMMITTED = Path(__file__).parents[2] / "services" / "api" / "openapi.json"
+SCHEMA: dict[str, Any] = json.loads(document())
+OPEN = {"/healthz", "/readyz"}
+OPERATIONS = {
+    f"{method.upper()} {path}": operation for path, methods in SCHEMA["paths"].items() for method, operation in methods.items()
+}
+
+
+def test_the_committed_document_is_current() -> None:
+    assert COMMITTED.read_text(encoding="utf-8") == document(), (
+        "run: python -m services.api openapi > services/api/openapi.json"
+    )
+
+
+def test_it_is_openapi_3_1_with_the_endpoints_of_the_contract() -> None:
+    assert SCHEMA["openapi"].startswith("3.1")
+    assert set(OPERATIONS) == {
+        "POST /v1/runs",
+        "POST /v1/runs/plan",
+        "GET /v1/runs",
+        "GET /v1/runs/{run_id}",
+        "POST /v1/runs/{run_id}/cancel",
+        "GET /v1/runs/{run_id}/metrics",
+        "GET /v1/runs/{run_id}/events",
+        "GET /v1/runs/{run_id}/logs",
+        "GET /v1/runs/{run_id}/checkpoints",
+        "GET /v1/runs/{run_id}/report",
+        "POST /v1/checkpoints/{checkpoint_id}/promote",
+        "GET /v1/recipes",
+        "GET /v1/recipes/{name}",
+        "GET /v1/models",
+        "GET /v1/workers",
+        "GET /healthz",
+        "GET /readyz",
+    }
+
+
+@pytest.mark.parametrize("name", [n for n in OPERATIONS if n.split()[1] not in OPEN])
+def test_every_operation_needs_a_key_and_types_its_errors(name: str) -> None:
+    operation = OPERATIONS[name]
+    assert operation["security"] == [{"HTTPBearer": []}]
+    errors = {status: answer for status, answer in operation["responses"].items() if int(status) >= 400}
+    assert {"401", "500", "503"} <= set(errors)
+    if "{run_id}" in name or "{checkpoint_id}" in name or "{name}" in name:
+        assert {"404", "422"} <= set(errors)
+    if "requestBody" in operation:
+        assert {"400", "413", "422"} <= set(errors)
+    for answer in errors.values():
+        assert answer["content"] == {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+
+def test_every_reference_resolves_and_the_framework_s_own_error_shape_is_gone() -> None:
+    schemas = SCHEMA["components"]["schemas"]
+    assert not {"HTTPValidationError", "ValidationError"} & set(schemas)
+    references = {line.split('"')[3] for line in document().splitlines() if '"$ref"' in line}
+    assert {r.removeprefix("#/components/schemas/") for r in references} <= set(schemas)
+
+
+def test_kinds_of_problem_are_of_one_status_each_and_say_so_in_words() -> None:
+    for name, kind in KINDS.items():
+        assert name == name.lower()
+        assert 400 <= kind.status <= 599
+        assert kind.title[0].isupper()
+
+
+# The client's models, by the schema that each reads.
+PAIRS: dict[str, type[BaseModel]] = {
+    "RunView": models.Run,
+    "RunSummary": models.RunSummary,
+    "RunPage": models.RunPage,
+    "StageView": models.Stage,
+    "AttemptView": models.Attempt,
+    "ProgressView": models.Progress,
+    "ArtifactView": models.ArtifactRef,
+    "CurrentStage": models.CurrentStage,
+    "SeriesView": models.MetricSeries,
+    "PointView": models.MetricPoint,
+    "GapView": models.MetricGap,
+    "EventView": models.Event,
+    "EventPage": models.EventPage,
+    "LogView": models.LogLine,
+    "LogPage": models.LogPage,
+    "CheckpointView": models.Checkpoint,
+    "ModelView": models.Model,
+    "ContentView": models.Located,
+    "WorkerView": models.Worker,
+    "RecipeView": models.RecipeInfo,
+    "RunPlan": models.Plan,
+    "PlannedStage": models.PlannedStage,
+    "Plan": models.Figures,
+    "StagePlan": models.StageFigures,
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_client_reads_what_the_api_promises(name: str) -> None:
+    promised = SCHEMA["components"]["schemas"][name]
+    fields = PAIRS[name].model_fields
+    assert set(fields) <= set(promised["properties"]), "the client expects what the API does not have"
+    needed = {field for field, info in fields.items() if info.is_required()}
+    assert needed <= set(promised.get("required", [])), "the client needs what the API may leave out"
+    for field, info in fields.items():
+        if _nullable(promised["properties"][field]):
+            assert type(None) in getattr(info.annotation, "__args__", ()), f"{field} may be null"
+
+
+def _nullable(schema: dict[str, Any]) -> bool:
+    return {"type": "null"} in schema.get("anyOf", [])
+
+
+def test_every_schema_of_an_answer_has_its_model_in_the_client() -> None:
+    own = {name for name in SCHEMA["components"]["schemas"] if name.endswith(("View", "Page", "Summary"))}
+    assert own - set(PAIRS) <= {"MetricsView", "ReportView"}  # these the client unwraps

@@ -1,0 +1,107 @@
+"""Stages become ready by artifacts, and wake-up calls may fail in every way."""
+
+from __future__ import annotations
+
+import pytest
+
+from controlplane import dispatcher, runs
+from controlplane.lifecycle import Reason, RunStatus, StageStatus
+from tests.controlplane.ledger import Ledger
+from tests.waiting import until
+
+
+def test_only_the_stage_without_inputs_is_called_first(ledger: Ledger) -> None:
+    run = ledger.submit()
+    assert ledger.dispatch() == ["data"]
+    assert ledger.calls == [(ledger.id_of(run, "data"), "cpu")]
+    assert ledger.dispatch() == []
+
+
+def test_a_stage_starts_while_its_producer_still_runs(ledger: Ledger) -> None:
+    run = ledger.submit()
+    ledger.worker("w", "cpu", slots=2)
+    ledger.dispatch()
+    data = ledger.begin(run, "data", "w")
+    ledger.publish(data.fence, "tok_shards")
+    assert ledger.dispatch() == ["tok_train"]
+    assert ledger.stage(run, "data").status is StageStatus.RUNNING
+    claim = ledger.claim(run, "tok_train", "w")
+    assert claim is not None
+    assert claim.inputs["shards"].path == "/runs/1/tok_shards"
+
+
+def test_a_failed_producer_starts_nothing_more(ledger: Ledger) -> None:
+    run = ledger.submit()
+    ledger.worker("w", "cpu")
+    ledger.dispatch()
+    data = ledger.begin(run, "data", "w")
+    ledger.publish(data.fence, "tok_shards")
+    ledger.finish(data.fence, Reason.BAD_INPUT)
+    assert ledger.dispatch() == []
+    assert ledger.run(run).status is RunStatus.FAILED
+    assert ledger.stage(run, "tok_train").status is StageStatus.PENDING
+
+
+def test_a_lost_call_is_sent_again_once_a_worker_is_idle(ledger: Ledger) -> None:
+    ledger.submit()
+    assert ledger.dispatch() == ["data"]
+    until(lambda: ledger.worker("w", "cpu") and ledger.dispatch() == ["data"], "the call to be sent again")
+
+
+def test_a_busy_queue_is_not_flooded_with_calls(ledger: Ledger) -> None:
+    first, _second = ledger.submit(), ledger.submit()
+    ledger.worker("w", "cpu")
+    assert ledger.dispatch() == ["data", "data"]
+    ledger.begin(first, "data", "w")
+    until(lambda: _overdue(ledger), "the second call to be overdue")
+    ledger.worker("w", "cpu")  # it beats
+    assert ledger.dispatch() == []
+
+
+def test_a_broker_that_refuses_delays_only(ledger: Ledger) -> None:
+    ledger.submit()
+
+    def refuse(stage_id: int, queue: str) -> None:
+        raise ConnectionError("no broker")
+
+    with pytest.raises(ConnectionError):
+        dispatcher.tick(ledger.factory, refuse, timing=ledger.timing)
+    assert ledger.dispatch() == ["data"]
+
+
+def test_back_off_ends_when_its_time_comes(ledger: Ledger) -> None:
+    run = ledger.submit()
+    ledger.worker("w", "cpu")
+    ledger.dispatch()
+    claim = ledger.begin(run, "data", "w")
+    assert ledger.finish(claim.fence, Reason.KILLED) is StageStatus.BACKOFF
+    until(lambda: ledger.dispatch() == ["data"], "the retry")
+    assert ledger.stage(run, "data").message == Reason.KILLED.message
+
+
+def test_a_paused_run_waits(ledger: Ledger) -> None:
+    run = ledger.submit()
+    with ledger.factory.begin() as s:
+        runs.pause(s, run)
+    assert ledger.dispatch() == []
+    assert ledger.run(run).status is RunStatus.PAUSED
+    with ledger.factory.begin() as s:
+        runs.resume(s, run)
+    assert ledger.dispatch() == ["data"]
+
+
+def test_calls_go_out_in_the_order_of_waiting(ledger: Ledger) -> None:
+    waiting = [ledger.submit() for _ in range(3)]
+    ledger.dispatch()
+    assert [stage_id for stage_id, _ in ledger.calls] == [ledger.id_of(run, "data") for run in waiting]
+
+
+def _overdue(ledger: Ledger) -> bool:
+    from sqlalchemy import func, select
+
+    from controlplane.loops import seconds
+    from controlplane.models import Stage
+
+    overdue = Stage.dispatched_at < func.clock_timestamp() - seconds(ledger.timing.redeliver_after)
+    with ledger.factory.begin() as s:
+        return s.scalar(select(func.count()).where(Stage.status == StageStatus.QUEUED, overdue)) == 1

@@ -1,0 +1,106 @@
+"""Charts never lie: extremes survive, first and last are kept, a resumed attempt supersedes what it repeats."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from controlplane.errors import NotFound
+from controlplane.lifecycle import Reason
+from controlplane.metrics import metrics
+from controlplane.schemas import MetricsView, SeriesView
+from tests.controlplane.ledger import Ledger, metric
+from tests.controlplane.test_claims import begun
+from tests.waiting import until
+
+
+def read(ledger: Ledger, run: str, **how: object) -> MetricsView:
+    with ledger.factory.begin() as s:
+        return metrics(s, run, **how)  # type: ignore[arg-type]
+
+
+def one(ledger: Ledger, run: str, max_points: int = 500) -> SeriesView:
+    (series,) = read(ledger, run, keys=["loss"], max_points=max_points).series
+    return series
+
+
+def test_few_points_are_themselves(ledger: Ledger) -> None:
+    run, claim = begun(ledger)
+    ledger.say(claim.fence, *[metric(i, loss=1.0 / (i + 1), lrm=1.0) for i in range(5)])
+    view = read(ledger, run)
+    assert [(s.stage, s.key) for s in view.series] == [("data", "loss"), ("data", "lrm")]
+    points = view.series[0].points
+    assert [p.step for p in points] == [0, 1, 2, 3, 4]
+    assert all(p.min == p.max == p.last == pytest.approx(1.0 / (p.step + 1)) for p in points)
+    assert [p.t for p in points] == sorted(p.t for p in points)
+    assert read(ledger, run, stage="tok_train").series == []
+    assert read(ledger, run, keys=[]).series == []
+    with pytest.raises(NotFound):
+        read(ledger, "r_none")
+
+
+@given(
+    values=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60),
+    gap=st.integers(1, 50),
+    max_points=st.integers(3, 40),
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_buckets_keep_extremes_first_and_last(ledger: Ledger, values: list[float], gap: int, max_points: int) -> None:
+    run, claim = begun(ledger)
+    ledger.say(claim.fence, *[metric(i * gap, loss=v) for i, v in enumerate(values)])
+    points = one(ledger, run, max_points).points
+    ledger.finish(claim.fence, Reason.BAD_INPUT)
+    assert len(points) <= max_points
+    assert min(p.min for p in points if p.min is not None) == min(values)
+    assert max(p.max for p in points if p.max is not None) == max(values)
+    assert (points[0].step, points[0].last) == (0, values[0])
+    assert (points[-1].step, points[-1].last) == ((len(values) - 1) * gap, values[-1])
+    assert [p.step for p in points] == sorted({p.step for p in points})
+    for point in points:
+        assert point.last == values[point.step // gap]
+
+
+def test_what_is_not_finite_shows_and_spoils_nothing(ledger: Ledger) -> None:
+    run, claim = begun(ledger)
+    ledger.say(claim.fence, metric(0, loss=2.0), metric(1, loss="nan"), metric(2, loss="inf"), metric(3, loss=1.0))
+    points = one(ledger, run).points
+    assert [(p.min, p.max, p.last) for p in points] == [(2, 2, 2), (None, None, None), (None, None, None), (1, 1, 1)]
+    merged = one(ledger, run, max_points=3).points
+    assert [p.last for p in merged] == [2.0, None, 1.0]
+    assert not any(isinstance(p.min, float) and math.isnan(p.min) for p in merged)
+
+
+def test_a_resumed_attempt_supersedes_what_lay_beyond(ledger: Ledger) -> None:
+    run, first = begun(ledger)
+    ledger.say(first.fence, *[metric(i, loss=100.0 + i) for i in range(10)])
+    ledger.finish(first.fence, Reason.KILLED)
+    until(lambda: ledger.dispatch() == ["data"], "the retry")
+    second = ledger.begin(run, "data", "w", resumed_from_step=6)
+    assert [p.last for p in one(ledger, run).points] == [100.0 + i for i in range(7)]
+    ledger.say(second.fence, *[metric(i, loss=200.0 + i) for i in range(6, 9)])
+    series = one(ledger, run)
+    assert [(p.step, p.last) for p in series.points] == [
+        *[(i, 100.0 + i) for i in range(6)],
+        *[(i, 200.0 + i) for i in range(6, 9)],
+    ]
+    assert [(g.step, g.attempt) for g in series.gaps] == [(6, 2)]
+    ledger.finish(second.fence, Reason.KILLED)
+    until(lambda: ledger.dispatch() == ["data"], "the retry")
+    third = ledger.begin(run, "data", "w")  # from the beginning: nothing of before counts
+    ledger.say(third.fence, metric(0, loss=300.0))
+    series = one(ledger, run)
+    assert [(p.step, p.last) for p in series.points] == [(0, 300.0)]
+    assert [(g.step, g.attempt) for g in series.gaps] == [(6, 2), (0, 3)]
+
+
+def test_an_attempt_that_never_started_supersedes_nothing(ledger: Ledger) -> None:
+    run, first = begun(ledger)
+    ledger.say(first.fence, metric(0, loss=1.0))
+    ledger.finish(first.fence, Reason.KILLED)
+    until(lambda: ledger.dispatch() == ["data"], "the retry")
+    assert ledger.claim(run, "data", "w") is not None
+    assert [p.last for p in one(ledger, run).points] == [1.0]
+    assert one(ledger, run).gaps == []

@@ -1,0 +1,147 @@
+"""Submitting, listing, promoting: what the API answers from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from controlplane import keys, promotion, runs, views, workers
+from controlplane.errors import Conflict, NotFound
+from controlplane.lifecycle import Reason, RunStatus
+from nanochat import graph, recipe
+from tests.controlplane.ledger import Ledger, checkpoint
+from tests.controlplane.test_claims import begun, together
+
+
+def test_a_run_stores_its_whole_graph(ledger: Ledger) -> None:
+    run = ledger.submit()
+    with ledger.factory.begin() as s:
+        view = views.run_view(s, run)
+    assert [stage.name for stage in view.stages] == [stage.name for stage in graph.stages(recipe.resolve("tiny"))]
+    assert view.config == recipe.resolve("tiny").model_dump(mode="json")
+    assert (view.status, view.detail, view.started_at) == (RunStatus.QUEUED, "", None)
+    with pytest.raises(NotFound), ledger.factory.begin() as s:
+        views.run_view(s, "r_nothing")
+
+
+def test_one_idempotency_key_makes_one_run(ledger: Ledger) -> None:
+    def submit(digest: str = "a") -> runs.Submission:
+        with ledger.factory.begin() as s:
+            return runs.submit(s, recipe.resolve("tiny"), idempotency=runs.Idempotency("k1", "once", digest))
+
+    made = together([submit] * 8)
+    assert len({m.run.id for m in made}) == 1
+    assert [m.created for m in made].count(True) == 1
+    with pytest.raises(Conflict, match="Idempotency-Key"):
+        submit("b")
+    with ledger.factory.begin() as s:
+        other = runs.submit(s, recipe.resolve("tiny"), idempotency=runs.Idempotency("k2", "once", "a"))
+    assert other.created
+
+
+def test_a_rolled_back_submission_frees_its_key(ledger: Ledger) -> None:
+    key = runs.Idempotency("k1", "once", "a")
+    with ledger.factory() as s:
+        runs.submit(s, recipe.resolve("tiny"), idempotency=key)
+        s.rollback()
+    with ledger.factory.begin() as s:
+        assert runs.submit(s, recipe.resolve("tiny"), idempotency=key).created
+        assert len(views.run_page(s).items) == 1
+
+
+def test_pages_cover_every_run_once(ledger: Ledger) -> None:
+    made = [ledger.submit() for _ in range(5)]
+    with ledger.factory.begin() as s:
+        runs.cancel(s, made[2])
+        seen, cursor = [], None
+        while True:
+            page = views.run_page(s, limit=2, cursor=cursor)
+            seen += [item.id for item in page.items]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        assert seen == made[::-1]
+        assert [i.id for i in views.run_page(s, status=[RunStatus.CANCELLED]).items] == [made[2]]
+        with pytest.raises(views.BadCursor):
+            views.run_page(s, cursor="nonsense")
+
+
+def test_a_summary_shows_what_the_run_is_busy_with(ledger: Ledger) -> None:
+    run, claim = begun(ledger)
+    ledger.say(claim.fence, {"kind": "progress", "done": 1, "total": 4, "unit": "shard"})
+    with ledger.factory.begin() as s:
+        (item,) = views.run_page(s).items
+    assert (item.id, item.stages_done, item.stages_total) == (run, 0, 10)
+    assert item.current is not None
+    assert (item.current.name, item.current.progress and item.current.progress.done) == ("data", 1)
+
+
+def test_a_finished_chat_model_is_promoted_with_its_tokenizer(ledger: Ledger) -> None:
+    run = ledger.submit()
+    ledger.worker("c", "cpu")
+    ledger.worker("g", "gpu")
+    for stage in ("data", "tok_train", "tok_eval"):
+        ledger.complete(run, stage, "c")
+    with pytest.raises(NotFound), ledger.factory.begin() as s:
+        promotion.promote(s, "c_none")
+    for stage in ("base_train", "base_eval", "mid_train", "chat_eval_mid", "sft", "chat_eval_sft"):
+        trains = stage in ("base_train", "mid_train", "sft")
+        ledger.complete(run, stage, "g", *([checkpoint(5), checkpoint(9, final=True)] if trains else []))
+    ledger.complete(run, "report", "c")
+    assert ledger.run(run).status is RunStatus.SUCCEEDED
+    with ledger.factory.begin() as s:
+        (model,) = views.models(s)
+        assert (model.run_id, model.stage, model.step) == (run, "sft", 9)
+        assert model.tokenizer.path == "/runs/1/tokenizer"
+        saved = {(c.stage, c.step): c for c in views.checkpoints(s, run)}
+        promotion.promote(s, saved["base_train", 9].id)
+    with ledger.factory.begin() as s:
+        assert [m.stage for m in views.models(s)] == ["base_train", "sft"]
+        report = views.artifact(s, run, "report", "report")
+    assert report is not None
+    assert report.path == "/runs/1/report"
+
+
+def test_workers_are_idle_busy_draining_or_lost(ledger: Ledger) -> None:
+    run, claim = begun(ledger)
+    for name in ("idle", "drains", "gone"):
+        ledger.worker(name, "cpu")
+    with ledger.factory.begin() as s:
+        workers.beat(s, "drains", draining=True)
+        workers.retire(s, "gone")
+        found = {w.id: w for w in views.workers(s)}
+    assert {name: w.status for name, w in found.items()} == {"w": "busy", "idle": "idle", "drains": "draining", "gone": "lost"}
+    assert found["w"].attempts == [f"{run}/data/1"]
+    ledger.finish(claim.fence, Reason.COMPLETED)
+    with ledger.factory.begin() as s:
+        assert {w.id: w for w in views.workers(s)}["w"].attempts == []
+
+
+def test_keys_are_stored_as_digests_only(ledger: Ledger) -> None:
+    with ledger.factory.begin() as s:
+        key, secret = keys.create(s, "laptop")
+        found = keys.verify(s, secret)
+        assert found is not None
+        assert found.id == key.id
+        assert secret not in (key.digest, key.id, key.name)
+        assert keys.verify(s, secret + "x") is None
+        keys.revoke(s, key.id)
+        assert keys.verify(s, secret) is None
+        with pytest.raises(NotFound):
+            keys.revoke(s, "k_none")
+
+
+def test_the_first_key_is_made_once_in_a_private_file(ledger: Ledger, tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "admin.key"
+
+    def ensure() -> str:
+        with ledger.factory.begin() as s:
+            return keys.ensure_first(s, path).id
+
+    assert len(set(together([ensure] * 4))) == 1
+    assert path.stat().st_mode & 0o777 == 0o600
+    secret = path.read_text().strip()
+    with ledger.factory.begin() as s:
+        assert keys.verify(s, secret) is not None
+    assert [p.name for p in path.parent.iterdir()] == ["admin.key"]

@@ -1,0 +1,60 @@
+"""`make demo` as a user runs it, in a home of its own, on real text where there is some; and a real browser."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.e2e.demo import CHROMIUM, HUB, ROOT, SCREENSHOTS, SHARED, SHORT, Demo
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """The demo, started and left running; it is stopped with SIGINT, as Ctrl-C does."""
+    home = tmp_path_factory.mktemp("e2e") / "home"
+    log = home.parent / "demo.log"
+    hub = SHARED.is_dir()
+    env = {**os.environ, "NANOCHAT_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+    env["SET"] = json.dumps({**SHORT, **(HUB if hub else {})})
+    if hub:
+        env["DATA"] = str(SHARED / "pretrain_small")
+        env["TIKTOKEN_CACHE_DIR"] = str(SHARED / "tokenizers" / "tiktoken_cache")
+    command = [sys.executable, "-m", "services.standalone", "demo"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=env, stdout=log.open("wb"), stderr=subprocess.STDOUT, start_new_session=True
+    )
+    try:
+        info = _stack(home / "stack.json", process, log)
+        key = Path(info["key_file"]).read_text(encoding="utf-8").strip()
+        yield Demo(home, log, process, info["api_url"], info["inference_url"], info["ui_url"], key, hub)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=90)
+
+
+def _stack(path: Path, process: "subprocess.Popen[bytes]", log: Path) -> dict[str, str]:
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        if path.exists():
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        time.sleep(0.1)
+    raise AssertionError(f"the stack did not start:\n{log.read_text(encoding='utf-8')[-4000:]}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine (Debian: apt install chromium)")
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

@@ -1,0 +1,70 @@
+"""What the end-to-end tests start: the tiny recipe made shorter, on real text and real task data where they are there."""
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from client import Client
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "data"
+SCREENSHOTS = ROOT / "tests" / "artifacts"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+# The tiny recipe, shorter; its numbers of steps are enough for a curve and a resumable checkpoint.
+SHORT = {
+    "base.num_iterations": 60,
+    "base.eval_every": 20,
+    "base.core_every": -1,
+    "mid.num_iterations": 20,
+    "sft.num_iterations": 20,
+    "rl.enabled": True,
+    "rl.num_iterations": 2,
+    "chat_eval.max_problems": 4,
+    "chat_eval.max_new_tokens": 48,
+}
+# What the speedrun's stages read from the hub, here from a folder: every kind of task goes through every stage.
+HUB = {
+    "data.tasks": str(SHARED),
+    "data.core": str(SHARED / "core"),
+    "base_eval.core_max_per_task": 2,
+    "mid.train": [
+        {"task": "smoltalk", "limit": 200},
+        {"task": "mmlu", "split": "auxiliary_train", "limit": 200},
+        {"task": "gsm8k", "limit": 200},
+        {"task": "identity", "size": 200, "repeat": 2},
+        {"task": "spelling", "size": 500},
+        {"task": "counting", "size": 200},
+    ],
+    "mid.val": [{"task": "smoltalk", "split": "test", "limit": 100}, {"task": "gsm8k", "split": "test", "limit": 20}],
+    "sft.train": [
+        {"task": "arc_easy", "limit": 50},
+        {"task": "arc_challenge", "limit": 50},
+        {"task": "gsm8k", "limit": 50},
+        {"task": "smoltalk", "limit": 50},
+        {"task": "identity", "size": 200},
+        {"task": "spelling", "size": 100},
+        {"task": "counting", "size": 100},
+    ],
+    "sft.val": [{"task": "smoltalk", "split": "test", "limit": 50}],
+    "chat_eval.tasks": ["arc_easy", "arc_challenge", "mmlu", "gsm8k", "humaneval", "counting"],
+}
+
+
+@dataclass(frozen=True)
+class Demo:
+    home: Path
+    log: Path
+    process: "subprocess.Popen[bytes]"
+    api_url: str
+    inference_url: str
+    ui_url: str
+    key: str
+    with_hub_data: bool
+
+    def client(self) -> Client:
+        return Client(self.api_url, self.key)
+
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,95 @@
+"""What a folder of shards must be, and the index that stages share."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nanochat.contract import StageError
+from nanochat.data.shards import Shard, ShardIndex, count_chars, documents, folder_shards, iter_texts, write_index, write_shard
+from nanochat.data.words import frequent_words
+
+from .conftest import make_shards
+
+
+def test_the_last_file_by_name_is_the_validation_shard(shards: list[Path]) -> None:
+    train, val = folder_shards(shards[0].parent)
+    assert (train, val) == (shards[:-1], shards[-1:])
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"no folder .*nowhere"):
+        folder_shards(tmp_path / "nowhere")
+
+
+def test_a_folder_without_parquet_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("hello")
+    with pytest.raises(StageError, match=r"holds no \.parquet"):
+        folder_shards(tmp_path)
+
+
+def test_one_shard_alone_is_refused(tmp_path: Path) -> None:
+    make_shards(tmp_path, 1)
+    with pytest.raises(StageError, match=r"only shard_00000\.parquet; the last shard is kept for validation"):
+        folder_shards(tmp_path)
+
+
+def test_a_shard_without_text_is_refused_with_its_columns(shards: list[Path]) -> None:
+    pq.write_table(pa.table({"content": ["a"], "id": [1]}), shards[1])
+    with pytest.raises(StageError, match=r"shard_00001\.parquet has no column 'text'; its columns are content, id"):
+        folder_shards(shards[0].parent)
+    pq.write_table(pa.table({"text": [1, 2]}), shards[1])
+    with pytest.raises(StageError, match=r"shard_00001\.parquet: column 'text' is int64"):
+        folder_shards(shards[0].parent)
+
+
+def test_a_file_that_is_no_parquet_is_refused(shards: list[Path]) -> None:
+    shards[0].write_bytes(shards[0].read_bytes()[:-100])
+    with pytest.raises(StageError, match=r"shard_00000\.parquet is not a readable parquet"):
+        folder_shards(shards[0].parent)
+
+
+def test_shards_without_documents_are_refused(shards: list[Path]) -> None:
+    write_shard(shards[-1], [])
+    with pytest.raises(StageError, match=r"validation shard .* no documents"):
+        folder_shards(shards[0].parent)
+    for path in shards:
+        write_shard(path, [])
+    with pytest.raises(StageError, match=r"train shards .* no documents"):
+        folder_shards(shards[0].parent)
+
+
+def test_the_index_names_a_shard_that_changed(shards: list[Path], tmp_path: Path) -> None:
+    entries = [Shard(str(p), p.stat().st_size) for p in shards]
+    write_index(tmp_path / "index", entries[:-1], entries[-1:])
+    index = ShardIndex.load(tmp_path / "index")
+    assert (index.train, index.val) == (shards[:-1], shards[-1:])
+    shards[1].write_bytes(b"x")
+    with pytest.raises(StageError, match=r"shard_00001\.parquet has 1 bytes"):
+        ShardIndex.load(tmp_path / "index")
+    shards[1].unlink()
+    with pytest.raises(StageError, match=r"shard_00001\.parquet is missing"):
+        ShardIndex.load(tmp_path / "index")
+
+
+def test_characters_are_counted_whole_and_capped(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["한국어", "x" * 100, None, ""]}), path)
+    assert count_chars(path, 10) == (103, 13)
+
+
+def test_row_groups_hold_1024_documents(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    texts = [f"document {i}" for i in range(2500)]
+    write_shard(path, texts)
+    meta = pq.ParquetFile(path).metadata
+    assert [meta.row_group(i).num_rows for i in range(meta.num_row_groups)] == [1024, 1024, 452]
+    assert documents(path, 2) == texts[2048:]
+    assert list(iter_texts([path])) == texts
+
+
+def test_words_come_by_frequency_in_lower_case(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_shard(path, ["the cat and the dog and the bird", "Paris isn't it; the e-mail, foo_bar(x) and cat.name"])
+    assert frequent_words([path]) == ["the", "and", "bird", "cat", "dog"]

@@ -1,0 +1,138 @@
+"""Chat tasks, judged in batches and over ranks as one at a time."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nanochat.contract import StageError
+from nanochat.distributed import Ranks
+from nanochat.engine import Engine
+from nanochat.eval import chat, samples
+from nanochat.tasks import TaskSource, named
+from nanochat.tasks.base import Task, multiple_choice, user_and_assistant
+
+pytestmark = pytest.mark.usefixtures("one_core")
+HERE = Ranks(0, 1, torch.device("cpu"))
+HUMANEVAL = Path(__file__).parents[4] / "shared/data/humaneval/HumanEval.jsonl"
+
+
+class Quiz(Task):
+    """Multiple choice with questions of many lengths and different letters."""
+
+    name, eval_type = "quiz", "categorical"
+
+    def __init__(self, size=11, letters="ABCD"):
+        self.size, self.letters = size, letters
+
+    def __len__(self):
+        return self.size
+
+    def conversation(self, index):
+        letters = list(self.letters[: 2 + index % 3])
+        question = multiple_choice("the dog " * (1 + index * 3 % 7), [f"fox {i}" for i, _ in enumerate(letters)], letters)
+        return {"messages": user_and_assistant(question, letters[index % len(letters)]), "letters": letters}
+
+    def evaluate(self, conversation, completion):
+        return completion == conversation["messages"][-1]["content"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 32])
+def test_letters_in_batches_are_letters_one_at_a_time(make_model, tokenizer, batch_size):
+    model, task = make_model(tokenizer.vocab_size), Quiz()
+    right = 0
+    for index in range(len(task)):
+        conversation = task[index]
+        with torch.no_grad():
+            logits = model(torch.tensor([tokenizer.render_for_completion(conversation)]))[0, -1]
+        scores = {letter: logits[tokenizer.encode(letter)[0]].item() for letter in conversation["letters"]}
+        right += max(scores, key=scores.get) == conversation["messages"][-1]["content"]
+    result = chat.evaluate(model, tokenizer, task, HERE, batch_size=batch_size)
+    assert (result.accuracy, result.n, result.skipped) == (right / 11, 11, 0)
+
+
+def test_a_letter_must_be_one_token(make_model, tokenizer):
+    task = Quiz(1, letters=["A", "B or so"])
+    with pytest.raises(StageError, match="B or so"):
+        chat.evaluate(make_model(tokenizer.vocab_size), tokenizer, task, HERE)
+
+
+def test_generative_answers_are_the_engines(make_model, tokenizer):
+    model = make_model(tokenizer.vocab_size, seq_len=128)
+    task = named("sums", "test", TaskSource(), size=6)
+    progress = []
+    result = chat.evaluate(
+        model, tokenizer, task, HERE, max_problems=5, max_new_tokens=12, progress=lambda *a: progress.append(a)
+    )
+    engine = Engine(model, tokenizer, dtype=torch.float32)
+    for index, example in enumerate(result.examples):
+        prompt = tokenizer.render_for_completion(task[index])
+        (row,), _ = engine.generate_batch(prompt, max_tokens=12, temperature=0)
+        assert example["completion"] == tokenizer.decode(row)
+        assert example["prompt"] == task[index]["messages"][0]["content"]
+        assert example["right"] == task.evaluate(task[index], example["completion"])
+    assert len(result.examples) == chat.EXAMPLES
+    assert result.n == 5
+    assert progress == [(i, 5) for i in range(1, 6)]
+
+
+def test_any_right_sample_passes(make_model, tokenizer):
+    class Lucky(Quiz):
+        eval_type = "generative"
+
+        def evaluate(self, conversation, completion):
+            return "a" in completion
+
+    model, task = make_model(tokenizer.vocab_size, seq_len=256), Lucky()
+    once, often = (
+        chat.evaluate(model, tokenizer, task, HERE, num_samples=n, max_new_tokens=6, temperature=1.0) for n in (1, 12)
+    )
+    assert once.accuracy < often.accuracy
+
+
+def test_ranks_share_the_problems(make_model, tokenizer):
+    model, task = make_model(tokenizer.vocab_size), Quiz()
+    whole = chat.evaluate(model, tokenizer, task, HERE)
+
+    class Part(Ranks):
+        def sum(self, *values):
+            return list(values)
+
+    parts = [chat.evaluate(model, tokenizer, task, Part(r, 3, torch.device("cpu"))) for r in range(3)]
+    assert sum(p.accuracy for p in parts) == pytest.approx(whole.accuracy)
+
+
+def test_what_does_not_fit_counts_as_wrong_and_is_said(make_model, tokenizer):
+    model = make_model(tokenizer.vocab_size, seq_len=8)
+    result = chat.evaluate(model, tokenizer, named("sums", "test", TaskSource(), size=3), HERE)
+    assert (result.accuracy, result.n, result.skipped) == (0.0, 3, 3)
+
+
+def test_chatcore_needs_all_six():
+    # A public run of November 2025, whose report says 0.2703.
+    accuracies = {"arc_easy": 0.448, "arc_challenge": 0.331, "mmlu": 0.332, "gsm8k": 0.050, "humaneval": 0.092, "counting": 1.0}
+    assert chat.chatcore(accuracies) == pytest.approx(0.2703, abs=5e-4)
+    assert chat.chatcore({**accuracies, "sums": 0.3}) == chat.chatcore(accuracies)
+    accuracies.pop("mmlu")
+    assert chat.chatcore(accuracies) is None
+
+
+def test_guessing_is_zero():
+    assert chat.chatcore(chat.BASELINES) == 0.0
+
+
+def test_samples_are_the_seven_prompts_with_text(make_model, tokenizer):
+    made = samples.complete(make_model(tokenizer.vocab_size), tokenizer)
+    assert [prompt for prompt, _ in made] == list(samples.PROMPTS)
+    assert len(made) == 7
+    assert all(text for _, text in made)
+    assert made == samples.complete(make_model(tokenizer.vocab_size), tokenizer)
+
+
+@pytest.mark.skipif(not HUMANEVAL.is_file(), reason=f"no {HUMANEVAL}")
+def test_reference_solutions_of_humaneval_pass_in_the_sandbox():
+    task = named("humaneval", "test", TaskSource({"humaneval/test": (HUMANEVAL,)}))
+    for index in range(0, len(task), 20):
+        conversation = task[index]
+        assert task.evaluate(conversation, conversation["messages"][-1]["content"]), index
+        assert not task.evaluate(conversation, "def nothing(): pass")

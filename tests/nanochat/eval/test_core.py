@@ -1,0 +1,186 @@
+"""CORE on a small bundle written here, and on the real one when it is there."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nanochat.contract import StageError
+from nanochat.distributed import Ranks
+from nanochat.eval import core, core_prompts
+from nanochat.eval.core_bundle import ROWS, bundle_root, read_items, read_tasks
+
+pytestmark = pytest.mark.usefixtures("one_core")
+HERE = Ranks(0, 1, torch.device("cpu"))
+REAL = Path(__file__).parents[4] / "shared/data/core"
+real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no CORE bundle in {REAL}")
+
+
+def by_hand(model, tokenizer, task, items, index):
+    """One item, one prompt at a time, through the plain model."""
+    texts = core_prompts.prompts(task, items[index], core_prompts.shots_for(items, index, task.shots))
+    losses = []
+    for row in core_prompts.rows(task, [tokenizer.encode(t) for t in texts], tokenizer.bos):
+        with torch.no_grad():
+            logits = model(torch.tensor([row.ids]))[0, row.start - 1 : row.end - 1]
+        wanted = torch.tensor(row.ids[row.start : row.end])
+        if task.kind == "language_modeling":
+            return torch.equal(logits.argmax(-1), wanted)
+        losses.append(F.cross_entropy(logits, wanted).item())
+    return losses.index(min(losses)) == items[index]["gold"]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
+def test_batched_scores_are_those_of_one_prompt_at_a_time(bundle, tokenizer, make_model, batch_tokens):
+    model = make_model(tokenizer.vocab_size)
+    result = core.evaluate(model, tokenizer, bundle, HERE, max_per_task=None, batch_tokens=batch_tokens)
+    assert set(result.tasks) == {"copa", "winograd", "jeopardy"}
+    for task in read_tasks(bundle):
+        if task.label in result.tasks:
+            items = read_items(task)
+            right = sum(by_hand(model, tokenizer, task, items, i) for i in range(len(items)))
+            assert result.tasks[task.label]["accuracy"] == right / len(items)
+
+
+def test_a_model_that_knows_the_words_gets_them_right(bundle, tokenizer, make_model):
+    """Exact match can be reached: a model trained on one row until it says it."""
+    model = make_model(tokenizer.vocab_size)
+    task = next(t for t in read_tasks(bundle) if t.label == "jeopardy")
+    items = read_items(task)[:1]
+    text = core_prompts.prompts(task, items[0], [])[1]
+    ids = torch.tensor([[tokenizer.bos, *tokenizer.encode(text)]])
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        model(ids[:, :-1], ids[:, 1:]).backward()
+        optimizer.step()
+    task_file = bundle / "eval_data/j.jsonl"
+    task_file.write_text(json.dumps(items[0]) + "\n")
+    result = core.evaluate(model, tokenizer, bundle, HERE, max_per_task=None)
+    assert result.tasks["jeopardy"]["accuracy"] == 1.0
+
+
+def test_ranks_share_the_items(bundle, tokenizer, make_model, monkeypatch):
+    model = make_model(tokenizer.vocab_size)
+    whole = core.evaluate(model, tokenizer, bundle, HERE, max_per_task=None)
+    summed = {}
+    for rank in range(3):
+        monkeypatch.setattr(Ranks, "sum", lambda self, *values: list(values))
+        part = core.evaluate(model, tokenizer, bundle, Ranks(rank, 3, torch.device("cpu")), max_per_task=None)
+        for label, result in part.tasks.items():
+            summed[label] = summed.get(label, 0) + result["accuracy"]
+    assert summed == pytest.approx({label: r["accuracy"] for label, r in whole.tasks.items()})
+
+
+def test_nothing_is_core_that_is_not_all_of_it(bundle, tokenizer, make_model):
+    seen, told = [], []
+    result = core.evaluate(
+        make_model(tokenizer.vocab_size),
+        tokenizer,
+        bundle,
+        HERE,
+        max_per_task=2,
+        progress=lambda *a: seen.append(a),
+        on_task=lambda label, r: told.append(label),
+    )
+    assert result.core is None
+    assert result.estimate
+    assert result.tasks["copa"]["n"] == 2
+    assert set(result.missing) == set(ROWS) - {"copa", "winograd", "jeopardy"}
+    assert set(result.partial) == {"copa", "winograd", "jeopardy"}
+    assert seen[-1] == (6, 6, "jeopardy")
+    assert told == ["copa", "winograd", "jeopardy"]
+    for task in result.tasks.values():
+        assert -1 <= task["centered"] <= 1
+
+
+def test_core_is_the_mean_of_all_22(bundle, tokenizer, make_model, monkeypatch):
+    small = {"copa": 9, "winograd": 7, "jeopardy": 5}
+    monkeypatch.setattr(core, "ROWS", small)
+    result = core.evaluate(make_model(tokenizer.vocab_size), tokenizer, bundle, HERE, max_per_task=None)
+    assert not result.estimate
+    assert result.core == pytest.approx(sum(t["centered"] for t in result.tasks.values()) / 3)
+    copa = result.tasks["copa"]
+    assert copa["centered"] == pytest.approx((copa["accuracy"] - 0.5) / 0.5)
+    estimated = core.evaluate(make_model(tokenizer.vocab_size), tokenizer, bundle, HERE, max_per_task=3)
+    assert estimated.estimate
+    assert estimated.core is not None
+
+
+def test_no_bundle_is_all_missing(tokenizer, make_model):
+    result = core.evaluate(make_model(tokenizer.vocab_size), tokenizer, None, HERE, max_per_task=None)
+    assert (result.core, result.tasks, result.missing) == (None, {}, list(ROWS))
+
+
+def test_what_is_not_a_bundle_is_refused(tmp_path, bundle):
+    with pytest.raises(StageError, match="not a CORE bundle"):
+        read_tasks(tmp_path / "nowhere")
+    (bundle / "eval_data/c.jsonl").write_text('{"query": "a"\n')
+    with pytest.raises(StageError, match=r"c\.jsonl line 1"):
+        read_items(read_tasks(bundle)[0])
+
+
+def test_the_artifact_names_the_bundle(tmp_path):
+    (tmp_path / "core.json").write_text(json.dumps({"root": "/data/core"}))
+    assert bundle_root(tmp_path) == Path("/data/core")
+    (tmp_path / "core.json").write_text(json.dumps({"root": None}))
+    assert bundle_root(tmp_path) is None
+
+
+# -- the real bundle --
+
+
+@real
+def test_the_bundles_tasks_are_those_of_core():
+    tasks = {t.label: t for t in read_tasks(REAL)}
+    assert list(tasks) == list(ROWS)
+    assert {label for label, t in tasks.items() if not t.file.is_file()} == {"coqa"}
+    assert {t.baseline for t in tasks.values()} == {0.0, 0.091, 0.2, 0.25, 0.5, 0.62}
+    assert tasks["commonsense_qa"].baseline == 0.2  # as first published; the authors later corrected it to 0.403
+    shots = {label: t.shots for label, t in tasks.items() if t.shots != 10}
+    assert shots == {
+        **dict.fromkeys(("hellaswag_zeroshot", "copa", "openbook_qa", "lambada_openai", "winograd", "winogrande", "coqa"), 0),
+        "agi_eval_lsat_ar": 3,
+    }
+    assert {label for label, t in tasks.items() if t.delimiter == "\nAnswer: "} == {
+        "jeopardy", "arc_easy", "arc_challenge", "piqa", "boolq",
+    }  # fmt: skip
+
+
+@real
+@pytest.mark.parametrize("label", [label for label in ROWS if label != "coqa"])
+def test_every_whole_task_renders(label, tokenizer):
+    task = next(t for t in read_tasks(REAL) if t.label == label)
+    items = read_items(task)
+    assert len(items) == ROWS[label]
+    for index in range(0, len(items), len(items) // 10):
+        texts = core_prompts.prompts(task, items[index], core_prompts.shots_for(items, index, task.shots))
+        rows = core_prompts.rows(task, tokenizer.encode_batch(texts), tokenizer.bos)
+        for row in rows:
+            assert 1 <= row.start < row.end <= len(row.ids)
+        if task.kind == "language_modeling":  # also: `rows` found the prompt to be a prefix
+            assert tokenizer.decode(rows[0].ids[rows[0].start :]).strip() == items[index]["continuation"].strip()
+        else:
+            assert 0 <= items[index]["gold"] < len(rows)
+
+
+@real
+def test_a_prompt_of_the_real_bundle_by_hand(tokenizer):
+    task = next(t for t in read_tasks(REAL) if t.label == "bigbench_operators")
+    items = read_items(task)
+    without, whole = core_prompts.prompts(task, items[0], core_prompts.shots_for(items, 0, task.shots))
+    assert whole.count("\n\n") == 10
+    assert whole.endswith(f"{items[0]['context'].strip()} {items[0]['continuation']}")
+    assert without == whole[: -len(items[0]["continuation"]) - 1]
+
+
+@real
+def test_the_real_bundle_runs_and_says_what_is_missing(tokenizer, make_model):
+    result = core.evaluate(make_model(tokenizer.vocab_size, seq_len=32), tokenizer, REAL, HERE, max_per_task=1)
+    assert result.core is None
+    assert result.missing == ["coqa"]
+    assert result.partial == []
+    assert result.estimate
+    assert len(result.tasks) == 21

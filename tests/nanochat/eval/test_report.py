@@ -1,0 +1,127 @@
+"""The report card: what it says, and what it says is missing."""
+
+import math
+
+import pytest
+
+from nanochat.eval import markdown as md
+from nanochat.eval.core_bundle import ROWS
+from nanochat.eval.report import Stage, render, summary, total_seconds
+from nanochat.recipe import Recipe
+
+SIX = {"arc_easy": 0.448, "arc_challenge": 0.331, "mmlu": 0.332, "gsm8k": 0.05, "humaneval": 0.092, "counting": 1.0}
+MACHINE = {"system": "Linux", "cores": 8, "gpus": "8 x NVIDIA H100", "python": "3.11.7", "torch": "2.11.0"}
+
+
+def chat_results(source, chatcore, tasks=None):
+    figures = {t: {"accuracy": a, "n": 100, "rows": 100, "skipped": 0, "baseline": 0.25} for t, a in (tasks or SIX).items()}
+    sample = {"task": "counting", "prompt": "How many | are\nthere?", "completion": "`` <b>#### 3``` |", "right": True}
+    return {"source": source, "tasks": figures, "chatcore": chatcore, "samples": [sample]}
+
+
+def a_run(**replaced):
+    core_tasks = {label: {"accuracy": 0.5, "centered": 0.2, "n": rows, "rows": rows} for label, rows in ROWS.items()}
+    core = {"core": 0.2, "tasks": core_tasks, "missing": [], "partial": [], "estimate": False}
+    training = {"val_bpb": 0.812, "steps": 21_400, "params": 560_988_160, "device": "NVIDIA H100 80GB HBM3", "world_size": 8}
+    results = {
+        "data": {"train_shards": 240},
+        "base_train": training,
+        "base_eval": {"bpb": {"train": 0.8148, "val": 0.8121}, "core": core, "samples": [{"prompt": "Gold is", "text": " Au"}]},
+        "mid_train": {"val_bpb": 0.3953},
+        "chat_eval_mid": chat_results("mid", 0.2703),
+        "sft": {"val_loss": 1.011},
+        "chat_eval_sft": chat_results("sft", 0.2793),
+    }
+    results |= replaced
+    stages = [Stage(n, r, 1000.0 + 600 * i, 1000.0 + 600 * (i + 1)) for i, (n, r) in enumerate(results.items()) if r]
+    return stages, render("r_1", Recipe().model_dump(mode="json"), stages, MACHINE)
+
+
+def row(text, name):
+    line = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def test_the_summary_has_every_figure_in_its_column():
+    _, text = a_run()
+    assert row(text, "CORE") == ["0.2000", "–", "–"]
+    assert row(text, "Bits per byte") == ["0.8121", "0.3953", "–"]
+    assert row(text, "Validation loss") == ["–", "–", "1.0110"]
+    assert row(text, "ARC-Easy") == ["–", "0.4480", "0.4480"]
+    assert row(text, "ChatCORE") == ["–", "0.2703", "0.2793"]
+    assert row(text, "Training wall-clock") == ["10m00s", "10m00s", "10m00s"]
+    assert row(text, "**From first start to last end**") == ["1h10m"]
+    assert "RL" not in next(line for line in text.splitlines() if line.startswith("| Metric"))
+    assert "At $24.00 an hour for 8 x H100: $28.00." in text
+    assert "Every setting is that of the d20 speedrun." in text
+    assert "- No " not in text.replace("- Not part", "")
+
+
+def test_a_stage_has_its_section_in_the_order_of_the_run():
+    _, text = a_run()
+    titles = [line[3:] for line in text.splitlines() if line.startswith("## ")]
+    assert titles[:2] == ["Summary", "Time"]
+    assert titles[2:6] == ["Data", "Base model training", "Base model evaluation", "Midtraining"]
+    assert row(text, "parameters") == ["560,988,160"]
+    assert row(text, "hellaswag") == ["0.5000", "0.2000", "10,042", "10,042"]
+
+
+def test_what_is_missing_is_said():
+    core = {"core": None, "tasks": {}, "missing": ["coqa"], "partial": ["squad"], "estimate": True}
+    _, text = a_run(
+        base_eval={"bpb": {"val": 3.0}, "core": core},
+        chat_eval_mid=chat_results("mid", None, {"sums": 0.5}),
+        chat_eval_sft=None,
+        sft=None,
+    )
+    assert "No CORE: it is the mean over 22 tasks, of which 2 could not run whole (coqa, squad)." in text
+    assert "No ChatCORE: it is the mean over 6 tasks, of which these did not run: ARC-Easy, ARC-Challenge" in text
+    assert "Not part of this run: tokenizer training" in text
+    assert not any(line.startswith(("| CORE | 0", "| ChatCORE | –")) for line in text.splitlines()[:40])
+
+
+def test_an_estimate_is_called_one():
+    core = {"core": 0.21, "tasks": {}, "missing": [], "partial": [], "estimate": True}
+    stages, text = a_run(base_eval={"bpb": {"val": 3.0}, "core": core})
+    assert row(text, "CORE (estimate)") == ["0.2100", "–", "–"]
+    assert "CORE is an estimate" in text
+    assert "CORE" not in summary({s.name: s for s in stages})
+
+
+def test_an_empty_run_still_reads():
+    text = render("r_0", {"name": "tiny"}, [], {})
+    assert text.startswith("# Report on r_0")
+    assert "could not run whole (all of them)" in text
+    assert total_seconds([]) is None
+
+
+def test_model_output_cannot_break_the_page():
+    _, text = a_run()
+    lines = [line for line in text.splitlines() if line.startswith("| Letter counting | How many")]
+    assert len(lines) == 2
+    assert all(line.replace("\\|", "").count("|") == 5 for line in lines)
+    assert "<b>" not in text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("x", None, "–"),
+        ("x", True, "yes"),
+        ("steps", 21_400, "21,400"),
+        ("x", 0.81234, "0.8123"),
+        ("flops", 3.9e19, "3.900e+19"),
+        ("x", 1e-5, "1.000e-05"),
+        ("tok_per_s", 135_000.0, "135,000.0"),
+        ("x", math.inf, "inf"),
+        ("train_seconds", 12_900, "3h35m"),
+        ("seconds", 59.97, "60.0s"),
+        ("seconds", 247, "4m07s"),
+        ("x", {"train": 1, "val_bpb": 0.5}, "train 1, validation bits per byte 0.5000"),
+        ("x", ["a", "b"], "a, b"),
+        ("x", list(range(9)), "9 entries"),
+        ("x", [], "–"),
+    ],
+)
+def test_figures_are_written_for_people(key, value, shown):
+    assert md.number(key, value) == shown

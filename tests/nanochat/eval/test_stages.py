@@ -1,0 +1,104 @@
+"""The evaluation stages and the report, run as the platform runs them, on the models of a small real run."""
+
+import json
+import math
+
+import pytest
+
+from nanochat.__main__ import run as run_stage
+from nanochat.contract import EVENTS, STOP, Exit, ExitReport, read_manifest
+from nanochat.eval import samples
+from nanochat.eval.core_bundle import ROWS
+from nanochat.events import read
+
+pytestmark = pytest.mark.usefixtures("one_core")
+
+
+def test_base_eval_publishes_bits_core_and_samples(small_run):
+    results = small_run.results("base_eval")
+    assert 0 < results["bpb"]["val"] < 20
+    assert math.isfinite(results["bpb"]["train"])
+    assert results["core"]["core"] is None
+    assert set(results["core"]["tasks"]) == {"copa", "winograd", "jeopardy"}
+    assert set(results["core"]["missing"]) == set(ROWS) - set(results["core"]["tasks"])
+    assert [s["prompt"] for s in results["samples"]] == list(samples.PROMPTS)
+    assert results["machine"]["torch"]
+
+
+def test_base_eval_tells_as_it_goes(small_run):
+    evals = {e["name"]: e["values"] for e in small_run.events("base_eval", "eval")}
+    assert evals["bpb"] == small_run.results("base_eval")["bpb"]
+    assert evals["core/copa"]["n"] == 9
+    assert evals["core"] == {}
+    progress = small_run.events("base_eval", "progress")
+    assert {"bits per byte, train", "bits per byte, val", "jeopardy"} <= {e["note"] for e in progress}
+    assert all(e["done"] <= e["total"] for e in progress)
+
+
+def test_training_lowers_the_bits(small_run):
+    trained = small_run.results("base_train")
+    assert small_run.results("base_eval")["bpb"]["val"] < trained["untrained_val_bpb"]
+
+
+@pytest.mark.parametrize("source", ["mid", "sft", "rl"])
+def test_chat_eval_judges_its_source(small_run, source):
+    results = small_run.results(f"chat_eval_{source}")
+    assert results["source"] == source
+    assert set(results["tasks"]) == {"sums", "spelling"}
+    for figures in results["tasks"].values():
+        assert figures["n"] == 3
+        assert 0 <= figures["accuracy"] <= 1
+    assert results["chatcore"] is None
+    assert {s["task"] for s in results["samples"]} == {"sums", "spelling"}
+    assert {e["name"] for e in small_run.events(f"chat_eval_{source}", "eval")} == {"sums", "spelling"}
+
+
+def test_the_report_is_of_the_real_figures(small_run):
+    text = (small_run.stage("report") / "report/report.md").read_text()
+    bits = small_run.results("base_eval")["bpb"]["val"]
+    assert f"| Bits per byte | {bits:.4f} |" in text
+    for title in ("Data", "Tokenizer training", "Tokenizer evaluation", "Midtraining", "Reinforcement learning", "Recipe"):
+        assert f"## {title}\n" in text
+    assert "No CORE" in text
+    assert "No ChatCORE" in text
+    assert "Not part of this run" not in text
+    assert samples.PROMPTS[0] in text
+    assert "| `model.depth` | 2 | 20 |" in text
+    results = small_run.results("report")
+    assert results["total_seconds"] > 0
+    assert results["summary"]["Bits per byte"]["BASE"] == bits
+    manifest = read_manifest(small_run.outputs["base_eval.results"])
+    assert manifest["started_at"] < manifest["finished_at"]
+
+
+@pytest.mark.parametrize("name", ["base_eval", "chat_eval_mid"])
+def test_a_stop_file_ends_it_as_stopped(small_run, tmp_path, name):
+    small_run.stage(name)
+    out = tmp_path / "again"
+    out.mkdir()
+    (out / STOP).touch()
+    assert run_stage(small_run.spec(name, out)) == Exit.STOPPED
+    assert ExitReport.load(out).code == "stopped"
+    assert not [e for e in read(out / EVENTS) if e["kind"] == "artifact"]
+
+
+def test_missing_task_data_end_it_before_any_work(small_run, tmp_path):
+    small_run.stage("chat_eval_mid")
+    spec = small_run.spec("chat_eval_mid", tmp_path / "out", config={"chat_eval": {"tasks": ["sums", "gsm8k"]}})
+    assert run_stage(spec) == Exit.BAD_INPUT
+    assert "gsm8k" in ExitReport.load(tmp_path / "out").message
+    assert not [e for e in read(tmp_path / "out" / EVENTS) if e["kind"] == "eval"]
+
+
+@pytest.mark.slow
+def test_two_ranks_find_what_one_does(small_run, tmp_path, torchrun):
+    alone = small_run.results("base_eval")
+    out = tmp_path / "two"
+    out.mkdir()
+    (out / "stage.json").write_text(small_run.spec("base_eval", out).model_dump_json())
+    torchrun(2, "base_eval", out / "stage.json")
+    together = json.loads((out / "results/results.json").read_text())
+    assert {k: t["n"] for k, t in together["core"]["tasks"].items()} == {k: t["n"] for k, t in alone["core"]["tasks"].items()}
+    for label, task in alone["core"]["tasks"].items():
+        assert together["core"]["tasks"][label]["accuracy"] == pytest.approx(task["accuracy"], abs=0.12)  # a tie may turn
+    assert together["bpb"]["val"] == pytest.approx(alone["bpb"]["val"], rel=0.2)  # other rows of the same text

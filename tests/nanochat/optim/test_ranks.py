@@ -1,0 +1,58 @@
+"""The optimizer over real process groups: any number of ranks takes the same steps as one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nanochat.distributed import Ranks
+from nanochat.model import GPT
+from nanochat.optim import Optimizer
+from nanochat.recipe import OptimSpec
+
+from . import worker
+
+ONE = Ranks(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def one_rank(tmp_path_factory):
+    out = tmp_path_factory.mktemp("one")
+    worker.train(ONE, out)
+    return out
+
+
+@pytest.fixture(scope="module", params=[3])
+def many_ranks(request, tmp_path_factory):
+    out = tmp_path_factory.mktemp("many")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={request.param}"]
+    done = subprocess.run([*command, str(Path(worker.__file__)), str(out)], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out
+
+
+def test_losses_and_weights_equal_those_of_one_rank(one_rank, many_ranks):
+    # Clipping is active from the first step on: were it done before averaging, the runs would part at once.
+    one, many = (json.loads((out / "log.json").read_text()) for out in (one_rank, many_ranks))
+    assert min(one["norms"]) > worker.SPEC.grad_clip
+    assert many["norms"] == pytest.approx(one["norms"], rel=1e-4)
+    assert many["losses"] == pytest.approx(one["losses"], rel=1e-4)
+    expected = load_file(one_rank / "model.safetensors")
+    for name, value in load_file(many_ranks / "model.safetensors").items():
+        torch.testing.assert_close(value, expected[name], atol=2e-4, rtol=1e-3, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def test_state_of_many_ranks_is_the_state_of_one(one_rank, many_ranks):
+    world = len(list(many_ranks.glob("optim_rank*")))
+    model = GPT(worker.CONFIG)
+    model.init_weights()
+    optimizer = Optimizer(model, OptimSpec(), ONE)
+    optimizer.load([load_file(many_ranks / f"optim_rank{rank}.safetensors") for rank in range(world)], steps=5)
+    expected = load_file(one_rank / "optim_rank0.safetensors")
+    assert optimizer.state().keys() == expected.keys()
+    for name, value in optimizer.state().items():
+        torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=1e-2, msg=lambda text, n=name: f"{n}: {text}")

@@ -1,0 +1,42 @@
+"""Trains a small model for five steps on rows that are dealt out to however many ranks there are. Run by torchrun."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from nanochat.distributed import Ranks, ranks
+from nanochat.model import GPT, GPTConfig
+from nanochat.optim import Optimizer
+from nanochat.recipe import OptimSpec
+
+CONFIG = GPTConfig(sequence_len=16, vocab_size=61, n_layer=2, n_head=2, n_kv_head=2, n_embd=16)  # 61 x 16 divides by nothing
+SPEC = OptimSpec(grad_clip=0.05)
+ROWS, STEPS = 6, 5
+
+
+def train(here: Ranks, out: Path) -> None:
+    torch.manual_seed(here.rank)  # only rank 0's weights count: the optimizer hands them to all
+    model = GPT(CONFIG)
+    model.init_weights()
+    optimizer = Optimizer(model, SPEC, here)
+    data = torch.randint(0, 61, (STEPS, ROWS, 17), generator=torch.Generator().manual_seed(7))
+    log: dict[str, list[float]] = {"losses": [], "norms": []}
+    for rows in data:
+        mine = rows[here.rank :: here.world_size]
+        loss = model(mine[:, :-1], mine[:, 1:])
+        loss.backward()
+        log["norms"].append(float(optimizer.step(1.0, 0.9)))
+        optimizer.zero_grad()
+        log["losses"].append(here.sum(loss.item())[0] / here.world_size)
+    save_file({k: v.clone() for k, v in optimizer.state().items()}, out / f"optim_rank{here.rank}.safetensors")
+    if here.is_main:
+        save_file({k: v.clone() for k, v in model.state_dict().items()}, out / "model.safetensors")
+        (out / "log.json").write_text(json.dumps(log))
+
+
+if __name__ == "__main__":
+    with ranks("cpu") as here:
+        train(Ranks(here.rank, here.world_size, here.device), Path(sys.argv[1]))

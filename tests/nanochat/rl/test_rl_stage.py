@@ -1,0 +1,75 @@
+"""The rl stage as the platform runs it: what it says, that it stops and resumes, and that ranks share the work."""
+
+import threading
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nanochat.__main__ import run as run_stage
+from nanochat.contract import EVENTS, MANIFEST, STOP, Artifact, Exit
+from nanochat.events import read
+
+pytestmark = pytest.mark.usefixtures("one_core")
+
+
+def of_kind(out, kind):
+    return [e for e in read(out / EVENTS) if e["kind"] == kind]
+
+
+def test_it_publishes_a_model_and_its_figures(small_run):
+    out = small_run.stage("rl")
+    results = small_run.results("rl")
+    assert results["task"] == "sums"
+    assert results["steps"] == 4
+    assert 0 <= results["pass_at_1"] <= results["pass_at_8"] <= 1
+    steps = [e for e in of_kind(out, "metric") if "reward" in e["values"]]
+    assert [e["step"] for e in steps] == [1, 2, 3, 4]
+    assert {"reward", "loss", "lrm", "grad_norm", "tok_per_s", "sequence_length"} <= set(steps[0]["values"])
+    assert [e["values"]["lrm"] for e in steps] == [1.0, 0.75, 0.5, 0.25]
+    assert [e["step"] for e in of_kind(out, "metric") if "pass_at_1" in e["values"]] == [0, 2, 4]
+    assert [(e["step"], e["final"]) for e in of_kind(out, "checkpoint")][-1] == (4, True)
+    assert len(list((out / "checkpoints").glob("step_*"))) == 2  # keep_checkpoints
+    assert {e["name"] for e in of_kind(out, "artifact")} == {"model", "results"}
+
+
+def test_stopped_and_resumed_it_ends_where_it_would_have(small_run, tmp_path):
+    whole = small_run.stage("rl")
+    first, second = tmp_path / "first", tmp_path / "second"
+
+    def ask_to_stop():
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not of_kind(first, "metric"):
+            time.sleep(0.005)
+        (first / STOP).touch()
+
+    watcher = threading.Thread(target=ask_to_stop)
+    watcher.start()
+    code = run_stage(small_run.spec("rl", first))
+    watcher.join()
+    assert code == Exit.STOPPED
+    assert not (first / MANIFEST).exists()
+    saved = of_kind(first, "checkpoint")[-1]
+    assert 0 < saved["step"] < 4
+    assert not saved["final"]
+    spec = small_run.spec("rl", second, resume_from=Artifact(path=saved["path"], sha256=saved["sha256"]))
+    assert run_stage(spec) == 0
+    assert of_kind(second, "metric")[0]["step"] >= saved["step"]
+    for name, weight in load_file(whole / "checkpoints/step_000004/model.safetensors").items():
+        resumed = load_file(second / "checkpoints/step_000004/model.safetensors")[name]
+        torch.testing.assert_close(resumed, weight, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_two_ranks_share_the_questions(small_run, tmp_path, torchrun):
+    small_run.stage("sft")
+    out = tmp_path / "two"
+    (tmp_path / "stage.json").write_text(small_run.spec("rl", out).model_dump_json())
+    torchrun(2, "rl", tmp_path / "stage.json")
+    alone = [e["values"] for e in of_kind(small_run.stage("rl"), "metric") if "reward" in e["values"]]
+    together = [e["values"] for e in of_kind(out, "metric") if "reward" in e["values"]]
+    # The same questions with the same seeds: the first step's rollouts are the same, whoever makes them.
+    assert together[0]["reward"] == alone[0]["reward"]
+    assert together[0]["sequence_length"] == pytest.approx(alone[0]["sequence_length"])
+    assert len(together) == 4

@@ -1,0 +1,104 @@
+"""Tasks that make their own rows: the same ones every time, right answers, and a test split that training never sees."""
+
+import string
+
+import pytest
+
+from nanochat.engine.tools import calculate
+from nanochat.tasks import Conversation, Task, TaskSource, named
+from nanochat.tasks.base import reference
+from nanochat.tokenizer import Tokenizer
+
+GENERATED = ("identity", "spelling", "counting", "sums")
+ALL = pytest.mark.parametrize("name", GENERATED)
+
+
+def prompts(task: Task) -> set[str]:
+    return {str(m["content"]) for c in task for m in c["messages"] if m["role"] == "user"}
+
+
+def problem(name: str, conversation: Conversation) -> str:
+    """What the problem is, whatever its wording."""
+    if name in ("counting", "sums"):
+        content = conversation["messages"][1]["content"]
+        return next(p["text"] for p in content if isinstance(p, dict) and p["type"] == "python")
+    return str(conversation["messages"][0]["content"])
+
+
+@ALL
+def test_the_test_split_is_disjoint_from_train(name: str, source: TaskSource) -> None:
+    train, test = (named(name, split, source, size=1500) for split in ("train", "test"))
+    assert not prompts(train) & prompts(test)
+    assert not {problem(name, c) for c in train} & {problem(name, c) for c in test}
+    assert len(prompts(test)) > 10
+    assert len(prompts(train)) > len(prompts(test))
+
+
+@ALL
+def test_rows_are_the_same_every_time_and_a_smaller_size_is_a_prefix(name: str, source: TaskSource) -> None:
+    rows = named(name, "train", source, size=50)[:]
+    assert rows == named(name, "train", source, size=50)[:]
+    assert rows[:20] == named(name, "train", source, size=20)[:]
+    assert rows[:7] == named(name, "train", source, size=50, limit=7)[:]
+    assert len({str(r) for r in rows}) > 25
+
+
+@ALL
+def test_rows_render_and_are_short(name: str, source: TaskSource, tokenizer: Tokenizer) -> None:
+    for conversation in named(name, "train", source, size=100):
+        ids, mask = tokenizer.render(conversation, 4096)
+        assert any(mask)
+        assert len(ids) < 400
+
+
+@pytest.mark.parametrize("name", ["spelling", "counting", "sums"])
+def test_the_reference_is_right_and_something_else_is_wrong(name: str, source: TaskSource) -> None:
+    for conversation in named(name, "test", source, size=100):
+        task = named(name, "test", source)
+        assert task.evaluate(conversation, reference(conversation))
+        assert not task.evaluate(conversation, reference(conversation) + "1")
+        assert not task.evaluate(conversation, "")
+
+
+@pytest.mark.parametrize("name", ["counting", "sums"])
+def test_every_tool_call_gives_the_output_that_follows_it(name: str, source: TaskSource) -> None:
+    for conversation in named(name, "train", source, size=200):
+        parts = conversation["messages"][1]["content"]
+        assert isinstance(parts, list)
+        calls = [p["text"] for p in parts if p["type"] == "python"]
+        outputs = [p["text"] for p in parts if p["type"] == "python_output"]
+        assert calls
+        assert [calculate(c) for c in calls] == outputs
+
+
+def test_spelling_and_counting_use_the_words_of_the_corpus(source: TaskSource) -> None:
+    for conversation in named("spelling", "train", source, size=60):
+        word, _, letters = str(conversation["messages"][1]["content"]).partition(":")
+        assert word in source.words
+        assert letters.replace(",", "") == word
+    for conversation in named("counting", "train", source, size=60):
+        text = reference(conversation)
+        word = text.partition(":")[0]
+        assert word in source.words
+        assert [line[2] for line in text.split("\n") if line[:1].isdigit() and line[1:2] == ":"] == list(word)
+
+
+def test_frequent_words_come_more_often(source: TaskSource) -> None:
+    words = [str(c["messages"][1]["content"]).partition(":")[0] for c in named("spelling", "train", source, size=800)]
+    quarter = set(source.words[: len(source.words) // 4])
+    assert 0.3 < sum(w in quarter for w in words) / len(words) < 0.7
+
+
+def test_a_letter_that_is_not_in_the_word_is_asked_about_too(source: TaskSource) -> None:
+    answers = [reference(c).rpartition("#### ")[2] for c in named("counting", "train", source, size=300)]
+    assert {"0", "1", "2"} <= set(answers)
+    assert set("".join(answers)) <= set(string.digits)
+
+
+def test_identity_has_several_topics_and_turns(source: TaskSource) -> None:
+    task = named("identity", "train", source, size=1000)
+    turns = {len(c["messages"]) for c in task}
+    assert {2, 4, 6} <= turns
+    assert sum("nanochat" in str(c) for c in task) > 100
+    with pytest.raises(TypeError, match="training only"):
+        task.evaluate(task[0], "hello")

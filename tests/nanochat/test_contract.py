@@ -1,0 +1,96 @@
+"""The stage contract: sealed artifacts, events that are whole lines, and why a stage ended."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nanochat.contract import Artifact, Exit, ExitReport, StageError, StageSpec, seal, verify, write_json
+from nanochat.events import EventLog, read
+
+
+def test_a_sealed_folder_verifies_until_a_byte_changes(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"abc")
+    artifact = seal(tmp_path, name="model")
+    assert verify(artifact) == tmp_path
+    (tmp_path / "weights").write_bytes(b"abd")
+    with pytest.raises(StageError, match="weights is missing or not what its manifest says") as caught:
+        verify(artifact)
+    assert caught.value.exit_code == Exit.BAD_INPUT
+    verify(artifact, deep=False)
+
+
+def test_another_manifest_is_not_the_artifact(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"abc")
+    artifact = seal(tmp_path)
+    (tmp_path / "weights").write_bytes(b"xyz")
+    seal(tmp_path)
+    with pytest.raises(StageError, match="changed since it was published"):
+        verify(artifact)
+    with pytest.raises(StageError, match="does not exist"):
+        verify(Artifact(path=str(tmp_path / "gone"), sha256=artifact.sha256))
+
+
+def test_events_are_numbered_on_and_an_unfinished_line_waits(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    log.emit("metric", step=0, values={"loss": float("nan"), "lr": 0.1})
+    log.close()
+    again = EventLog(path)
+    again.emit("progress", done=1, total=2, unit="step")
+    again.close()
+    with path.open("a") as file:
+        file.write('{"v": 1, "seq": 2, "ki')
+    found = list(read(path))
+    assert [e["seq"] for e in found] == [0, 1]
+    assert found[0]["values"] == {"loss": "nan", "lr": 0.1}
+    with pytest.raises(ValueError, match="lacks"):
+        log.emit("metric", step=0)
+
+
+def test_the_first_failing_rank_is_the_cause(tmp_path: Path) -> None:
+    assert ExitReport.load(tmp_path) is None
+    ExitReport(exit_code=70, code="nonfinite", message="loss is nan", rank=3).save(tmp_path)
+    ExitReport(exit_code=1, code="crash", message="connection closed", rank=0).save(tmp_path)
+    report = ExitReport.load(tmp_path)
+    assert report is not None
+    assert (report.exit_code, report.rank) == (70, 3)
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"x": object()})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+
+
+def test_a_stage_that_lacks_an_input_says_which_and_exits_64(tmp_path: Path) -> None:
+    spec = StageSpec(
+        run="r",
+        stage="tok_train",
+        kind="tok_train",
+        config={"tokenizer": {}},
+        output_dir=str(tmp_path / "out"),
+        cache_dir=str(tmp_path),
+    )
+    write_json(tmp_path / "stage.json", spec.model_dump())
+    done = subprocess.run(
+        [sys.executable, "-m", "nanochat", "tok_train", "--spec", str(tmp_path / "stage.json")], capture_output=True, text=True
+    )
+    assert done.returncode == Exit.BAD_INPUT, done.stderr
+    report = ExitReport.load(spec.out)
+    assert report is not None
+    assert report.exit_code == Exit.BAD_INPUT
+    assert not (spec.out / "manifest.json").exists()
+
+
+def test_a_spec_of_another_kind_or_no_spec_is_refused(tmp_path: Path) -> None:
+    def start(kind: str, path: Path) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([sys.executable, "-m", "nanochat", kind, "--spec", str(path)], capture_output=True, text=True)
+
+    spec = StageSpec(run="r", stage="data", kind="data", config={}, output_dir=str(tmp_path / "o"), cache_dir=str(tmp_path))
+    write_json(tmp_path / "stage.json", spec.model_dump())
+    assert "is for stage kind 'data'" in start("sft", tmp_path / "stage.json").stderr
+    assert start("sft", tmp_path / "none.json").returncode == Exit.BAD_INPUT

@@ -1,0 +1,43 @@
+"""The stage graph is complete: every input is published by somebody who comes before."""
+
+import importlib
+
+import pytest
+
+from nanochat import graph, recipe
+
+RECIPES = recipe.names()
+
+
+@pytest.mark.parametrize("rl", [False, True])
+def test_every_input_is_an_output_of_an_earlier_stage(rl: bool) -> None:
+    published: set[str] = set()
+    for stage in graph.stages(recipe.resolve("tiny", {"rl.enabled": rl})):
+        assert set(stage.inputs.values()) <= published, stage.name
+        published |= {f"{stage.name}.{output}" for output in stage.outputs}
+
+
+def test_the_report_reads_the_results_of_every_stage() -> None:
+    stages = graph.stages(recipe.resolve("tiny", {"rl.enabled": True}))
+    report = stages[-1]
+    assert set(report.inputs) == {s.name for s in stages} - {"report"}
+
+
+def test_the_seed_pipeline_is_whole() -> None:
+    names = [s.name for s in graph.stages(recipe.Recipe())]
+    expected = "data tok_train tok_eval base_train base_eval mid_train chat_eval_mid sft chat_eval_sft report"
+    assert names == expected.split()
+
+
+@pytest.mark.parametrize("kind", sorted({s.kind for s in graph.STAGES}))
+def test_every_kind_has_a_run_function(kind: str) -> None:
+    assert callable(importlib.import_module(f"nanochat.stages.{kind}").run)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_config_of_every_stage_is_json_and_names_its_recipe(name: str) -> None:
+    import json
+
+    r = recipe.resolve(name)
+    for stage in graph.stages(r):
+        assert json.loads(json.dumps(graph.config(r, stage)))["recipe"] == name

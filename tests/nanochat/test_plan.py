@@ -1,0 +1,116 @@
+"""The numbers of the speedrun, and the refusals."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from nanochat import gpus, plan, recipe
+from nanochat.model import GPT
+from nanochat.shape import GPTConfig, flops_per_token, num_params
+
+
+def shape(depth, vocab=65_536):
+    return GPTConfig.of(recipe.ModelSpec(depth=depth), vocab)
+
+
+def stage(planned, name):
+    return next(s for s in planned.stages if s.stage == name)
+
+
+def test_speedrun_on_eight_gpus():
+    planned = plan.plan(recipe.resolve("speedrun"), 8, "H100")
+    base = stage(planned, "base_train")
+    assert planned.params == 560_988_160
+    assert planned.flops_per_token == 3_491_758_080
+    assert (base.steps, base.tokens) == (21_400, 11_219_763_200)
+    assert base.flops == pytest.approx(3.917670e19, rel=1e-6)
+    assert (base.warmdown_steps, base.eval_steps, base.accumulation) == (4280, 20, 1)
+    assert base.hours == pytest.approx(2.87, abs=0.01)  # 172 minutes were measured
+    assert base.usd == pytest.approx(base.hours * 24)
+    assert (stage(planned, "mid_train").steps, stage(planned, "mid_train").accumulation) == (809, 1)
+    assert (stage(planned, "sft").steps, stage(planned, "sft").accumulation) == (701, 1)
+    assert planned.hours == pytest.approx(sum(s.hours for s in planned.stages))
+
+
+def test_speedrun_on_one_gpu_takes_eight_micro_batches():
+    planned = plan.plan(recipe.resolve("speedrun"))
+    assert stage(planned, "base_train").accumulation == 8
+    assert stage(planned, "base_train").steps == 21_400
+    assert (planned.gpu, planned.hours, planned.usd) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("depth", "params", "flops", "steps"),
+    [
+        (4, 36_700_160, 1.447e8, 1_400),
+        (12, 185_597_952, 1.038e9, 7_080),
+        (20, 560_988_160, 3.491758e9, 21_400),
+        (26, 1_081_999_360, 6.901e9, 41_275),
+        (32, 1_879_048_192, 1.207960e10, 71_680),
+    ],
+)
+def test_table_of_depths(depth, params, flops, steps):
+    assert num_params(shape(depth)) == params
+    assert flops_per_token(shape(depth)) == pytest.approx(flops, rel=5e-4)
+    assert plan.base_steps(recipe.BaseSpec(), shape(depth)) == steps
+
+
+def test_real_modules_have_the_planned_parameters():
+    import torch
+
+    with torch.device("meta"):
+        assert GPT(shape(20)).num_params() == 560_988_160
+        assert GPT(shape(32)).num_params() == 1_879_048_192
+
+
+def test_horizon_precedence():
+    spec = {"total_batch_size": 524_288, "target_flops": 1e19, "param_data_ratio": 5.0}
+    assert plan.base_steps(recipe.BaseSpec(**spec, num_iterations=7), shape(20)) == 7
+    assert plan.base_steps(recipe.BaseSpec(**spec), shape(20)) == round(1e19 / (3_491_758_080 * 524_288))
+    assert plan.base_steps(recipe.BaseSpec(param_data_ratio=5.0), shape(20)) == math.floor(5 * 560_988_160 / 524_288)
+
+
+def test_rl_steps():
+    planned = plan.plan(recipe.resolve("speedrun", {"rl.enabled": True}), 8)
+    assert (stage(planned, "rl").steps, stage(planned, "rl").flops) == (467, None)
+
+
+def test_indivisible_batch_names_sizes_that_fit():
+    with pytest.raises(recipe.RecipeError) as caught:
+        plan.plan(recipe.resolve("speedrun"), 24)
+    assert caught.value.problems[0][0] == "base.total_batch_size"
+    assert "1,572,864" in str(caught.value)
+    with pytest.raises(recipe.RecipeError, match=r"set base.device_batch_size to 16"):
+        plan.plan(recipe.resolve("speedrun"), 16)
+    plan.plan(
+        recipe.resolve("speedrun", {"base.device_batch_size": 16, "mid.device_batch_size": 16, "sft.device_batch_size": 2}), 16
+    )
+    with pytest.raises(recipe.RecipeError, match=r"sft.examples_per_step: 32 .* nearest that fit: 64"):
+        plan.plan(recipe.resolve("speedrun", {"base.device_batch_size": 16, "mid.device_batch_size": 16}), 16)
+    with pytest.raises(recipe.RecipeError, match=r"rl\.examples_per_step"):
+        plan.example_accumulation("rl", 5, 2, 1)
+
+
+def test_unknown_file_leaves_steps_open():
+    uses = [{"task": "jsonl", "path": "chat.jsonl"}]
+    planned = plan.plan(recipe.resolve("speedrun", {"mid.train": uses, "sft.train": uses}))
+    assert (stage(planned, "mid_train").steps, stage(planned, "sft").steps) == (None, None)
+
+
+def test_gpus_are_known_by_their_drivers_names():
+    assert gpus.find("NVIDIA H100 80GB HBM3").peak_flops == 989e12
+    assert gpus.find("NVIDIA H100 PCIe").peak_flops == 756e12
+    assert gpus.find("h200").name == "H200"
+    assert gpus.find("NVIDIA A100-SXM4-80GB").name == "A100"
+    assert gpus.find("Some Other GPU") is None
+    assert gpus.find(None) is None
+
+
+@pytest.mark.parametrize("name", recipe.names())
+def test_every_recipe_can_be_planned_without_torch(name):
+    code = f"import sys; from nanochat import plan, recipe; print(plan.plan(recipe.resolve({name!r})).model_dump_json()); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"stages"' in done.stdout

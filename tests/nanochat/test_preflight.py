@@ -1,0 +1,88 @@
+"""What is refused before any work, by field."""
+
+from pathlib import Path
+
+import pytest
+
+from nanochat import preflight
+from nanochat.data.shards import write_shard
+from nanochat.recipe import resolve
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def problems(recipe: str = "tiny", **overrides: object) -> dict[str, str]:
+    return dict(preflight.check(resolve(recipe, {key.replace("__", "."): value for key, value in overrides.items()})))
+
+
+def test_the_shipped_recipes_have_none() -> None:
+    for name in ("tiny", "speedrun", "d26", "run1000"):
+        assert problems(name) == {}
+
+
+def test_a_folder_source_is_looked_into(tmp_path: Path) -> None:
+    source = {"kind": "folder", "path": str(tmp_path)}
+    assert "holds no .parquet" in problems(data__source=source)["data.source.path"]
+    write_shard(tmp_path / "a.parquet", ["text"])
+    assert "only a.parquet" in problems(data__source=source)["data.source.path"]
+    write_shard(tmp_path / "b.parquet", ["text"])
+    assert problems(data__source=source) == {}
+    missing = {"kind": "folder", "path": str(tmp_path / "none")}
+    assert "no folder" in problems(data__source=missing)["data.source.path"]
+
+
+def test_an_http_source_needs_an_address_and_numbered_names() -> None:
+    assert "data.source.base_url" in problems("speedrun", data__source={"kind": "http", "base_url": "ftp://x"})
+    assert "data.source.name" in problems("speedrun", data__source={"kind": "http", "name": "shard.parquet"})
+    assert "data.source.name" in problems("speedrun", data__source={"kind": "http", "name": "{other}.parquet"})
+
+
+def test_mixtures_that_need_task_data_are_refused_without_it() -> None:
+    found = problems("speedrun", data__tasks=None)
+    assert set(found) == {
+        *(f"mid.train.{i}" for i in (0, 1, 2)),
+        *(f"mid.val.{i}" for i in (0, 1, 2)),
+        *(f"sft.train.{i}" for i in (0, 1, 2, 3)),
+        "sft.val.0",
+        "chat_eval.tasks",
+    }
+    assert "smoltalk/train needs task data, but data.tasks is none" in found["mid.train.0"]
+
+
+def test_a_folder_of_task_data_is_looked_into(tmp_path: Path) -> None:
+    (tmp_path / "gsm8k").mkdir()
+    (tmp_path / "gsm8k/train.jsonl").write_text("{}\n")
+    use = [{"task": "gsm8k"}]
+    assert problems(data__tasks=str(tmp_path), sft__train=use) == {}
+    assert (
+        "gsm8k/test is not in the folder" in problems(data__tasks=str(tmp_path), chat_eval__tasks=["gsm8k"])["chat_eval.tasks"]
+    )
+    assert "no folder" in problems(data__tasks=str(tmp_path / "none"))["data.tasks"]
+    assert (
+        "no split 'dev'" in problems(data__tasks=str(tmp_path), sft__train=[{"task": "gsm8k", "split": "dev"}])["sft.train.0"]
+    )
+
+
+def test_a_file_of_conversations_must_exist(tmp_path: Path) -> None:
+    assert "path" in problems(sft__train=[{"task": "jsonl"}])["sft.train.0.path"]
+    assert "no file" in problems(sft__train=[{"task": "jsonl", "path": "/none.jsonl"}])["sft.train.0.path"]
+    (tmp_path / "a.jsonl").write_text("")
+    assert problems(sft__train=[{"task": "jsonl", "path": str(tmp_path / "a.jsonl")}]) == {}
+
+
+def test_rl_on_a_data_set_needs_it() -> None:
+    assert "rl.task" in problems(rl__enabled=True, rl__task="gsm8k")
+    assert problems(rl__enabled=True, rl__task="sums") == {}
+
+
+def test_a_core_folder_needs_its_config(tmp_path: Path) -> None:
+    assert "no core.yaml" in problems(data__core=str(tmp_path))["data.core"]
+    assert "no folder" in problems(data__core=str(tmp_path / "none"))["data.core"]
+    (tmp_path / "core.yaml").write_text("")
+    assert problems(data__core=str(tmp_path)) == {}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
+def test_the_speedrun_on_the_shared_data_has_none() -> None:
+    source = {"kind": "folder", "path": str(SHARED / "pretrain_small")}
+    assert problems("speedrun", data__source=source, data__tasks=str(SHARED), data__core=str(SHARED / "core")) == {}

@@ -1,0 +1,89 @@
+"""A whole pretraining stage: what it says, what it leaves, that it learns, and what it refuses."""
+
+import json
+import math
+
+import pytest
+
+from nanochat.contract import seal, verify
+from nanochat.data.shards import Shard, write_index
+from nanochat.train.checkpoint import load_model
+
+from .house import VOCAB
+
+
+def test_learns_and_says_so(trained):
+    losses, bpb = trained.series("loss"), trained.series("val_bpb")
+    assert losses[1] == pytest.approx(math.log(VOCAB), abs=1e-3)
+    assert losses[24] < losses[1] - 0.5
+    assert list(losses) == list(range(1, 25))
+    assert list(bpb) == [0, 10, 20, 24]
+    assert bpb[24] < bpb[0] - 0.5
+    for key in ("lrm", "grad_norm", "tok_per_s", "dt_ms", "mem_gib", "data_wait_pct"):
+        assert all(value >= 0 for value in trained.series(key).values()), key
+    assert set(trained.series("mfu").values()) == {None}
+    progress = trained.events("progress")
+    assert [p["done"] for p in progress] == list(range(25))
+    assert progress[-1] | {"done": 24, "total": 24, "unit": "step", "eta_s": 0} == progress[-1]
+    assert [s["step"] for s in trained.events("sample")] == [12] * 7 + [24] * 7
+
+
+def test_leaves_a_model_and_its_figures(trained, inputs):
+    model, meta = load_model(verify(trained.artifact("model")), "cpu")
+    assert meta["step"] == 24
+    assert meta["stage"] == "base_train"
+    assert meta["tokenizer_sha256"] == inputs["tokenizer"].sha256
+    assert meta["model_config"]["vocab_size"] == VOCAB
+    results = trained.results()
+    assert results["untrained_val_bpb"] == trained.series("val_bpb")[0]
+    assert results["val_bpb"] == meta["val_bpb"] == trained.series("val_bpb")[24]
+    assert results["min_val_bpb"] <= results["val_bpb"] < results["untrained_val_bpb"]
+    assert (results["steps"], results["tokens"]) == (24, 24 * 256)
+    assert results["params"] == model.num_params()
+    assert results["tok_per_s"] > 0
+    assert results["mfu"] is None
+
+
+def test_keeps_the_last_checkpoints_and_the_final_one(trained):
+    announced = trained.events("checkpoint")
+    assert [(e["step"], e["final"]) for e in announced] == [(s, s == 24) for s in (5, 10, 15, 20, 24)]
+    kept = sorted(p.name for p in (trained.out / "checkpoints").iterdir())
+    assert kept == ["step_000020", "step_000024"]
+    for event in announced[-2:]:
+        directory = verify(trained.checkpoint(event["step"]))
+        assert event["bytes"] == sum(p.stat().st_size for p in directory.iterdir())
+    files = {f["path"] for f in json.loads((directory / "manifest.json").read_text())["files"]}
+    assert files == {"model.safetensors", "meta.json", "train_state.json", "optim_rank0.safetensors", "loader_rank0.json"}
+    assert trained.artifact("model") == trained.checkpoint(24)
+
+
+def test_indivisible_batch_is_refused(base):
+    run = base(device_batch_size=3)
+    assert run.here() == 64
+    assert "base.total_batch_size" in run.error()["message"]
+    assert "device_batch_size to 2" in run.error()["message"]
+
+
+def test_unknown_field_is_refused(base):
+    run = base(learning_rate=1)
+    assert run.here() == 64
+    assert "base.learning_rate" in run.error()["message"]
+
+
+def test_missing_shard_is_named(base, inputs, tmp_path):
+    gone = Shard(str(tmp_path / "gone.parquet"), 10)
+    write_index(tmp_path / "shards", [gone], [gone])
+    run = base()
+    run.inputs = {**inputs, "shards": seal(tmp_path / "shards")}
+    assert run.here() == 64
+    assert "gone.parquet" in run.error()["message"]
+
+
+def test_a_loss_that_is_no_number_stops_the_stage(base):
+    run = base(optim={"matrix_lr": 1e38, "embedding_lr": 1e38, "unembedding_lr": 1e38}, save_every=1)
+    assert run.here() == 70
+    error = run.error()
+    assert error["code"] == "nonfinite"
+    saved = [e["step"] for e in run.events("checkpoint")]
+    assert (f"the last good checkpoint is of step {saved[-1]}" if saved else "no checkpoint yet") in error["message"]
+    assert not run.events("artifact")

@@ -1,0 +1,153 @@
+"""Being stopped or killed at any moment, and going on as if nothing had happened."""
+
+import json
+import shutil
+import signal
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nanochat.contract import STOP, Artifact, Exit, ExitReport, seal
+from nanochat.train import checkpoint
+
+from . import house
+
+
+def steps_from(run, first, series="loss"):
+    return {step: value for step, value in run.series(series).items() if step >= first}
+
+
+def test_killed_then_resumed_is_bit_for_bit_the_uninterrupted_run(base, trained):
+    killed = base("killed", deterministic=True).start()
+    killed.until(lambda seen: any(e["kind"] == "checkpoint" and e["step"] >= 5 for e in seen))
+    killed.kill()
+    last = killed.events("checkpoint")[-1]
+    assert 5 <= last["step"] < 24
+
+    resumed = base("resumed", deterministic=True, resume_from=killed.checkpoint(last["step"]))
+    assert resumed.here() == 0, resumed.events("error")
+    losses = resumed.series("loss")
+    assert list(losses) == list(range(last["step"] + 1, 25))
+    for series in ("loss", "grad_norm", "val_bpb"):
+        assert steps_from(killed, 0, series).items() <= trained.series(series).items()
+        assert resumed.series(series) == steps_from(trained, min(resumed.series(series)), series)
+    one, other = (load_file(run.artifact("model").dir / "model.safetensors") for run in (trained, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert resumed.results()["untrained_val_bpb"] == trained.results()["untrained_val_bpb"]
+    assert resumed.results()["tokens"] == trained.results()["tokens"]
+
+
+def test_stop_file_saves_and_ends_with_75(base, trained):
+    stopped = base("stopped", deterministic=True, save_every=-1)
+    watcher = stopped.stop_after(3)
+    assert stopped.here() == Exit.STOPPED
+    watcher.join()
+    (saved,) = stopped.events("checkpoint")
+    assert not saved["final"]
+    assert not stopped.events("artifact")
+    assert stopped.error()["code"] == "stopped"
+
+    resumed = base("resumed", deterministic=True, resume_from=stopped.checkpoint(saved["step"]))
+    assert resumed.here() == 0
+    assert resumed.series("loss") == steps_from(trained, saved["step"] + 1)
+    assert resumed.series("val_bpb")[24] == trained.series("val_bpb")[24]
+
+
+def test_stopped_before_the_first_step_leaves_no_checkpoint(base):
+    run = base()
+    run.out.mkdir(parents=True)
+    (run.out / STOP).touch()
+    assert run.here() == Exit.STOPPED
+    assert not run.events("checkpoint")
+
+
+def test_sigterm_to_one_of_two_ranks_stops_both_and_one_rank_goes_on(base):
+    # Fewer steps than the whole schedule are done before the signal, so it must be long enough to be caught in the middle.
+    two = base("two", num_iterations=60, save_every=-1, sample_every=-1).start(ranks=2)
+    two.until(lambda seen: any(e["kind"] == "progress" and e["done"] >= 20 for e in seen))
+    ranks = [p for p in psutil.Process(two.process.pid).children(recursive=True) if p.environ().get("RANK") == "1"]
+    ranks[0].send_signal(signal.SIGTERM)
+    assert two.wait() != 0
+    report = ExitReport.load(two.out)
+    assert report.exit_code == Exit.STOPPED, two.log()
+    saved = two.events("checkpoint")[-1]["step"]
+    assert saved >= 20
+
+    one = base("one", num_iterations=60, save_every=-1, sample_every=-1, resume_from=two.checkpoint(saved))
+    assert one.here() == 0, one.events("error")
+    assert list(one.series("loss")) == list(range(saved + 1, 61))
+    assert one.results()["world_size"] == 1
+    assert one.results()["tokens"] == 60 * 256
+    before, after = two.series("loss"), one.series("loss")
+    assert after[saved + 1] == pytest.approx(before[saved], rel=0.05)
+    assert after[60] < before[saved]
+    assert before[1] > before[saved] + 0.5  # two ranks learn, too
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    """`copy()` is a checkpoint of `trained` that may be spoilt; `copy.sealed()` names it as it is then."""
+
+    class Copy:
+        dir = tmp_path / "copy"
+
+        def sealed(self) -> Artifact:
+            return seal(self.dir, name="model", stage="base_train")
+
+    shutil.copytree(trained.checkpoint(20).dir, Copy.dir)
+    return Copy()
+
+
+def test_a_flipped_byte_is_found(base, copy):
+    artifact = copy.sealed()
+    weights = copy.dir / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-100] ^= 1
+    weights.write_bytes(content)
+    run = base(resume_from=artifact)
+    assert run.here() == Exit.BAD_INPUT
+    assert (run.error()["code"], "model.safetensors" in run.error()["message"]) == ("artifact_corrupt", True)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optim_rank0.safetensors", "train_state.json", "meta.json"])
+def test_half_a_file_is_refused_even_if_its_manifest_agrees(base, copy, name):
+    path = copy.dir / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    run = base(resume_from=copy.sealed())
+    assert run.here() == Exit.BAD_INPUT
+    assert (run.error()["code"], name in run.error()["message"]) == ("checkpoint_corrupt", True)
+
+
+def test_another_architecture_is_refused(base, copy):
+    run = base(resume_from=copy.sealed())
+    run.config = {**run.config, "model": {**house.MODEL, "depth": 4}}
+    assert run.here() == Exit.BAD_INPUT
+    assert run.error()["code"] == "config_mismatch"
+
+
+def test_weights_that_do_not_fit_their_description_are_refused(base, copy):
+    meta = json.loads((copy.dir / "meta.json").read_text())
+    meta["model_config"]["n_embd"] = 128
+    (copy.dir / "meta.json").write_text(json.dumps(meta))
+    run = base(resume_from=copy.sealed())
+    assert run.here() == Exit.BAD_INPUT
+    assert run.error()["code"] == "config_mismatch"
+
+
+def test_another_tokenizer_is_refused(base, copy, inputs, tmp_path):
+    shutil.copytree(inputs["tokenizer"].dir, tmp_path / "tokenizer")
+    run = base(resume_from=copy.sealed())
+    run.inputs = {**inputs, "tokenizer": seal(tmp_path / "tokenizer", name="another")}
+    assert run.here() == Exit.BAD_INPUT
+    assert run.error()["code"] == "tokenizer_mismatch"
+
+
+def test_a_full_disk_stops_the_stage_and_tears_nothing(base, monkeypatch):
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    run = base()
+    assert run.here() == Exit.STOPPED
+    assert run.error()["code"] == "disk_full"
+    assert list((run.out / "checkpoints").iterdir()) == []

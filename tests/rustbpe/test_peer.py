@@ -1,0 +1,17 @@
+"""Merge for merge equal to the published `rustbpe` 0.1.0 on real text."""
+
+import pytest
+
+from benchmarks.tokenizer import corpus, peers
+
+
+@pytest.mark.parametrize("pattern", [None, r"\p{L}+|\P{L}+"])
+def test_equal_to_the_published_trainer(pattern: str | None) -> None:
+    import rustbpe
+
+    job = {"kind": "train", "chars": 3_000_000, "vocab": 6000, "pattern": pattern or rustbpe.SPLIT_PATTERN, "threads": 2}
+    theirs = peers.run("rustbpe 0.1.0", job, seconds=120)
+    if "reason" in theirs:
+        pytest.skip(f"rustbpe 0.1.0: {theirs['reason']}")
+    ours = peers.run("ours", job, seconds=120)
+    assert ours["digest"] == theirs["digest"], f"text: {corpus.source()}"

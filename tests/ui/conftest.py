@@ -1,0 +1,86 @@
+"""The whole of what a visitor touches: the real dashboard over a real control API and a real inference service."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from client.settings import Settings
+from nanochat.contract import Artifact, seal
+from nanochat.model import GPTConfig
+from services.inference.source import promoted
+from services.standalone.valkey import Valkey
+from services.ui.app import create_app
+from services.ui.platform import connect
+from tests.api.server import Api
+from tests.api.server import serving as serving_api
+from tests.inference import heart
+from tests.inference.conftest import made_tokenizer
+from tests.inference.server import Server, wait_for
+from tests.inference.server import serving as serving_inference
+from tests.ui.hand import Hand
+
+
+@dataclass(frozen=True)
+class House:
+    """Addresses of the three services, and what a test needs to make things happen behind them."""
+
+    url: str
+    api: Api
+    inference: Server
+    folder: Path
+    trained: dict[tuple[str, str], Artifact]
+
+    def submit(self, name: str) -> Hand:
+        """A run that this test works on by hand; its sft stage publishes a model that was really trained."""
+        run = self.api.client().submit("tiny", name=name)
+        return Hand(self.api.ledger, run.id, self.folder / run.id, self.trained)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Artifact]:
+    folder, tokenizer = tmp_path_factory.mktemp("trained"), made_tokenizer()
+    tokenizer.save(folder / "tokenizer")
+    sealed = seal(folder / "tokenizer", name="tokenizer", stage="tok_train")
+    config = GPTConfig(sequence_len=1024, vocab_size=tokenizer.vocab_size, n_layer=2, n_head=2, n_kv_head=2, n_embd=64)
+    model = heart.learn(config, tokenizer).save(folder, 40, sealed.sha256)
+    return {("tok_train", "tokenizer"): sealed, ("sft", "model"): model}
+
+
+@pytest.fixture(scope="module")
+def house(
+    module_database_url: str,
+    valkey: Valkey,
+    trained: dict[tuple[str, str], Artifact],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("house")
+    with (
+        serving_api(module_database_url, valkey.url, folder / "home") as api,
+        serving_inference(promoted(api.client()), api_key=api.key, poll_s=0.3) as inference,
+        _dashboard(Settings(api.url, inference.url, None, api.key, folder)) as url,
+    ):
+        yield House(url, api, inference, folder, trained)
+
+
+@contextmanager
+def _dashboard(settings: Settings) -> Iterator[str]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    app = create_app(connect(settings), poll_s=0.5)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        wait_for(lambda: server.started or not thread.is_alive(), "started")
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+        listener.close()

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Make .venv hold exactly requirements.lock, a release build of rustbpe and this project. Quick when nothing changed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=.venv
+say() { printf '\033[2m· %s\033[0m\n' "$*" >&2; }
+die() { printf 'cannot set up: %s\n' "$*" >&2; exit 1; }
+
+python=""
+for candidate in "${PYTHON:-python3}" python3.14 python3.13 python3.12 python3.11; do
+    if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+        python=$candidate
+        break
+    fi
+done
+[ -n "$python" ] || die "Python 3.11 or newer was not found; install it or set PYTHON=/path/to/python3"
+command -v cc >/dev/null || die "no C compiler (cc) was found; install gcc or clang"
+
+# The stamp names what the environment was made from; any other content rebuilds it.
+stamp=$venv/.made-from
+made_from=$({ cat pyproject.toml requirements.lock rustbpe/pyproject.toml rustbpe/Cargo.toml; find rustbpe/src rustbpe/python -name '*.rs' -o -name '*.py' -o -name '*.pyi' | LC_ALL=C sort | xargs cat; } | cksum)
+if [ -x $venv/bin/python ] && [ "$(cat $stamp 2>/dev/null)" = "$made_from" ]; then exit 0; fi
+
+if [ ! -x $venv/bin/python ]; then
+    say "creating $venv with $("$python" --version)"
+    if command -v uv >/dev/null; then uv venv -q --python "$python" $venv; else "$python" -m venv $venv || die "$python cannot make virtual environments; install its venv module (Debian: python3-venv)"; fi
+fi
+uv=$(command -v uv || true)
+if [ -z "$uv" ]; then
+    [ -x $venv/bin/uv ] || { say "installing uv into $venv"; $venv/bin/python -m pip install -q --disable-pip-version-check uv; }
+    uv=$venv/bin/uv
+fi
+export VIRTUAL_ENV=$PWD/$venv
+
+export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+if ! command -v cargo >/dev/null; then
+    say "Rust is missing: installing it with rustup into ${CARGO_HOME:-$HOME/.cargo} (about a minute)"
+    command -v curl >/dev/null || die "curl is needed to install Rust; install curl, or Rust itself"
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -q --profile minimal --no-modify-path \
+        || die "rustup failed; install Rust by hand (https://rustup.rs) and run this again"
+fi
+
+say "installing the packages of requirements.lock"
+# requirements.lock holds uv too, so an environment that had to bootstrap it keeps the same one.
+"$uv" pip sync -q --require-hashes requirements.lock
+say "building rustbpe (release)"
+"$uv" pip install -q --no-deps --no-build-isolation --reinstall-package rustbpe ./rustbpe
+"$uv" pip install -q --no-deps --no-build-isolation -e .
+printf '%s' "$made_from" > $stamp
+say "environment ready"
