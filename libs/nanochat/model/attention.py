@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanochat.model.layers import Linear, norm
+from nanochat import kernels
+from nanochat.model.layers import EPS, Linear, norm
 from nanochat.shape import GPTConfig
 
 ROTARY_BASE = 10_000.0
@@ -68,6 +69,25 @@ def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     return torch.cat((a * cos + b * sin, b * cos - a * sin), dim=-1)
 
 
+def fused_rotary_norm(x: Tensor, rotary: tuple[Tensor, Tensor], heads: int) -> tuple[Tensor, Tensor]:
+    """`norm(rotate(x))` of x (B, T, H + Hkv, D) in one pass, as q (B, T, H, D) and k (B, T, Hkv, D); CUDA, bf16."""
+    cos, sin = (table.view(x.size(1), -1) for table in rotary)
+    q, k = _RotaryNorm.apply(x, cos, sin, heads)
+    return q, k
+
+
+class _RotaryNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+        q, k, rstd = kernels.rotary.rotary_norm(x, cos, sin, heads, EPS)
+        ctx.save_for_backward(q, k, rstd, cos, sin)
+        return q, k
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        return kernels.rotary.rotary_norm_backward(*grads, *ctx.saved_tensors), None, None, None
+
+
 class Attention(nn.Module):
     def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
@@ -81,8 +101,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], positions: Tensor | None, cache: KVCache | None) -> Tensor:
         """x (B, T, C) to (B, T, C). `positions` (B, T) is given when the rows of the cache stand at different places."""
         batch, length, _ = x.shape
-        q = norm(rotate(self.q(x).view(batch, length, self.n_head, self.head_dim), rotary)).transpose(1, 2)
-        k = norm(rotate(self.k(x).view(batch, length, self.n_kv_head, self.head_dim), rotary)).transpose(1, 2)
+        q, k = self._queries_and_keys(x, rotary)
+        q, k = q.transpose(1, 2), k.transpose(1, 2)
         v = self.v(x).view(batch, length, self.n_kv_head, self.head_dim).transpose(1, 2)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
@@ -97,6 +117,17 @@ class Attention(nn.Module):
         )
         mixed: Tensor = self.out(y.transpose(1, 2).reshape(batch, length, -1))
         return mixed
+
+    def _queries_and_keys(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """q (B, T, H, D) and k (B, T, Hkv, D), rotated and normed."""
+        batch, length, _ = x.shape
+        heads = self.n_head + self.n_kv_head
+        if kernels.usable(x):  # one product for both: the gradient of x is then one product, too, and one pass less
+            both = F.linear(x, torch.cat((self.q.weight, self.k.weight)))
+            return fused_rotary_norm(both.view(batch, length, heads, self.head_dim), rotary, self.n_head)
+        q = self.q(x).view(batch, length, self.n_head, self.head_dim)
+        k = self.k(x).view(batch, length, self.n_kv_head, self.head_dim)
+        return norm(rotate(q, rotary)), norm(rotate(k, rotary))
 
 
 def attention_mask(queries: int, keys: int, positions: Tensor | None, device: torch.device) -> Tensor | None:

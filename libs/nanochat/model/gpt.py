@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanochat import shape
+from nanochat import kernels, shape
 from nanochat.model import init
 from nanochat.model.attention import Attention, KVCache, Rotary
-from nanochat.model.layers import Embedding, Linear, norm
+from nanochat.model.layers import Embedding, Linear, norm, relu_squared
 from nanochat.model.loss import head_loss, softcap
 from nanochat.shape import GPTConfig
 
@@ -30,7 +29,10 @@ class MLP(nn.Module):
         self.down = Linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.down(F.relu(self.up(x)).square())
+        if kernels.usable(x):
+            fused: Tensor = kernels.mlp.FusedMLP.apply(x.flatten(0, -2), self.up.weight, self.down.weight)
+            return fused.view_as(x)
+        y: Tensor = self.down(relu_squared(self.up(x)))
         return y
 
 

@@ -1,22 +1,25 @@
 """The head, its soft cap and the cross entropy, as one function that never holds the logits of a whole batch.
 
 At V = 65,536 the fp32 logits of 32 x 2048 tokens are 16 GiB, and as much again for their gradient. Here a chunk of rows
-goes through head, cap, softmax and both gradients while it is in cache: on two CPU cores a d4 micro-step (V = 4,096) fell
-from 1.89 to 1.46 s. On an H200 at d20 it is no faster than plain, compiled code (417 and 413 ms): the head is bound by its
-products there.
+goes through head, cap, softmax and both gradients at a time: on a CPU while it is in cache (two cores, d4, V = 4,096: a
+micro-step fell from 1.89 to 1.46 s), on a GPU in place, so that a chunk costs two passes over its bf16 logits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nanochat import kernels
+
 SOFTCAP = 15.0
 IGNORE = -1
 CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 28}  # logits held at once: 4 MiB fits a CPU's cache, 1 GiB fills a GPU
+FUSED_CHUNK_ELEMENTS = 1 << 30  # 2 GiB in bf16; each chunk more costs a pass over the head's fp32 gradient
 
 
 def softcap(logits: Tensor) -> Tensor:
@@ -34,7 +37,7 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, reduction: str = 
         return _token_losses(x, weight, rows).view_as(targets)
     scale = 1.0 / (rows != IGNORE).sum().clamp(min=1) if reduction == "mean" else torch.ones((), device=rows.device)
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
-        loss: Tensor = _HeadLoss.apply(x, weight, rows, scale)
+        loss: Tensor = _HeadLoss.apply(x, weight, rows, scale, kernels.usable(x))
         return loss
     return _token_losses(x, weight, rows).sum() * scale
 
@@ -54,38 +57,63 @@ class _HeadLoss(torch.autograd.Function):
     """scale * sum of the token losses; the gradients are made in the forward pass, chunk by chunk."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
-        head = weight.to(x.dtype)
-        total = torch.zeros((), dtype=torch.float32, device=x.device)
-        grad_x = torch.empty_like(x)
-        grad_weight = torch.zeros_like(weight)
-        size = _chunk(x, weight)
-        for rows, target, grad_rows in zip(
-            torch.split(x, size), torch.split(targets, size), torch.split(grad_x, size), strict=True
-        ):
-            counts = target != IGNORE
-            index = target.clamp(min=0).unsqueeze(1)
-            capped = (rows @ head.T).float().div_(SOFTCAP).tanh_()  # the logits are SOFTCAP times this
-            probs = (capped * SOFTCAP).exp_()  # at most e^15: no maximum need be taken away first
-            norm = probs.sum(dim=1)
-            losses = norm.log() - SOFTCAP * capped.gather(1, index).squeeze(1)
-            total += (losses * counts).sum()
-            weights = counts * scale
-            probs.mul_((weights / norm).unsqueeze(1))
-            probs.scatter_add_(1, index, -weights.unsqueeze(1))
-            grad = torch.ops.aten.tanh_backward(probs, capped).to(x.dtype)  # d(SOFTCAP * tanh(z / SOFTCAP)) / dz = 1 - tanh^2
-            torch.mm(grad, head, out=grad_rows)
-            if grad.dtype == grad_weight.dtype:
-                grad_weight.addmm_(grad.T, rows)
-            else:
-                grad_weight += grad.T @ rows
+    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor, fused: bool) -> Tensor:
+        total, grad_x, grad_weight = (fused_head if fused else plain_head)(x, weight, targets, scale)
         ctx.save_for_backward(grad_x, grad_weight)
         return total * scale
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_x, grad_weight = ctx.saved_tensors
-        return grad_x * grads[0].to(grad_x.dtype), grad_weight * grads[0], None, None
+        return grad_x * grads[0].to(grad_x.dtype), grad_weight * grads[0], None, None, None
+
+
+def plain_head(x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x (N, C), weight (V, C), targets (N,), scale 0-D: the losses' sum, and `scale` times its gradients by x and weight."""
+    head = weight.to(x.dtype)
+    total = torch.zeros((), dtype=torch.float32, device=x.device)
+    grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight)
+    for rows, target, grad_rows in _chunks(x, targets, grad_x, _chunk(x, weight)):
+        counts = target != IGNORE
+        index = target.clamp(min=0).unsqueeze(1)
+        capped = (rows @ head.T).float().div_(SOFTCAP).tanh_()  # the logits are SOFTCAP times this
+        probs = (capped * SOFTCAP).exp_()  # at most e^15: no maximum need be taken away first
+        norm = probs.sum(dim=1)
+        losses = norm.log() - SOFTCAP * capped.gather(1, index).squeeze(1)
+        total += (losses * counts).sum()
+        weights = counts * scale
+        probs.mul_((weights / norm).unsqueeze(1))
+        probs.scatter_add_(1, index, -weights.unsqueeze(1))
+        grad = torch.ops.aten.tanh_backward(probs, capped).to(x.dtype)  # d(SOFTCAP * tanh(z / SOFTCAP)) / dz = 1 - tanh^2
+        torch.mm(grad, head, out=grad_rows)
+        if grad.dtype == grad_weight.dtype:
+            grad_weight.addmm_(grad.T, rows)
+        else:
+            grad_weight += grad.T @ rows
+    return total, grad_x, grad_weight
+
+
+@torch.library.custom_op("nanochat::fused_head", mutates_args=())
+def fused_head(x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `plain_head`, for bf16 x on CUDA: one kernel turns a chunk's logits into losses and, in place, their gradient."""
+    head = weight.to(x.dtype)
+    grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight)
+    losses = []
+    for rows, target, grad_rows in _chunks(x, targets, grad_x, max(1, FUSED_CHUNK_ELEMENTS // weight.size(0))):
+        logits = rows @ head.T
+        losses.append(kernels.cross_entropy.loss_and_grad_(logits, target, scale, SOFTCAP).sum())
+        torch.mm(logits, head, out=grad_rows)
+        grad_weight += logits.T @ rows
+    return torch.stack(losses).sum(), grad_x, grad_weight
+
+
+@fused_head.register_fake
+def _(x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty((), dtype=torch.float32), torch.empty_like(x), torch.empty_like(weight)
+
+
+def _chunks(x: Tensor, targets: Tensor, grad_x: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    return zip(torch.split(x, size), torch.split(targets, size), torch.split(grad_x, size), strict=True)
 
 
 def _chunk(x: Tensor, weight: Tensor) -> int:

@@ -1,0 +1,38 @@
+"""Fused kernels for training on CUDA, each beside the plain function that it must agree with.
+
+The plain functions in `model/` decide by `usable` whether to call a kernel; nothing else in the project knows of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+if torch.cuda.is_available():  # Triton is needed nowhere else, and loading it takes a while
+    from nanochat.kernels import cross_entropy as cross_entropy
+    from nanochat.kernels import mlp as mlp
+    from nanochat.kernels import rotary as rotary
+
+_enabled = True
+
+
+def usable(x: Tensor) -> bool:
+    """Whether a training step on `x` may take the fused path: bf16 on a GPU that has it, gradients wanted, not switched off.
+
+    Without gradients shapes vary from call to call and rows are few: cuBLAS and SDPA are the better choice there.
+    """
+    return _enabled and x.is_cuda and x.dtype is torch.bfloat16 and torch.is_grad_enabled()
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """Within this context every model runs its plain functions: for tests of equality and as the baseline of benchmarks."""
+    global _enabled
+    before, _enabled = _enabled, False
+    try:
+        yield
+    finally:
+        _enabled = before

@@ -1,0 +1,111 @@
+"""Rotary positions and the norm of queries and keys in one pass over memory, forward and backward.
+
+The compiler's own code reads its inputs twice in the backward pass, because a rotation pairs channel j with j + D/2 across
+the reduction of the norm. Here each row is read and written once, and both gradients land side by side where the one product
+that made queries and keys wants its gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+ROWS = 16  # (token, head) rows of one program: with D = 128 and 4 warps, 16 bytes a thread and load
+
+
+@triton.jit
+def _load2(q_ptr, k_ptr, q_at, k_at, is_q, is_k):
+    return (tl.load(q_ptr + q_at, mask=is_q, other=0.0) + tl.load(k_ptr + k_at, mask=is_k, other=0.0)).to(tl.float32)
+
+
+@triton.jit
+def _store2(q_ptr, k_ptr, q_at, k_at, is_q, is_k, value):
+    tl.store(q_ptr + q_at, value.to(tl.bfloat16), mask=is_q)
+    tl.store(k_ptr + k_at, value.to(tl.bfloat16), mask=is_k)
+
+
+@triton.jit
+def _place(rows, length, Q: tl.constexpr, K: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr):
+    """Of this program's rows: offsets in the joint tensor, in q and in k, which of the two each row is, offsets of its angles."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    token, head = row // (Q + K), row % (Q + K)
+    channel = tl.arange(0, HALF)[None, :]
+    there = row < rows
+    is_q, is_k = (there & (head < Q))[:, None], (there & (head >= Q))[:, None]
+    at = row[:, None] * (2 * HALF) + channel
+    q_at = (token * Q + head)[:, None] * (2 * HALF) + channel
+    k_at = (token * K + head - Q)[:, None] * (2 * HALF) + channel
+    angle = (token % length)[:, None] * HALF + channel
+    return row, there, at, q_at, k_at, is_q, is_k, angle
+
+
+@triton.jit
+def _forward(x_ptr, cos_ptr, sin_ptr, q_ptr, k_ptr, rstd_ptr, rows, length, eps, Q: tl.constexpr, K: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
+    row, there, at, q_at, k_at, is_q, is_k, angle = _place(rows, length, Q, K, HALF, ROWS)
+    mask = there[:, None]
+    cos = tl.load(cos_ptr + angle, mask=mask, other=0.0).to(tl.float32)
+    sin = tl.load(sin_ptr + angle, mask=mask, other=0.0).to(tl.float32)
+    a = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
+    b = tl.load(x_ptr + at + HALF, mask=mask, other=0.0).to(tl.float32)
+    ra = a * cos + b * sin
+    rb = b * cos - a * sin
+    rstd = tl.rsqrt((tl.sum(ra * ra, 1) + tl.sum(rb * rb, 1)) / (2 * HALF) + eps)
+    _store2(q_ptr, k_ptr, q_at, k_at, is_q, is_k, ra * rstd[:, None])
+    _store2(q_ptr, k_ptr, q_at + HALF, k_at + HALF, is_q, is_k, rb * rstd[:, None])
+    tl.store(rstd_ptr + row, rstd, mask=there)
+
+
+@triton.jit
+def _backward(dq_ptr, dk_ptr, q_ptr, k_ptr, rstd_ptr, cos_ptr, sin_ptr, dx_ptr, rows, length, Q: tl.constexpr, K: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
+    row, there, at, q_at, k_at, is_q, is_k, angle = _place(rows, length, Q, K, HALF, ROWS)
+    mask = there[:, None]
+    cos = tl.load(cos_ptr + angle, mask=mask, other=0.0).to(tl.float32)
+    sin = tl.load(sin_ptr + angle, mask=mask, other=0.0).to(tl.float32)
+    ya, yb = _load2(q_ptr, k_ptr, q_at, k_at, is_q, is_k), _load2(q_ptr, k_ptr, q_at + HALF, k_at + HALF, is_q, is_k)
+    da, db = _load2(dq_ptr, dk_ptr, q_at, k_at, is_q, is_k), _load2(dq_ptr, dk_ptr, q_at + HALF, k_at + HALF, is_q, is_k)
+    along = ((tl.sum(da * ya, 1) + tl.sum(db * yb, 1)) / (2 * HALF))[:, None]
+    rstd = tl.load(rstd_ptr + row, mask=there, other=0.0)[:, None]
+    ga = (da - ya * along) * rstd
+    gb = (db - yb * along) * rstd
+    tl.store(dx_ptr + at, (ga * cos - gb * sin).to(tl.bfloat16), mask=mask)
+    tl.store(dx_ptr + at + HALF, (ga * sin + gb * cos).to(tl.bfloat16), mask=mask)
+
+
+@torch.library.custom_op("nanochat::rotary_norm", mutates_args=())
+def rotary_norm(x: Tensor, cos: Tensor, sin: Tensor, heads: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """x (B, T, H + Hkv, D) bf16, cos and sin (T, D/2): q (B, T, H, D), k (B, T, Hkv, D), and 1/rms (B, T, H + Hkv) fp32."""
+    batch, length, both, width = x.shape
+    x, q, k = x.contiguous(), x.new_empty(batch, length, heads, width), x.new_empty(batch, length, both - heads, width)
+    rstd = x.new_empty(batch, length, both, dtype=torch.float32)
+    sizes = {"Q": heads, "K": both - heads, "HALF": width // 2, "ROWS": ROWS}
+    _forward[_grid(rstd)](x, cos, sin, q, k, rstd, rstd.numel(), length, eps, **sizes, num_warps=4)
+    return q, k, rstd
+
+
+@rotary_norm.register_fake
+def _(x: Tensor, cos: Tensor, sin: Tensor, heads: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    batch, length, both, width = x.shape
+    q, k = x.new_empty(batch, length, heads, width), x.new_empty(batch, length, both - heads, width)
+    return q, k, x.new_empty(batch, length, both, dtype=torch.float32)
+
+
+@torch.library.custom_op("nanochat::rotary_norm_backward", mutates_args=())
+def rotary_norm_backward(dq: Tensor, dk: Tensor, q: Tensor, k: Tensor, rstd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The gradient (B, T, H + Hkv, D) of `rotary_norm`'s x, from those of q and k and from what it returned."""
+    batch, length, heads, width = q.shape
+    dx = q.new_empty(batch, length, heads + k.size(2), width)
+    sizes = {"Q": heads, "K": k.size(2), "HALF": width // 2, "ROWS": ROWS}
+    args = (dq.contiguous(), dk.contiguous(), q, k, rstd, cos, sin, dx, rstd.numel(), length)
+    _backward[_grid(rstd)](*args, **sizes, num_warps=4)
+    return dx
+
+
+@rotary_norm_backward.register_fake
+def _(dq: Tensor, dk: Tensor, q: Tensor, k: Tensor, rstd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return q.new_empty(*q.shape[:2], q.size(2) + k.size(2), q.size(3))
+
+
+def _grid(rstd: Tensor) -> tuple[int]:
+    return (triton.cdiv(rstd.numel(), ROWS),)
