@@ -24,7 +24,12 @@ def usable(x: Tensor) -> bool:
 
     Without gradients shapes vary from call to call and rows are few: cuBLAS and SDPA are the better choice there.
     """
-    return _enabled and x.is_cuda and x.dtype is torch.bfloat16 and torch.is_grad_enabled()
+    return training() and x.is_cuda and x.dtype is torch.bfloat16
+
+
+def training() -> bool:
+    """Whether gradients are wanted and nothing is switched off: where remembering less for them is worth its own code."""
+    return _enabled and torch.is_grad_enabled()
 
 
 @contextlib.contextmanager

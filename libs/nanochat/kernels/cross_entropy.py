@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK = 8192
+BLOCK = 4096  # 2.17 ms for 16,384 rows of 65,536 on an H100; 8192 2.30, 16384 3.40
 
 
 @triton.jit

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nanochat import kernels
+
 EPS = torch.finfo(torch.float32).eps  # of the norms, whatever they norm
 
 
@@ -35,7 +37,7 @@ class Embedding(nn.Embedding):
 
 def norm(x: Tensor) -> Tensor:
     """x over the root mean square of its last dimension (Zhang and Sennrich 2019), computed in fp32, in x's dtype."""
-    if not torch.is_grad_enabled():
+    if not kernels.training():
         return F.rms_norm(x, (x.size(-1),), eps=EPS).to(x.dtype)
     y: Tensor = _Norm.apply(x)
     return y
@@ -43,6 +45,8 @@ def norm(x: Tensor) -> Tensor:
 
 def relu_squared(x: Tensor) -> Tensor:
     """max(x, 0)^2 (So et al. 2021)."""
+    if not kernels.training():
+        return F.relu(x).square()
     y: Tensor = _ReluSquared.apply(x)
     return y
 

@@ -1,0 +1,83 @@
+"""The one shape of every benchmark's outcome: rows, and the JSON object that is the last line printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+Row = dict[str, Any]
+
+
+def row(
+    name: str,
+    value: float,
+    unit: str,
+    better: str,
+    peer: str | None = None,
+    peer_value: float | None = None,
+    must: float | None = None,
+    aim: float | None = None,
+    **more: object,
+) -> Row:
+    """`must` and `aim` bound the ratio to the peer where there is one, else the value; a ratio above 1 is in our favour."""
+    ratio = None
+    if peer_value is not None:
+        ratio = peer_value / value if better == "lower" else value / peer_value
+    bound = must if must is not None else aim
+    measured = value if ratio is None else ratio
+    good = (
+        measured <= bound if better == "lower" and ratio is None and bound is not None else bound is None or measured >= bound
+    )
+    return {
+        "name": name,
+        "value": round(value, 3),
+        "unit": unit,
+        "better": better,
+        "peer": peer,
+        "peer_value": None if peer_value is None else round(peer_value, 3),
+        "ratio": None if ratio is None else round(ratio, 3),
+        "must": must,
+        "aim": aim,
+        "ok": None if bound is None else good,
+        **more,
+    }
+
+
+def finish(bench: str, device: str, rows: list[Row]) -> None:
+    """Print the result as one line of JSON; with RECORD=1 also keep it in `benchmarks/results/<bench>-<device>.json`."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    result = {"bench": bench, "device": device, "commit": commit(), "time": now, "rows": rows}
+    if os.environ.get("RECORD") == "1":
+        RESULTS.mkdir(exist_ok=True)
+        path = RESULTS / f"{bench}-{device}.json"
+        path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(json.dumps(result, ensure_ascii=False))
+
+
+def cpu() -> str:
+    """This machine's processors as a file name, as in 2x-amd-epyc-9b14."""
+    name = f"{os.cpu_count()}x {platform.machine()}"
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = f"{os.cpu_count()}x {next(line for line in lines if line.startswith('model name')).split(':')[1]}"
+    except (OSError, StopIteration):
+        pass
+    return slug(name)
+
+
+def slug(name: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in name).split()).lower()
+
+
+def commit() -> str | None:
+    """The commit of this tree, or what COMMIT says where the tree is a copy without its history."""
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or os.environ.get("COMMIT")

@@ -1,0 +1,50 @@
+"""Where the time of a step goes, by class of kernel."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+# The first pattern that occurs in a kernel's name decides its class.
+CLASSES = {
+    "fp8 products": r"e4m3|e5m2|f8|scaled_mm|QGMMA",
+    "MLP product + relu^2": r"^_up$|^_back$",
+    "products": r"nvjet|gemm|cutlass|cublas|splitKreduce",
+    "attention": r"cudnn|flash|fmha|attention",
+    "quantize": r"quant|amax",
+    "rotary + norm": r"^_forward$|^_backward$",
+    "cross entropy": r"loss_and_grad",
+    "element-wise": r"triton|elementwise|reduce|vectorized|CatArray|index|copy",
+}
+
+
+def classify(kernel: str) -> str:
+    return next((name for name, pattern in CLASSES.items() if re.search(pattern, kernel)), "other")
+
+
+def profile(work: Callable[[], Any], times: int = 3) -> dict[str, Any]:
+    """Milliseconds of one `work` by class, and of the 25 kernels that take longest, with their number of launches."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as torch_profile
+
+    torch.cuda.synchronize()
+    with torch_profile(activities=[ProfilerActivity.CUDA]) as found:
+        for _ in range(times):
+            work()
+        torch.cuda.synchronize()
+    spent: Counter[str] = Counter()
+    launches: Counter[str] = Counter()
+    for event in found.key_averages():
+        ms = event.self_device_time_total / 1000 / times
+        if ms > 0:
+            spent[event.key] += ms
+            launches[event.key] += event.count // times
+    by_class: Counter[str] = Counter()
+    for kernel, ms in spent.items():
+        by_class[classify(kernel)] += ms
+    top = [{"kernel": k[:110], "ms": round(ms, 2), "launches": launches[k]} for k, ms in spent.most_common(25)]
+    return {"ms": {k: round(v, 2) for k, v in by_class.most_common()}, "top": top}
