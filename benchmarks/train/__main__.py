@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import subprocess
 import sys
-import threading
 from collections import defaultdict
 from statistics import mean
 from typing import Any
 
 import torch
 
+from benchmarks.cards import spread
 from benchmarks.result import ROOT, Row, finish, row, slug
 
 REFERENCE = "nanochat, 1 x H100"
@@ -34,7 +33,7 @@ def main() -> None:
     cuda = torch.cuda.is_available()
     names = os.environ.get("JOBS", "plain,bf16,fp8" if cuda else "plain,bf16").split(",")
     cards = torch.cuda.device_count() if cuda else 1
-    found = everywhere([*names, *reversed(names)] if not QUICK else names, cards)
+    found = [one for one in spread([*names, *reversed(names)] if not QUICK else names, cards, measured) if one]
     print(f"\n{'':<8} {'tok/s':>10} {'MFU %':>7} {'step ms':>9} {'optim ms':>9} {'GiB':>6} {'start s':>8} {'MHz':>6} {'W':>5}")
     for one in found:
         show(one)
@@ -45,29 +44,6 @@ def main() -> None:
     if cards > 1 and "bf16" in runs:
         rows += scaling_rows(cards, mean(r["tok_per_s"] for r in runs["bf16"]))
     finish("train", slug(found[0]["device"]), rows)
-
-
-def everywhere(names: list[str], cards: int) -> list[dict[str, Any]]:
-    """Every named configuration in turn, on whichever card is free."""
-    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for name in names:
-        waiting.put(name)
-    found: list[dict[str, Any]] = []
-
-    def work(card: int) -> None:
-        while True:
-            try:
-                name = waiting.get_nowait()
-            except queue.Empty:
-                return
-            found.append(measured(name, {"CUDA_VISIBLE_DEVICES": str(card)}))
-
-    threads = [threading.Thread(target=work, args=(card,)) for card in range(cards)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [one for one in found if one]
 
 
 def measured(name: str, env: dict[str, str], ranks: int = 1) -> dict[str, Any]:
