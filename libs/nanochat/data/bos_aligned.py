@@ -1,10 +1,11 @@
 """Text as rows that each start with `<|bos|>`: best-fit packing with cropping, nothing padded.
 
 The packing is nanochat's of 2026-01-13 (MIT): the largest waiting document that still fits the row is placed, again and again;
-when none fits, the shortest is cropped to fill the row. What is cropped is not trained on in that epoch. Here a document is cut
-to the length of a row before it waits, which makes a long one fit an empty row. Otherwise it would never fit, and the buffer
-would fill up with long documents: 13 % of the tokens were cropped instead of 20 % on 61,000 web-like documents of 950 tokens,
-rows of 2049.
+when none fits, the shortest is cropped to fill the row. What is cropped is not trained on in that epoch. One thing differs: a
+document is cut to the length of a row before it waits, so that a long one fits an empty row. Otherwise it never fits, and the
+buffer fills up with long documents until there is nothing left to choose from. Cropped in the long run, rows of 2049, with the
+cut and without: 15.1 % and 25.7 % of web-like text of 970 tokens a document, where documents longer than a row lose 5.0 % in
+any case; 22.9 % and 35.9 % of log-normal lengths that lose 20.1 % (the source reports 34.6 % of FineWeb-Edu).
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ class BosAlignedLoader:
                 tokens = self._buffer.take(len(row) - filled)
                 row[filled : filled + len(tokens)] = tokens
                 filled += len(tokens)
-        packed = torch.from_numpy(rows)
-        return packed[:, :-1].contiguous(), packed[:, 1:].contiguous()
+        # Copied by numpy: torch's copy wakes all its threads, for 4 ms instead of 0.1.
+        return torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, 1:].copy())
 
     def state(self) -> State:
         return {

@@ -37,6 +37,8 @@ def rows_of(loader: BosAlignedLoader | TextLoader, batches: int) -> list[list[in
     rows: list[list[int]] = []
     for _ in range(batches):
         inputs, targets = loader.next_batch()
+        assert inputs.is_contiguous()
+        assert targets.is_contiguous()
         assert (inputs[:, 1:] == targets[:, :-1]).all()
         rows += [[*a, b[-1]] for a, b in zip(inputs.tolist(), targets.tolist(), strict=True)]
     return rows
