@@ -42,6 +42,7 @@ class Spec(BaseModel):
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Packing = Literal["stream", "bos_aligned"]
 
 
 # -- data --
@@ -180,6 +181,11 @@ class BaseSpec(TrainSpec):
     warmup_ratio: Fraction = 0.0
     warmdown_ratio: Fraction = 0.2
     final_lr_frac: Fraction = 0.0
+    packing: Packing = Field(
+        default="stream", description="train rows: one stream of documents, or each row begun by a document (best fit, cropped)"
+    )
+    val_packing: Packing = Field(default="stream", description="of validation, whose figures compare only within one packing")
+    shuffle: bool = Field(default=False, description="row groups in shuffled order from the first epoch on, not the second")
     eval_tokens: Positive = 20 * 524_288
     core_every: int = 2000
     core_max_per_task: Positive = 500

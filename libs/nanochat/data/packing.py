@@ -1,7 +1,8 @@
-"""Documents and conversations into rows: a token queue that knows where its head came from, and padded rows."""
+"""Documents and conversations into rows: a token queue that knows where its head came from, a best-fit buffer, padded rows."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Sequence
 from typing import Generic, TypeVar
@@ -58,6 +59,46 @@ class TokenQueue(Generic[Place]):
     def head(self) -> tuple[Place, int] | None:
         """(place, tokens of it already taken) of the next token, or None when the queue is empty."""
         return (self._segments[0][0], self._offset) if self._segments else None
+
+
+class BestFit(Generic[Place]):
+    """Documents waiting to be placed into rows of `row` tokens; each is cut to that length as it comes in.
+
+    Sorted by length, so a look-up costs O(log n). Of equal lengths the first to come goes first. `placed` and `cropped` count the
+    tokens handed out and the tokens cut off.
+    """
+
+    def __init__(self, row: int) -> None:
+        self._row = row
+        self._waiting: list[tuple[int, int, Place, np.ndarray]] = []  # (length, -arrival, …): unique before the array
+        self._arrivals = 0
+        self.placed = self.cropped = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def places(self) -> list[Place]:
+        """Of all waiting documents, in no order."""
+        return [place for _, _, place, _ in self._waiting]
+
+    def add(self, place: Place, tokens: np.ndarray) -> None:
+        """Copies the part that is kept, so that `tokens` may be a view of a large array."""
+        kept = tokens[: self._row].copy()
+        self.cropped += len(tokens) - len(kept)
+        insort(self._waiting, (len(kept), -self._arrivals, place, kept))
+        self._arrivals += 1
+
+    def take(self, room: int) -> np.ndarray:
+        """The longest document of at most `room` tokens; if there is none, the first `room` tokens of the shortest.
+
+        Raises IndexError when nothing waits.
+        """
+        fitting = bisect_left(self._waiting, (room + 1,))  # a prefix sorts before what it begins
+        *_, tokens = self._waiting.pop(max(fitting - 1, 0))
+        taken = tokens[:room]
+        self.cropped += len(tokens) - len(taken)
+        self.placed += len(taken)
+        return taken
 
 
 def shift(stream: np.ndarray, batch_size: int, seq_len: int) -> tuple[Tensor, Tensor]:

@@ -1,42 +1,52 @@
 """Resuming on another number of ranks: a loader's position close to where the ranks that saved one stood.
 
-It may skip what those ranks had not finished, never repeats what they had: seen data would flatter the loss.
+It may skip what those ranks had not finished, never repeats what they had: seen data would flatter the loss. Of best-fit packing
+that includes the documents that were waiting, about `bos_aligned.BUFFER` a rank.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-from nanochat.data.loader import CHUNK, GROUPS_PER_RANK, TextLoader
+from nanochat.data.bos_aligned import BosAlignedLoader
+from nanochat.data.documents import GROUPS_PER_RANK
+from nanochat.data.loader import TextLoader
+from nanochat.data.position import State
 
 
 class Resizable(Protocol):
-    def state(self) -> dict[str, Any]: ...
+    def state(self) -> State: ...
 
 
-def state_near(fresh: Resizable, saved: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def state_near(fresh: Resizable, saved: Sequence[State]) -> State:
     """A state for the loader `fresh`, made from the states of all ranks of another world size, in rank order."""
-    state = {**fresh.state(), "data": saved[0].get("data")}  # so that the loader refuses other data than before
-    old, new = len(saved), int(state["world_size"])
-    if not isinstance(fresh, TextLoader):
-        return {**state, "position": _up(max(s["position"] + bool(s.get("offset")) for s in saved) * old, new), "offset": 0}
+    own = fresh.state()
+    new = int(own["world_size"])
+    # Everything else stays as saved, so that the loader refuses other data, another order or another packing than before.
+    state = {**own, **saved[0], "rank": own["rank"], "world_size": new, "offset": 0}
+    if isinstance(fresh, BosAlignedLoader):
+        counts = {key: sum(s.get(key, 0) for s in saved) for key in ("placed", "cropped")}
+        # Its place is the first chunk not read yet; a stream's is the chunk it is taking from.
+        return {**state, "waiting": "", **counts, **_text(fresh.documents.row_groups, saved, new, begun=0)}
+    if isinstance(fresh, TextLoader):
+        return {**state, **_text(fresh.documents.row_groups, saved, new, begun=1)}
+    return {**state, "position": _up(max(s["position"] + bool(s.get("offset")) for s in saved) * len(saved), new)}
+
+
+def _text(row_groups: int, saved: Sequence[State], new: int, *, begun: int) -> State:
+    """The place after the furthest rank's; `begun` chunks from its place on are in use already."""
+    old = len(saved)
     epoch = max(s["epoch"] for s in saved)
-    position, chunk = max((s["position"], s["chunk"]) for s in saved if s["epoch"] == epoch)
-    if fresh.row_groups < GROUPS_PER_RANK * old:  # they shared out the documents of each row group
-        if fresh.row_groups < GROUPS_PER_RANK * new:
-            return {
-                **state,
-                "epoch": epoch,
-                "position": position,
-                "chunk": _up((chunk + 1) * CHUNK * old, CHUNK * new),
-                "offset": 0,
-            }
-        begun = position + 1
+    position, chunk = max((s["position"], s["chunk"] + begun) for s in saved if s["epoch"] == epoch)
+    if row_groups < GROUPS_PER_RANK * old:  # they shared out the documents of each row group
+        if row_groups < GROUPS_PER_RANK * new:
+            return {"epoch": epoch, "position": position, "chunk": _up(chunk * old, new)}
+        used = position + bool(chunk)
     else:
-        begun = (position + 1) * old
-        new = 1 if fresh.row_groups < GROUPS_PER_RANK * new else new
-    return {**state, "epoch": epoch, "position": _up(begun, new), "chunk": 0, "offset": 0}
+        used = (position + bool(chunk)) * old
+        new = 1 if row_groups < GROUPS_PER_RANK * new else new
+    return {"epoch": epoch, "position": _up(used, new), "chunk": 0}
 
 
 def _up(number: int, unit: int) -> int:

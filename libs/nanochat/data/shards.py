@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nanochat.contract import StageError, write_json
+from nanochat.contract import Exit, StageError, write_json
 
 COLUMN = "text"
 INDEX = "shards.json"
@@ -127,9 +127,29 @@ def require_text(train: Iterable[Shard], source: str) -> None:
 
 
 def documents(path: Path, row_group: int) -> list[str | None]:
-    """The texts of one row group, in order."""
-    texts: list[str | None] = pq.ParquetFile(path).read_row_group(row_group, columns=[COLUMN]).column(COLUMN).to_pylist()
+    """The texts of one row group, in order.
+
+    Raises StageError naming the shard: bad input when it is gone, cut off or damaged; a fault that may pass when the disk or
+    the network under it fails.
+    """
+    try:
+        texts: list[str | None] = pq.ParquetFile(path).read_row_group(row_group, columns=[COLUMN]).column(COLUMN).to_pylist()
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as err:
+        raise _unreadable(path, row_group, err) from err
     return texts
+
+
+def _unreadable(path: Path, row_group: int, err: Exception) -> StageError:
+    if isinstance(err, FileNotFoundError):
+        return StageError(f"shard {path} is missing", code="shard_missing", hint="rerun the data stage")
+    passing = isinstance(err, OSError) and err.errno is not None  # the system's; Arrow's own, about content, have no number
+    why = " ".join(str(err).split())
+    return StageError(
+        f"row group {row_group} of shard {path} cannot be read: {why}",
+        code="shard_unreadable",
+        hint="check the disk, then resume" if passing else "rerun the data stage",
+        exit_code=Exit.FAILED if passing else Exit.BAD_INPUT,
+    )
 
 
 def count_chars(path: Path, doc_cap: int) -> tuple[int, int]:

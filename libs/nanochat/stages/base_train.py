@@ -7,17 +7,21 @@ from pathlib import Path
 
 from nanochat import plan
 from nanochat.contract import StageContext
-from nanochat.data.loader import State, TextLoader
+from nanochat.data.bos_aligned import BosAlignedLoader, cropped_pct
+from nanochat.data.loader import TextLoader
+from nanochat.data.position import State
 from nanochat.data.shards import ShardIndex
 from nanochat.distributed import Ranks
 from nanochat.eval import core, samples
 from nanochat.model import GPT, GPTConfig
 from nanochat.optim import schedule
-from nanochat.recipe import BaseSpec, ModelSpec
+from nanochat.recipe import BaseSpec, ModelSpec, Packing
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import validate
 from nanochat.train.loop import Job, Trainer, Values, Visit
 from nanochat.train.session import build_loader, build_model, open_resume, section, session, tokenizer_of
+
+LOADERS: dict[Packing, type[TextLoader | BosAlignedLoader]] = {"stream": TextLoader, "bos_aligned": BosAlignedLoader}
 
 
 def run(ctx: StageContext) -> None:
@@ -32,14 +36,18 @@ def run(ctx: StageContext) -> None:
         resume = open_resume(ctx)
         model = build_model(ctx, here, tokenizer, digest, config)
 
-        def loader(files: list[Path], state: State | None = None) -> TextLoader:
+        def loader(
+            files: list[Path], packing: Packing, state: State | None = None, *, shuffle: bool = False
+        ) -> TextLoader | BosAlignedLoader:
             where = {"rank": here.rank, "world_size": here.world_size, "seed": ctx.spec.seed}
-            return TextLoader(files, tokenizer, batch_size=batch, seq_len=length, state=state, **where)
+            make = LOADERS[packing]
+            return make(files, tokenizer, batch_size=batch, seq_len=length, shuffle=shuffle, state=state, **where)
 
         job = Job(
             spec=spec,
             model=model,
-            loader=build_loader(lambda state: loader(index.train, state), resume, here),
+            loader=build_loader(lambda state: loader(index.train, spec.packing, state, shuffle=spec.shuffle), resume, here),
+            figures=cropped_pct,
             accumulation=accumulation,
             lrm=lambda step, _: schedule.trapezoid(
                 step,
@@ -51,7 +59,11 @@ def run(ctx: StageContext) -> None:
             momentum=schedule.muon_momentum,
             val_name="val_bpb",
             validate=validate.bits(
-                model, tokenizer, loader(index.val), plan.eval_steps(spec.eval_tokens, batch, length, here.world_size), here
+                model,
+                tokenizer,
+                loader(index.val, spec.val_packing),
+                plan.eval_steps(spec.eval_tokens, batch, length, here.world_size),
+                here,
             ),
             tokenizer_sha256=digest,
             steps=steps,

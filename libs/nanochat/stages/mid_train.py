@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from nanochat import plan, tasks
 from nanochat.contract import StageContext
-from nanochat.data.loader import ConversationLoader, State
+from nanochat.data.loader import ConversationLoader
+from nanochat.data.position import State
 from nanochat.optim import schedule
 from nanochat.recipe import MidSpec, TaskUse
 from nanochat.train import validate

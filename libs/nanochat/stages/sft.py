@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from nanochat import plan, tasks
 from nanochat.contract import StageContext
-from nanochat.data.loader import SftLoader, State
+from nanochat.data.loader import SftLoader
+from nanochat.data.position import State
 from nanochat.distributed import Ranks
 from nanochat.eval import chat
 from nanochat.model import GPT

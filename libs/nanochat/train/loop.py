@@ -47,7 +47,8 @@ class Job:
     """What makes a training stage this one.
 
     `steps` is the number of optimizer steps, None to train until the loader's `passes` (a share, 1.0 is all of it) reaches 1.
-    `lrm(step, progress)` multiplies the learning rates; `validate()` gives one figure named `val_name`, lower is better.
+    `lrm(step, progress)` multiplies the learning rates; `validate()` gives one figure named `val_name`, lower is better;
+    `figures(loader state)` are metrics of the data.
     """
 
     spec: TrainSpec
@@ -61,6 +62,7 @@ class Job:
     tokenizer_sha256: str
     steps: int | None
     passes: Callable[[], float] = lambda: 0.0
+    figures: Callable[[dict[str, Any]], Values] = lambda state: {}
     lr_scale: float = 1.0
     compile: bool = False
     visits: Sequence[Visit] = field(default_factory=tuple)
@@ -237,6 +239,7 @@ class Trainer:
             "mfu": self.meter.mfu(speed),
             "mem_gib": self.meter.mem_gib(),
             "data_wait_pct": 100 * waited,
+            **self.job.figures(self.feed.state),
         }
         self.ctx.events.emit("metric", step=self.state.step, values=values)
         self._progress()

@@ -5,6 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanochat.contract import StageError
+from nanochat.data import bos_aligned
+from nanochat.data.bos_aligned import BosAlignedLoader
 from nanochat.data.loader import SftLoader, TextLoader
 from nanochat.data.resize import state_near
 
@@ -23,10 +25,15 @@ def seen(tokenizer, loader, batches):
     return {word for word in text.replace("<|bos|>", " ").split() if len(word) == 5}
 
 
+@pytest.mark.parametrize("kind", [TextLoader, BosAlignedLoader])
+@pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize(("old", "new"), [(1, 2), (2, 1), (2, 3), (4, 2), (1, 8), (8, 1)])
-def test_no_document_comes_twice_and_few_are_skipped(tokenizer, shard, old, new):
+def test_no_document_comes_twice_and_few_are_skipped(tokenizer, shard, kind, shuffle, old, new, monkeypatch):
+    monkeypatch.setattr(bos_aligned, "BUFFER", 20)
+
     def loader(rank, world, state=None):
-        return TextLoader([shard], tokenizer, batch_size=1, seq_len=40, rank=rank, world_size=world, state=state)
+        where = {"rank": rank, "world_size": world, "shuffle": shuffle, "state": state}
+        return kind([shard], tokenizer, batch_size=1, seq_len=40, **where)
 
     before = [loader(rank, old) for rank in range(old)]
     learnt = set().union(*(seen(tokenizer, one, 12) for one in before))
@@ -38,7 +45,32 @@ def test_no_document_comes_twice_and_few_are_skipped(tokenizer, shard, old, new)
         after.append(loader(rank, new, state))
     fresh = set().union(*(seen(tokenizer, one, 4) for one in after))
     assert not learnt & fresh
-    assert min(WORDS.index(word) for word in fresh) < 2000
+    place = after[0].state()
+    assert (place["epoch"], shuffle or min(WORDS.index(word) for word in fresh) < 2000) == (0, True)
+
+
+@pytest.mark.parametrize("kind", [TextLoader, BosAlignedLoader])
+def test_a_place_past_the_epochs_end_goes_on_in_the_next(tokenizer, shard, kind, monkeypatch):
+    monkeypatch.setattr(bos_aligned, "BUFFER", 20)
+
+    def loader(rank, world, state=None):
+        return kind([shard], tokenizer, batch_size=1, seq_len=40, rank=rank, world_size=world, state=state)
+
+    one = loader(0, 1)
+    while (state := one.state())["position"] < one.documents.row_groups - 1:
+        one.next_batch()
+    resized = [loader(rank, 8, state_near(loader(rank, 8), [state])) for rank in range(8)]
+    for each in resized:
+        each.next_batch()
+        assert each.state()["epoch"] == 1
+
+
+def test_another_packing_is_refused(tokenizer, shard):
+    shape = {"batch_size": 1, "seq_len": 40}
+    fresh = BosAlignedLoader([shard], tokenizer, **shape, world_size=2)
+    state = state_near(fresh, [TextLoader([shard], tokenizer, **shape).state()])
+    with pytest.raises(StageError, match="saved position has loader 'text'"):
+        BosAlignedLoader([shard], tokenizer, **shape, world_size=2, state=state)
 
 
 def test_other_data_are_refused(tokenizer, shard, tmp_path):
