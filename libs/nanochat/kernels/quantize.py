@@ -100,9 +100,7 @@ def _(h: Tensor, before: Tensor, now: Tensor, row: int) -> tuple[Tensor, Tensor]
 
 
 @relu2_quantize_gradient.register_fake
-def _(
-    grad: Tensor, h: Tensor, act_inverse: Tensor, before: Tensor, row: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _(grad: Tensor, h: Tensor, act_inverse: Tensor, before: Tensor, row: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return *_outputs(grad, E5M2), before.new_empty(1), _outputs(grad, E4M3)[1]
 
 
@@ -123,7 +121,9 @@ def cast(value: Tensor, scale: Tensor, fmt: Format) -> Tensor:
 # -- the two sides --
 
 
-def _run(kind: str, x: Tensor, h: Tensor, before: Tensor, row: int, now: Tensor, now_row: int, fmt: Format) -> tuple[Tensor, Tensor, Tensor]:
+def _run(
+    kind: str, x: Tensor, h: Tensor, before: Tensor, row: int, now: Tensor, now_row: int, fmt: Format
+) -> tuple[Tensor, Tensor, Tensor]:
     if x.is_cuda:
         return _triton(kind, x, h, before, row, now, now_row, fmt)[:3]
     return _twin(_relu(x).square() if kind == "relu2" else x.float(), before, row, now, now_row, fmt)
@@ -155,7 +155,20 @@ def _triton(
     if kind == "relu2":
         x8t = act8t = x8  # not written
     quantize_triton.launch(
-        kind, x, h, x8, x8t, inverse, before, row, now, now_row, act8t, inverse if act_inverse is None else act_inverse, fmt, E4M3
+        kind,
+        x,
+        h,
+        x8,
+        x8t,
+        inverse,
+        before,
+        row,
+        now,
+        now_row,
+        act8t,
+        inverse if act_inverse is None else act_inverse,
+        fmt,
+        E4M3,
     )
     return x8, x8t, inverse, act8t
 

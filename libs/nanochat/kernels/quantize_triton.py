@@ -72,7 +72,9 @@ def _cast(value, scale, DTYPE: tl.constexpr, LIMIT: tl.constexpr, MAGIC: tl.cons
 
 
 @triton.jit(do_not_specialize=["row", "now_row"])
-def first_amax_kernel(x_ptr, h_ptr, before_ptr, row, now_ptr, now_row, numel, TURNS: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr):
+def first_amax_kernel(
+    x_ptr, h_ptr, before_ptr, row, now_ptr, now_row, numel, TURNS: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr
+):
     if tl.load(before_ptr + row) <= 0.0:
         most = tl.zeros((BLOCK,), tl.float32)
         for turn in range(TURNS):
@@ -133,7 +135,9 @@ def quantize_kernel(
         tl.store(act8t_ptr + at_t, tl.trans(act8), mask=inside_t)
 
     most = tl.max(_magnitude(value))
-    tl.atomic_max(now_ptr + now_row, most, mask=most > now, sem="relaxed")  # `now` only grows: most programs need not queue for it
+    tl.atomic_max(
+        now_ptr + now_row, most, mask=most > now, sem="relaxed"
+    )  # `now` only grows: most programs need not queue for it
     if (tl.program_id(0) == 0) & (tl.program_id(1) == 0):
         tl.store(inverse_ptr, inverse)
 

@@ -105,8 +105,10 @@ class Product:
         if not (torch.is_grad_enabled() and fits(x, weight)):
             return F.linear(x, weight)
         m = self.magnitudes
-        y: Tensor = _Product.apply(_rows(x), weight.contiguous(), m.before, m.seen, m.probe[self.row + 2 : self.row + 3], self.row)
-        return y.to(x.dtype).unflatten(0, x.shape[:-1])
+        y: Tensor = _Product.apply(
+            _rows(x), weight.contiguous(), m.before, m.seen, m.probe[self.row + 2 : self.row + 3], self.row
+        )
+        return y.to(x.dtype).view(*x.shape[:-1], y.size(-1))
 
 
 class Relu2MLP:
@@ -121,7 +123,7 @@ class Relu2MLP:
         m = self.magnitudes
         probes = m.probe[self.up + 2 : self.up + 3], m.probe[self.down + 2 : self.down + 3]
         y: Tensor = _Relu2MLP.apply(_rows(x), up.contiguous(), down.contiguous(), m.before, m.seen, *probes, self.up, self.down)
-        return y.to(x.dtype).unflatten(0, x.shape[:-1])
+        return y.to(x.dtype).view(*x.shape[:-1], y.size(-1))
 
 
 def fits(x: Tensor, weight: Tensor) -> bool:
@@ -137,9 +139,7 @@ def fits(x: Tensor, weight: Tensor) -> bool:
 
 def _matmul(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], fast: bool) -> Tensor:
     """a (M, K) times b (N, K) transposed, each with what undoes its scale; bf16 (M, N)."""
-    return torch._scaled_mm(
-        a[0], b[0].t(), scale_a=a[1], scale_b=b[1], out_dtype=torch.bfloat16, use_fast_accum=fast
-    )
+    return torch._scaled_mm(a[0], b[0].t(), scale_a=a[1], scale_b=b[1], out_dtype=torch.bfloat16, use_fast_accum=fast)
 
 
 # Nothing in a forward below may return its own input, as `.to(dtype)` and `.contiguous()` may: torch.compile (2.11) hands out
@@ -148,9 +148,7 @@ def _matmul(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], fast: bool) -> T
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, before: Tensor, seen: Tensor, probe: Tensor, row: int
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, before: Tensor, seen: Tensor, probe: Tensor, row: int) -> Tensor:
         x8, x8t, x_inv = quantize(x, before, seen, row)
         w8, w8t, w_inv = quantize(weight, before, seen, row + 1)
         ctx.save_for_backward(x8t, x_inv, w8t, w_inv, before)
