@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -89,6 +90,8 @@ class _RotaryNorm(torch.autograd.Function):
 
 
 class Attention(nn.Module):
+    product: Callable[[Tensor, Tensor], Tensor] = staticmethod(F.linear)  # of x and weights of several linears: set for fp8
+
     def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
         self.layer = layer
@@ -123,7 +126,7 @@ class Attention(nn.Module):
         batch, length, _ = x.shape
         heads = self.n_head + self.n_kv_head
         if kernels.usable(x):  # one product for both: the gradient of x is then one product, too, and one pass less
-            both = F.linear(x, torch.cat((self.q.weight, self.k.weight)))
+            both = self.product(x, torch.cat((self.q.weight, self.k.weight)))
             return fused_rotary_norm(both.view(batch, length, heads, self.head_dim), rotary, self.n_head)
         q = self.q(x).view(batch, length, self.n_head, self.head_dim)
         k = self.k(x).view(batch, length, self.n_kv_head, self.head_dim)

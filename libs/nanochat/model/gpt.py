@@ -5,6 +5,7 @@ Architecture of the nanochat speedrun (facts: November 2025). Norms have no gain
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -23,12 +24,16 @@ ROTARY_MARGIN = 10  # the tables reach this many times further than training doe
 
 
 class MLP(nn.Module):
+    function: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None  # of x, `up` and `down`, for training: set for fp8
+
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.up = Linear(config.n_embd, 4 * config.n_embd)
         self.down = Linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.function is not None and torch.is_grad_enabled():
+            return self.function(x, self.up.weight, self.down.weight)
         if kernels.usable(x):
             fused: Tensor = kernels.mlp.FusedMLP.apply(x.flatten(0, -2), self.up.weight, self.down.weight)
             return fused.view_as(x)

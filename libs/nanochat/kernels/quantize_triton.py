@@ -1,0 +1,195 @@
+"""The Triton side of `quantize.py`, imported only where it runs: on CUDA, or interpreted in a test.
+
+A program takes one tile of 128 tokens by 64 features: it is read once, 16 bytes a thread, and written twice, as it lies and
+transposed. 64 bf16 are a line of 128 bytes for the reads; 128 tokens of one byte are a line for the transposed writes.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from nanochat.kernels.quantize import Format
+
+ROWS, COLUMNS, WARPS = 128, 64, 8
+FIRST_BLOCK, FIRST_PROGRAMS = 4096, 528  # of the amax pass: four programs on each of an H100's multiprocessors
+
+PLAIN: tl.constexpr = tl.constexpr(0)  # the value is x
+RELU2: tl.constexpr = tl.constexpr(1)  # relu(x)^2
+RELU2_GRAD: tl.constexpr = tl.constexpr(2)  # 2 x relu(h): the gradient x of relu(h)^2, taken back to h
+KINDS = {"plain": 0, "relu2": 1, "relu2_grad": 2}
+SMALLEST: tl.constexpr = tl.constexpr(2.0**-100)
+INF: tl.constexpr = tl.constexpr(float("inf"))
+NAN: tl.constexpr = tl.constexpr(float("nan"))
+
+
+@triton.jit
+def _relu(h):
+    return tl.where(h <= 0.0, 0.0, h)  # not a maximum: NaN stays
+
+
+@triton.jit
+def _value(x, h, KIND: tl.constexpr):
+    if KIND == RELU2:
+        return _relu(x) * _relu(x)
+    if KIND == RELU2_GRAD:
+        return 2.0 * x * _relu(h)
+    return x
+
+
+@triton.jit
+def _load(x_ptr, h_ptr, at, mask, KIND: tl.constexpr):
+    x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
+    if KIND == RELU2_GRAD:
+        return x, tl.load(h_ptr + at, mask=mask, other=0.0).to(tl.float32)
+    return x, x
+
+
+@triton.jit
+def _magnitude(value):
+    size = tl.abs(value)
+    return tl.where(size < INF, size, INF)  # NaN counts as infinite
+
+
+@triton.jit
+def _scale(seen, EXPONENT: tl.constexpr):
+    """The power of two that puts `seen` between 2^EXPONENT and twice that, and its inverse; see quantize.scales."""
+    exponent = tl.maximum(seen, SMALLEST).to(tl.int32, bitcast=True) >> 23
+    scale = ((254 + EXPONENT - exponent) << 23).to(tl.float32, bitcast=True)
+    inverse = ((exponent - EXPONENT) << 23).to(tl.float32, bitcast=True)
+    return scale, tl.where(seen < INF, inverse, NAN)
+
+
+@triton.jit
+def _cast(value, scale, DTYPE: tl.constexpr, LIMIT: tl.constexpr, MAGIC: tl.constexpr, TINY: tl.constexpr, ROUND: tl.constexpr):
+    y = tl.minimum(tl.maximum(value * scale, -LIMIT), LIMIT)
+    if ROUND:  # to the nearest, ties to even, by the adder; the interpreter's own cast truncates, the GPU's rounds
+        power = (tl.maximum(tl.abs(y), TINY).to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
+        magic = power * MAGIC
+        y = (y + magic) - magic
+    return tl.where(tl.abs(value) < INF, y, NAN).to(DTYPE)
+
+
+@triton.jit(do_not_specialize=["row", "now_row"])
+def first_amax_kernel(
+    x_ptr, h_ptr, before_ptr, row, now_ptr, now_row, numel, TURNS: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr
+):
+    if tl.load(before_ptr + row) <= 0.0:
+        most = tl.zeros((BLOCK,), tl.float32)
+        for turn in range(TURNS):
+            block = (turn * tl.num_programs(0) + tl.program_id(0)).to(tl.int64)
+            at = block * BLOCK + tl.arange(0, BLOCK)
+            x, h = _load(x_ptr, h_ptr, at, at < numel, KIND)
+            most = tl.maximum(most, _magnitude(_value(x, h, KIND)))
+        tl.atomic_max(now_ptr + now_row, tl.max(most), sem="relaxed")
+
+
+@triton.jit(do_not_specialize=["row", "now_row"])
+def quantize_kernel(
+    x_ptr,
+    h_ptr,
+    x8_ptr,
+    x8t_ptr,
+    inverse_ptr,
+    before_ptr,
+    row,
+    now_ptr,
+    now_row,
+    act8t_ptr,
+    act_inverse_ptr,
+    M,
+    N,
+    KIND: tl.constexpr,
+    TRANSPOSE: tl.constexpr,
+    EXPONENT: tl.constexpr,
+    LIMIT: tl.constexpr,
+    MAGIC: tl.constexpr,
+    TINY: tl.constexpr,
+    ACT_LIMIT: tl.constexpr,
+    ACT_MAGIC: tl.constexpr,
+    ACT_TINY: tl.constexpr,
+    ROUND: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """x (M, N) to x8 (M, N) and, if TRANSPOSE, x8t (N, M); for RELU2_GRAD also relu(h)^2, transposed, to act8t (N, M)."""
+    rows = (tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
+    columns = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)
+    inside = (rows < M)[:, None] & (columns < N)[None, :]
+    at = rows[:, None] * N + columns[None, :]
+    at_t = columns[:, None] * M + rows[None, :]
+    inside_t = (columns < N)[:, None] & (rows < M)[None, :]
+
+    before, now = tl.load(before_ptr + row), tl.load(now_ptr + now_row)
+    scale, inverse = _scale(tl.where(before > 0.0, before, now), EXPONENT)
+    x, h = _load(x_ptr, h_ptr, at, inside, KIND)
+    value = _value(x, h, KIND)
+    x8 = _cast(value, scale, x8_ptr.dtype.element_ty, LIMIT, MAGIC, TINY, ROUND)
+    tl.store(x8_ptr + at, x8, mask=inside)
+    if TRANSPOSE:
+        tl.store(x8t_ptr + at_t, tl.trans(x8), mask=inside_t)
+    if KIND == RELU2_GRAD:
+        act_scale = ((254 << 23) - tl.load(act_inverse_ptr).to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
+        act8 = _cast(_value(h, h, RELU2), act_scale, act8t_ptr.dtype.element_ty, ACT_LIMIT, ACT_MAGIC, ACT_TINY, ROUND)
+        tl.store(act8t_ptr + at_t, tl.trans(act8), mask=inside_t)
+
+    most = tl.max(_magnitude(value))
+    tl.atomic_max(
+        now_ptr + now_row, most, mask=most > now, sem="relaxed"
+    )  # `now` only grows: most programs need not queue for it
+    if (tl.program_id(0) == 0) & (tl.program_id(1) == 0):
+        tl.store(inverse_ptr, inverse)
+
+
+def launch(
+    kind: str,
+    x: Tensor,
+    h: Tensor,
+    x8: Tensor,
+    x8t: Tensor,
+    inverse: Tensor,
+    before: Tensor,
+    row: int,
+    now: Tensor,
+    now_row: int,
+    act8t: Tensor,
+    act_inverse: Tensor,
+    fmt: Format,
+    act: Format,
+) -> None:
+    """The first pass, which ends at once where `before` is known, and then the cast. All tensors contiguous, on one device."""
+    which = KINDS[kind]
+    rows, columns = x.shape
+    blocks = triton.cdiv(x.numel(), FIRST_BLOCK)
+    programs = min(FIRST_PROGRAMS, blocks)
+    turns = triton.cdiv(blocks, programs)
+    first_amax_kernel[(programs,)](x, h, before, row, now, now_row, x.numel(), TURNS=turns, KIND=which, BLOCK=FIRST_BLOCK)
+    quantize_kernel[(triton.cdiv(columns, COLUMNS), triton.cdiv(rows, ROWS))](
+        x,
+        h,
+        x8,
+        x8t,
+        inverse,
+        before,
+        row,
+        now,
+        now_row,
+        act8t,
+        act_inverse,
+        rows,
+        columns,
+        KIND=which,
+        TRANSPOSE=kind != "relu2",
+        EXPONENT=fmt.exponent,
+        LIMIT=fmt.limit,
+        MAGIC=fmt.magic,
+        TINY=fmt.tiny,
+        ACT_LIMIT=act.limit,
+        ACT_MAGIC=act.magic,
+        ACT_TINY=act.tiny,
+        ROUND=triton.knobs.runtime.interpret,
+        BLOCK_M=ROWS,
+        BLOCK_N=COLUMNS,
+        num_warps=WARPS,
+    )
