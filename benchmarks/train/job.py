@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.train import kernels as classes
 from nanochat import gpus, kernels
 from nanochat.distributed import Ranks, ranks
-from nanochat.model import GPT, GPTConfig
+from nanochat.model import GPT, GPTConfig, fp8
 from nanochat.model.loss import softcap
 from nanochat.optim import Optimizer
 from nanochat.recipe import ModelSpec, OptimSpec
@@ -54,6 +54,7 @@ def main() -> None:
 def measure(job: Job, here: Ranks) -> dict[str, Any]:
     torch.manual_seed(1 + here.rank)
     model = build(job, here)
+    magnitudes = fp8.apply(model) if job.fp8 else None
     optimizer = Optimizer(model, OptimSpec(), here, compiled=not job.plain and here.device.type == "cuda")
     forward = torch.compile(loss_of(job, model), dynamic=False) if here.device.type == "cuda" else loss_of(job, model)
     accumulation = max(1, job.total_batch // (job.batch * job.seq_len * here.world_size))
@@ -70,6 +71,8 @@ def measure(job: Job, here: Ranks) -> dict[str, Any]:
         losses = [micro(i) for i in range(accumulation)]
         optimizer.step(1.0, 0.95)
         optimizer.zero_grad()
+        if magnitudes:
+            magnitudes.roll()
         return torch.stack(losses).mean()
 
     start = time.perf_counter()

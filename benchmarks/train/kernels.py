@@ -11,11 +11,11 @@ import torch
 
 # The first pattern that occurs in a kernel's name decides its class.
 CLASSES = {
-    "fp8 products": r"e4m3|e5m2|f8|scaled_mm|QGMMA",
+    "fp8 products": r"e4m3|e5m2|nvjet.*qqt|nvjet_sm90_q|f8",
     "MLP product + relu^2": r"^_up$|^_back$",
     "products": r"nvjet|gemm|cutlass|cublas|splitKreduce",
     "attention": r"cudnn|flash|fmha|attention",
-    "quantize": r"quant|amax",
+    "quantize": r"quantize|amax",
     "rotary + norm": r"^_forward$|^_backward$",
     "cross entropy": r"loss_and_grad",
     "element-wise": r"triton|elementwise|reduce|vectorized|CatArray|index|copy",
