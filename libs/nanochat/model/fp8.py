@@ -139,6 +139,8 @@ def fits(x: Tensor, weight: Tensor) -> bool:
 
 def _matmul(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], fast: bool) -> Tensor:
     """a (M, K) times b (N, K) transposed, each with what undoes its scale; bf16 (M, N)."""
+    if not a[0].is_cuda:  # the twin; a CPU's own `_scaled_mm` gives the same, many times slower
+        return (a[0].float() @ b[0].float().t() * (a[1] * b[1])).bfloat16()
     return torch._scaled_mm(a[0], b[0].t(), scale_a=a[1], scale_b=b[1], out_dtype=torch.bfloat16, use_fast_accum=fast)
 
 
