@@ -21,7 +21,6 @@ RELU2_GRAD: tl.constexpr = tl.constexpr(2)  # 2 x relu(h): the gradient x of rel
 KINDS = {"plain": 0, "relu2": 1, "relu2_grad": 2}
 SMALLEST: tl.constexpr = tl.constexpr(2.0**-100)
 INF: tl.constexpr = tl.constexpr(float("inf"))
-NAN: tl.constexpr = tl.constexpr(float("nan"))
 
 
 @triton.jit
@@ -58,7 +57,7 @@ def _scale(seen, EXPONENT: tl.constexpr):
     exponent = tl.maximum(seen, SMALLEST).to(tl.int32, bitcast=True) >> 23
     scale = ((254 + EXPONENT - exponent) << 23).to(tl.float32, bitcast=True)
     inverse = ((exponent - EXPONENT) << 23).to(tl.float32, bitcast=True)
-    return scale, tl.where(seen < INF, inverse, NAN)
+    return scale, tl.where(seen < INF, inverse, float("nan"))
 
 
 @triton.jit
@@ -68,7 +67,7 @@ def _cast(value, scale, DTYPE: tl.constexpr, LIMIT: tl.constexpr, MAGIC: tl.cons
         power = (tl.maximum(tl.abs(y), TINY).to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
         magic = power * MAGIC
         y = (y + magic) - magic
-    return tl.where(tl.abs(value) < INF, y, NAN).to(DTYPE)
+    return tl.where(tl.abs(value) < INF, y, float("nan")).to(DTYPE)
 
 
 @triton.jit(do_not_specialize=["row", "now_row"])

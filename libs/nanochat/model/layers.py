@@ -62,7 +62,9 @@ class _Norm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         wide = x.float()
         rstd = torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPS)
-        y = (wide * rstd).to(x.dtype)
+        y = wide * rstd
+        if y.dtype != x.dtype:  # torch 2.11 compiles a conversion that changes nothing, at this place, to a gradient of 0
+            y = y.to(x.dtype)
         ctx.save_for_backward(y, rstd)
         return y
 

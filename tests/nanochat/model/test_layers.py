@@ -30,3 +30,17 @@ def test_the_input_can_go():
         with torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t) or t, lambda t: t):
             y = function(x)
         assert all(t is y or t.numel() < x.numel() or torch.equal(t, y) for t in saved)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_gradients_are_the_same(dtype):
+    torch.manual_seed(0)
+    x, weight = torch.randn(5, 16, dtype=dtype), torch.randn(16, 16, dtype=dtype, requires_grad=True)
+
+    def loss(weight: torch.Tensor) -> torch.Tensor:
+        return norm(relu_squared(norm(x @ weight)) @ weight)[:, :3].float().sum()
+
+    (expected,) = torch.autograd.grad(loss(weight), weight)
+    (actual,) = torch.autograd.grad(torch.compile(loss, backend="aot_eager")(weight), weight)
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(actual, expected)
