@@ -29,7 +29,7 @@ VOCAB = 8192 if QUICK else 65_536
 TRAIN_CHARS = 6_000_000 if QUICK else 160_000_000
 SYNTHETIC_CHARS = 20_000_000
 BATCH_SIZE, SEQ_LEN = 32, 2048
-STEP = 205_000  # tokens/s of one GPU: the fastest pretraining step that issue 4 aims at (d20, fp8, one H100)
+STEP = 205_000  # tokens/s of one GPU: the fastest pretraining step aimed at (d20, fp8, one H100)
 MUST = 3.0  # times ahead on one core
 
 
