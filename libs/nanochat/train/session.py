@@ -17,6 +17,7 @@ from nanochat.distributed import Ranks, ranks
 from nanochat.model import GPT, GPTConfig
 from nanochat.recipe import RecipeError, Spec
 from nanochat.tokenizer import Tokenizer
+from nanochat.train import backend
 from nanochat.train.checkpoint import Resume, load_config, load_model
 
 SpecT = TypeVar("SpecT", bound=Spec)
@@ -45,6 +46,9 @@ def session(ctx: StageContext, *, deterministic: bool) -> Iterator[Ranks]:
             torch.use_deterministic_algorithms(True)
         if here.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
+            wrong = backend.complaint(backend.facts(here.device))
+            if wrong:
+                ctx.events.emit("warning", code="attention_backend", message=wrong)
         try:
             yield here
         except RecipeError as err:
