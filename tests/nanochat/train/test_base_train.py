@@ -75,6 +75,13 @@ def test_indivisible_batch_is_refused(base):
     assert "device_batch_size to 2" in run.error()["message"]
 
 
+def test_a_depth_whose_heads_do_not_divide_is_refused(base):
+    run = base()
+    run.config = {**run.config, "model": {"depth": 11}}
+    assert run.here() == 64
+    assert "use an even depth" in run.error()["message"]
+
+
 def test_unknown_field_is_refused(base):
     run = base(learning_rate=1)
     assert run.here() == 64
