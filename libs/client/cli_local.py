@@ -1,14 +1,18 @@
-"""Commands that start something on this machine: up, local-run. Each hands over to a process of its own."""
+"""What is done on this machine with no API: up, local-run, and a plan for named GPUs. Each in a process of its own."""
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from client.models import Plan
 
 BAD_INPUT = 64  # nanochat.contract.Exit; this library imports nothing of the trainer
 
@@ -35,6 +39,17 @@ def local_run(
     given = [text for option, value in options if value is not None for text in (option, str(value))]
     code = _hand_over(["-m", "nanochat.local_run", recipe, *given])
     raise typer.Exit({0: 0, BAD_INPUT: 2}.get(code, 1))
+
+
+def plan_here(recipe: str, overrides: dict[str, Any], hardware: Sequence[str]) -> Plan:
+    """What `POST /v1/runs/plan` answers, with `hardware` as that program's options. Raises typer.Exit when it refuses, which
+    it has told on stderr."""
+    settings = [text for field, value in overrides.items() for text in ("--set", f"{field}={json.dumps(value)}")]
+    command = [sys.executable, "-m", "nanochat.local_plan", recipe, *settings, *hardware]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise typer.Exit(2 if done.returncode in (2, BAD_INPUT) else 1)
+    return Plan.model_validate_json(done.stdout)
 
 
 def _hand_over(arguments: list[str]) -> int:

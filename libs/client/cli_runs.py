@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
+from client.cli_local import plan_here
 from client.client import Client
 from client.models import Run
 from client.settings import discover
-from client.text import RunTable, number, plan_table, runs_table, troubles
+from client.text import RunTable, plan_summary, plan_table, runs_table, troubles
 from client.watch import watch
 
 RecipeArg = Annotated[
@@ -56,20 +57,42 @@ def submit(
             _watch(client, run.id)
 
 
-def plan(recipe: RecipeArg, set_: SetOption = None, data: DataOption = None, as_json: Json = False) -> None:
-    """Show what a run would do and cost; start nothing."""
-    what, overrides = recipe_of(recipe), overrides_of(set_, data)
-    with connect() as client:
-        answer = client.plan(what, overrides)
+def plan(
+    recipe: RecipeArg,
+    set_: SetOption = None,
+    data: DataOption = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="plan for so many GPUs")] = None,
+    gpu: Annotated[str | None, typer.Option(help="of this name, as H100")] = None,
+    gpu_memory: Annotated[float | None, typer.Option(metavar="GIB", help="with so much memory each")] = None,
+    peak_tflops: Annotated[float | None, typer.Option(metavar="TFLOPS", help="with this dense bf16 peak each")] = None,
+    usd_per_hour: Annotated[float | None, typer.Option(metavar="USD", help="at this price each")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a run would do and cost; start nothing.
+
+    Where the GPUs are named no service is needed; else the API is asked, which plans for the workers it has.
+    """
+    named = {
+        "--gpus": gpus,
+        "--gpu": gpu,
+        "--gpu-memory": gpu_memory,
+        "--peak-tflops": peak_tflops,
+        "--usd-per-hour": usd_per_hour,
+    }
+    hardware = [text for option, value in named.items() if value is not None for text in (option, str(value))]
+    overrides = overrides_of(set_, data)
+    if hardware:
+        answer = plan_here(recipe, overrides, hardware)
+    else:
+        what = recipe_of(recipe)
+        with connect() as client:
+            answer = client.plan(what, overrides)
     if as_json:
         typer.echo(answer.model_dump_json(indent=1))
         return
     out.print(plan_table(answer))
-    figures = answer.figures
-    cost = "" if figures.hours is None else f", {figures.hours:.2f} h of training"
-    cost += "" if figures.usd is None else f", ${figures.usd:.2f}"
-    where = f"{figures.world_size} x {figures.gpu}" if figures.gpu else f"{figures.world_size} process(es)"
-    out.print(f"{number(figures.params)} parameters, {number(figures.total_flops)} FLOPs on {where}{cost}", highlight=False)
+    for line in plan_summary(answer):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
     for warning in answer.warnings:
         out.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
 

@@ -72,9 +72,28 @@ class Client:
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         return Run.model_validate(self._http.post("/v1/runs", body, headers=headers, repeatable=True))
 
-    def plan(self, recipe: str | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Plan:
-        """What `submit` with the same arguments would do; nothing is started or written."""
-        return Plan.model_validate(self._http.post("/v1/runs/plan", _request(recipe, overrides), repeatable=True))
+    def plan(
+        self,
+        recipe: str | Mapping[str, Any],
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        gpus: int | None = None,
+        gpu: str | None = None,
+        gpu_memory_gib: float | None = None,
+        peak_tflops: float | None = None,
+        usd_per_hour: float | None = None,
+    ) -> Plan:
+        """What `submit` with the same arguments would do, on the workers at hand or on `gpus` times the GPU described;
+        nothing is started or written."""
+        hardware = {
+            "gpus": gpus,
+            "gpu": gpu,
+            "gpu_memory_gib": gpu_memory_gib,
+            "peak_tflops": peak_tflops,
+            "usd_per_hour": usd_per_hour,
+        }
+        body = _request(recipe, overrides) | {key: value for key, value in hardware.items() if value is not None}
+        return Plan.model_validate(self._http.post("/v1/runs/plan", body, repeatable=True))
 
     def runs(self, status: str | None = None, limit: int = 50) -> Iterator[RunSummary]:
         """Every run, newest first, fetched `limit` at a time."""

@@ -218,14 +218,18 @@ class PlannedStage(BaseModel):
 
 
 class StageFigures(BaseModel):
-    """One training stage. Null is what cannot be known before the data is there."""
+    """One training stage. Null is what cannot be known before the data is there, or of this hardware."""
 
     stage: str
     steps: int | None = None
     tokens: int | None = None
     flops: float | None = None
+    device_batch_size: int
     accumulation: int
+    peak_gib: float | None = None
+    fits: bool | None = None
     estimated: bool = False
+    tok_per_s: float | None = None
     hours: float | None = None
     usd: float | None = None
 
@@ -235,6 +239,10 @@ class Figures(BaseModel):
 
     world_size: int
     gpu: str | None = None
+    gpu_memory_gib: float | None = None
+    peak_tflops: float | None = None
+    mfu: float | None = None
+    usd_per_hour: float | None = None
     params: int
     flops_per_token: int
     total_flops: float

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from client.models import FINISHED, Plan, Run, RunSummary, Stage
+from client.models import FINISHED, Plan, Run, RunSummary, Stage, StageFigures
 
 # Status by symbol, word and colour, so that none has to be told from colour alone.
 SYMBOLS = {
@@ -89,24 +89,45 @@ def runs_table(runs: Iterable[RunSummary]) -> Table:
 
 
 def plan_table(plan: Plan) -> Table:
-    """A row a stage: where it runs, what it waits for and, for a training stage, how long it is."""
+    """A row a stage and, for a training stage, how long it is, how it is divided and what it takes."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("stage", "queue"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("steps", "tokens", "hours"):
+    table.add_column("stage", no_wrap=True)
+    for heading in ("steps", "tokens", "FLOPs", "batch", "GiB", "tok/s", "hours", "$"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("needs")
     figures = {s.stage: s for s in plan.figures.stages}
     for stage in plan.stages:
         row = figures.get(stage.name)
-        guess = "~" if row is not None and row.estimated else ""
-        cells = (
-            [guess + number(row.steps), guess + number(row.tokens), "" if row.hours is None else number(row.hours)]
-            if row
-            else [""] * 3
-        )
-        table.add_row(stage.name, stage.queue, *cells, ", ".join(sorted({n.partition(".")[0] for n in stage.needs})))
+        table.add_row(stage.name, *(_figures(row) if row else ()))
     return table
+
+
+def _figures(row: StageFigures) -> Iterator[str]:
+    guess = "~" if row.estimated else ""
+    for length in (number(row.steps), number(row.tokens), "?" if row.flops is None else f"{row.flops:.2e}".replace("+", "")):
+        yield guess + length
+    yield f"{row.device_batch_size} x {row.accumulation}"
+    yield "" if row.peak_gib is None else f"{row.peak_gib:.1f}{'' if row.fits else ' !'}"
+    yield "" if row.tok_per_s is None else number(row.tok_per_s)
+    yield "" if row.hours is None else f"{guess}{row.hours:.2f}"
+    yield "" if row.usd is None else f"{guess}{row.usd:.2f}"
+
+
+def plan_summary(plan: Plan) -> Iterator[str]:
+    """Lines below the table: how large the model is, on what it was planned, and what it comes to."""
+    on = plan.figures
+    yield f"{number(on.params)} parameters, {number(on.flops_per_token)} FLOPs a token; batch: rows at a time on each GPU x times a step"
+    known = [f"{on.gpu_memory_gib:.1f} GiB"] if on.gpu_memory_gib else []
+    if on.peak_tflops and on.mfu:
+        known.append(f"{on.peak_tflops:g} TFLOPS at {100 * on.mfu:.0f} % MFU")
+    if on.usd_per_hour is not None:
+        known.append(f"${on.usd_per_hour:.2f}/h each")
+    where = (
+        f"{on.world_size} x {on.gpu or 'GPU'} ({', '.join(known)})"
+        if known
+        else f"{on.world_size} process(es) of unknown speed"
+    )
+    total = "" if on.hours is None else f": {on.hours:.2f} h of training"
+    yield where + total + ("" if on.usd is None else f", ${on.usd:.2f}")
 
 
 def troubles(run: Run) -> list[str]:

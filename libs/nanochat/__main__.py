@@ -49,7 +49,7 @@ def run(spec: StageSpec) -> int:
     try:
         importlib.import_module(f"nanochat.stages.{spec.kind}").run(ctx)
     except StageError as err:
-        return _failed(ctx, ExitReport(exit_code=err.exit_code, code=err.code, message=str(err), hint=err.hint, rank=rank))
+        return _failed(ctx, ExitReport.of(err, rank))
     except Exception as err:
         traceback.print_exc()
         return _failed(ctx, ExitReport(exit_code=1, code="crash", message=f"{type(err).__name__}: {err}", rank=rank))

@@ -54,6 +54,10 @@ class ExitReport(BaseModel):
     rank: int = 0
 
     @classmethod
+    def of(cls, err: StageError, rank: int) -> ExitReport:
+        return cls(exit_code=err.exit_code, code=err.code, message=str(err), hint=err.hint, rank=rank)
+
+    @classmethod
     def load(cls, out: Path) -> ExitReport | None:
         """The report in a stage's output directory; None when the stage succeeded or died without a word."""
         path = out / EXIT

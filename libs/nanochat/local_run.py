@@ -21,7 +21,7 @@ from typing import Any
 from nanochat import graph, preflight
 from nanochat.contract import EVENTS, MANIFEST, SPEC, STOP, Artifact, Exit, ExitReport, StageSpec, write_json
 from nanochat.events import read
-from nanochat.recipe import Recipe, RecipeError, resolve
+from nanochat.recipe import Recipe, RecipeError, parse_overrides, resolve
 
 SLOTS = {"cpu": 2, "gpu": 1}
 POLL_S = 0.2
@@ -178,20 +178,6 @@ def _say(stage: str, text: str) -> None:
     sys.stdout.flush()
 
 
-def _overrides(pairs: list[str]) -> dict[str, Any]:
-    """`a.b=value` pairs; the value is JSON when it parses as JSON, else text."""
-    found = {}
-    for pair in pairs:
-        key, sep, text = pair.partition("=")
-        if not sep:
-            raise RecipeError([(pair, "write overrides as field=value")])
-        try:
-            found[key] = json.loads(text)
-        except json.JSONDecodeError:
-            found[key] = text
-    return found
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="nanochat local-run", description=__doc__)
     parser.add_argument("recipe", help="a shipped recipe's name or a TOML file")
@@ -201,7 +187,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--nproc", type=int, default=1, help="processes of a training stage (default 1)")
     args = parser.parse_args(argv)
     try:
-        overrides = _overrides(args.overrides)
+        overrides = parse_overrides(args.overrides)
         if args.data:
             overrides["data.source"] = {"kind": "folder", "path": str(Path(args.data).resolve())}
         recipe = resolve(args.recipe, overrides)

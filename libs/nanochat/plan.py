@@ -1,16 +1,18 @@
-"""A recipe and the hardware as steps, tokens, FLOPs, hours and dollars: pure arithmetic, no torch.
+"""A recipe and the hardware as steps, tokens, FLOPs, batches that fit, hours and dollars: pure arithmetic, no torch.
 
-The stages take their horizon and accumulation from here too, so a plan and the run it announces cannot disagree.
+The stages take their horizon, device batch and accumulation from here too, so a plan and its run cannot disagree.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from nanochat import gpus
+from nanochat import gpus, graph, memory
+from nanochat.batches import example_batch, multiples, token_batch
+from nanochat.gpus import Hardware
 from nanochat.recipe import BaseSpec, MidSpec, Recipe, RecipeError, RlSpec, SftSpec, TaskUse
 from nanochat.shape import GPTConfig, flops_per_token, num_params
 
@@ -36,16 +38,21 @@ class Frozen(BaseModel):
 
 
 class StagePlan(Frozen):
-    """One training stage. Null means that it cannot be known before the data is there; `estimated` that it is a guess."""
+    """One training stage. Null means that it cannot be known before the data is there, or of this hardware; `estimated`
+    that the length is a guess."""
 
     stage: str
     steps: int | None
     tokens: int | None
     flops: float | None
-    accumulation: int
+    device_batch_size: int = Field(description="rows that one process takes at a time: the recipe's, or as many as fit")
+    accumulation: int = Field(description="times that it does so for one optimizer step")
+    peak_gib: float | None = Field(default=None, description="predicted for each GPU; null on one of unknown memory")
+    fits: bool | None = Field(default=None, description="false when even one row at a time is predicted to be too much")
     warmdown_steps: int | None = None
     eval_steps: int | None = None
     estimated: bool = False
+    tok_per_s: float | None = Field(default=None, description="of all processes together")
     hours: float | None = None
     usd: float | None = None
 
@@ -56,6 +63,10 @@ class Plan(Frozen):
     recipe: str
     world_size: int
     gpu: str | None
+    gpu_memory_gib: float | None
+    peak_tflops: float | None = Field(description="of one GPU: dense bf16")
+    mfu: float | None = Field(description="the share of that peak which is reckoned with")
+    usd_per_hour: float | None = Field(description="of one GPU")
     params: int
     flops_per_token: int
     total_flops: float
@@ -64,19 +75,45 @@ class Plan(Frozen):
     stages: list[StagePlan]
 
 
-def plan(recipe: Recipe, world_size: int = 1, gpu: str | None = None) -> Plan:
+class PlannedStage(Frozen):
+    name: str
+    kind: str
+    queue: str
+    needs: list[str] = Field(description="what it waits for, as producer.output")
+
+
+class RunPlan(Frozen):
+    """What a run would do and cost. Nothing has been started or written."""
+
+    recipe: str
+    config: Recipe = Field(description="the whole recipe, defaults filled in")
+    stages: list[PlannedStage]
+    figures: Plan = Field(description="parameters, steps, tokens, FLOPs, batches, memory, hours and dollars on the hardware")
+    warnings: list[str]
+
+
+def plan(
+    recipe: Recipe,
+    world_size: int = 1,
+    gpu: str | None = None,
+    gpu_memory_gib: float | None = None,
+    *,
+    peak_tflops: float | None = None,
+    usd_per_hour: float | None = None,
+) -> Plan:
     """The whole run on `world_size` processes, each with one `gpu` (a name as in `gpus.GPUS`, or the driver's).
 
-    Raises RecipeError, naming the field and the nearest sizes that fit, when a batch does not divide.
+    Its memory, bf16 peak and price are the table's unless given. Each stage takes the largest device batch that fits, the
+    recipe's at most. Raises RecipeError, naming the field and the nearest sizes that fit, when a batch does not divide.
     """
     config = GPTConfig.of(recipe.model, recipe.tokenizer.vocab_size)
-    card = gpus.find(gpu)
+    on = gpus.hardware(world_size, gpu, memory_gib=gpu_memory_gib, peak_tflops=peak_tflops, usd_per_hour=usd_per_hour)
     stages = [
-        _priced(stage, card, world_size)
+        _priced(stage, on, config)
         for stage in (
-            _base(recipe.base, config, world_size),
-            _mid(recipe.mid, config, world_size),
-            _sft(recipe.sft, config, world_size),
+            _base(recipe.base, config, on),
+            _mid(recipe.mid, config, on),
+            _sft(recipe.sft, config, on),
             *([_rl(recipe.rl, world_size)] if recipe.rl.enabled else []),
         )
     ]
@@ -85,7 +122,11 @@ def plan(recipe: Recipe, world_size: int = 1, gpu: str | None = None) -> Plan:
     return Plan(
         recipe=recipe.name,
         world_size=world_size,
-        gpu=card.name if card else None,
+        gpu=on.gpu,
+        gpu_memory_gib=on.memory_gib,
+        peak_tflops=on.peak_tflops,
+        mfu=on.mfu,
+        usd_per_hour=on.usd_per_hour,
         params=num_params(config),
         flops_per_token=flops_per_token(config),
         total_flops=sum(s.flops for s in stages if s.flops is not None),
@@ -93,6 +134,16 @@ def plan(recipe: Recipe, world_size: int = 1, gpu: str | None = None) -> Plan:
         usd=sum(prices) if prices else None,
         stages=stages,
     )
+
+
+def run_plan(recipe: Recipe, figures: Plan, gpu: str | None = None, warnings: Sequence[str] = ()) -> RunPlan:
+    """`figures` with all of the run's stages, and what a person should know who sees only them. `gpu` is what was asked for."""
+    stages = [
+        PlannedStage(name=stage.name, kind=stage.kind, queue=stage.queue, needs=sorted(stage.inputs.values()))
+        for stage in graph.stages(recipe)
+    ]
+    warnings = [*warnings, *_warnings(recipe, figures, gpu)]
+    return RunPlan(recipe=recipe.name, config=recipe, stages=stages, figures=figures, warnings=warnings)
 
 
 # -- what the stages use --
@@ -105,47 +156,6 @@ def base_steps(spec: BaseSpec, config: GPTConfig) -> int:
     if spec.target_flops is not None:
         return max(1, round(spec.target_flops / (flops_per_token(config) * spec.total_batch_size)))
     return max(1, math.floor(spec.param_data_ratio * num_params(config) / spec.total_batch_size))
-
-
-def accumulation(field: str, total_tokens: int, device_batch_size: int, seq_len: int, world_size: int) -> int:
-    """Micro-batches a rank runs for one optimizer step of `total_tokens`. Raises RecipeError when it is not a whole number."""
-    micro = device_batch_size * seq_len * world_size
-    if total_tokens % micro == 0:
-        return total_tokens // micro
-    near = " or ".join(f"{n:,}" for n in _multiples(total_tokens, micro))
-    rows, left = divmod(total_tokens, seq_len * world_size)
-    also = f"; or set {field}.device_batch_size to {_divisor(rows, device_batch_size)}" if rows and not left else ""
-    raise RecipeError(
-        [
-            (
-                f"{field}.total_batch_size",
-                f"{total_tokens:,} tokens are not a multiple of device_batch_size {device_batch_size} x seq_len {seq_len} x "
-                f"{world_size} processes = {micro:,}; the nearest that fit: {near}{also}",
-            )
-        ]
-    )
-
-
-def example_accumulation(field: str, examples: int, device_batch_size: int, world_size: int) -> int:
-    """As `accumulation`, counted in whole conversations."""
-    micro = device_batch_size * world_size
-    if examples % micro == 0:
-        return examples // micro
-    near = " or ".join(f"{n:,}" for n in _multiples(examples, micro))
-    also = (
-        f"; or set {field}.device_batch_size to {_divisor(examples // world_size, device_batch_size)}"
-        if examples % world_size == 0
-        else ""
-    )
-    raise RecipeError(
-        [
-            (
-                f"{field}.examples_per_step",
-                f"{examples} conversations are not a multiple of device_batch_size {device_batch_size} x {world_size} processes = "
-                f"{micro}; the nearest that fit: {near}{also}",
-            )
-        ]
-    )
 
 
 def eval_steps(eval_tokens: int, device_batch_size: int, seq_len: int, world_size: int) -> int:
@@ -161,7 +171,8 @@ def sft_steps(spec: SftSpec, rows: int) -> int:
 # -- stages --
 
 
-def _base(spec: BaseSpec, config: GPTConfig, world_size: int) -> StagePlan:
+def _base(spec: BaseSpec, config: GPTConfig, on: Hardware) -> StagePlan:
+    batch = token_batch("base", spec, config, on.world_size, on.memory_gib)
     steps = base_steps(spec, config)
     tokens = steps * spec.total_batch_size
     return StagePlan(
@@ -169,39 +180,44 @@ def _base(spec: BaseSpec, config: GPTConfig, world_size: int) -> StagePlan:
         steps=steps,
         tokens=tokens,
         flops=float(tokens * flops_per_token(config)),
-        accumulation=accumulation("base", spec.total_batch_size, spec.device_batch_size, config.sequence_len, world_size),
+        device_batch_size=batch.size,
+        accumulation=batch.accumulation,
         warmdown_steps=round(spec.warmdown_ratio * steps),
-        eval_steps=eval_steps(spec.eval_tokens, spec.device_batch_size, config.sequence_len, world_size),
+        eval_steps=eval_steps(spec.eval_tokens, batch.size, config.sequence_len, on.world_size),
     )
 
 
-def _mid(spec: MidSpec, config: GPTConfig, world_size: int) -> StagePlan:
-    rows = _rows(spec.train)
+def _mid(spec: MidSpec, config: GPTConfig, on: Hardware) -> StagePlan:
+    batch = token_batch("mid", spec, config, on.world_size, on.memory_gib)
+    conversations = _conversations(spec.train)
     steps = spec.num_iterations
-    if steps is None and rows is not None:
-        steps = max(1, round(rows * min(TOKENS_PER_ROW, config.sequence_len) / spec.total_batch_size))
+    if steps is None and conversations is not None:
+        steps = max(1, round(conversations * min(TOKENS_PER_ROW, config.sequence_len) / spec.total_batch_size))
     tokens = steps * spec.total_batch_size if steps is not None else None
     return StagePlan(
         stage="mid_train",
         steps=steps,
         tokens=tokens,
         flops=float(tokens * flops_per_token(config)) if tokens is not None else None,
-        accumulation=accumulation("mid", spec.total_batch_size, spec.device_batch_size, config.sequence_len, world_size),
-        eval_steps=eval_steps(spec.eval_tokens, spec.device_batch_size, config.sequence_len, world_size),
+        device_batch_size=batch.size,
+        accumulation=batch.accumulation,
+        eval_steps=eval_steps(spec.eval_tokens, batch.size, config.sequence_len, on.world_size),
         estimated=spec.num_iterations is None,
     )
 
 
-def _sft(spec: SftSpec, config: GPTConfig, world_size: int) -> StagePlan:
-    rows = _rows(spec.train)
-    steps = spec.num_iterations if rows is None else sft_steps(spec, rows)
+def _sft(spec: SftSpec, config: GPTConfig, on: Hardware) -> StagePlan:
+    batch = example_batch("sft", spec, config, on.world_size, on.memory_gib)
+    conversations = _conversations(spec.train)
+    steps = spec.num_iterations if conversations is None else sft_steps(spec, conversations)
     tokens = steps * spec.examples_per_step * min(TOKENS_PER_ROW, config.sequence_len) if steps is not None else None
     return StagePlan(
         stage="sft",
         steps=steps,
         tokens=tokens,
         flops=float(tokens * flops_per_token(config)) if tokens is not None else None,
-        accumulation=example_accumulation("sft", spec.examples_per_step, spec.device_batch_size, world_size),
+        device_batch_size=batch.size,
+        accumulation=batch.accumulation,
         eval_steps=spec.eval_batches,
         estimated=True,
     )
@@ -210,7 +226,7 @@ def _sft(spec: SftSpec, config: GPTConfig, world_size: int) -> StagePlan:
 def _rl(spec: RlSpec, world_size: int) -> StagePlan:
     """Rollouts end when the model says so: only the steps are known."""
     if spec.examples_per_step % world_size:
-        near = " or ".join(str(n) for n in _multiples(spec.examples_per_step, world_size))
+        near = " or ".join(str(n) for n in multiples(spec.examples_per_step, world_size))
         raise RecipeError(
             [
                 (
@@ -222,19 +238,49 @@ def _rl(spec: RlSpec, world_size: int) -> StagePlan:
     rows = spec.size or ROWS.get((spec.task, "train"))
     steps = spec.num_iterations or (spec.num_epochs * rows // spec.examples_per_step if rows else None)
     return StagePlan(
-        stage="rl", steps=steps, tokens=None, flops=None, accumulation=spec.examples_per_step // world_size, estimated=True
+        stage="rl",
+        steps=steps,
+        tokens=None,
+        flops=None,
+        device_batch_size=spec.device_batch_size,
+        accumulation=spec.examples_per_step // world_size,
+        estimated=True,
     )
 
 
-def _priced(stage: StagePlan, card: gpus.Gpu | None, world_size: int) -> StagePlan:
-    if card is None or stage.flops is None:
+def _priced(stage: StagePlan, on: Hardware, config: GPTConfig) -> StagePlan:
+    """With what the hardware makes of it: memory, speed, hours, dollars."""
+    if stage.stage == "rl":
         return stage
-    hours = stage.flops / (card.peak_flops * card.mfu * world_size) / 3600
-    usd = None if card.usd_per_hour is None else hours * world_size * card.usd_per_hour
-    return stage.model_copy(update={"hours": hours, "usd": usd})
+    found: dict[str, float | bool | None] = {}
+    if on.memory_gib is not None:
+        found["peak_gib"] = memory.peak_gib(config, stage.device_batch_size, on.world_size)
+        found["fits"] = memory.fits(config, stage.device_batch_size, on.world_size, on.memory_gib)
+    if on.flops is not None:
+        found["tok_per_s"] = on.flops / flops_per_token(config)
+        found["hours"] = hours = stage.flops / on.flops / 3600 if stage.flops is not None else None
+        if hours is not None and on.usd_per_hour is not None:
+            found["usd"] = hours * on.world_size * on.usd_per_hour
+    return stage.model_copy(update=found)
 
 
-def _rows(uses: Sequence[TaskUse]) -> int | None:
+def _warnings(recipe: Recipe, planned: Plan, gpu: str | None) -> Iterator[str]:
+    have = planned.gpu_memory_gib
+    if gpu and planned.gpu is None and None in (have, planned.peak_tflops):
+        known = ", ".join(row.name for row in gpus.GPUS)
+        yield f"{gpu} is not in the table of GPUs ({known}): give its memory, its bf16 peak and its price"
+    for stage in planned.stages:
+        wanted = getattr(recipe, stage.stage.removesuffix("_train")).device_batch_size
+        if stage.fits is False:
+            yield (
+                f"{stage.stage} is predicted to need {stage.peak_gib:.1f} GiB for one row at a time, of {have:.1f} GiB: "
+                "use GPUs with more memory, a smaller model.depth or a shorter model.seq_len"
+            )
+        elif stage.device_batch_size < wanted:
+            yield f"{stage.stage} takes {stage.device_batch_size} rows at a time, not the recipe's {wanted}, to fit {have:.1f} GiB"
+
+
+def _conversations(uses: Sequence[TaskUse]) -> int | None:
     """Rows of a mixture, None when one of its tasks is a file whose length is not known yet."""
     total = 0
     for use in uses:
@@ -243,13 +289,3 @@ def _rows(uses: Sequence[TaskUse]) -> int | None:
             return None
         total += min(rows, use.limit or rows) * use.repeat
     return total
-
-
-def _multiples(wanted: int, unit: int) -> list[int]:
-    """The multiples of `unit` on both sides of `wanted`, none of them 0."""
-    below = wanted // unit * unit
-    return [n for n in (below, below + unit) if n]
-
-
-def _divisor(rows: int, at_most: int) -> int:
-    return next(n for n in range(min(rows, at_most), 0, -1) if rows % n == 0)

@@ -7,7 +7,9 @@ frozen `Recipe`. Defaults are the numbers of the nanochat d20 speedrun (MIT, Nov
 from __future__ import annotations
 
 import copy
+import json
 import tomllib
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -41,6 +43,7 @@ class Spec(BaseModel):
 
 
 Positive = Annotated[int, Field(gt=0)]
+DeviceBatch = Annotated[int, Field(gt=0, le=65_536, description="rows at a time on one device; fewer where they do not fit")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Packing = Literal["stream", "bos_aligned"]
 
@@ -162,7 +165,7 @@ class UnclippedOptimSpec(OptimSpec):
 class TrainSpec(Spec):
     """What base, mid and SFT share."""
 
-    device_batch_size: Positive = 32
+    device_batch_size: DeviceBatch = 32
     eval_every: int = Field(default=250, description="steps; -1 only at the end")
     save_every: int = Field(default=1000, description="steps; -1 only at the end")
     keep_checkpoints: Positive = Field(default=2, description="resumable checkpoints kept; the final one always is")
@@ -227,7 +230,7 @@ class MidSpec(TrainSpec):
 
 
 class SftSpec(TrainSpec):
-    device_batch_size: Positive = 4
+    device_batch_size: DeviceBatch = 4
     examples_per_step: Positive = 32
     num_epochs: Positive = 1
     num_iterations: Positive | None = Field(default=None, description="null: num_epochs passes over the mixture")
@@ -369,6 +372,20 @@ def resolve(recipe: str | dict[str, Any], overrides: dict[str, Any] | None = Non
         return Recipe.model_validate(table)
     except ValidationError as err:
         raise RecipeError([(_named(e) or _field(e["loc"]), _message(e)) for e in err.errors()]) from err
+
+
+def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
+    """`a.b=value` pairs as a command line gives them; a value is JSON when it parses as JSON, else text. Raises RecipeError."""
+    found = {}
+    for pair in pairs:
+        key, sep, text = pair.partition("=")
+        if not sep:
+            raise RecipeError([(pair, "write overrides as field=value")])
+        try:
+            found[key] = json.loads(text)
+        except json.JSONDecodeError:
+            found[key] = text
+    return found
 
 
 def _set(table: dict[str, Any], dotted: str, value: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.lifecycle import Reason
-from nanochat import graph
+from nanochat import graph, plan
 from nanochat.recipe import names, resolve
 from tests.api.server import Api
 from tests.api.work import Hand
@@ -100,13 +100,46 @@ def test_runs_can_be_chosen_by_status(api: Api) -> None:
 
 def test_a_plan_says_what_a_run_would_do_and_writes_nothing(api: Api) -> None:
     before = api.http.get("/v1/runs", params={"limit": 1}).json()["items"][0]["id"]
-    plan = api.http.post("/v1/runs/plan", json={"recipe": "speedrun"}).json()
-    assert plan["figures"]["params"] == 560_988_160
-    assert plan["figures"]["flops_per_token"] == 3_491_758_080
-    assert plan["figures"]["stages"][0] | {"stage": "base_train", "steps": 21_400} == plan["figures"]["stages"][0]
-    assert plan["config"]["model"]["depth"] == 20
-    assert plan["stages"][1] == {"name": "tok_train", "kind": "tok_train", "queue": "cpu", "needs": ["data.tok_shards"]}
+    answer = api.http.post("/v1/runs/plan", json={"recipe": "speedrun"}).json()
+    assert answer["figures"]["params"] == 560_988_160
+    assert answer["figures"]["flops_per_token"] == 3_491_758_080
+    assert answer["figures"]["stages"][0] | {"stage": "base_train", "steps": 21_400} == answer["figures"]["stages"][0]
+    assert answer["config"]["model"]["depth"] == 20
+    assert answer["stages"][1] == {"name": "tok_train", "kind": "tok_train", "queue": "cpu", "needs": ["data.tok_shards"]}
     assert api.http.get("/v1/runs", params={"limit": 1}).json()["items"][0]["id"] == before
+
+
+def test_a_plan_for_named_hardware_is_the_library_s_own(api: Api) -> None:
+    asked = {"gpus": 8, "gpu": "H100", "gpu_memory_gib": 40, "peak_tflops": 500, "usd_per_hour": 2}
+    answer = api.http.post("/v1/runs/plan", json={"recipe": "speedrun", **asked}).json()
+    figures = plan.plan(resolve("speedrun"), 8, "H100", 40, peak_tflops=500, usd_per_hour=2)
+    assert answer["figures"] == figures.model_dump(mode="json")
+    assert answer["figures"]["stages"][0]["device_batch_size"] == 8
+    assert answer["warnings"] == plan.run_plan(resolve("speedrun"), figures).warnings
+    unknown = api.http.post("/v1/runs/plan", json={"recipe": "speedrun", "gpu": "Voodoo 2"}).json()
+    assert "Voodoo 2 is not in the table" in unknown["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"gpus": 0}, "gpus"),
+        ({"gpus": 24}, "base.total_batch_size"),
+        ({"gpu": ""}, "gpu"),
+        ({"gpu_memory_gib": -1}, "gpu_memory_gib"),
+        ({"peak_tflops": 0}, "peak_tflops"),
+        ({"usd_per_hour": "much"}, "usd_per_hour"),
+    ],
+)
+def test_hardware_that_cannot_be_is_refused(api: Api, asked: dict[str, object], field: str) -> None:
+    answer = api.http.post("/v1/runs/plan", json={"recipe": "speedrun", **asked})
+    assert answer.status_code == 422
+    assert [e["field"] for e in answer.json()["errors"]] == [field]
+
+
+def test_a_run_takes_the_hardware_that_is_there(api: Api) -> None:
+    answer = api.http.post("/v1/runs", json={**TINY, "gpus": 8})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "gpus")
 
 
 def test_recipes_are_listed_with_their_defaults(api: Api) -> None:

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from client.cli import app
+from client.cli_runs import connect
 from tests.api.server import Api
 from tests.api.work import Hand
 
@@ -103,6 +104,41 @@ def test_a_recipe_file_is_read_here(tmp_path: Path) -> None:
     assert (plan["recipe"], plan["config"]["model"]["depth"]) == ("mine", 2)
     assert "base_train" in said("plan", str(path))
     assert "speedrun" in said("recipes")
+
+
+NOWHERE = {"NANOCHAT_API_URL": "http://127.0.0.1:1", "NANOCHAT_API_KEY": ""}
+
+
+def test_a_plan_for_named_gpus_needs_no_service_and_agrees_with_the_api(tmp_path: Path) -> None:
+    done = nanochat("plan", "speedrun", "--gpus", "8", "--gpu", "H100", **NOWHERE, COLUMNS="100")
+    assert done.returncode == 0, done.stderr
+    (row,) = [line.split() for line in done.stdout.splitlines() if line.startswith("base_train")]
+    assert row == ["base_train", "21.4k", "11.2G", "3.92e19", "32", "x", "1", "71.4", "1.09M", "2.87", "68.77"]
+    assert "8 x H100 (79.1 GiB, 989 TFLOPS at 48 % MFU, $3.00/h each)" in done.stdout
+    asked = ("--gpu-memory", "40", "--peak-tflops", "500", "--usd-per-hour", "0", "--set", "base.num_iterations=10")
+    here = json.loads(nanochat("plan", "speedrun", *asked, "--json", **NOWHERE).stdout)
+    with connect() as api:
+        there = api.plan("speedrun", {"base.num_iterations": 10}, gpus=1, gpu_memory_gib=40, peak_tflops=500, usd_per_hour=0)
+    assert here == there.model_dump(mode="json")
+    assert (here["figures"]["stages"][0]["device_batch_size"], here["figures"]["usd"]) == (8, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("speedrun", "--gpus", "24"), "1,572,864"),
+        (("speedrun", "--gpus", "0"), "--gpus"),
+        (("speedrun", "--gpu-memory", "-1"), "--gpu-memory"),
+        (("huge", "--gpus", "1"), "unknown recipe 'huge'"),
+        (("speedrun", "--gpus", "1", "--set", "base.x=1"), "base.x: unknown field"),
+        (("none.toml", "--gpus", "1"), "no file none.toml"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused_in_words(arguments: tuple[str, ...], word: str) -> None:
+    done = nanochat("plan", *arguments, **NOWHERE)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

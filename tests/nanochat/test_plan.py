@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from nanochat import gpus, plan, recipe
+from nanochat import batches, gpus, memory, plan, recipe
 from nanochat.model import GPT
 from nanochat.shape import GPTConfig, flops_per_token, num_params
 
@@ -17,6 +17,10 @@ def shape(depth, vocab=65_536):
 
 def stage(planned, name):
     return next(s for s in planned.stages if s.stage == name)
+
+
+def warnings(name, planned, gpu=None):
+    return plan.run_plan(recipe.resolve(name), planned, gpu).warnings
 
 
 def test_speedrun_on_eight_gpus():
@@ -90,7 +94,81 @@ def test_indivisible_batch_names_sizes_that_fit():
     with pytest.raises(recipe.RecipeError, match=r"sft.examples_per_step: 32 .* nearest that fit: 64"):
         plan.plan(recipe.resolve("speedrun", {"base.device_batch_size": 16, "mid.device_batch_size": 16}), 16)
     with pytest.raises(recipe.RecipeError, match=r"rl\.examples_per_step"):
-        plan.example_accumulation("rl", 5, 2, 1)
+        batches.example_accumulation("rl", 5, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("depth", "rows", "ranks", "gib", "tolerance"),
+    [
+        (20, 32, 1, 73.4, 0.02),  # this code on one H200
+        (20, 32, 1, 72.1, 0.03),  # the reference on one H100
+        (20, 32, 4, 75.3, 0.07),  # the reference on four: it keeps more of the gradients than its own
+        (20, 8, 1, 28.9, 0.03),  # published, on one RTX 5090
+        (32, 8, 8, 78.0, 0.10),  # published, by nvidia-smi: the driver's context and the allocator's cache are in it
+    ],
+)
+def test_predicted_memory_is_near_what_was_measured(depth, rows, ranks, gib, tolerance):
+    assert memory.peak_gib(shape(depth), rows, ranks) == pytest.approx(gib, rel=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("depth", "ranks", "gpu", "rows"),
+    [
+        (20, 8, "H100", 32),  # these are known to fit, and twice of d26's and d32's not to
+        (26, 8, "H100", 16),
+        (32, 8, "H100", 8),
+        (20, 1, "RTX 5090", 8),
+        (20, 1, "H200", 32),
+        (20, 1, "RTX 4090", 4),
+    ],
+)
+def test_the_device_batch_is_the_largest_that_fits(depth, ranks, gpu, rows):
+    base = stage(plan.plan(recipe.resolve("speedrun", {"model.depth": depth}), ranks, gpu), "base_train")
+    assert (base.device_batch_size, base.accumulation) == (rows, 256 // ranks // rows)
+    assert base.fits
+    assert base.peak_gib < gpus.find(gpu).memory_gib
+    assert base.eval_steps * rows * ranks == 10_240 / 2  # the same tokens whatever the batch
+
+
+def test_the_recipe_s_device_batch_is_the_most_and_divides():
+    def rows(**base):
+        table = {"model": {"depth": 4}, "base": {"total_batch_size": 96 * 2048, **base}}
+        return stage(plan.plan(recipe.resolve(table, {"mid.total_batch_size": 32 * 2048}), 1, "H100", memory_gib), "base_train")
+
+    memory_gib = 24.0
+    assert rows(device_batch_size=2).device_batch_size == 2
+    memory_gib = memory.peak_gib(shape(4), 31) / memory.USABLE
+    assert (rows(device_batch_size=32).device_batch_size, rows(device_batch_size=32).accumulation) == (24, 4)
+
+
+def test_what_is_given_goes_before_the_table():
+    planned = plan.plan(recipe.resolve("speedrun"), 8, "H100", 40.0, peak_tflops=500, usd_per_hour=1.5)
+    base = stage(planned, "base_train")
+    assert (planned.gpu_memory_gib, planned.peak_tflops, planned.mfu, planned.usd_per_hour) == (40.0, 500, 0.48, 1.5)
+    assert base.device_batch_size == 8
+    assert base.tok_per_s == pytest.approx(8 * 500e12 * 0.48 / planned.flops_per_token)
+    assert base.hours == pytest.approx(base.tokens / base.tok_per_s / 3600)
+    assert base.usd == pytest.approx(base.hours * 8 * 1.5)
+    assert "base_train takes 8 rows at a time, not the recipe's 32" in warnings("speedrun", planned)[0]
+
+
+def test_an_unknown_gpu_keeps_the_recipe_and_is_told():
+    planned = plan.plan(recipe.resolve("speedrun"), 1, "Voodoo 2")
+    assert stage(planned, "base_train").device_batch_size == 32
+    assert stage(planned, "base_train").peak_gib is None
+    assert "Voodoo 2 is not in the table" in warnings("speedrun", planned, "Voodoo 2")[0]
+    described = plan.plan(recipe.resolve("speedrun"), 1, "Voodoo 2", 24.0, peak_tflops=100)
+    assert stage(described, "base_train").device_batch_size == 4
+    assert not any("table" in text for text in warnings("speedrun", described, "Voodoo 2"))
+    assert described.hours > 0
+    assert described.usd is None
+
+
+def test_a_card_too_small_for_one_row_is_told():
+    planned = plan.plan(recipe.resolve("run1000"), 1, "RTX 4090")
+    base = stage(planned, "base_train")
+    assert (base.device_batch_size, base.fits) == (1, False)
+    assert "base_train is predicted to need" in warnings("run1000", planned)[0]
 
 
 def test_unknown_file_leaves_steps_open():
@@ -99,11 +177,20 @@ def test_unknown_file_leaves_steps_open():
     assert (stage(planned, "mid_train").steps, stage(planned, "sft").steps) == (None, None)
 
 
+def test_the_table_of_gpus_is_complete():
+    for gpu in gpus.GPUS:
+        assert gpus.find(gpu.name) is gpu, "an earlier row hides it"
+        assert 10 < gpu.memory_gib < 300
+        assert 1e14 < gpu.peak_flops < 1e16
+        assert 0 < gpu.mfu < 1
+
+
 def test_gpus_are_known_by_their_drivers_names():
     assert gpus.find("NVIDIA H100 80GB HBM3").peak_flops == 989e12
     assert gpus.find("NVIDIA H100 PCIe").peak_flops == 756e12
     assert gpus.find("h200").name == "H200"
     assert gpus.find("NVIDIA A100-SXM4-80GB").name == "A100"
+    assert gpus.find("NVIDIA A100-SXM4-40GB").memory_gib < 40
     assert gpus.find("Some Other GPU") is None
     assert gpus.find(None) is None
 

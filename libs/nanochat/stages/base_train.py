@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from nanochat import plan
+from nanochat.batches import Batch, token_batch
 from nanochat.contract import StageContext
 from nanochat.data.bos_aligned import BosAlignedLoader, cropped_pct
 from nanochat.data.loader import TextLoader
@@ -17,7 +18,7 @@ from nanochat.model import GPT, GPTConfig
 from nanochat.optim import schedule
 from nanochat.recipe import BaseSpec, ModelSpec, Packing
 from nanochat.tokenizer import Tokenizer
-from nanochat.train import validate
+from nanochat.train import fit, validate
 from nanochat.train.loop import Job, Trainer, Values, Visit
 from nanochat.train.session import build_loader, build_model, open_resume, section, session, tokenizer_of
 
@@ -29,51 +30,49 @@ def run(ctx: StageContext) -> None:
     with session(ctx, deterministic=spec.deterministic) as here:
         tokenizer, digest = tokenizer_of(ctx)
         config = GPTConfig.of(shape, tokenizer.vocab_size)
-        batch, length = spec.device_batch_size, config.sequence_len
-        accumulation = plan.accumulation("base", spec.total_batch_size, batch, length, here.world_size)
         steps = plan.base_steps(spec, config)
         index = ShardIndex.load(ctx.input("shards"))
         resume = open_resume(ctx)
-        model = build_model(ctx, here, tokenizer, digest, config)
 
-        def loader(
-            files: list[Path], packing: Packing, state: State | None = None, *, shuffle: bool = False
-        ) -> TextLoader | BosAlignedLoader:
-            where = {"rank": here.rank, "world_size": here.world_size, "seed": ctx.spec.seed}
-            make = LOADERS[packing]
-            return make(files, tokenizer, batch_size=batch, seq_len=length, shuffle=shuffle, state=state, **where)
+        def trainer(batch: Batch) -> Trainer:
+            model = build_model(ctx, here, tokenizer, digest, config)
+            eval_steps = plan.eval_steps(spec.eval_tokens, batch.size, config.sequence_len, here.world_size)
 
-        job = Job(
-            spec=spec,
-            model=model,
-            loader=build_loader(lambda state: loader(index.train, spec.packing, state, shuffle=spec.shuffle), resume, here),
-            figures=cropped_pct,
-            accumulation=accumulation,
-            lrm=lambda step, _: schedule.trapezoid(
-                step,
-                steps,
-                warmup_ratio=spec.warmup_ratio,
-                warmdown_ratio=spec.warmdown_ratio,
-                final_lr_frac=spec.final_lr_frac,
-            ),
-            momentum=schedule.muon_momentum,
-            val_name="val_bpb",
-            validate=validate.bits(
-                model,
-                tokenizer,
-                loader(index.val, spec.val_packing),
-                plan.eval_steps(spec.eval_tokens, batch, length, here.world_size),
-                here,
-            ),
-            tokenizer_sha256=digest,
-            steps=steps,
-            compile=spec.compile if spec.compile is not None else here.device.type == "cuda",
-            visits=[
-                *([_core(ctx, spec, model, tokenizer, here)] if spec.core_every > 0 else []),
-                *([_samples(ctx, spec, model, tokenizer, here)] if spec.sample_every > 0 else []),
-            ],
-        )
-        results = Trainer(ctx, here, job, resume).run()
+            def loader(
+                files: list[Path], packing: Packing, state: State | None = None, *, shuffle: bool = False
+            ) -> TextLoader | BosAlignedLoader:
+                where = {"rank": here.rank, "world_size": here.world_size, "seed": ctx.spec.seed}
+                size = {"batch_size": batch.size, "seq_len": config.sequence_len}
+                return LOADERS[packing](files, tokenizer, shuffle=shuffle, state=state, **size, **where)
+
+            job = Job(
+                spec=spec,
+                model=model,
+                loader=build_loader(lambda state: loader(index.train, spec.packing, state, shuffle=spec.shuffle), resume, here),
+                figures=cropped_pct,
+                accumulation=batch.accumulation,
+                lrm=lambda step, _: schedule.trapezoid(
+                    step,
+                    steps,
+                    warmup_ratio=spec.warmup_ratio,
+                    warmdown_ratio=spec.warmdown_ratio,
+                    final_lr_frac=spec.final_lr_frac,
+                ),
+                momentum=schedule.muon_momentum,
+                val_name="val_bpb",
+                validate=validate.bits(model, tokenizer, loader(index.val, spec.val_packing), eval_steps, here),
+                tokenizer_sha256=digest,
+                steps=steps,
+                compile=spec.compile if spec.compile is not None else here.device.type == "cuda",
+                visits=[
+                    *([_core(ctx, spec, model, tokenizer, here)] if spec.core_every > 0 else []),
+                    *([_samples(ctx, spec, model, tokenizer, here)] if spec.sample_every > 0 else []),
+                ],
+            )
+            return Trainer(ctx, here, job, resume)
+
+        batch = fit.choose(here, resume, lambda gib: token_batch("base", spec, config, here.world_size, gib))
+        results = fit.train(ctx, here, "base", spec, batch, trainer)
         if here.is_main:
             ctx.publish_results(results)
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nanochat import plan, tasks
+from nanochat.batches import Batch, token_batch
 from nanochat.contract import StageContext
 from nanochat.data.loader import ConversationLoader
 from nanochat.data.position import State
 from nanochat.optim import schedule
-from nanochat.recipe import MidSpec, TaskUse
-from nanochat.train import validate
+from nanochat.recipe import MidSpec
+from nanochat.tasks.base import Conversation
+from nanochat.train import fit, validate
 from nanochat.train.loop import Job, Trainer
-from nanochat.train.session import build_loader, build_model, open_resume, section, session, tokenizer_of
+from nanochat.train.session import build_loader, build_model, config_of, open_resume, section, session, tokenizer_of
 
 
 def run(ctx: StageContext) -> None:
@@ -21,34 +23,38 @@ def run(ctx: StageContext) -> None:
     with session(ctx, deterministic=spec.deterministic) as here:
         tokenizer, digest = tokenizer_of(ctx)
         source = tasks.TaskSource.load(ctx.input("tasks"))
+        mixture = tasks.mixture(spec.train, source)
         resume = open_resume(ctx)
-        model = build_model(ctx, here, tokenizer, digest, fresh=None)
-        batch, length = spec.device_batch_size, model.config.sequence_len
-        accumulation = plan.accumulation("mid", spec.total_batch_size, batch, length, here.world_size)
+        config = config_of(ctx)
 
-        def loader(uses: Sequence[TaskUse], state: State | None = None) -> ConversationLoader:
-            mixture = tasks.mixture(uses, source)
-            where = {"rank": here.rank, "world_size": here.world_size}
-            return ConversationLoader(mixture, tokenizer, batch_size=batch, seq_len=length, state=state, **where)
+        def trainer(batch: Batch) -> Trainer:
+            model = build_model(ctx, here, tokenizer, digest, fresh=None)
+            eval_steps = plan.eval_steps(spec.eval_tokens, batch.size, config.sequence_len, here.world_size)
 
-        train = build_loader(lambda state: loader(spec.train, state), resume, here)
-        job = Job(
-            spec=spec,
-            model=model,
-            loader=train,
-            accumulation=accumulation,
-            lrm=lambda _, progress: schedule.warmdown(progress, spec.warmdown_ratio),
-            momentum=schedule.muon_momentum,
-            val_name="val_bpb",
-            validate=validate.bits(
-                model, tokenizer, loader(spec.val), plan.eval_steps(spec.eval_tokens, batch, length, here.world_size), here
-            ),
-            tokenizer_sha256=digest,
-            steps=spec.num_iterations,
-            passes=train.epoch_progress,
-            lr_scale=spec.init_lr_frac,
-            compile=spec.compile if spec.compile is not None else here.device.type == "cuda",
-        )
-        results = Trainer(ctx, here, job, resume).run()
+            def loader(rows: Sequence[Conversation], state: State | None = None) -> ConversationLoader:
+                where = {"rank": here.rank, "world_size": here.world_size}
+                size = {"batch_size": batch.size, "seq_len": config.sequence_len}
+                return ConversationLoader(rows, tokenizer, state=state, **size, **where)
+
+            train = build_loader(lambda state: loader(mixture, state), resume, here)
+            job = Job(
+                spec=spec,
+                model=model,
+                loader=train,
+                accumulation=batch.accumulation,
+                lrm=lambda _, progress: schedule.warmdown(progress, spec.warmdown_ratio),
+                momentum=schedule.muon_momentum,
+                val_name="val_bpb",
+                validate=validate.bits(model, tokenizer, loader(tasks.mixture(spec.val, source)), eval_steps, here),
+                tokenizer_sha256=digest,
+                steps=spec.num_iterations,
+                passes=train.epoch_progress,
+                lr_scale=spec.init_lr_frac,
+                compile=spec.compile if spec.compile is not None else here.device.type == "cuda",
+            )
+            return Trainer(ctx, here, job, resume)
+
+        batch = fit.choose(here, resume, lambda gib: token_batch("mid", spec, config, here.world_size, gib))
+        results = fit.train(ctx, here, "mid", spec, batch, trainer)
         if here.is_main:
-            ctx.publish_results({**results, "rows": len(train)})
+            ctx.publish_results({**results, "rows": len(mixture)})

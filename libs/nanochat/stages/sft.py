@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nanochat import plan, tasks
+from nanochat.batches import Batch, example_batch
 from nanochat.contract import StageContext
 from nanochat.data.loader import SftLoader
 from nanochat.data.position import State
@@ -13,10 +14,11 @@ from nanochat.eval import chat
 from nanochat.model import GPT
 from nanochat.optim import schedule
 from nanochat.recipe import SftSpec, TaskUse
+from nanochat.tasks.base import Conversation
 from nanochat.tokenizer import Tokenizer
-from nanochat.train import validate
+from nanochat.train import fit, validate
 from nanochat.train.loop import Job, Trainer, Values, Visit
-from nanochat.train.session import build_loader, build_model, open_resume, section, session, tokenizer_of
+from nanochat.train.session import build_loader, build_model, config_of, open_resume, section, session, tokenizer_of
 
 MOMENTUM = 0.95
 JUDGED = ("mmlu", "arc_easy")  # multiple choice is quick to judge: one forward pass a problem
@@ -26,36 +28,41 @@ def run(ctx: StageContext) -> None:
     spec = section(ctx, "sft", SftSpec)
     with session(ctx, deterministic=spec.deterministic) as here:
         tokenizer, digest = tokenizer_of(ctx)
-        accumulation = plan.example_accumulation("sft", spec.examples_per_step, spec.device_batch_size, here.world_size)
         source = tasks.TaskSource.load(ctx.input("tasks"))
+        mixture = tasks.mixture(spec.train, source)
+        steps = plan.sft_steps(spec, len(mixture))
         resume = open_resume(ctx)
-        model = build_model(ctx, here, tokenizer, digest, fresh=None)
+        config = config_of(ctx)
 
-        def loader(uses: Sequence[TaskUse], state: State | None = None) -> SftLoader:
-            where = {"rank": here.rank, "world_size": here.world_size}
-            size = {"batch_size": spec.device_batch_size, "seq_len": model.config.sequence_len}
-            return SftLoader(tasks.mixture(uses, source), tokenizer, state=state, **size, **where)
+        def trainer(batch: Batch) -> Trainer:
+            model = build_model(ctx, here, tokenizer, digest, fresh=None)
 
-        train = build_loader(lambda state: loader(spec.train, state), resume, here)
-        steps = plan.sft_steps(spec, len(train))
-        job = Job(
-            spec=spec,
-            model=model,
-            loader=train,
-            accumulation=accumulation,
-            lrm=lambda step, _: schedule.linear(step, steps),
-            momentum=lambda _: MOMENTUM,
-            val_name="val_loss",
-            validate=validate.mean_loss(model, loader(spec.val), spec.eval_batches, here),
-            tokenizer_sha256=digest,
-            steps=steps,
-            lr_scale=spec.init_lr_frac,
-            compile=bool(spec.compile),  # rows differ in length: compiling each would take longer than it saves
-            visits=[_judge(ctx, spec, model, tokenizer, source, here)] if spec.metrics_every > 0 else [],
-        )
-        results = Trainer(ctx, here, job, resume).run()
+            def loader(rows: Sequence[Conversation], state: State | None = None) -> SftLoader:
+                where = {"rank": here.rank, "world_size": here.world_size}
+                size = {"batch_size": batch.size, "seq_len": config.sequence_len}
+                return SftLoader(rows, tokenizer, state=state, **size, **where)
+
+            job = Job(
+                spec=spec,
+                model=model,
+                loader=build_loader(lambda state: loader(mixture, state), resume, here),
+                accumulation=batch.accumulation,
+                lrm=lambda step, _: schedule.linear(step, steps),
+                momentum=lambda _: MOMENTUM,
+                val_name="val_loss",
+                validate=validate.mean_loss(model, loader(tasks.mixture(spec.val, source)), spec.eval_batches, here),
+                tokenizer_sha256=digest,
+                steps=steps,
+                lr_scale=spec.init_lr_frac,
+                compile=bool(spec.compile),  # rows differ in length: compiling each would take longer than it saves
+                visits=[_judge(ctx, spec, model, tokenizer, source, here)] if spec.metrics_every > 0 else [],
+            )
+            return Trainer(ctx, here, job, resume)
+
+        batch = fit.choose(here, resume, lambda gib: example_batch("sft", spec, config, here.world_size, gib))
+        results = fit.train(ctx, here, "sft", spec, batch, trainer)
         if here.is_main:
-            ctx.publish_results({**results, "rows": len(train)})
+            ctx.publish_results({**results, "rows": len(mixture)})
 
 
 def _judge(ctx: StageContext, spec: SftSpec, model: GPT, tokenizer: Tokenizer, source: tasks.TaskSource, here: Ranks) -> Visit:

@@ -94,15 +94,7 @@ def load_model(directory: Path, device: torch.device | str) -> tuple[GPT, Json]:
     Raises StageError: "checkpoint_corrupt" when a file is missing or unreadable, "config_mismatch" when the tensors are not
     those of the architecture in `meta.json`.
     """
-    meta = _read_json(directory / META)
-    try:
-        config = GPTConfig(**meta["model_config"])
-    except (KeyError, TypeError) as err:
-        raise StageError(
-            f"{directory / META} does not describe this architecture: {err}",
-            code="config_mismatch",
-            hint="use a checkpoint of this program's version",
-        ) from err
+    config, meta = load_config(directory)
     tensors = _read_tensors(directory / MODEL)
     with torch.device(device):
         model = GPT(config)
@@ -115,6 +107,19 @@ def load_model(directory: Path, device: torch.device | str) -> tuple[GPT, Json]:
             hint="rerun the stage that made it",
         ) from err
     return model, meta
+
+
+def load_config(directory: Path) -> tuple[GPTConfig, Json]:
+    """The shape of the model saved in `directory`, and the `meta.json` that says so. Raises StageError as `load_model` does."""
+    meta = _read_json(directory / META)
+    try:
+        return GPTConfig(**meta["model_config"]), meta
+    except (KeyError, TypeError) as err:
+        raise StageError(
+            f"{directory / META} does not describe this architecture: {err}",
+            code="config_mismatch",
+            hint="use a checkpoint of this program's version",
+        ) from err
 
 
 class Resume:

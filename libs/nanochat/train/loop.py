@@ -239,6 +239,7 @@ class Trainer:
             "mfu": self.meter.mfu(speed),
             "mem_gib": self.meter.mem_gib(),
             "data_wait_pct": 100 * waited,
+            "usd": self.meter.usd(self.state.train_seconds),
             **self.job.figures(self.feed.state),
         }
         self.ctx.events.emit("metric", step=self.state.step, values=values)

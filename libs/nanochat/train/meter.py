@@ -24,6 +24,7 @@ class Meter:
         self.device = torch.cuda.get_device_name(ranks.device) if cuda else ranks.device.type
         gpu = gpus.find(self.device) if cuda else None
         self._peak = gpu.peak_flops * ranks.world_size if gpu else None
+        self._usd_per_hour = gpu.usd_per_hour * ranks.world_size if gpu and gpu.usd_per_hour is not None else None
         self._steps: list[tuple[int, float]] = []  # (tokens, seconds), the first ones only
         self._tokens = self._seconds = 0.0
         self._recent = 0.0
@@ -47,6 +48,10 @@ class Meter:
     def mfu(self, tokens_per_s: float | None) -> float | None:
         """Share of the GPUs' bf16 peak in percent; None on other devices."""
         return 100 * self._flops_per_token * tokens_per_s / self._peak if self._peak and tokens_per_s else None
+
+    def usd(self, train_seconds: float) -> float | None:
+        """What the GPUs cost for so long; None when their price is not known."""
+        return self._usd_per_hour * train_seconds / 3600 if self._usd_per_hour is not None else None
 
     def eta_s(self, steps_left: int) -> float:
         return self._recent * steps_left

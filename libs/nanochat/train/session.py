@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel, ValidationError
 
-from nanochat.contract import StageContext, StageError, verify
+from nanochat.contract import ExitReport, StageContext, StageError, verify
 from nanochat.data.resize import Resizable, state_near
 from nanochat.distributed import Ranks, ranks
 from nanochat.model import GPT, GPTConfig
 from nanochat.recipe import RecipeError, Spec
 from nanochat.tokenizer import Tokenizer
-from nanochat.train.checkpoint import Resume, load_model
+from nanochat.train import backend
+from nanochat.train.checkpoint import Resume, load_config, load_model
 
 SpecT = TypeVar("SpecT", bound=Spec)
 LoaderT = TypeVar("LoaderT", bound=Resizable)
@@ -45,10 +46,17 @@ def session(ctx: StageContext, *, deterministic: bool) -> Iterator[Ranks]:
             torch.use_deterministic_algorithms(True)
         if here.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
+            wrong = backend.complaint(backend.facts(here.device))
+            if wrong:
+                ctx.events.emit("warning", code="attention_backend", message=wrong)
         try:
             yield here
         except RecipeError as err:
             raise StageError(str(err), code="indivisible_batch", hint="change the recipe or the number of processes") from err
+        except StageError as err:
+            # Now and not when the group is left: the other ranks fail then, and the first report counts as the cause.
+            ExitReport.of(err, here.rank).save(ctx.out)
+            raise
         finally:
             if deterministic:
                 torch.use_deterministic_algorithms(False)
@@ -62,6 +70,12 @@ def tokenizer_of(ctx: StageContext) -> tuple[Tokenizer, str]:
 def open_resume(ctx: StageContext) -> Resume | None:
     """The checkpoint to go on from, checked against its digest; None on a first attempt."""
     return Resume(verify(ctx.spec.resume_from)) if ctx.spec.resume_from else None
+
+
+def config_of(ctx: StageContext) -> GPTConfig:
+    """The shape of the model that a stage goes on with, before it is loaded. Raises StageError as `build_model` does."""
+    artifact = ctx.spec.resume_from or ctx.spec.inputs.get("model")
+    return load_config(verify(artifact, deep=False) if artifact else ctx.input("model"))[0]
 
 
 def build_model(ctx: StageContext, here: Ranks, tokenizer: Tokenizer, digest: str, fresh: GPTConfig | None) -> GPT:

@@ -20,6 +20,7 @@ class LoopState:
     untrained: float | None = None  # validation figures: at step 0, the latest, the lowest
     latest: float | None = None
     lowest: float | None = None
+    device_batch_size: int = 0  # rows at a time; an attempt that resumes takes no more
 
     def loss_seen(self, loss: float) -> None:
         self.loss_average = EMA * self.loss_average + (1 - EMA) * loss

@@ -11,12 +11,13 @@ from controlplane import runs, views
 from controlplane.errors import Conflict
 from controlplane.lifecycle import RunStatus
 from controlplane.schemas import RunPage, RunView
+from nanochat.plan import RunPlan, run_plan
 from services.api.auth import Caller
 from services.api.database import Ledger
 from services.api.fields import RunId
 from services.api.problems import ProblemError, responses
 from services.api.runs import intake
-from services.api.runs.schemas import PlanRequest, ReportView, RunPlan, SubmitRequest
+from services.api.runs.schemas import PlanRequest, ReportView, SubmitRequest
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
@@ -72,11 +73,12 @@ def submit_run(
 
 @router.post("/plan", responses=responses(*REFUSED_BODY))
 def plan_run(caller: Caller, ledger: Ledger, body: PlanRequest) -> RunPlan:
-    """What a run would do and cost. Refuses what `POST /v1/runs` would refuse; writes nothing."""
+    """What a run would do and cost, on the workers at hand or on the hardware that is named. Refuses what `POST /v1/runs`
+    would refuse; writes nothing."""
     with ledger() as session:
-        on = intake.hardware(views.workers(session))
+        on = intake.asked_for(body, intake.hardware(views.workers(session)))
     recipe, figures = intake.recipe_of(body, on)
-    return intake.run_plan(recipe, figures, on)
+    return run_plan(recipe, figures, on.gpu, on.warnings)
 
 
 @router.get("", responses=responses("invalid-request"))

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from controlplane.schemas import WorkerView
-from nanochat import graph, plan, preflight
+from nanochat import plan, preflight
 from nanochat.recipe import Recipe, RecipeError, resolve
 from services.api.problems import ProblemError
-from services.api.runs.schemas import PlannedStage, PlanRequest, RunPlan
+from services.api.runs.schemas import PlanRequest, RecipeRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,24 +20,43 @@ class Hardware:
 
     world_size: int
     gpu: str | None
-    warning: str | None = None
+    gpu_memory_gib: float | None = None
+    peak_tflops: float | None = None
+    usd_per_hour: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def hardware(workers: Sequence[WorkerView]) -> Hardware:
     """The best worker of the gpu queue that is alive; one process of unknown speed while there is none."""
     alive = [w for w in workers if w.queue == "gpu" and w.status != "lost"]
     if not alive:
-        return Hardware(1, None, "no gpu worker is alive: planned for one process of unknown speed; the run waits for a worker")
+        warning = "no gpu worker is alive: planned for one process of unknown speed; the run waits for a worker"
+        return Hardware(1, None, warnings=(warning,))
     best = max(alive, key=lambda w: w.gpus)
     return Hardware(max(1, best.gpus), best.gpu_name or None)
 
 
-def recipe_of(request: PlanRequest, on: Hardware) -> tuple[Recipe, plan.Plan]:
+def asked_for(request: PlanRequest, here: Hardware) -> Hardware:
+    """The hardware that a plan is wanted for: what the request names, else what is `here`."""
+    named = request.gpus is not None or request.gpu is not None
+    return Hardware(
+        request.gpus or here.world_size,
+        request.gpu or here.gpu,
+        request.gpu_memory_gib,
+        request.peak_tflops,
+        request.usd_per_hour,
+        () if named else here.warnings,
+    )
+
+
+def recipe_of(request: RecipeRequest, on: Hardware) -> tuple[Recipe, plan.Plan]:
     """The recipe that the request means and what it comes to. Raises ProblemError naming every field at fault."""
     assert isinstance(request.recipe, str | dict)
     try:
         recipe = resolve(request.recipe, dict(request.overrides))
-        figures = plan.plan(recipe, on.world_size, on.gpu)
+        figures = plan.plan(
+            recipe, on.world_size, on.gpu, on.gpu_memory_gib, peak_tflops=on.peak_tflops, usd_per_hour=on.usd_per_hour
+        )
     except RecipeError as err:
         raise _refused(err.problems) from err
     except OverflowError as err:
@@ -51,17 +70,7 @@ def recipe_of(request: PlanRequest, on: Hardware) -> tuple[Recipe, plan.Plan]:
     return recipe, figures
 
 
-def run_plan(recipe: Recipe, figures: plan.Plan, on: Hardware) -> RunPlan:
-    """What a plan request is answered."""
-    stages = [
-        PlannedStage(name=stage.name, kind=stage.kind, queue=stage.queue, needs=sorted(stage.inputs.values()))
-        for stage in graph.stages(recipe)
-    ]
-    warnings = [on.warning] if on.warning else []
-    return RunPlan(recipe=recipe.name, config=recipe, stages=stages, figures=figures, warnings=warnings)
-
-
-def fingerprint(request: PlanRequest) -> str:
+def fingerprint(request: RecipeRequest) -> str:
     """Digest of what was asked, the same for the same JSON value however it was written."""
     text = json.dumps(request.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

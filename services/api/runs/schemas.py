@@ -8,7 +8,6 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, WithJsonSchema
 
 from nanochat import recipe as recipes
-from nanochat.plan import Plan
 from services.api.fields import Storable, check_text, storable
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
@@ -30,12 +29,11 @@ RecipeRef = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": NAME}, {"type": "object", "additionalProperties": True}]}),
 ]
 DottedPath = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(check_text)]
-
-
+GpuName = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), AfterValidator(check_text)]
 RunName = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), AfterValidator(check_text)]
 
 
-class PlanRequest(BaseModel):
+class RecipeRequest(BaseModel):
     """A recipe: what to train, on what, for how long."""
 
     model_config = ConfigDict(extra="forbid")
@@ -46,25 +44,26 @@ class PlanRequest(BaseModel):
     )
 
 
-class SubmitRequest(PlanRequest):
+class PlanRequest(RecipeRequest):
+    """A recipe, and the hardware to plan for where it is not that of the workers at hand."""
+
+    gpus: int | None = Field(
+        default=None, strict=True, ge=1, le=100_000, description="processes of a training stage, one GPU each"
+    )
+    gpu: GpuName | None = Field(
+        default=None, description="a GPU's name; the table in docs/recipes.md has those known", examples=["H100"]
+    )
+    gpu_memory_gib: float | None = Field(
+        default=None, strict=True, gt=0, le=10_000, description="of one GPU; goes before the table"
+    )
+    peak_tflops: float | None = Field(
+        default=None, strict=True, ge=0.001, le=1e6, description="dense bf16, of one GPU; goes before the table"
+    )
+    usd_per_hour: float | None = Field(default=None, strict=True, ge=0, le=1e6, description="of one GPU; goes before the table")
+
+
+class SubmitRequest(RecipeRequest):
     name: RunName | None = Field(default=None, description="for people; the recipe's name when left out")
-
-
-class PlannedStage(BaseModel):
-    name: str
-    kind: str
-    queue: str
-    needs: list[str] = Field(description="what it waits for, as producer.output")
-
-
-class RunPlan(BaseModel):
-    """What a run would do and cost. Nothing has been started or written."""
-
-    recipe: str
-    config: recipes.Recipe = Field(description="the whole recipe, defaults filled in")
-    stages: list[PlannedStage]
-    figures: Plan = Field(description="parameters, steps, tokens, FLOPs, hours and dollars on the workers at hand")
-    warnings: list[str]
 
 
 class ReportView(BaseModel):

@@ -4,10 +4,13 @@ import json
 import math
 
 import pytest
+import torch
 
 from nanochat.contract import seal, verify
 from nanochat.data.shards import Shard, write_index
+from nanochat.distributed import Ranks
 from nanochat.train.checkpoint import load_model
+from nanochat.train.meter import Meter
 
 from .house import VOCAB
 
@@ -22,6 +25,7 @@ def test_learns_and_says_so(trained):
     for key in ("lrm", "grad_norm", "tok_per_s", "dt_ms", "mem_gib", "data_wait_pct"):
         assert all(value >= 0 for value in trained.series(key).values()), key
     assert set(trained.series("mfu").values()) == {None}
+    assert set(trained.series("usd").values()) == {None}
     progress = trained.events("progress")
     assert [p["done"] for p in progress] == list(range(25))
     assert progress[-1] | {"done": 24, "total": 24, "unit": "step", "eta_s": 0} == progress[-1]
@@ -57,11 +61,25 @@ def test_keeps_the_last_checkpoints_and_the_final_one(trained):
     assert trained.artifact("model") == trained.checkpoint(24)
 
 
+@pytest.mark.parametrize(("name", "usd"), [("NVIDIA H100 80GB HBM3", 4 * 3.00 / 2), ("NVIDIA L40S", None)])
+def test_dollars_are_those_of_all_gpus_where_their_price_is_known(monkeypatch, name, usd):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+    here = Ranks(0, 4, torch.device("cuda"))
+    assert Meter(here, flops_per_token=1).usd(train_seconds=1800) == usd
+
+
 def test_indivisible_batch_is_refused(base):
     run = base(device_batch_size=3)
     assert run.here() == 64
     assert "base.total_batch_size" in run.error()["message"]
     assert "device_batch_size to 2" in run.error()["message"]
+
+
+def test_a_depth_whose_heads_do_not_divide_is_refused(base):
+    run = base()
+    run.config = {**run.config, "model": {"depth": 11}}
+    assert run.here() == 64
+    assert "use an even depth" in run.error()["message"]
 
 
 def test_unknown_field_is_refused(base):

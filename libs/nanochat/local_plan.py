@@ -1,0 +1,54 @@
+"""What a run would do and cost, with no service: `python -m nanochat.local_plan speedrun --gpus 8 --gpu H100`. No torch.
+
+Prints the JSON that `POST /v1/runs/plan` answers. The recipe's folders are not looked at: they may be another machine's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+
+from nanochat import plan
+from nanochat.contract import Exit
+from nanochat.recipe import RecipeError, parse_overrides, resolve
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="nanochat plan", description=__doc__)
+    parser.add_argument("recipe", help="a shipped recipe's name or a TOML file")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--gpus", type=int, default=1, help="processes of a training stage, one GPU each (default 1)")
+    parser.add_argument("--gpu", help="the GPU's name, as H100")
+    parser.add_argument("--gpu-memory", type=_positive, metavar="GIB", help="memory of one GPU")
+    parser.add_argument("--peak-tflops", type=_positive, metavar="TFLOPS", help="dense bf16 peak of one GPU")
+    parser.add_argument("--usd-per-hour", type=_price, metavar="USD", help="price of one GPU")
+    args = parser.parse_args(argv)
+    if args.gpus < 1:
+        parser.error("--gpus must be at least 1")
+    try:
+        recipe = resolve(args.recipe, parse_overrides(args.overrides))
+        figures = plan.plan(
+            recipe, args.gpus, args.gpu, args.gpu_memory, peak_tflops=args.peak_tflops, usd_per_hour=args.usd_per_hour
+        )
+    except RecipeError as err:
+        for name, text in err.problems:
+            sys.stderr.write(f"{name}: {text}\n")
+        return Exit.BAD_INPUT
+    sys.stdout.write(plan.run_plan(recipe, figures, args.gpu).model_dump_json() + "\n")
+    return Exit.OK
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _price(text: str) -> float:
+    return 0.0 if float(text) == 0 else _positive(text)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
