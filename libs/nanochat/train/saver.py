@@ -199,7 +199,8 @@ class Saver:
             tensors[draft / MODEL] = self._weights.tensors
         for path, document in documents.items():
             write_json(path, document)
-        with ThreadPoolExecutor(len(tensors)) as pool:  # a file each: digests take a core a file
+        # A digest takes a core: on a GPU's host each file has one, on a CPU it would be the training's.
+        with ThreadPoolExecutor(len(tensors) if self._ranks.device.type == "cuda" else 1) as pool:
             digests = dict(zip(tensors, pool.map(write_tensors, tensors, tensors.values()), strict=True))
         digests |= {path: sha256_file(path) for path in documents}
         write_json(_list_file(draft, self._ranks.rank), [file_entry(draft, path, sha) for path, sha in digests.items()])
