@@ -36,6 +36,8 @@ def events(session: Session, fence: Fence, batch: Iterable[Json]) -> int:
                 _store_artifact(session, fence, event)
             elif event["kind"] == "checkpoint":
                 _store_checkpoint(session, fence, event)
+            elif event["kind"] == "checkpoint_deleted":
+                _forget_checkpoint(session, fence, event)
         _store_metrics(session, stage, attempt, [e for e in new if e["kind"] == "metric"])
         for event in new:
             if event["kind"] == "progress":
@@ -62,17 +64,6 @@ def logs(session: Session, fence: Fence, first: int, lines: Sequence[str]) -> in
         stage.signs_of_life_at = func.clock_timestamp()
         session.flush()
         return len(rows)
-
-
-def checkpoints_gone(session: Session, fence: Fence, paths: Sequence[str]) -> None:
-    """The stage has deleted these checkpoints to make room. Raises FenceLost."""
-    with gate(session, fence.run_id):
-        fenced(session, fence)
-        session.execute(
-            update(Checkpoint)
-            .where(Checkpoint.attempt_id == fence.attempt_id, Checkpoint.path.in_(paths), Checkpoint.deleted_at.is_(None))
-            .values(deleted_at=func.now())
-        )
 
 
 def _event(fence: Fence, event: Json) -> dict[str, Any]:
@@ -103,10 +94,20 @@ def _store_artifact(session: Session, fence: Fence, event: Json) -> None:
 def _store_checkpoint(session: Session, fence: Fence, event: Json) -> None:
     content = {key: event.get(key) for key in ("step", "sha256", "bytes", "final")}
     content["val_bpb"] = _finite(event.get("val_bpb"))
+    content["deleted_at"] = None  # a path that comes again is there again
     session.execute(
         insert(Checkpoint)
         .values(run_id=fence.run_id, stage_id=fence.stage_id, attempt_id=fence.attempt_id, path=event["path"], **content)
         .on_conflict_do_update(index_elements=["attempt_id", "path"], set_=content)
+    )
+
+
+def _forget_checkpoint(session: Session, fence: Fence, event: Json) -> None:
+    """The stage deletes it to make room: it is no longer offered for resuming or serving."""
+    session.execute(
+        update(Checkpoint)
+        .where(Checkpoint.attempt_id == fence.attempt_id, Checkpoint.path == event["path"], Checkpoint.deleted_at.is_(None))
+        .values(deleted_at=func.now())
     )
 
 

@@ -251,7 +251,7 @@ class Checkpoint(Base):
     val_bpb: Mapped[float | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     promoted_at: Mapped[datetime | None]
-    deleted_at: Mapped[datetime | None]  # the stage keeps only its newest few on disk
+    deleted_at: Mapped[datetime | None]  # the stage keeps only its newest few and the best on disk
 
 
 class Artifact(Base):

@@ -113,14 +113,14 @@ def checkpoint_view(session: Session, checkpoint_id: str) -> CheckpointView:
 
 
 def models(session: Session) -> list[ModelView]:
-    """The promoted checkpoints, the one promoted last first: what the inference service offers."""
+    """The promoted checkpoints that are still on disk, the one promoted last first: what the inference service offers."""
     query = (
         select(Checkpoint, Run, Stage.name, Artifact)
         .join(Run, Run.id == Checkpoint.run_id)
         .join(Stage, Stage.id == Checkpoint.stage_id)
         .join(Artifact, (Artifact.run_id == Run.id) & (Artifact.name == TOKENIZER))
         .join(Attempt, Attempt.id == Artifact.attempt_id)
-        .where(Checkpoint.promoted_at.is_not(None))
+        .where(Checkpoint.promoted_at.is_not(None), Checkpoint.deleted_at.is_(None))
         .order_by(Checkpoint.promoted_at.desc(), Checkpoint.id, Attempt.no.desc())
     )
     found: dict[str, ModelView] = {}

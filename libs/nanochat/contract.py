@@ -159,11 +159,17 @@ def seal(directory: Path, **meta: Any) -> Artifact:
 
     Files that a manifest lists as `external` (path, bytes, sha256 or null) live elsewhere, as shared data shards do.
     """
-    files = [
-        {"path": str(p.relative_to(directory)), "bytes": p.stat().st_size, "sha256": sha256_file(p)}
-        for p in sorted(directory.rglob("*"))
-        if p.is_file() and p.name != MANIFEST and not p.name.endswith(".tmp")
-    ]
+    paths = [p for p in sorted(directory.rglob("*")) if p.is_file() and p.name != MANIFEST and not p.name.endswith(".tmp")]
+    return write_manifest(directory, [file_entry(directory, p, sha256_file(p)) for p in paths], **meta)
+
+
+def file_entry(directory: Path, path: Path, sha256: str) -> dict[str, Any]:
+    """How a manifest names a file."""
+    return {"path": str(path.relative_to(directory)), "bytes": path.stat().st_size, "sha256": sha256}
+
+
+def write_manifest(directory: Path, files: list[dict[str, Any]], **meta: Any) -> Artifact:
+    """Seal a directory whose files' digests are known already."""
     write_json(directory / MANIFEST, {"version": 1, **meta, "files": files})
     return Artifact(path=str(directory.resolve()), sha256=sha256_file(directory / MANIFEST))
 

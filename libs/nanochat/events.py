@@ -22,7 +22,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "metric": ("step", "values"),  # values: {key: float}
     "sample": ("step", "prompt", "text"),
     "eval": ("name", "values"),  # + step, detail
-    "checkpoint": ("step", "path", "sha256", "bytes", "final"),  # + val_bpb
+    "checkpoint": ("step", "path", "sha256", "bytes", "final"),  # + val_bpb, stall_ms, write_s
+    "checkpoint_deleted": ("step", "path"),  # said before it is done: what is offered is there
     "artifact": ("name", "path", "sha256"),
     "log": ("level", "message"),
     "warning": ("code", "message"),

@@ -168,7 +168,7 @@ class TrainSpec(Spec):
     device_batch_size: DeviceBatch = 32
     eval_every: int = Field(default=250, description="steps; -1 only at the end")
     save_every: int = Field(default=1000, description="steps; -1 only at the end")
-    keep_checkpoints: Positive = Field(default=2, description="resumable checkpoints kept; the final one always is")
+    keep_checkpoints: Positive = Field(default=2, description="checkpoints kept: so many of the last, and the best")
     optim: OptimSpec = OptimSpec()
     deterministic: bool = False
     compile: bool | None = Field(default=None, description="null: on CUDA only")

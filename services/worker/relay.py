@@ -38,7 +38,6 @@ class Relay:
         self._factory, self._fence, self._timing, self._every_s = factory, fence, timing, every_s
         self._events, self._lines = Tail(out / EVENTS), Tail(out / STDOUT)
         self._pending: list[Report] = []
-        self._saved: set[str] = set()  # checkpoints announced and, as far as we know, still on disk
         self._wake, self._closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
         self._away_since: float | None = None
@@ -65,7 +64,6 @@ class Relay:
         self._reports()
         while self._store_events(last=True) | self._store_lines(last=True):
             pass
-        self._notice_deleted()
 
     def _run(self) -> None:
         while not self._closing.is_set() and not self.lost:
@@ -74,7 +72,6 @@ class Relay:
                 self._renew()
                 self._reports()
                 more = self._store_events() | self._store_lines()
-                self._notice_deleted()
                 self._is_back()
             except LedgerError as err:
                 log.warning("%s; stopping it here", err)
@@ -104,7 +101,6 @@ class Relay:
             events = parse(batch.lines)
             self._store_or_sift(events)
             self._events.advance(batch)
-            self._saved |= {e["path"] for e in events if e["kind"] == "checkpoint" and "path" in e}
         return bool(batch.lines)
 
     def _store_or_sift(self, events: list[Json]) -> None:
@@ -129,14 +125,6 @@ class Relay:
                 ingest.logs(session, self._fence, batch.first, lines)
             self._lines.advance(batch)
         return bool(batch.lines)
-
-    def _notice_deleted(self) -> None:
-        """A stage keeps its newest few checkpoints; what it deletes must not be offered for resuming or serving."""
-        gone = [path for path in self._saved if not Path(path).is_dir()]
-        if gone:
-            with self._factory.begin() as session:
-                ingest.checkpoints_gone(session, self._fence, gone)
-            self._saved.difference_update(gone)
 
     def _is_away(self, err: SQLAlchemyError) -> None:
         if self._away_since is None:

@@ -119,5 +119,9 @@ def checkpoint(step: int, *, final: bool = False, attempt: int = 1) -> dict[str,
     }
 
 
+def checkpoint_deleted(step: int, *, attempt: int = 1) -> dict[str, Any]:
+    return {"kind": "checkpoint_deleted", "step": step, "path": checkpoint(step, attempt=attempt)["path"]}
+
+
 def metric(step: int, **values: float | str) -> dict[str, Any]:
     return {"kind": "metric", "step": step, "values": values}

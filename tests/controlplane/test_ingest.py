@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from controlplane import feeds, ingest, views
+from controlplane import feeds, ingest, promotion, views
 from controlplane.claims import Claim
-from controlplane.errors import FenceLost
+from controlplane.errors import Conflict, FenceLost
 from controlplane.lifecycle import Reason
 from controlplane.models import Event, LogLine, MetricPoint, Stage
-from tests.controlplane.ledger import Ledger, artifact, checkpoint, metric
+from tests.controlplane.ledger import Ledger, artifact, checkpoint, checkpoint_deleted, metric
 from tests.controlplane.test_claims import begun
 from tests.waiting import until
 
@@ -136,12 +136,26 @@ def test_events_are_read_in_the_order_of_their_ids_without_holes(ledger: Ledger)
 
 def test_deleted_checkpoints_are_no_longer_offered(ledger: Ledger) -> None:
     run, claim = begun(ledger)
-    store(ledger, claim, numbered(checkpoint(10), checkpoint(20)))
+    store(ledger, claim, numbered(artifact("tokenizer"), checkpoint(10), checkpoint(20), checkpoint_deleted(10)))
     with ledger.factory.begin() as s:
-        ingest.checkpoints_gone(s, claim.fence, [checkpoint(10)["path"]])
         assert [c.step for c in views.checkpoints(s, run)] == [20]
     ledger.finish(claim.fence, Reason.KILLED)
     until(lambda: ledger.dispatch() == ["data"], "the retry")
     retried = ledger.claim(run, "data", "w")
     assert retried is not None
     assert [c.step for c in retried.checkpoints] == [20]
+
+
+def test_a_promoted_checkpoint_that_its_stage_deletes_is_no_longer_served(ledger: Ledger) -> None:
+    run, claim = begun(ledger)
+    batch = numbered(artifact("tokenizer"), checkpoint(10), checkpoint_deleted(10))
+    store(ledger, claim, batch[:2])
+    with ledger.factory.begin() as s:
+        (saved,) = views.checkpoints(s, run)
+        promotion.promote(s, saved.id)
+        assert [m.id for m in views.models(s)] == [saved.id]
+    store(ledger, claim, batch)
+    with ledger.factory.begin() as s:
+        assert views.models(s) == []
+        with pytest.raises(Conflict, match="deleted to make room"):
+            promotion.promote(s, saved.id)

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanochat.contract import Artifact
+from nanochat.contract import MANIFEST, Artifact, sha256_file
 from nanochat.distributed import Ranks
+from nanochat.events import EventLog
 from nanochat.model import GPT, GPTConfig
 from nanochat.optim import Optimizer
 from nanochat.recipe import OptimSpec
 from nanochat.tasks.base import Conversation
 from nanochat.tokenizer import Tokenizer
-from nanochat.train import checkpoint
+from nanochat.train.saver import Saver
 
 WHO, SELF = "Who are you?", "I am a small model, trained by heart."
 SCRIPTS, GLYPHS = "Say it in many scripts.", "naïve 日本語 🎉🚀 👩‍🔬 done."
@@ -51,17 +52,14 @@ class Learnt:
 
     def save(self, root: Path, step: int, tokenizer_sha256: str) -> Artifact:
         """As a training stage saves it."""
-        return checkpoint.save(
-            root,
-            step,
-            stage="sft",
-            model=self.model,
-            optimizer=self.optimizer,
-            ranks=ALONE,
-            meta={"tokenizer_sha256": tokenizer_sha256},
-            loop_state={},
-            loader_state={},
+        saver = Saver(
+            root, stage="sft", model=self.model, optimizer=self.optimizer, ranks=ALONE, events=EventLog(None), keep=step
         )
+        saver.save(step, meta={"tokenizer_sha256": tokenizer_sha256}, score=None, loop_state={}, loader_state={})
+        saver.finish()
+        saver.close()
+        directory = root / f"step_{step:06d}"
+        return Artifact(path=str(directory.resolve()), sha256=sha256_file(directory / MANIFEST))
 
 
 def learn(config: GPTConfig, tokenizer: Tokenizer, seed: int = 0, conversations: Any = CONVERSATIONS) -> Learnt:

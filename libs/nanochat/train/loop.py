@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanochat.contract import Artifact, Exit, StageContext, StageError
+from nanochat.contract import Exit, StageContext, StageError
 from nanochat.distributed import Ranks
 from nanochat.model import GPT
 from nanochat.optim import Optimizer
 from nanochat.recipe import TrainSpec
-from nanochat.train import checkpoint
 from nanochat.train.checkpoint import Resume
 from nanochat.train.feed import Feed, Loader
 from nanochat.train.meter import Meter
+from nanochat.train.saver import Saver
 from nanochat.train.state import LoopState
 from nanochat.train.stop import StopRequest
 
@@ -85,6 +85,16 @@ class Trainer:
             ctx.events.emit("log", level="info", message=f"resumed at step {self.state.step} from {resume.directory}")
         self.meter = Meter(ranks, job.model.flops_per_token())
         self.feed = Feed(job.loader, ranks.device, job.passes)
+        self.saver = Saver(
+            ctx.out / "checkpoints",
+            stage=ctx.spec.stage,
+            model=job.model,
+            optimizer=self.optimizer,
+            ranks=ranks,
+            events=ctx.events,
+            keep=job.spec.keep_checkpoints,
+            ahead=job.spec.save_every > 0,
+        )
 
     def run(self) -> dict[str, Any]:
         """Train to the end and publish `model`. Returns the figures every stage reports.
@@ -96,6 +106,7 @@ class Trainer:
                 self._loop()
             finally:
                 self.feed.close()
+                self.saver.close()
         return self._results()
 
     def _loop(self) -> None:
@@ -108,6 +119,7 @@ class Trainer:
                 self._visit(last)
             if last:
                 self._save(final=True)
+                self.saver.finish()
                 return
             if self.job.spec.save_every > 0 and self.state.step % self.job.spec.save_every == 0:
                 self._save()
@@ -131,11 +143,14 @@ class Trainer:
             tokens += inputs.numel()
         norm = self.optimizer.step(lrm, job.momentum(state.step))
         self.optimizer.zero_grad()
-        everyone = self.ranks.gather(torch.stack(losses).mean().item(), tokens, self.feed.progress, float(bool(self._stop)))
+        mean, stop = torch.stack(losses).mean().item(), float(bool(self._stop))
+        everyone = self.ranks.gather(mean, tokens, self.feed.progress, stop, self.saver.phase)
         seconds = time.perf_counter() - start
         loss_now, grad_norm = sum(row[0] for row in everyone) / len(everyone), norm.item()
         if not (math.isfinite(loss_now) and math.isfinite(grad_norm)):
+            self.saver.finish()
             raise self._nonfinite(loss_now, grad_norm)
+        self.saver.settle(row[4] for row in everyone)
         state.step += 1
         state.tokens += (tokens := round(sum(row[1] for row in everyone)))
         state.train_seconds += seconds
@@ -183,34 +198,19 @@ class Trainer:
         step = self.state.step
         if step == 0 or (step == self.last_saved and not final):
             return
-        figures = {self.job.val_name: self.state.latest}
-        artifact = checkpoint.save(
-            self.ctx.out / "checkpoints",
+        self.saver.save(
             step,
-            stage=self.ctx.spec.stage,
-            model=self.job.model,
-            optimizer=self.optimizer,
-            ranks=self.ranks,
-            meta={"tokenizer_sha256": self.job.tokenizer_sha256, **figures},
+            meta={"tokenizer_sha256": self.job.tokenizer_sha256, self.job.val_name: self.state.latest},
+            score=self.state.latest,
             loop_state=asdict(self.state),
             loader_state=self.feed.state,
+            final=final,
         )
         self.last_saved = step
-        if not self.ranks.is_main:
-            return
-        self._announce(artifact, step, final)
-        checkpoint.retain(artifact.dir.parent, self.job.spec.keep_checkpoints)
-        if final:
-            self.ctx.publish("model", artifact.dir)
-
-    def _announce(self, artifact: Artifact, step: int, final: bool) -> None:
-        size = sum(p.stat().st_size for p in artifact.dir.iterdir())
-        fields = {"step": step, "path": artifact.path, "sha256": artifact.sha256, "bytes": size, "final": final}
-        val_bpb = self.state.latest if self.job.val_name == "val_bpb" else None
-        self.ctx.events.emit("checkpoint", **fields, val_bpb=val_bpb)
 
     def _stopped(self) -> None:
         self._save()
+        self.saver.finish()
         saved = (
             f"the checkpoint of step {self.last_saved}" if self.last_saved else "no step was done; a new attempt starts anew"
         )

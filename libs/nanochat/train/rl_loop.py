@@ -15,10 +15,11 @@ from nanochat.optim import Optimizer, schedule
 from nanochat.recipe import RlSpec
 from nanochat.tasks.base import Task
 from nanochat.tokenizer import Tokenizer
-from nanochat.train import checkpoint, rl
+from nanochat.train import rl
 from nanochat.train.checkpoint import Resume
 from nanochat.train.meter import Meter
 from nanochat.train.rl import Group
+from nanochat.train.saver import Saver
 from nanochat.train.stop import StopRequest
 
 
@@ -60,33 +61,49 @@ class RlTrainer:
             self.last_saved = self.state.step
             resume.restore(self.optimizer, ranks)
             ctx.events.emit("log", level="info", message=f"resumed at step {self.state.step} from {resume.directory}")
+        self.saver = Saver(
+            ctx.out / "checkpoints",
+            stage=ctx.spec.stage,
+            model=model,
+            optimizer=self.optimizer,
+            ranks=ranks,
+            events=ctx.events,
+            keep=spec.keep_checkpoints,
+            ahead=spec.save_every > 0,
+        )
         self.engine = Engine(model, tokenizer, dtype=ranks.dtype)
         self.meter = Meter(ranks, model.flops_per_token())
         self.pad = tokenizer.special("<|assistant_end|>")
 
     def run(self) -> dict[str, Any]:
         """Raises StageError: STOPPED with a checkpoint saved when asked to stop, NONFINITE when the gradient is no number."""
-        state, spec = self.state, self.spec
         with StopRequest(self.ctx) as self._stop:
-            stopping = self.ranks.any(bool(self._stop))
-            self._progress()
-            while not stopping and state.step < self.steps:
-                if state.visited != state.step and _due(spec.eval_every, state.step):
-                    self._evaluate()
-                if state.step and _due(spec.save_every, state.step):
-                    self._save()
-                stopping = self._step()
-            if stopping:
-                self._save()
-                raise StageError(
-                    f"stopped as asked after step {state.step}; the last checkpoint is of step {self.last_saved}",
-                    code="stopped",
-                    exit_code=Exit.STOPPED,
-                )
-        if state.visited != state.step:
-            self._evaluate()
-        self._save(final=True)
+            try:
+                self._loop()
+            finally:
+                self.saver.close()
         return self._results()
+
+    def _loop(self) -> None:
+        state, spec = self.state, self.spec
+        stopping = self.ranks.any(bool(self._stop))
+        self._progress()
+        while not stopping and state.step < self.steps:
+            if state.visited != state.step and _due(spec.eval_every, state.step):
+                self._evaluate()
+            if state.step and _due(spec.save_every, state.step):
+                self._save()
+            stopping = self._step()
+        if not stopping and state.visited != state.step:
+            self._evaluate()
+        self._save(final=not stopping)
+        self.saver.finish()
+        if stopping:
+            raise StageError(
+                f"stopped as asked after step {state.step}; the last checkpoint is of step {self.last_saved}",
+                code="stopped",
+                exit_code=Exit.STOPPED,
+            )
 
     # -- one step --
 
@@ -106,10 +123,13 @@ class RlTrainer:
         norm = self.optimizer.step(lrm, rl.MOMENTUM).item()
         rewards, rows = sum(sum(g.rewards) for g in groups), sum(len(g.rewards) for g in groups)
         sampled = sum(sum(map(sum, g.masks)) for g in groups)
-        everyone = self.ranks.gather(rewards, rows, sampled, loss, float(bool(self._stop)))
-        rewards, rows, sampled, loss, stopping = (sum(column) for column in zip(*everyone, strict=True))
+        everyone = self.ranks.gather(rewards, rows, sampled, loss, float(bool(self._stop)), self.saver.phase)
+        *columns, phases = zip(*everyone, strict=True)
+        rewards, rows, sampled, loss, stopping = map(sum, columns)
         if not (math.isfinite(norm) and math.isfinite(loss)):
+            self.saver.finish()
             raise self._nonfinite(loss, norm)
+        self.saver.settle(phases)
         seconds = time.perf_counter() - start
         state.step += 1
         state.tokens += round(sampled)
@@ -145,27 +165,16 @@ class RlTrainer:
         state = self.state
         if state.step == 0 or (state.step == self.last_saved and not final):
             return
-        artifact = checkpoint.save(
-            self.ctx.out / "checkpoints",
+        reached = self._latest()
+        self.saver.save(
             state.step,
-            stage=self.ctx.spec.stage,
-            model=self.model,
-            optimizer=self.optimizer,
-            ranks=self.ranks,
-            meta={"tokenizer_sha256": self.tokenizer_sha256, "pass_at_1": self._latest()},
+            meta={"tokenizer_sha256": self.tokenizer_sha256, "pass_at_1": reached},
+            score=None if reached is None else -reached,  # the lowest is the best
             loop_state=asdict(state),
             loader_state={},  # a step's questions follow from its number
+            final=final,
         )
         self.last_saved = state.step
-        if not self.ranks.is_main:
-            return
-        size = sum(p.stat().st_size for p in artifact.dir.iterdir())
-        self.ctx.events.emit(
-            "checkpoint", step=state.step, path=artifact.path, sha256=artifact.sha256, bytes=size, final=final, val_bpb=None
-        )
-        checkpoint.retain(artifact.dir.parent, self.spec.keep_checkpoints)
-        if final:
-            self.ctx.publish("model", artifact.dir)
 
     def _latest(self) -> float | None:
         return next(reversed(self.state.pass_at.values()))[0] if self.state.pass_at else None

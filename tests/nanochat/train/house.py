@@ -10,12 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from pydoc_data import topics
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -93,14 +94,14 @@ class StageRun:
         """Run in this process; the exit code."""
         return int(stage_main.run(self.spec))
 
-    def start(self, ranks: int = 1) -> StageRun:
+    def start(self, ranks: int = 1, program: Sequence[str] = ("-m", "nanochat"), **env: str) -> StageRun:
         """Run as a worker would, in processes of its own."""
         self.out.mkdir(parents=True)
         (self.out / SPEC).write_text(self.spec.model_dump_json(), encoding="utf-8")
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-        command = [sys.executable, *torchrun, "-m", "nanochat", self.kind, "--spec", str(self.out / SPEC)]
+        command = [sys.executable, *torchrun, *program, self.kind, "--spec", str(self.out / SPEC)]
         with (self.out / "stdout.log").open("w") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, env=os.environ)
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, env=os.environ | env)
         return self
 
     def wait(self, timeout: float = 180) -> int:
@@ -111,6 +112,12 @@ class StageRun:
         assert self.process
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(30)
+
+    def rank(self, number: int) -> psutil.Process:
+        """One of several ranks, below torchrun."""
+        assert self.process
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return next(p for p in children if p.environ().get("RANK") == str(number))
 
     def until(self, seen: Callable[[list[dict[str, Any]]], bool], timeout: float = 120) -> None:
         """Wait until the events so far satisfy `seen`."""

@@ -1,0 +1,306 @@
+"""Saving while training goes on (docs/decisions/0004).
+
+At a step boundary every rank copies what it owns to host memory and trains on; a thread of its own writes the copy into a
+draft folder, syncs it and reads it back. Threads make no collective, which from two threads would not be safe: how far each
+thread is (`Phase`) travels in the collective that every step makes anyway. Once all have written, rank 0 seals the draft with
+a manifest and renames it, so a kill at any moment leaves the checkpoints before and no half.
+"""
+
+from __future__ import annotations
+
+import copy
+import errno
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from nanochat.contract import Artifact, Exit, StageError, file_entry, sha256_file, write_json, write_manifest
+from nanochat.distributed import Ranks
+from nanochat.events import EventLog
+from nanochat.model import GPT
+from nanochat.optim import Optimizer
+from nanochat.train.checkpoint import FORMAT, META, MODEL, TRAIN_STATE, Json, loader_file, optim_file, random_state
+from nanochat.train.snapshot import Snapshot, sync, write_tensors
+
+RESERVE = 64 << 20  # bytes left free beside a new checkpoint: events and logs must go on
+
+
+class Phase(IntEnum):
+    """Of one rank's part of the save in flight."""
+
+    IDLE = 0
+    WRITING = 1
+    WRITTEN = 2
+    FAILED = 3
+
+
+@dataclass(slots=True)
+class Flight:
+    """The save in flight. `writing` ends with the seconds that this rank's part took."""
+
+    step: int
+    draft: Path
+    meta: Json
+    final: bool
+    writing: Future[float]
+    stall_s: float
+
+    @property
+    def phase(self) -> Phase:
+        if not self.writing.done():
+            return Phase.WRITING
+        return Phase.FAILED if self.writing.exception() else Phase.WRITTEN
+
+
+class Saver:
+    """Saves checkpoints below `root`, at most one at a time, and keeps the `keep` furthest and the best.
+
+    Every rank has one and calls `save`, `settle` and `finish` at the same points. `ahead` takes the host memory now, so that
+    the first save stalls no longer than the others.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        stage: str,
+        model: GPT,
+        optimizer: Optimizer,
+        ranks: Ranks,
+        events: EventLog,
+        keep: int,
+        ahead: bool = False,
+    ):
+        self.root, self.stage, self.keep = root, stage, keep
+        self._model, self._optimizer, self._ranks, self._events = model, optimizer, ranks, events
+        self._weights, self._slice = (Snapshot(pinned=ranks.device.type == "cuda") for _ in range(2))
+        self._thread = ThreadPoolExecutor(1, "saver")
+        self._flight: Flight | None = None
+        self._deleting: list[Future[None]] = []
+        if ahead:
+            self._snapshots(lambda snapshot, tensors: snapshot.reserve(tensors))
+
+    @property
+    def phase(self) -> Phase:
+        """To be handed to every rank's `settle` by the step's collective."""
+        return self._flight.phase if self._flight else Phase.IDLE
+
+    def save(
+        self, step: int, *, meta: Json, score: float | None, loop_state: Json, loader_state: Json, final: bool = False
+    ) -> None:
+        """Copy everything as it is now and begin to write it. Of all checkpoints the one of the lowest `score` is kept.
+
+        Raises StageError with Exit.STOPPED, nothing of it left behind, when the disk is too full, or when the save before,
+        for which this one waits, has failed.
+        """
+        start = time.perf_counter()
+        self._wait_for_the_one_before(step)
+        draft = self.root / f".step_{step:06d}.draft"
+        described = {"format": FORMAT, "step": step, "stage": self.stage, "model_config": asdict(self._model.config)}
+        described |= {"score": score, **meta}
+        state = {"format": FORMAT, "world_size": self._ranks.world_size, "optimizer_steps": self._optimizer.steps}
+        documents = {loader_file(draft, self._ranks.rank): copy.deepcopy(loader_state)}
+        if self._ranks.is_main:
+            documents |= {draft / META: described, draft / TRAIN_STATE: {**state, "loop": copy.deepcopy(loop_state)}}
+        self._snapshots(lambda snapshot, tensors: snapshot.take(tensors))
+        self._together(step, (lambda: self._prepare(draft)) if self._ranks.is_main else None)
+        writing = self._thread.submit(self._write, draft, documents)
+        self._flight = Flight(step, draft, meta, final, writing, time.perf_counter() - start)
+
+    def settle(self, phases: Iterable[float]) -> None:
+        """Given every rank's phase, publish the save in flight if it is written. Raises StageError as `save` does."""
+        flight, found = self._flight, set(phases)
+        if flight is None:
+            return
+        if Phase.FAILED in found:
+            self._give_up(flight.step, flight.writing.exception() if flight.writing.done() else None)
+        if found == {Phase.WRITTEN}:
+            self._together(flight.step, (lambda: self._publish(flight)) if self._ranks.is_main else None)
+            self._flight = None
+
+    def finish(self) -> None:
+        """Wait for the save in flight and publish it. Raises StageError as `save` does."""
+        if self._flight:
+            wait([self._flight.writing])
+        self.settle(row[0] for row in self._ranks.gather(self.phase))
+
+    def close(self) -> None:
+        """End the thread. After a failure elsewhere, when ranks can agree on nothing more, what they have all written by
+        now is still published."""
+        flight = self._flight
+        if flight and self._ranks.is_main:
+            wait([flight.writing])
+            lists = (_list_file(flight.draft, rank).exists() for rank in range(self._ranks.world_size))
+            try:
+                if flight.phase is Phase.WRITTEN and all(lists):
+                    self._publish(flight)
+            except OSError as err:
+                self._events.emit("log", level="error", message=f"checkpoint of step {flight.step}: {err}")
+            shutil.rmtree(flight.draft, ignore_errors=True)
+        self._flight = None
+        self._thread.shutdown()
+
+    # -- taking --
+
+    def _wait_for_the_one_before(self, step: int) -> None:
+        flight, start = self._flight, time.perf_counter()
+        busy = flight is not None and not flight.writing.done()
+        self.finish()
+        if flight and busy:
+            waited = time.perf_counter() - start
+            self._events.emit(
+                "warning",
+                code="save_waited",
+                message=f"training waited {waited:.1f} s at step {step} for the checkpoint of step {flight.step} to be written",
+            )
+
+    def _snapshots(self, do: Callable[[Snapshot, Json], None]) -> None:
+        do(self._slice, {**self._optimizer.state(), **random_state(self._ranks)})
+        if self._ranks.is_main:
+            do(self._weights, self._model.state_dict())
+
+    def _prepare(self, draft: Path) -> None:
+        """An empty draft, if the disk has room for what goes into it. No save is in flight, so all other drafts are dead."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        wait(self._deleting)
+        self._deleting.clear()
+        for leftover in self.root.glob(".step_*"):
+            shutil.rmtree(leftover)
+        self._make_room(self._weights.nbytes + self._slice.nbytes * self._ranks.world_size + RESERVE)
+        draft.mkdir()
+
+    def _make_room(self, needed: int) -> None:
+        """When there is too little, delete what the new checkpoint would replace before it is there, not after, if that
+        helps; the newest and the best stay."""
+        free, replaced = self._free(), superseded(self.root, max(1, self.keep - 1))
+        if free < needed <= free + sum(_size(d) for d in replaced):
+            self._delete(replaced)
+            wait(self._deleting)
+            free = self._free()
+        if free < needed:
+            text = f"{needed / 2**30:.2f} GiB are needed and {free / 2**30:.2f} GiB are free"
+            raise OSError(errno.ENOSPC, text)
+
+    def _free(self) -> int:
+        return shutil.disk_usage(self.root).free
+
+    # -- in the thread --
+
+    def _write(self, draft: Path, documents: dict[Path, Json]) -> float:
+        start = time.perf_counter()
+        tensors = {optim_file(draft, self._ranks.rank): self._slice.tensors}
+        if self._ranks.is_main:
+            tensors[draft / MODEL] = self._weights.tensors
+        for path, document in documents.items():
+            write_json(path, document)
+        # A digest takes a core: on a GPU's host each file has one, on a CPU it would be the training's.
+        with ThreadPoolExecutor(len(tensors) if self._ranks.device.type == "cuda" else 1) as pool:
+            digests = dict(zip(tensors, pool.map(write_tensors, tensors, tensors.values()), strict=True))
+        digests |= {path: sha256_file(path) for path in documents}
+        write_json(_list_file(draft, self._ranks.rank), [file_entry(draft, path, sha) for path, sha in digests.items()])
+        return time.perf_counter() - start
+
+    # -- publishing --
+
+    def _publish(self, flight: Flight) -> None:
+        """Rank 0: draft -> checkpoint, its event, and what it supersedes deleted. Raises OSError."""
+        start = time.perf_counter()
+        target = self.root / f"step_{flight.step:06d}"
+        artifact = self._seal(flight.draft)
+        shutil.rmtree(target, ignore_errors=True)  # of an earlier try in the same folder
+        flight.draft.replace(target)
+        sync(self.root)
+        flight.stall_s += time.perf_counter() - start
+        place = {"path": str(target.resolve()), "sha256": artifact.sha256}
+        self._events.emit(
+            "checkpoint",
+            step=flight.step,
+            **place,
+            bytes=_size(target),
+            final=flight.final,
+            val_bpb=flight.meta.get("val_bpb"),
+            stall_ms=round(1000 * flight.stall_s, 1),
+            write_s=round(flight.writing.result(), 3),
+        )
+        if flight.final:
+            self._events.emit("artifact", name="model", **place)
+        self._delete(superseded(self.root, self.keep))
+
+    def _seal(self, draft: Path) -> Artifact:
+        """The manifest, of the files that the ranks list; they must be there in full, and nothing else."""
+        lists = [_list_file(draft, rank) for rank in range(self._ranks.world_size)]
+        files = [entry for path in lists for entry in json.loads(path.read_text(encoding="utf-8"))]
+        for path in lists:
+            path.unlink()
+        listed = {entry["path"]: entry["bytes"] for entry in files}
+        if listed != (found := {p.name: p.stat().st_size for p in draft.iterdir()}):
+            raise OSError(errno.EIO, f"{draft} holds {found}, but the ranks wrote {listed}")
+        artifact = write_manifest(draft, sorted(files, key=lambda f: str(f["path"])), name="model", stage=self.stage)
+        sync(draft)
+        return artifact
+
+    def _delete(self, directories: list[Path]) -> None:
+        """Each vanishes at once; its blocks are freed by the thread, which takes up to a second for gigabytes."""
+        for directory in directories:
+            self._events.emit("checkpoint_deleted", step=int(directory.name[5:]), path=str(directory.resolve()))
+            leaving = directory.with_name(f".{directory.name}.old")  # so that no kill leaves half of it under its name
+            directory.replace(leaving)
+            self._deleting.append(self._thread.submit(shutil.rmtree, leaving))
+
+    # -- agreeing --
+
+    def _together(self, step: int, work: Callable[[], None] | None) -> None:
+        """Do this rank's part, then learn whether every rank's part went well. Ranks agree, so that none waits for ever."""
+        error = None
+        try:
+            if work:
+                work()
+        except OSError as err:
+            error = err
+        if self._ranks.any(error is not None):
+            self._give_up(step, error)
+
+    def _give_up(self, step: int, error: BaseException | None) -> None:
+        """Every rank, at the same point: leave nothing of the draft, and end the stage so that it can be resumed."""
+        if self._flight:
+            wait([self._flight.writing])
+        self._flight = None
+        self._ranks.barrier()  # nobody writes into the draft any more
+        if self._ranks.is_main:
+            shutil.rmtree(self.root / f".step_{step:06d}.draft", ignore_errors=True)
+        full = (isinstance(error, OSError) and error.errno == errno.ENOSPC) or f"os error {errno.ENOSPC}" in str(error)
+        raise StageError(
+            f"the checkpoint of step {step} could not be written to {self.root}: {error or 'another process failed'}",
+            code="disk_full" if full else "checkpoint_not_written",
+            hint="make room or repair the disk, then resume from the checkpoint before",
+            exit_code=Exit.STOPPED,
+        ) from error
+
+
+def superseded(root: Path, keep: int) -> list[Path]:
+    """The checkpoints that are neither among the `keep` furthest nor the best; of equally good ones the furthest is best."""
+    directories = sorted(root.glob("step_*"))
+    best = min(reversed(directories), key=_score, default=None)
+    return [d for d in directories[:-keep] if d != best]
+
+
+def _score(directory: Path) -> float:
+    try:
+        score = json.loads((directory / META).read_text(encoding="utf-8")).get("score")
+    except (OSError, ValueError):
+        return math.inf
+    return score if score is not None and math.isfinite(score) else math.inf
+
+
+def _size(directory: Path) -> int:
+    return sum(p.stat().st_size for p in directory.iterdir())
+
+
+def _list_file(draft: Path, rank: int) -> Path:
+    return draft / f".rank{rank}.json"

@@ -1,0 +1,277 @@
+"""The saver alone, on a small model, with a disk that writes when it is told to."""
+
+import errno
+import json
+import os
+import shutil
+import threading
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from nanochat.contract import Artifact, Exit, StageError, sha256_file, verify
+from nanochat.distributed import Ranks
+from nanochat.events import EventLog, read
+from nanochat.model import GPT, GPTConfig
+from nanochat.optim import Optimizer
+from nanochat.recipe import OptimSpec
+from nanochat.train import saver as module
+from nanochat.train import snapshot
+from nanochat.train.checkpoint import Resume, load_model
+from nanochat.train.saver import RESERVE, Phase, Saver
+from nanochat.train.snapshot import Snapshot, write_tensors
+
+ONE = Ranks(0, 1, torch.device("cpu"))
+MODEL = GPTConfig(sequence_len=16, vocab_size=61, n_layer=2, n_head=2, n_kv_head=2, n_embd=16)
+
+
+class Desk:
+    """A model in training and its saver. Files are written as long as `disk` is set."""
+
+    def __init__(self, root, keep=2):
+        torch.manual_seed(1)
+        self.root, self.log = root, root / "events.jsonl"
+        self.model = GPT(MODEL)
+        self.model.init_weights()
+        self.optimizer = Optimizer(self.model, OptimSpec(), ONE)
+        self.events = EventLog(self.log)
+        self.checkpoints = root / "checkpoints"
+        self.saver = Saver(
+            self.checkpoints,
+            stage="base_train",
+            model=self.model,
+            optimizer=self.optimizer,
+            ranks=ONE,
+            events=self.events,
+            keep=keep,
+            ahead=True,
+        )
+        self.disk = threading.Event()
+        self.disk.set()
+
+    def write(self, tensors, path):
+        assert self.disk.wait(60)
+        save_file(tensors, path)
+
+    def train(self):
+        rows = torch.randint(0, 61, (2, 17))
+        self.model(rows[:, :-1], rows[:, 1:]).backward()
+        self.optimizer.step(1.0, 0.9)
+        self.optimizer.zero_grad()
+
+    def save(self, step, score=None):
+        self.saver.save(step, meta={"val_bpb": score}, score=score, loop_state={"step": step}, loader_state={"at": [step]})
+
+    def settle(self):
+        self.saver.settle([self.saver.phase])
+
+    def said(self, kind):
+        return [e for e in read(self.log) if e["kind"] == kind]
+
+    def kept(self):
+        return sorted(p.name for p in self.checkpoints.iterdir() if not p.name.endswith(".old"))
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    desk = Desk(tmp_path)
+    monkeypatch.setattr(snapshot, "save_file", desk.write)
+    yield desk
+    desk.disk.set()
+    desk.saver.close()
+
+
+def state_of(desk):
+    return (
+        {k: v.clone() for k, v in desk.model.state_dict().items()},
+        {k: v.clone() for k, v in desk.optimizer.state().items()},
+        torch.get_rng_state(),
+    )
+
+
+def test_a_checkpoint_is_of_the_moment_it_was_asked_for(desk):
+    desk.train()
+    weights, moments, random = state_of(desk)
+    desk.disk.clear()
+    position = {"at": [1]}
+    desk.saver.save(1, meta={}, score=None, loop_state={"step": 1}, loader_state=position)
+    for _ in range(3):  # training goes on before the first byte is written
+        desk.train()
+    position["at"].append(2)
+    assert not torch.equal(weights["embed.weight"], desk.model.embed.weight)
+    desk.disk.set()
+    desk.saver.finish()
+
+    directory = desk.checkpoints / "step_000001"
+    model, _ = load_model(directory, "cpu")
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in weights.items())
+    resume, other = Resume(directory), Optimizer(model, OptimSpec(), ONE)
+    resume.restore(other, ONE)
+    assert other.steps == 1
+    assert all(torch.equal(other.state()[name], value) for name, value in moments.items())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert resume.loader_states() == [{"at": [1]}]
+
+
+def test_nothing_is_said_or_shown_before_all_is_written(desk):
+    desk.disk.clear()
+    desk.save(1)
+    assert desk.saver.phase == Phase.WRITING
+    desk.settle()
+    assert desk.kept() == [".step_000001.draft"]
+    assert not desk.said("checkpoint")
+    desk.disk.set()
+    desk.saver.finish()
+    (event,) = desk.said("checkpoint")
+    directory = verify(Artifact(path=event["path"], sha256=event["sha256"]))
+    assert event["bytes"] == sum(p.stat().st_size for p in directory.iterdir())
+    files = {f["path"] for f in json.loads((directory / "manifest.json").read_text())["files"]}
+    assert files | {"manifest.json"} == {p.name for p in directory.iterdir()}
+    assert desk.saver.phase == Phase.IDLE
+
+
+def test_waits_until_every_rank_has_written(desk):
+    desk.save(1)
+    module.wait([desk.saver._flight.writing])
+    desk.saver.settle([Phase.WRITTEN, Phase.WRITING])
+    assert not desk.said("checkpoint")
+    desk.settle()
+    assert [e["step"] for e in desk.said("checkpoint")] == [1]
+
+
+def test_a_save_waits_for_the_one_before_and_says_so(desk):
+    desk.disk.clear()
+    desk.save(1)
+    threading.Timer(0.05, desk.disk.set).start()
+    desk.save(2)
+    assert [e["step"] for e in desk.said("checkpoint")] == [1]
+    (warning,) = desk.said("warning")
+    assert warning["code"] == "save_waited"
+    assert "at step 2 for the checkpoint of step 1" in warning["message"]
+
+
+def test_an_error_while_writing_comes_at_the_next_boundary(desk, monkeypatch):
+    desk.save(1)
+    desk.saver.finish()
+
+    def fails(tensors, path):
+        path.write_bytes(b"half")
+        raise OSError(errno.EIO, "the disk is dying")
+
+    monkeypatch.setattr(snapshot, "save_file", fails)
+    desk.save(2)
+    module.wait([desk.saver._flight.writing])
+    with pytest.raises(StageError, match=r"step 2 .* the disk is dying") as stop:
+        desk.settle()
+    assert (stop.value.exit_code, stop.value.code) == (Exit.STOPPED, "checkpoint_not_written")
+    assert desk.kept() == ["step_000001"]
+
+
+def test_an_error_of_another_rank_ends_this_one_too(desk):
+    desk.save(1)
+    with pytest.raises(StageError, match="another process failed"):
+        desk.saver.settle([Phase.WRITTEN, Phase.FAILED])
+    assert desk.kept() == []
+
+
+def test_bytes_that_change_on_their_way_to_the_disk_are_found(tmp_path, monkeypatch):
+    def write(tensors, path):
+        save_file({name: value ^ 1 for name, value in tensors.items()}, path)
+
+    monkeypatch.setattr(snapshot, "save_file", write)
+    with pytest.raises(OSError, match="does not read back"):
+        write_tensors(tmp_path / "a", {"a": torch.arange(9)})
+
+
+def test_a_file_that_is_cut_before_it_is_sealed_is_found(desk):
+    desk.save(1)
+    module.wait([desk.saver._flight.writing])
+    os.truncate(desk.checkpoints / ".step_000001.draft" / "model.safetensors", 100)
+    with pytest.raises(StageError, match="but the ranks wrote"):
+        desk.settle()
+    assert desk.kept() == []
+
+
+def test_what_is_written_when_training_fails_is_still_published(desk):
+    desk.save(1)
+    desk.saver.close()
+    (event,) = desk.said("checkpoint")
+    verify(Artifact(path=event["path"], sha256=event["sha256"]))
+
+
+def test_keeps_the_last_and_the_best(desk):
+    for step, score in enumerate((3.0, 1.0, 2.0, 2.5, 2.0), 1):
+        desk.save(step, score)
+    desk.saver.finish()
+    assert desk.kept() == ["step_000002", "step_000004", "step_000005"]
+    assert [e["step"] for e in desk.said("checkpoint_deleted")] == [1, 3]
+    for step, score in ((6, 1.0), (7, None), (8, float("nan"))):
+        desk.save(step, score)
+    desk.saver.finish()
+    assert desk.kept() == ["step_000006", "step_000007", "step_000008"]  # of two equally good ones the later is the best
+
+
+class Disk:
+    """A disk of `size` bytes on which the checkpoints are all there is."""
+
+    def __init__(self, desk, size):
+        self.desk, self.size = desk, size
+
+    def usage(self, _):
+        used = sum(p.stat().st_size for p in self.desk.checkpoints.rglob("*") if p.is_file())
+        return shutil._ntuple_diskusage(self.size, used, self.size - used)
+
+
+def test_old_ones_make_room_before_the_new_one_if_that_is_enough(desk, monkeypatch):
+    for step in (1, 2):
+        desk.save(step)
+    desk.saver.finish()
+    one = module._size(desk.checkpoints / "step_000001")
+    monkeypatch.setattr(module.shutil, "disk_usage", Disk(desk, RESERVE + int(2.5 * one)).usage)
+    desk.save(3)
+    assert desk.kept() == [".step_000003.draft", "step_000002"]  # the newest stays in any case
+    desk.saver.finish()
+    assert desk.kept() == ["step_000002", "step_000003"]
+
+    monkeypatch.setattr(module.shutil, "disk_usage", Disk(desk, RESERVE + int(1.5 * one)).usage)
+    with pytest.raises(StageError, match="are needed and") as stop:
+        desk.save(4)
+    assert (stop.value.exit_code, stop.value.code) == (Exit.STOPPED, "disk_full")
+    assert desk.kept() == ["step_000002", "step_000003"]  # in vain nothing is deleted
+
+
+def test_leftovers_of_a_kill_in_the_same_folder_go(desk):
+    for name in (".step_000001.draft", ".step_000009.draft", ".step_000007.old"):
+        (desk.checkpoints / name).mkdir(parents=True)
+        (desk.checkpoints / name / "half").write_text("half")
+    desk.save(1)
+    desk.saver.finish()
+    assert [p.name for p in desk.checkpoints.iterdir()] == ["step_000001"]
+
+
+def test_a_snapshot_is_allocated_once_and_keeps_every_bit():
+    held = Snapshot()
+    tensors = {
+        "a": torch.randn(3, 5).t(),
+        "b": torch.tensor(float("nan")),
+        "c": torch.randn(7, dtype=torch.bfloat16),
+        "d": torch.tensor([True, False, True]),
+        "e": torch.get_rng_state(),
+    }
+    held.take(tensors)
+    place = held.tensors["a"].data_ptr()
+    held.take({name: value.clone() for name, value in tensors.items()})
+    assert held.tensors["a"].data_ptr() == place
+    for name, value in tensors.items():
+        torch.testing.assert_close(held.tensors[name], value, rtol=0, atol=0, equal_nan=True)
+    assert held.nbytes == sum(t.nbytes for t in tensors.values())
+
+
+def test_what_is_written_is_what_the_library_reads(tmp_path):
+    held = Snapshot()
+    held.take({"a": torch.randn(3, 5), "b": torch.tensor([float("nan"), 1.0]), "c": torch.zeros(0)})
+    digest = write_tensors(tmp_path / "a", held.tensors)
+    assert digest == sha256_file(tmp_path / "a")
+    for name, value in load_file(tmp_path / "a").items():
+        torch.testing.assert_close(value, held.tensors[name], rtol=0, atol=0, equal_nan=True)
