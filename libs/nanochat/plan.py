@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nanochat import gpus
 from nanochat.recipe import BaseSpec, MidSpec, Recipe, RecipeError, RlSpec, SftSpec, TaskUse
-from nanochat.shape import GPTConfig, flops_per_token, num_params
+from nanochat.shape import GPTConfig, flops_per_token, num_params, scaling_params
 
 # Rows of the hub's data (train split where it has one) and of what a generated task makes unless told otherwise.
 ROWS = {
@@ -104,7 +104,8 @@ def base_steps(spec: BaseSpec, config: GPTConfig) -> int:
         return spec.num_iterations
     if spec.target_flops is not None:
         return max(1, round(spec.target_flops / (flops_per_token(config) * spec.total_batch_size)))
-    return max(1, math.floor(spec.param_data_ratio * num_params(config) / spec.total_batch_size))
+    params = num_params(config) if spec.horizon_params == "all" else scaling_params(config)
+    return max(1, math.floor(spec.param_data_ratio * params / spec.total_batch_size))
 
 
 def accumulation(field: str, total_tokens: int, device_batch_size: int, seq_len: int, world_size: int) -> int:

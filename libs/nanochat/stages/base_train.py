@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from nanochat import plan
+from nanochat import plan, scaling
 from nanochat.contract import StageContext
 from nanochat.data.bos_aligned import BosAlignedLoader, cropped_pct
 from nanochat.data.loader import TextLoader
@@ -34,7 +34,8 @@ def run(ctx: StageContext) -> None:
         steps = plan.base_steps(spec, config)
         index = ShardIndex.load(ctx.input("shards"))
         resume = open_resume(ctx)
-        model = build_model(ctx, here, tokenizer, digest, config)
+        model = build_model(ctx, here, tokenizer, digest, config, shape.init)
+        decay_scale = scaling.decay_scale(spec.total_batch_size, shape, config.vocab_size) if spec.scale_weight_decay else 1.0
 
         def loader(
             files: list[Path], packing: Packing, state: State | None = None, *, shuffle: bool = False
@@ -55,8 +56,11 @@ def run(ctx: StageContext) -> None:
                 warmup_ratio=spec.warmup_ratio,
                 warmdown_ratio=spec.warmdown_ratio,
                 final_lr_frac=spec.final_lr_frac,
+                warmup_steps=spec.warmup_steps,
             ),
-            momentum=schedule.muon_momentum,
+            momentum=lambda step: _momentum(spec, step, steps),
+            lr_scale=scaling.lr_scale(spec.total_batch_size) if spec.scale_lr else 1.0,
+            decay=lambda step: decay_scale * schedule.weight_decay(step, steps, spec.weight_decay_schedule),
             val_name="val_bpb",
             validate=validate.bits(
                 model,
@@ -76,6 +80,13 @@ def run(ctx: StageContext) -> None:
         results = Trainer(ctx, here, job, resume).run()
         if here.is_main:
             ctx.publish_results(results)
+
+
+def _momentum(spec: BaseSpec, step: int, steps: int) -> float:
+    now = schedule.muon_momentum(step, peak=spec.momentum, ramp_steps=spec.momentum_ramp_steps)
+    if spec.final_momentum is None:
+        return now
+    return schedule.momentum_falling(now, spec.final_momentum, step, steps, warmdown_ratio=spec.warmdown_ratio)
 
 
 def _core(ctx: StageContext, spec: BaseSpec, model: GPT, tokenizer: Tokenizer, here: Ranks) -> Visit:
