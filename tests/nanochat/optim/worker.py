@@ -26,6 +26,9 @@ def train(here: Ranks, out: Path, kind: str) -> None:
     torch.manual_seed(here.rank)  # only rank 0's weights count: the optimizer hands them to all
     model = GPT(config)
     model.init_weights()
+    if kind == "modern":  # a fresh model's gradients lack ranks, and what orthogonalizing makes of those is rounding noise
+        for param in model.parameters():
+            torch.nn.init.normal_(param, std=0.3)
     optimizer = Optimizer(model, spec, here)
     data = torch.randint(0, 61, (STEPS, ROWS, 17), generator=torch.Generator().manual_seed(7))
     log: dict[str, list[float]] = {"losses": [], "norms": []}
