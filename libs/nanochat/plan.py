@@ -14,7 +14,7 @@ from nanochat import gpus, graph, memory
 from nanochat.batches import example_batch, multiples, token_batch
 from nanochat.gpus import Hardware
 from nanochat.recipe import BaseSpec, MidSpec, Recipe, RecipeError, RlSpec, SftSpec, TaskUse
-from nanochat.shape import GPTConfig, flops_per_token, num_params
+from nanochat.shape import GPTConfig, flops_per_token, num_params, scaling_params
 
 # Rows of the hub's data (train split where it has one) and of what a generated task makes unless told otherwise.
 ROWS = {
@@ -155,7 +155,8 @@ def base_steps(spec: BaseSpec, config: GPTConfig) -> int:
         return spec.num_iterations
     if spec.target_flops is not None:
         return max(1, round(spec.target_flops / (flops_per_token(config) * spec.total_batch_size)))
-    return max(1, math.floor(spec.param_data_ratio * num_params(config) / spec.total_batch_size))
+    params = num_params(config) if spec.horizon_params == "all" else scaling_params(config)
+    return max(1, math.floor(spec.param_data_ratio * params / spec.total_batch_size))
 
 
 def eval_steps(eval_tokens: int, device_batch_size: int, seq_len: int, world_size: int) -> int:

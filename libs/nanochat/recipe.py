@@ -14,8 +14,23 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
+
+from nanochat import scaling
+from nanochat.recipe_model import (
+    AdamSpec,
+    Beta,
+    Fraction,
+    InitSpec,
+    ModelSpec,
+    OptimSpec,
+    Positive,
+    Spec,
+    UnclippedOptimSpec,
+)
+
+__all__ = ["AdamSpec", "InitSpec", "ModelSpec", "OptimSpec", "Recipe", "RecipeError", "Spec", "load", "names", "resolve"]
 
 SPECIAL_TOKENS = (
     "<|bos|>",
@@ -38,13 +53,7 @@ class RecipeError(ValueError):
         super().__init__("; ".join(f"{field}: {text}" for field, text in problems))
 
 
-class Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-Positive = Annotated[int, Field(gt=0)]
 DeviceBatch = Annotated[int, Field(gt=0, le=65_536, description="rows at a time on one device; fewer where they do not fit")]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Packing = Literal["stream", "bos_aligned"]
 
 
@@ -117,49 +126,7 @@ class TokenizerSpec(Spec):
     doc_cap: Positive = 10_000
 
 
-# -- model --
-
-
-class ModelSpec(Spec):
-    """One dial: `depth` layers give width 64 x depth and heads of 128."""
-
-    depth: Positive = 20
-    seq_len: Positive = 2048
-    aspect_ratio: Positive = 64
-    head_dim: Positive = 128
-
-    @property
-    def n_embd(self) -> int:
-        return self.depth * self.aspect_ratio
-
-    @property
-    def n_head(self) -> int:
-        return max(1, -(-self.n_embd // self.head_dim))
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> ModelSpec:
-        if self.n_embd % self.n_head or (self.n_embd // self.n_head) % 2:
-            raise ValueError(
-                f"depth {self.depth} gives width {self.n_embd}, which {self.n_head} heads do not divide evenly; use an even depth"
-            )
-        return self
-
-
 # -- training --
-
-
-class OptimSpec(Spec):
-    """Learning rates are before the (width/768)^-0.5 factor that embedding and unembedding get."""
-
-    embedding_lr: float = Field(default=0.2, gt=0)
-    unembedding_lr: float = Field(default=0.004, gt=0)
-    matrix_lr: float = Field(default=0.02, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    grad_clip: float = Field(default=1.0, ge=0, description="0 turns clipping off")
-
-
-class UnclippedOptimSpec(OptimSpec):
-    grad_clip: float = Field(default=0.0, ge=0)
 
 
 class TrainSpec(Spec):
@@ -177,13 +144,38 @@ class TrainSpec(Spec):
 class BaseSpec(TrainSpec):
     """Horizon: `num_iterations`, else `target_flops`, else `param_data_ratio` tokens per parameter."""
 
-    total_batch_size: Positive = Field(default=524_288, description="tokens per step")
+    total_batch_size: Positive = Field(
+        default=524_288,
+        description='tokens per step; "auto" in a recipe is the power of two nearest 2^19 x (parameters / those of d12)^0.383, '
+        "as horizons grow with parameters (2026-02-05)",
+    )
     num_iterations: Positive | None = None
     target_flops: float | None = Field(default=None, gt=0)
     param_data_ratio: float = Field(default=20.0, gt=0)
+    horizon_params: Literal["all", "matrices_and_head"] = Field(
+        default="all",
+        description="the parameters that param_data_ratio counts: scaling laws are clean in those that are multiplied (2026-01-27)",
+    )
     warmup_ratio: Fraction = 0.0
-    warmdown_ratio: Fraction = 0.2
-    final_lr_frac: Fraction = 0.0
+    warmup_steps: Positive | None = Field(default=None, description="in place of warmup_ratio; 40 since 2026-03-09")
+    warmdown_ratio: Fraction = Field(default=0.2, description='0.4 "biggest free win" (2026-01-05), 0.65 since 2026-03-09')
+    final_lr_frac: Fraction = Field(default=0.0, description="0.05 since 2026-03-09")
+    scale_lr: bool = Field(
+        default=False, description="every learning rate x sqrt(total_batch_size / 2^19) (2026-01-07, 2026-02-06)"
+    )
+    scale_weight_decay: bool = Field(
+        default=False,
+        description="matrix_weight_decay, given for d12, x sqrt(total_batch_size / 2^19) x (d12's horizon / this one's), which "
+        "leaves the decay's time constant the same share of the run (2026-02-06)",
+    )
+    weight_decay_schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="of matrix_weight_decay, to 0 at the end; linear 2026-01-10, cosine since 2026-03-09"
+    )
+    momentum: Beta = Field(default=0.95, description="Muon's, reached from 0.85; 0.97 since 2026-03-09")
+    momentum_ramp_steps: Positive = Field(default=300, description="400 since 2026-03-09")
+    final_momentum: Beta | None = Field(
+        default=None, description="reached over the warm-down; null: stays. 0.90 since 2026-03-14"
+    )
     packing: Packing = Field(
         default="stream", description="train rows: one stream of documents, or each row begun by a document (best fit, cropped)"
     )
@@ -311,6 +303,20 @@ class Recipe(Spec):
     sft: SftSpec = SftSpec()
     rl: RlSpec = RlSpec()
     chat_eval: ChatEvalSpec = ChatEvalSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto_batch(cls, table: Any) -> Any:
+        # Here, not where it is used: whatever reads a validated recipe finds a number.
+        base = table.get("base") if isinstance(table, dict) else None
+        if not isinstance(base, dict) or base.get("total_batch_size") != "auto":
+            return table
+        try:
+            model = ModelSpec.model_validate(table.get("model", {}))
+            size = scaling.batch_size(model, TokenizerSpec.model_validate(table.get("tokenizer", {})).vocab_size)
+        except ValidationError:
+            size = 524_288  # the fields that are wrong are reported by their own checks
+        return {**table, "base": {**base, "total_batch_size": size}}
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Recipe:

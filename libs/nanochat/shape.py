@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nanochat.recipe import ModelSpec
+from nanochat.recipe_model import ModelSpec
+
+GATE_CHANNELS = 12  # leading channels of a layer's input that open its value embedding's gates
+SMEAR_CHANNELS = 24
+WINDOW_UNIT = 128
 
 
 @dataclass(frozen=True, slots=True)
 class GPTConfig:
-    """Everything that decides the parameters' shapes; it travels in each checkpoint's `meta.json`."""
+    """What function the parameters compute, and so their shapes; it travels in each checkpoint's `meta.json`.
+
+    What checkpoints of the speedrun's model do not name has that model's value here.
+    """
 
     sequence_len: int
     vocab_size: int
@@ -17,6 +24,14 @@ class GPTConfig:
     n_head: int
     n_kv_head: int
     n_embd: int
+    residual_scalars: bool = False
+    value_embeds: bool = False
+    window_pattern: str = "L"
+    window: int = 0  # positions that an S layer sees, its own included
+    qk_scale: float = 1.0
+    rope_base: float = 10_000.0
+    smear: bool = False
+    backout: bool = False
 
     @property
     def head_dim(self) -> int:
@@ -25,23 +40,64 @@ class GPTConfig:
     @classmethod
     def of(cls, spec: ModelSpec, vocab_size: int) -> GPTConfig:
         """The shape a recipe's `depth` dial stands for: as many key-value heads as heads."""
-        return cls(spec.seq_len, vocab_size, spec.depth, spec.n_head, spec.n_head, spec.n_embd)
+        short = "S" in spec.window_pattern
+        return cls(
+            spec.seq_len,
+            vocab_size,
+            spec.depth,
+            spec.n_head,
+            spec.n_head,
+            spec.n_embd,
+            residual_scalars=spec.residual_scalars,
+            value_embeds=spec.value_embeds,
+            window_pattern=spec.window_pattern,
+            window=-int(-spec.seq_len * spec.window_ratio // WINDOW_UNIT) * WINDOW_UNIT if short else 0,
+            qk_scale=spec.qk_scale,
+            rope_base=spec.rope_base,
+            smear=spec.smear,
+            backout=spec.backout,
+        )
+
+    def window_of(self, layer: int) -> int | None:
+        """Positions that a layer sees, None for all."""
+        short = self.window_pattern[layer % len(self.window_pattern)] == "S" and layer != self.n_layer - 1
+        return self.window if short else None
+
+    def has_value_embed(self, layer: int) -> bool:
+        return self.value_embeds and layer % 2 == (self.n_layer - 1) % 2
+
+    @property
+    def value_layers(self) -> int:
+        return sum(self.has_value_embed(layer) for layer in range(self.n_layer))
 
 
 def matrix_params(config: GPTConfig) -> int:
-    """Parameters of the blocks' matrices: q, k, v, out and the two of the MLP (C to 4C and back)."""
+    """Parameters of the blocks' matrices: q, k, v, out, the two of the MLP (C to 4C and back), gates of value embeddings."""
     width, kv_width = config.n_embd, config.n_kv_head * config.head_dim
-    return config.n_layer * (2 * width * width + 2 * width * kv_width + 8 * width * width)
+    gates = config.value_layers * config.n_kv_head * min(GATE_CHANNELS, width)
+    return config.n_layer * (2 * width * width + 2 * width * kv_width + 8 * width * width) + gates
+
+
+def scaling_params(config: GPTConfig) -> int:
+    """Parameters that are multiplied: the blocks' matrices and the head. Scaling laws are clean in them."""
+    return matrix_params(config) + config.vocab_size * config.n_embd
 
 
 def num_params(config: GPTConfig) -> int:
-    """All parameters: blocks, embedding and the untied head."""
-    return matrix_params(config) + 2 * config.vocab_size * config.n_embd
+    """All parameters: blocks, embedding, the untied head, and what the switches add."""
+    values = config.value_layers * config.vocab_size * config.n_kv_head * config.head_dim
+    scalars = 2 * config.n_layer * config.residual_scalars + config.smear + config.backout
+    return scaling_params(config) + config.vocab_size * config.n_embd + values + scalars + _smear_gate(config)
 
 
 def flops_per_token(config: GPTConfig) -> int:
     """FLOPs of forward and backward for one token: 6 for each weight of a matrix product, 12 x heads x head_dim x T for
-    each layer's attention. The embedding is a look-up and counts nothing; causality is not discounted (PaLM, appendix B).
+    each layer's attention, T at most the layer's window. Embeddings are look-ups and count nothing; causality is not
+    discounted (PaLM, appendix B).
     """
-    products = matrix_params(config) + config.vocab_size * config.n_embd
-    return 6 * products + 12 * config.n_layer * config.n_embd * config.sequence_len
+    seen = sum(min(config.window_of(layer) or config.sequence_len, config.sequence_len) for layer in range(config.n_layer))
+    return 6 * (scaling_params(config) + _smear_gate(config)) + 12 * config.n_embd * seen
+
+
+def _smear_gate(config: GPTConfig) -> int:
+    return min(SMEAR_CHANNELS, config.n_embd) if config.smear else 0

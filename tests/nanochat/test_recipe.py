@@ -17,6 +17,33 @@ def test_speedrun_has_the_numbers_of_the_seed() -> None:
     assert (r.rl.examples_per_step, r.rl.num_samples, r.rl.max_new_tokens, r.rl.init_lr_frac) == (16, 16, 256, 0.05)
 
 
+@pytest.mark.parametrize("name", ["speedrun", "d26", "run1000"])
+def test_what_was_learnt_since_is_off_in_the_seeds_recipes(name: str) -> None:
+    r = resolve(name)
+    m, o, b = r.model, r.base.optim, r.base
+    assert not any((m.residual_scalars, m.value_embeds, m.smear, m.backout))
+    assert (m.window_pattern, m.qk_scale, m.rope_base) == ("L", 1.0, 10_000)
+    assert (m.init.embedding_std, m.init.matrices, m.init.mlp_scale, m.init.head_std) == (1.0, "normal", 1.0, 0.0)
+    assert (o.embedding_lr, o.unembedding_lr, o.matrix_lr, o.weight_decay, o.grad_clip) == (0.2, 0.004, 0.02, 0.0, 1.0)
+    assert (o.embedding_betas, o.unembedding_betas) == ((0.8, 0.95), (0.8, 0.95))
+    assert (o.embedding_weight_decay, o.unembedding_weight_decay) == (None, None)
+    assert (o.matrix_weight_decay, o.orthogonalizer, o.normuon_beta2) == (0.0, "newton_schulz", None)
+    assert (b.warmup_ratio, b.warmup_steps, b.final_lr_frac, b.horizon_params) == (0.0, None, 0.0, "all")
+    assert not any((b.scale_lr, b.scale_weight_decay))
+    assert (b.momentum, b.momentum_ramp_steps, b.final_momentum) == (0.95, 300, None)
+
+
+def test_modern_is_made_small_or_taken_back_by_one_override() -> None:
+    assert resolve("modern").base.total_batch_size == 2**20
+    small = resolve("modern", {"model.depth": 8})
+    assert (small.base.total_batch_size, small.model.n_embd, small.model.value_embeds) == (2**18, 512, True)
+    assert resolve("modern", {"base.total_batch_size": 4096}).base.total_batch_size == 4096
+    assert resolve(small.model_dump(mode="json")) == small
+    assert not resolve("modern", {"model.value_embeds": False}).model.value_embeds
+    with pytest.raises(RecipeError, match="even depth"):
+        resolve("modern", {"model.depth": 11})
+
+
 @pytest.mark.parametrize(("name", "depth", "shards"), [("speedrun", 20, 240), ("d26", 26, 450), ("run1000", 32, 800)])
 def test_the_ladder(name: str, depth: int, shards: int) -> None:
     r = resolve(name)
@@ -45,6 +72,9 @@ def test_overrides_are_dotted_and_leave_the_rest() -> None:
         ("tiny", {"base.num_iterations": 0}, "base.num_iterations", "greater than 0"),
         ("tiny", {"base.total_batch_size": 1000}, "base.total_batch_size", "nearest that fit are 768 and 1024"),
         ("tiny", {"model.depth": 11}, "model", "use an even depth"),
+        ("tiny", {"model.window_pattern": "SXL"}, "model.window_pattern", "pattern"),
+        ("tiny", {"base.optim.normuon_beta2": 1.0}, "base.optim.normuon_beta2", "less than 1"),
+        ("tiny", {"base.total_batch_size": "all"}, "base.total_batch_size", "integer"),
         ("tiny", {"data.source": {"kind": "ftp"}}, "data.source", "ftp"),
         ("tiny", {"data.source": {"kind": "http", "val_index": 3}}, "data.source", "val_index"),
         ("tiny", {"tokenizer.vocab_size": 100}, "tokenizer.vocab_size", "265"),

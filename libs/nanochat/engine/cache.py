@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -18,6 +19,7 @@ class KVCache:
         self._held = 0
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
+        self._last: Tensor | None = None  # (B, 1, C), what `before` was given last
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store a chunk's k and v (B, H, T, D); returns all of this layer so far, (B, H, pos + T, D), as views."""
@@ -35,6 +37,12 @@ class KVCache:
             self.pos = self._held = end
         return keys[:, :, :end], values[:, :, :end]
 
+    def before(self, x: Tensor) -> Tensor:
+        """x (B, T, C) one position earlier, across chunks; zeros before the first."""
+        first = torch.zeros_like(x[:, :1]) if self._last is None else self._last.to(x.dtype)
+        self._last = x[:, -1:].clone()
+        return torch.cat((first, x[:, :-1]), dim=1)
+
     def select(self, rows: Tensor, capacity: int | None = None) -> KVCache:
         """A new cache of the given rows (a row may repeat), as far as `pos`: one prompt for many samples, or the rows still
         at work once others have finished."""
@@ -44,6 +52,7 @@ class KVCache:
         other.pos = other._held = self._held
         other._keys = [_selected(t, rows, self._held, other.capacity) for t in self._keys]
         other._values = [_selected(t, rows, self._held, other.capacity) for t in self._values]
+        other._last = None if self._last is None else self._last[rows]
         return other
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 
 from nanochat import kernels
 from nanochat.model.layers import EPS, Linear, norm
-from nanochat.shape import GPTConfig
+from nanochat.shape import GATE_CHANNELS, GPTConfig
 
-ROTARY_BASE = 10_000.0
+GATE_RANGE = 3.0  # a value embedding's gate lies in (0, 3): nanochat's log of 2026-03-09
 
 
 class KVCache(Protocol):
@@ -26,6 +27,10 @@ class KVCache(Protocol):
         """Store this chunk's k and v (B, H, Tq, D); return all to attend to (B, H, Tk, D)."""
         ...
 
+    def before(self, x: Tensor) -> Tensor:
+        """What was given here one position earlier, for this chunk's x (B, T, C); zeros before the first. Once a pass."""
+        ...
+
 
 class Rotary(nn.Module):
     """Tables of cos and sin for `length` positions (Su et al. 2021), kept out of checkpoints."""
@@ -33,9 +38,9 @@ class Rotary(nn.Module):
     cos: Tensor  # (length, D/2)
     sin: Tensor
 
-    def __init__(self, head_dim: int, length: int):
+    def __init__(self, head_dim: int, length: int, base: float):
         super().__init__()
-        self.head_dim, self.length = head_dim, length
+        self.head_dim, self.length, self.base = head_dim, length, base
         cos, sin = self._tables(torch.get_default_device())
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
@@ -58,7 +63,7 @@ class Rotary(nn.Module):
     def _tables(self, device: torch.device) -> tuple[Tensor, Tensor]:
         channel = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=device)
         angle = torch.outer(
-            torch.arange(self.length, dtype=torch.float32, device=device), ROTARY_BASE ** (-channel / self.head_dim)
+            torch.arange(self.length, dtype=torch.float32, device=device), self.base ** (-channel / self.head_dim)
         )
         return angle.cos(), angle.sin()
 
@@ -100,22 +105,40 @@ class Attention(nn.Module):
         self.k = Linear(config.n_embd, self.n_kv_head * self.head_dim)
         self.v = Linear(config.n_embd, self.n_kv_head * self.head_dim)
         self.out = Linear(config.n_embd, config.n_embd)
+        self.window = config.window_of(layer)
+        # Queries and keys times s each are their products times s^2. None is SDPA's own 1 / sqrt(D).
+        self.scale = config.qk_scale**2 / math.sqrt(self.head_dim) if config.qk_scale != 1.0 else None
+        if config.has_value_embed(layer):
+            self.value_gate = Linear(min(GATE_CHANNELS, config.n_embd), self.n_kv_head)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], positions: Tensor | None, cache: KVCache | None) -> Tensor:
-        """x (B, T, C) to (B, T, C). `positions` (B, T) is given when the rows of the cache stand at different places."""
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        positions: Tensor | None,
+        cache: KVCache | None,
+        value_embed: Tensor | None = None,
+    ) -> Tensor:
+        """x (B, T, C) to (B, T, C). `positions` (B, T) is given when the rows of the cache stand at different places.
+
+        `value_embed` (B, T, H_kv * D) is added to the values, by a gate for each head.
+        """
         batch, length, _ = x.shape
         q, k = self._queries_and_keys(x, rotary)
         q, k = q.transpose(1, 2), k.transpose(1, 2)
         v = self.v(x).view(batch, length, self.n_kv_head, self.head_dim).transpose(1, 2)
+        if value_embed is not None:
+            v = v + self._gated(value_embed, x)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
-        mask = attention_mask(length, k.size(2), positions, x.device)
+        mask = attention_mask(length, k.size(2), positions, x.device, self.window)
         y = F.scaled_dot_product_attention(
             q,
             k,
             v,
             attn_mask=mask,
             is_causal=mask is None and length > 1,
+            scale=self.scale,
             enable_gqa=self.n_head != self.n_kv_head,
         )
         mixed: Tensor = self.out(y.transpose(1, 2).reshape(batch, length, -1))
@@ -132,15 +155,28 @@ class Attention(nn.Module):
         k = self.k(x).view(batch, length, self.n_kv_head, self.head_dim)
         return norm(rotate(q, rotary)), norm(rotate(k, rotary))
 
+    def _gated(self, value_embed: Tensor, x: Tensor) -> Tensor:
+        """(B, H_kv, T, D) to add to the values."""
+        gate = GATE_RANGE * torch.sigmoid(self.value_gate(x[..., : self.value_gate.in_features]))  # (B, T, H_kv)
+        gated: Tensor = gate.unsqueeze(-1) * value_embed.view(*gate.shape, self.head_dim)
+        return gated.transpose(1, 2)
 
-def attention_mask(queries: int, keys: int, positions: Tensor | None, device: torch.device) -> Tensor | None:
+
+def attention_mask(
+    queries: int, keys: int, positions: Tensor | None, device: torch.device, window: int | None = None
+) -> Tensor | None:
     """True where a query may look, or None where no mask or the causal one does.
 
     The queries are the last `queries` of `keys` positions, unless `positions` (B, Tq) says where each stands; keys beyond a
-    row's own position (a cache longer than the row) are hidden from it.
+    row's own position (a cache longer than the row) are hidden from it, and so are those `window` and more before it.
     """
+    reach = keys if window is None else min(window, keys)
     if positions is not None:
-        return torch.arange(keys, device=device) <= positions[:, None, :, None]  # (B, 1, Tq, Tk)
-    if queries in (1, keys):
+        at, here = torch.arange(keys, device=device), positions[:, None, :, None]
+        seen = at <= here  # (B, 1, Tq, Tk)
+        return seen if reach == keys else seen & (at > here - reach)
+    if reach == keys and queries in (1, keys):
         return None
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(diagonal=keys - queries)
+    ahead = keys - queries
+    seen = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(diagonal=ahead)
+    return seen if reach == keys else seen.triu(diagonal=ahead - reach + 1)

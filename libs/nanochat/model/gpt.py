@@ -1,6 +1,7 @@
 """The model: a pre-norm decoder with rotary positions, normed queries and keys, relu^2 and an untied, soft-capped head.
 
 Architecture of the nanochat speedrun (facts: November 2025). Norms have no gain, linears no bias; nothing is dropped out.
+What was learnt since is in `GPTConfig`'s switches, which are off in that model.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanochat import kernels, shape
@@ -16,7 +18,8 @@ from nanochat.model import init
 from nanochat.model.attention import Attention, KVCache, Rotary
 from nanochat.model.layers import Embedding, Linear, norm, relu_squared
 from nanochat.model.loss import head_loss, softcap
-from nanochat.shape import GPTConfig
+from nanochat.recipe_model import InitSpec
+from nanochat.shape import SMEAR_CHANNELS, GPTConfig
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -47,10 +50,34 @@ class Block(nn.Module):
         self.attn = Attention(config, layer)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], positions: Tensor | None, cache: KVCache | None) -> Tensor:
-        x = x + self.attn(norm(x), rotary, positions, cache)
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        positions: Tensor | None,
+        cache: KVCache | None,
+        value_embed: Tensor | None = None,
+    ) -> Tensor:
+        x = x + self.attn(norm(x), rotary, positions, cache, value_embed)
         y: Tensor = x + self.mlp(norm(x))
         return y
+
+
+class Smear(nn.Module):
+    """Adds a part of the token before to each token's embedding: the first layer knows pairs of tokens.
+
+    The part is `amount` times a gate in (0, 1) that the token's own first channels open.
+    """
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.gate = Linear(min(SMEAR_CHANNELS, config.n_embd), 1)
+        self.amount = nn.Parameter(torch.empty(()))
+
+    def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
+        """x (B, T, C)."""
+        before = F.pad(x[:, :-1], (0, 0, 1, 0)) if cache is None else cache.before(x)
+        return x + self.amount * torch.sigmoid(self.gate(x[..., : self.gate.in_features])) * before
 
 
 class GPT(nn.Module):
@@ -66,7 +93,18 @@ class GPT(nn.Module):
         self.embed = Embedding(config.vocab_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.lm_head = Linear(config.n_embd, config.vocab_size)
-        self.rotary = Rotary(config.head_dim, ROTARY_MARGIN * config.sequence_len)
+        self.rotary = Rotary(config.head_dim, ROTARY_MARGIN * config.sequence_len, config.rope_base)
+        layers, kv_width = range(config.n_layer), config.n_kv_head * config.head_dim
+        self.value_embeds = nn.ModuleDict(
+            {str(layer): Embedding(config.vocab_size, kv_width) for layer in layers if config.has_value_embed(layer)}
+        )
+        if config.residual_scalars:
+            self.resid = nn.Parameter(torch.empty(config.n_layer))
+            self.x0 = nn.Parameter(torch.empty(config.n_layer))
+        if config.smear:
+            self.smear = Smear(config)
+        if config.backout:
+            self.backout = nn.Parameter(torch.empty(()))
 
     def forward(
         self, ids: Tensor, targets: Tensor | None = None, *, reduction: Reduction = "mean", cache: KVCache | None = None
@@ -85,13 +123,26 @@ class GPT(nn.Module):
         """The final normed states (B, T, C), before the head."""
         rotary, positions = self.rotary.at(ids.size(1), cache)
         x = norm(_in_compute_dtype(self.embed(ids)))
-        for block in self.blocks:
-            x = block(x, rotary, positions, cache)
+        if self.config.smear:
+            x = self.smear(x, cache)
+        start = middle = x
+        for layer, block in enumerate(self.blocks):
+            if self.config.residual_scalars:
+                x = self.resid[layer] * x + self.x0[layer] * start
+            x = block(x, rotary, positions, cache, self._value_embed(layer, ids))
+            if layer == self.config.n_layer // 2:
+                middle = x
+        if self.config.backout:
+            x = x - self.backout * middle
         return norm(x)
 
-    def init_weights(self) -> None:
+    def _value_embed(self, layer: int, ids: Tensor) -> Tensor | None:
+        """(B, T, H_kv * D), what a layer adds to its values; None for most."""
+        return _in_compute_dtype(self.value_embeds[str(layer)](ids)) if self.config.has_value_embed(layer) else None
+
+    def init_weights(self, spec: InitSpec | None = None) -> None:
         """Fresh weights from torch's global generator; the caller seeds it."""
-        init.init_weights(self)
+        init.init_weights(self, spec or InitSpec())
 
     def num_params(self) -> int:
         return sum(p.numel() for p in self.parameters())

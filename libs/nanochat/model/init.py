@@ -6,26 +6,57 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from nanochat.recipe_model import InitSpec
 
 if TYPE_CHECKING:
     from nanochat.model.gpt import GPT
 
-ZERO = ("lm_head", "attn.out", "mlp.down")
+ZERO = ("attn.out", "mlp.down", "attn.value_gate", "smear.gate")
+BACKOUT = 0.2  # nanochat's log of 2026-03-14
 
 
 @torch.no_grad()
-def init_weights(model: GPT) -> None:
+def init_weights(model: GPT, spec: InitSpec) -> None:
     """Normal(0, 1) embedding; linears Normal(0, s) with s = min(1, sqrt(out/in)) / sqrt(in) (Yang et al. 2023, spectral
     scaling); then zero for the head and for what each block adds, so that every logit and every residual update starts at
-    0 and the first loss is ln(vocab_size).
+    0 and the first loss is ln(vocab_size). `spec` may say otherwise.
+
+    Value embeddings are drawn like the matrices that make the other part of the values; all gates start half open.
     """
     model.rotary.reset()
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight)
+            if name.startswith("value_embeds"):
+                _uniform(module.weight, 1 / math.sqrt(model.config.n_embd))
+            else:
+                nn.init.normal_(module.weight, std=spec.embedding_std)
         elif isinstance(module, nn.Linear):
-            fan_out, fan_in = module.weight.shape
-            nn.init.normal_(module.weight, std=min(1.0, math.sqrt(fan_out / fan_in)) / math.sqrt(fan_in))
-            if name.endswith(ZERO):
-                nn.init.zeros_(module.weight)
+            _linear(name, module.weight, spec)
+    layers = model.config.n_layer
+    if model.config.residual_scalars:
+        model.resid.copy_(torch.linspace(*spec.resid, layers))
+        model.x0.copy_(torch.linspace(*spec.x0, layers))
+    if model.config.smear:
+        model.smear.amount.zero_()
+    if model.config.backout:
+        model.backout.fill_(BACKOUT)
+
+
+def _linear(name: str, weight: Tensor, spec: InitSpec) -> None:
+    fan_out, fan_in = weight.shape
+    std = min(1.0, math.sqrt(fan_out / fan_in)) / math.sqrt(fan_in) * (spec.mlp_scale if name.endswith("mlp.up") else 1.0)
+    if name == "lm_head":
+        nn.init.normal_(weight, std=spec.head_std or std)
+    elif spec.matrices == "uniform":
+        _uniform(weight, std)
+    else:
+        nn.init.normal_(weight, std=std)
+    if name.endswith(ZERO) or (name == "lm_head" and not spec.head_std):
+        nn.init.zeros_(weight)
+
+
+def _uniform(weight: Tensor, std: float) -> None:
+    bound = math.sqrt(3) * std
+    nn.init.uniform_(weight, -bound, bound)

@@ -16,11 +16,10 @@ from torch import Tensor
 from nanochat.distributed import Ranks
 from nanochat.model import GPT
 from nanochat.optim.adamw import adamw_update
-from nanochat.optim.muon import muon_update
+from nanochat.optim.muon import ITERATIONS, muon_update
 from nanochat.optim.sharding import Bucket, wait
-from nanochat.recipe import OptimSpec
+from nanochat.recipe_model import AdamSpec, OptimSpec
 
-BETAS = (0.8, 0.95)
 EPS = 1e-10
 LR_WIDTH = 768  # the width at which the learning rates of embedding and head were tuned
 
@@ -33,20 +32,21 @@ class Group:
     lr: float
     state: dict[str, Tensor]
     matrix: tuple[int, int] | None = None  # (R, C) for Muon, None for AdamW
+    adam: AdamSpec | None = None
 
 
 class Optimizer:
     """Takes over the storage of the model's parameters and gradients: use `zero_grad` here, never the module's.
 
-    `lr_scale` multiplies every learning rate; the width factor (C / 768)^-0.5 falls on embedding and head only.
+    `lr_scale` multiplies every learning rate; the width factor (C / 768)^-0.5 falls on embeddings and head only.
     """
 
     def __init__(self, model: GPT, spec: OptimSpec, ranks: Ranks, *, lr_scale: float = 1.0, compiled: bool = False):
         self.spec, self.ranks, self.steps = spec, ranks, 0
         width = (model.config.n_embd / LR_WIDTH) ** -0.5
         self.groups = [
-            self._adamw("embed", model.embed.weight, spec.embedding_lr * width * lr_scale),
-            self._adamw("lm_head", model.lm_head.weight, spec.unembedding_lr * width * lr_scale),
+            *(self._adamw(name, params, adam, adam.lr * width * lr_scale) for name, params, adam in _wide(model, spec)),
+            *(self._adamw(name, params, adam, adam.lr * lr_scale) for name, params, adam in _scalar(model, spec) if params),
             *self._muon(model.blocks.parameters(), spec.matrix_lr * lr_scale),
         ]
         if sum(g.bucket.numel for g in self.groups) != model.num_params():
@@ -62,8 +62,11 @@ class Optimizer:
             group.bucket.grads.zero_()
 
     @torch.no_grad()
-    def step(self, lrm: float, momentum: float) -> Tensor:
-        """One update with the learning rates times `lrm`. Returns the norm (0-D) of the averaged gradient, before clipping."""
+    def step(self, lrm: float, momentum: float, decay: float = 1.0) -> Tensor:
+        """One update with the learning rates times `lrm` and the matrices' weight decay times `decay`.
+
+        Returns the norm (0-D) of the averaged gradient, before clipping.
+        """
         wait([g.bucket.reduce() for g in self.groups])
         norm = self._grad_norm()
         scale = torch.full_like(norm, 1 / self.ranks.world_size)
@@ -72,7 +75,11 @@ class Optimizer:
         self.steps += 1
         works = []
         for group in self.groups:
-            self._update(group, scale, torch.tensor(group.lr * lrm), torch.tensor(momentum))
+            lr = torch.tensor(group.lr * lrm)
+            if group.adam:
+                self._update_adamw(group, group.adam, scale, lr)
+            else:
+                self._update_muon(group, scale, lr, torch.tensor(momentum), decay)
             works.append(group.bucket.gather())
         wait(works)
         return norm
@@ -90,13 +97,18 @@ class Optimizer:
         for group in self.groups:
             for key, value in group.state.items():
                 parts = [shard[f"{group.bucket.name}.{key}"] for shard in shards]
-                value.copy_(parts[0] if len(parts) == 1 and parts[0].shape == value.shape else group.bucket.reshard(parts))
+                value.copy_(
+                    parts[0]
+                    if len(parts) == 1 and parts[0].shape == value.shape
+                    else group.bucket.reshard(parts, value.numel())
+                )
 
     # -- groups --
 
-    def _adamw(self, name: str, param: Tensor, lr: float) -> Group:
-        bucket = Bucket(name, [param], self.ranks)
-        return Group(bucket, lr, {key: torch.zeros_like(bucket.own_weights) for key in ("exp_avg", "exp_avg_sq")})
+    def _adamw(self, name: str, params: Sequence[Tensor], adam: AdamSpec, lr: float) -> Group:
+        bucket = Bucket(name, params, self.ranks)
+        state = {key: torch.zeros_like(bucket.own_weights) for key in ("exp_avg", "exp_avg_sq")}
+        return Group(bucket, lr, state, adam=adam)
 
     def _muon(self, params: Iterable[Tensor], lr: float) -> list[Group]:
         """Matrices stacked by shape, so that the iteration runs on many at once."""
@@ -106,7 +118,10 @@ class Optimizer:
         groups = []
         for (rows, columns), same in sorted(by_shape.items()):
             bucket = Bucket(f"muon_{rows}x{columns}", same, self.ranks, unit=rows * columns)
-            groups.append(Group(bucket, lr, {"momentum": torch.zeros_like(bucket.own_weights)}, (rows, columns)))
+            state = {"momentum": torch.zeros_like(bucket.own_weights)}
+            if self.spec.normuon_beta2 is not None:
+                state["squares"] = bucket.own_weights.new_zeros(bucket.shard // min(rows, columns))
+            groups.append(Group(bucket, lr, state, (rows, columns)))
         return groups
 
     # -- one step --
@@ -117,33 +132,61 @@ class Optimizer:
             dist.all_reduce(squares)
         return squares.sqrt() / self.ranks.world_size
 
-    def _update(self, group: Group, scale: Tensor, lr: Tensor, momentum: Tensor) -> None:
-        bucket = group.bucket
-        if group.matrix is None:
-            self._adamw_update(
-                bucket.own_weights,
-                bucket.own_grads,
-                group.state["exp_avg"],
-                group.state["exp_avg_sq"],
-                scale=scale,
-                lr=lr,
-                step=torch.tensor(float(self.steps)),
-                beta1=BETAS[0],
-                beta2=BETAS[1],
-                eps=EPS,
-                weight_decay=self.spec.weight_decay,
-            )
-            return
-        stack = (-1, *group.matrix)
+    def _update_adamw(self, group: Group, adam: AdamSpec, scale: Tensor, lr: Tensor) -> None:
+        self._adamw_update(
+            group.bucket.own_weights,
+            group.bucket.own_grads,
+            group.state["exp_avg"],
+            group.state["exp_avg_sq"],
+            scale=scale,
+            lr=lr,
+            step=torch.tensor(float(self.steps)),
+            beta1=adam.betas[0],
+            beta2=adam.betas[1],
+            eps=EPS,
+            weight_decay=adam.weight_decay,
+        )
+
+    def _update_muon(self, group: Group, scale: Tensor, lr: Tensor, momentum: Tensor, decay: float) -> None:
+        assert group.matrix
+        rows, columns = group.matrix
+        squares, weight_decay = group.state.get("squares"), self.spec.matrix_weight_decay
         self._muon_update(
-            bucket.own_weights.view(stack),
-            bucket.own_grads.view(stack),
-            group.state["momentum"].view(stack),
+            group.bucket.own_weights.view(-1, rows, columns),
+            group.bucket.own_grads.view(-1, rows, columns),
+            group.state["momentum"].view(-1, rows, columns),
             scale=scale,
             lr=lr,
             momentum=momentum,
             dtype=self.ranks.dtype,
+            iteration=ITERATIONS[self.spec.orthogonalizer],
+            squares=squares.view(-1, max(rows, columns)) if squares is not None else None,
+            beta2=self.spec.normuon_beta2,
+            weight_decay=torch.tensor(weight_decay * decay) if weight_decay else None,
         )
+
+
+Table = tuple[str, list[Tensor], AdamSpec]
+
+
+def _wide(model: GPT, spec: OptimSpec) -> list[Table]:
+    """What is looked up in or multiplied to the vocabulary: learning rates fall with the model's width."""
+    embed_decay, head_decay = (
+        spec.weight_decay if own is None else own for own in (spec.embedding_weight_decay, spec.unembedding_weight_decay)
+    )
+    embed = AdamSpec(lr=spec.embedding_lr, betas=spec.embedding_betas, weight_decay=embed_decay)
+    head = AdamSpec(lr=spec.unembedding_lr, betas=spec.unembedding_betas, weight_decay=head_decay)
+    tables: list[Table] = [("embed", [model.embed.weight], embed), ("lm_head", [model.lm_head.weight], head)]
+    values: list[Tensor] = list(model.value_embeds.parameters())
+    return [*tables, ("value_embeds", values, spec.value_embeds)] if values else tables
+
+
+def _scalar(model: GPT, spec: OptimSpec) -> list[Table]:
+    """The few parameters outside the blocks that are no matrices."""
+    of = {name: param for name, param in model.named_parameters() if "." not in name or name.startswith("smear.")}
+    smear: list[Tensor] = [param for name, param in of.items() if name not in ("resid", "x0")]
+    tables: list[Table] = [(name, [of[name]] if name in of else [], getattr(spec, name)) for name in ("resid", "x0")]
+    return [*tables, ("smear", smear, spec.smear)]
 
 
 def _maybe_compiled(function: Callable[..., None], compiled: bool) -> Callable[..., None]:

@@ -22,7 +22,7 @@ class Bucket:
     """
 
     def __init__(self, name: str, params: Sequence[Tensor], ranks: Ranks, unit: int = 1):
-        self.name, self.ranks = name, ranks
+        self.name, self.ranks, self.unit = name, ranks, unit
         self.numel = sum(p.numel() for p in params)
         self.shard = -(-self.numel // (unit * ranks.world_size)) * unit
         like = params[0]
@@ -56,11 +56,15 @@ class Bucket:
             return None
         return dist.all_gather_into_tensor(self.weights, self.own_weights.clone(), async_op=True)
 
-    def reshard(self, shards: Sequence[Tensor]) -> Tensor:
-        """This rank's slice of a state that another number of ranks wrote, in rank order."""
-        whole = torch.zeros(self.weights.numel(), dtype=shards[0].dtype)
-        whole[: self.numel] = torch.cat(list(shards))[: self.numel]
-        return whole[self.ranks.rank * self.shard : (self.ranks.rank + 1) * self.shard]
+    def reshard(self, shards: Sequence[Tensor], own: int) -> Tensor:
+        """This rank's slice, of `own` elements, of a state that another number of ranks wrote, in rank order.
+
+        A state has as many elements for each unit of the weights: one for one, or fewer.
+        """
+        held = self.numel // self.unit * (own * self.unit // self.shard)
+        whole = torch.zeros(own * self.ranks.world_size, dtype=shards[0].dtype)
+        whole[:held] = torch.cat(list(shards))[:held]
+        return whole[self.ranks.rank * own : (self.ranks.rank + 1) * own]
 
 
 def wait(works: Sequence[dist.Work | None]) -> None:

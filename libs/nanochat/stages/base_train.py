@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from nanochat import plan
+from nanochat import plan, scaling
 from nanochat.batches import Batch, token_batch
 from nanochat.contract import StageContext
 from nanochat.data.bos_aligned import BosAlignedLoader, cropped_pct
@@ -33,9 +33,10 @@ def run(ctx: StageContext) -> None:
         steps = plan.base_steps(spec, config)
         index = ShardIndex.load(ctx.input("shards"))
         resume = open_resume(ctx)
+        decay_scale = scaling.decay_scale(spec.total_batch_size, shape, config.vocab_size) if spec.scale_weight_decay else 1.0
 
         def trainer(batch: Batch) -> Trainer:
-            model = build_model(ctx, here, tokenizer, digest, config)
+            model = build_model(ctx, here, tokenizer, digest, config, shape.init)
             eval_steps = plan.eval_steps(spec.eval_tokens, batch.size, config.sequence_len, here.world_size)
 
             def loader(
@@ -57,8 +58,11 @@ def run(ctx: StageContext) -> None:
                     warmup_ratio=spec.warmup_ratio,
                     warmdown_ratio=spec.warmdown_ratio,
                     final_lr_frac=spec.final_lr_frac,
+                    warmup_steps=spec.warmup_steps,
                 ),
-                momentum=schedule.muon_momentum,
+                momentum=lambda step: _momentum(spec, step, steps),
+                lr_scale=scaling.lr_scale(spec.total_batch_size) if spec.scale_lr else 1.0,
+                decay=lambda step: decay_scale * schedule.weight_decay(step, steps, spec.weight_decay_schedule),
                 val_name="val_bpb",
                 validate=validate.bits(model, tokenizer, loader(index.val, spec.val_packing), eval_steps, here),
                 tokenizer_sha256=digest,
@@ -75,6 +79,13 @@ def run(ctx: StageContext) -> None:
         results = fit.train(ctx, here, "base", spec, batch, trainer)
         if here.is_main:
             ctx.publish_results(results)
+
+
+def _momentum(spec: BaseSpec, step: int, steps: int) -> float:
+    now = schedule.muon_momentum(step, peak=spec.momentum, ramp_steps=spec.momentum_ramp_steps)
+    if spec.final_momentum is None:
+        return now
+    return schedule.momentum_falling(now, spec.final_momentum, step, steps, warmdown_ratio=spec.warmdown_ratio)
 
 
 def _core(ctx: StageContext, spec: BaseSpec, model: GPT, tokenizer: Tokenizer, here: Ranks) -> Visit:

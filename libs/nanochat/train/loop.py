@@ -47,7 +47,8 @@ class Job:
     """What makes a training stage this one.
 
     `steps` is the number of optimizer steps, None to train until the loader's `passes` (a share, 1.0 is all of it) reaches 1.
-    `lrm(step, progress)` multiplies the learning rates; `validate()` gives one figure named `val_name`, lower is better;
+    `lrm(step, progress)` multiplies the learning rates, `decay(step)` the matrices' weight decay; `validate()` gives one
+    figure named `val_name`, lower is better;
     `figures(loader state)` are metrics of the data.
     """
 
@@ -64,6 +65,7 @@ class Job:
     passes: Callable[[], float] = lambda: 0.0
     figures: Callable[[dict[str, Any]], Values] = lambda state: {}
     lr_scale: float = 1.0
+    decay: Callable[[int], float] = lambda _: 1.0
     compile: bool = False
     visits: Sequence[Visit] = field(default_factory=tuple)
 
@@ -141,7 +143,7 @@ class Trainer:
             torch.autograd.backward(loss / job.accumulation)
             losses.append(loss.detach())
             tokens += inputs.numel()
-        norm = self.optimizer.step(lrm, job.momentum(state.step))
+        norm = self.optimizer.step(lrm, job.momentum(state.step), job.decay(state.step))
         self.optimizer.zero_grad()
         mean, stop = torch.stack(losses).mean().item(), float(bool(self._stop))
         everyone = self.ranks.gather(mean, tokens, self.feed.progress, stop, self.saver.phase)

@@ -15,7 +15,7 @@ from nanochat.contract import ExitReport, StageContext, StageError, verify
 from nanochat.data.resize import Resizable, state_near
 from nanochat.distributed import Ranks, ranks
 from nanochat.model import GPT, GPTConfig
-from nanochat.recipe import RecipeError, Spec
+from nanochat.recipe import InitSpec, RecipeError, Spec
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import backend
 from nanochat.train.checkpoint import Resume, load_config, load_model
@@ -78,8 +78,16 @@ def config_of(ctx: StageContext) -> GPTConfig:
     return load_config(verify(artifact, deep=False) if artifact else ctx.input("model"))[0]
 
 
-def build_model(ctx: StageContext, here: Ranks, tokenizer: Tokenizer, digest: str, fresh: GPTConfig | None) -> GPT:
-    """The model to train: what the stage resumes from, else its input `model`, else fresh weights of shape `fresh`.
+def build_model(
+    ctx: StageContext,
+    here: Ranks,
+    tokenizer: Tokenizer,
+    digest: str,
+    fresh: GPTConfig | None,
+    init: InitSpec | None = None,
+) -> GPT:
+    """The model to train: what the stage resumes from, else its input `model`, else fresh weights of shape `fresh`,
+    drawn as `init` says.
 
     Raises StageError when the checkpoint is damaged, of another architecture or made with another tokenizer.
     """
@@ -95,7 +103,7 @@ def build_model(ctx: StageContext, here: Ranks, tokenizer: Tokenizer, digest: st
     elif fresh:
         with here.device:
             model = GPT(fresh)
-        model.init_weights()
+        model.init_weights(init)
         return model
     else:
         model, meta = load_model(ctx.input("model"), here.device)

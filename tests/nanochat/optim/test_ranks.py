@@ -12,25 +12,30 @@ from safetensors.torch import load_file
 from nanochat.distributed import Ranks
 from nanochat.model import GPT
 from nanochat.optim import Optimizer
-from nanochat.recipe import OptimSpec
 
 from . import worker
 
 ONE = Ranks(0, 1, torch.device("cpu"))
 
 
+@pytest.fixture(scope="module", params=worker.KINDS)
+def kind(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def one_rank(tmp_path_factory):
+def one_rank(kind, tmp_path_factory):
     out = tmp_path_factory.mktemp("one")
-    worker.train(ONE, out)
+    worker.train(ONE, out, kind)
     return out
 
 
-@pytest.fixture(scope="module", params=[3])
-def many_ranks(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def many_ranks(kind, tmp_path_factory):
     out = tmp_path_factory.mktemp("many")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={request.param}"]
-    done = subprocess.run([*command, str(Path(worker.__file__)), str(out)], capture_output=True, text=True, timeout=240)
+    ranks = {"seed": 3, "modern": 2}[kind]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    done = subprocess.run([*command, str(Path(worker.__file__)), str(out), kind], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     return out
 
@@ -46,11 +51,12 @@ def test_losses_and_weights_equal_those_of_one_rank(one_rank, many_ranks):
         torch.testing.assert_close(value, expected[name], atol=2e-4, rtol=1e-3, msg=lambda text, n=name: f"{n}: {text}")
 
 
-def test_state_of_many_ranks_is_the_state_of_one(one_rank, many_ranks):
+def test_state_of_many_ranks_is_the_state_of_one(kind, one_rank, many_ranks):
     world = len(list(many_ranks.glob("optim_rank*")))
-    model = GPT(worker.CONFIG)
+    config, spec = worker.KINDS[kind]
+    model = GPT(config)
     model.init_weights()
-    optimizer = Optimizer(model, OptimSpec(), ONE)
+    optimizer = Optimizer(model, spec, ONE)
     optimizer.load([load_file(many_ranks / f"optim_rank{rank}.safetensors") for rank in range(world)], steps=5)
     expected = load_file(one_rank / "optim_rank0.safetensors")
     assert optimizer.state().keys() == expected.keys()

@@ -1,5 +1,6 @@
 """Trains a small model for five steps on rows that are dealt out to however many ranks there are. Run by torchrun."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -13,15 +14,22 @@ from nanochat.optim import Optimizer
 from nanochat.recipe import OptimSpec
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=61, n_layer=2, n_head=2, n_kv_head=2, n_embd=16)  # 61 x 16 divides by nothing
+MODERN = dataclasses.replace(CONFIG, residual_scalars=True, value_embeds=True, smear=True, backout=True)
 SPEC = OptimSpec(grad_clip=0.05)
+MODERN_SPEC = OptimSpec(grad_clip=0.05, matrix_weight_decay=0.3, orthogonalizer="polar_express", normuon_beta2=0.9)
+KINDS = {"seed": (CONFIG, SPEC), "modern": (MODERN, MODERN_SPEC)}
 ROWS, STEPS = 6, 5
 
 
-def train(here: Ranks, out: Path) -> None:
+def train(here: Ranks, out: Path, kind: str) -> None:
+    config, spec = KINDS[kind]
     torch.manual_seed(here.rank)  # only rank 0's weights count: the optimizer hands them to all
-    model = GPT(CONFIG)
+    model = GPT(config)
     model.init_weights()
-    optimizer = Optimizer(model, SPEC, here)
+    if kind == "modern":  # a fresh model's gradients lack ranks, and what orthogonalizing makes of those is rounding noise
+        for param in model.parameters():
+            torch.nn.init.normal_(param, std=0.3)
+    optimizer = Optimizer(model, spec, here)
     data = torch.randint(0, 61, (STEPS, ROWS, 17), generator=torch.Generator().manual_seed(7))
     log: dict[str, list[float]] = {"losses": [], "norms": []}
     for rows in data:
@@ -39,4 +47,4 @@ def train(here: Ranks, out: Path) -> None:
 
 if __name__ == "__main__":
     with ranks("cpu") as here:
-        train(Ranks(here.rank, here.world_size, here.device), Path(sys.argv[1]))
+        train(Ranks(here.rank, here.world_size, here.device), Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,60 @@
+"""A small run of the recipe `modern`: it learns, resumes bit for bit, and midtraining takes its model."""
+
+import torch
+from safetensors.torch import load_file
+
+from nanochat.recipe import resolve
+from nanochat.train.checkpoint import load_model
+
+from . import house
+from .house import StageRun
+
+STEPS = 16
+SMALL = {
+    "model": {**house.MODEL, "depth": 4, "aspect_ratio": 16, "window_pattern": "SSSL"},
+    "base": {**house.BASE, "num_iterations": STEPS, "save_every": 8, "deterministic": True, "scale_lr": False},
+}
+
+
+def modern(out, inputs, resume_from=None) -> StageRun:
+    recipe = resolve("modern").model_dump(mode="json")
+    config = {name: {**recipe[name], **changes} for name, changes in SMALL.items()}
+    return StageRun(out, "base_train", inputs, config, resume_from)
+
+
+def test_modern_learns_and_resumes_bit_for_bit(inputs, tmp_path):
+    whole = modern(tmp_path / "whole", inputs)
+    assert whole.here() == 0, whole.events("error")
+    losses = whole.series("loss")
+    assert losses[STEPS] < losses[1] - 0.2
+    assert whole.results()["val_bpb"] < whole.results()["untrained_val_bpb"]
+    assert whole.events("sample")  # the engine, with a cache
+
+    resumed = modern(tmp_path / "resumed", inputs, whole.checkpoint(8))
+    assert resumed.here() == 0, resumed.events("error")
+    assert resumed.series("loss") == {step: loss for step, loss in losses.items() if step > 8}
+    one, other = (load_file(run.artifact("model").dir / "model.safetensors") for run in (whole, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+    model, _ = load_model(whole.artifact("model").dir, "cpu")
+    assert model.config.value_embeds
+    assert model.config.window_of(0) == 128
+    assert "value_embeds.3.weight" in one
+
+    mid = StageRun(
+        tmp_path / "mid",
+        "mid_train",
+        {**{k: inputs[k] for k in ("tokenizer", "tasks")}, "model": whole.artifact("model")},
+        {
+            "mid": {
+                **resolve("modern").mid.model_dump(mode="json"),
+                "device_batch_size": 2,
+                "total_batch_size": 128,
+                "num_iterations": 2,
+                "eval_tokens": 128,
+                "train": [{"task": "identity", "size": 50}],
+                "val": [{"task": "identity", "split": "test", "size": 10}],
+            }
+        },
+    )
+    assert mid.here() == 0, mid.events("error")
