@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from nanochat import kernels
+
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
@@ -64,6 +66,7 @@ def ranks(device: str | None = None) -> Iterator[Ranks]:
     if kind == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         here = torch.device("cuda", torch.cuda.current_device())
+        kernels.detect(here)
     else:
         here = torch.device(kind)
         share_cores()

@@ -1,9 +1,8 @@
 """How much of a GPU's memory a training step takes, and the device batch that fits. Imports no torch.
 
 A linear model: what is there whatever the batch (weights, gradients, optimizer, copies), what every token adds to it, and the
-head's chunk of logits. Its two fitted constants come from d20 (V = 65,536, 2048 tokens a row, bf16, compiled) on one GPU: 73.4 GiB
-at 32 rows (ours, H200) and 28.9 GiB at 8 rows (published, RTX 5090). With them d32 at 8 rows on each of 8 GPUs comes to
-73 GiB, where a card of 80 GB is known to be nearly full.
+head's chunk of logits. Its one fitted constant, ACTIVATIONS, comes from d20 at 32 rows (V = 65,536, 2048 tokens a row, bf16,
+compiled, fused kernels) on one H100: 44.05 GiB. Other GPUs than Hopper's, which run without those kernels, were not measured.
 """
 
 from __future__ import annotations
@@ -13,11 +12,12 @@ from nanochat.shape import GPTConfig, matrix_params, num_params
 GIB = 2**30
 FP32, BF16 = 4, 2  # bytes
 
-ACTIVATIONS = 18.8  # bf16 values of width n_embd that a token leaves in each layer for the backward pass; fitted
-COPIES = 10  # bytes a parameter: its bf16 copy, and gradients on their way to the buffer they are added to; fitted
+# Values of width n_embd that a token leaves in each layer for the backward pass, as bf16: two norms' outputs, queries, keys,
+# values, attention's output, and relu^2 of width 4 are 10; fitted.
+ACTIVATIONS = 10.05
+COPIES = 6  # bytes a parameter: its bf16 copy, and the fp32 gradient on its way to the buffer it is added to
 ENDS = 4  # bf16 values of width n_embd a token: embedding, final norm, the head's gradient
-HEAD_LOGITS = 2**28  # logits that the head holds at once (model/loss.py)
-HEAD_BYTES = 8  # each of them in bf16, as an fp32 probability and as a bf16 gradient
+HEAD_LOGITS = 2**30  # logits that the head holds at once (model/loss.py), in bf16, and in place their gradient
 USABLE = 0.96  # the rest is the driver's context and what the allocator cannot hand out
 
 
@@ -38,7 +38,7 @@ def row_gib(config: GPTConfig) -> float:
 def peak_gib(config: GPTConfig, batch: int, world_size: int = 1) -> float:
     """The most that one rank's tensors take in a training step of `batch` rows at a time."""
     logits = min(HEAD_LOGITS, batch * config.sequence_len * config.vocab_size)
-    return fixed_gib(config, world_size) + batch * row_gib(config) + HEAD_BYTES * logits / GIB
+    return fixed_gib(config, world_size) + batch * row_gib(config) + BF16 * logits / GIB
 
 
 def fits(config: GPTConfig, batch: int, world_size: int, memory_gib: float) -> bool:

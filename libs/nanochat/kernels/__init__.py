@@ -17,14 +17,21 @@ if torch.cuda.is_available():  # Triton is needed nowhere else, and loading it t
     from nanochat.kernels import rotary as rotary
 
 _enabled = True
+_fused = False
+
+
+def detect(device: torch.device) -> None:
+    """Call once when a process has its GPU: the kernels are sized for Hopper's shared memory and were run on no other."""
+    global _fused
+    _fused = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 9
 
 
 def usable(x: Tensor) -> bool:
-    """Whether a training step on `x` may take the fused path: bf16 on a GPU that has it, gradients wanted, not switched off.
+    """Whether a training step on `x` may take the fused path: bf16 on a GPU that `detect` approved of, with gradients.
 
     Without gradients shapes vary from call to call and rows are few: cuBLAS and SDPA are the better choice there.
     """
-    return training() and x.is_cuda and x.dtype is torch.bfloat16
+    return _fused and training() and x.is_cuda and x.dtype is torch.bfloat16
 
 
 def training() -> bool:
