@@ -139,6 +139,11 @@ class TrainSpec(Spec):
     optim: OptimSpec = OptimSpec()
     deterministic: bool = False
     compile: bool | None = Field(default=None, description="null: on CUDA only")
+    precision: Literal["bf16", "fp8"] = Field(
+        default="bf16",
+        description="of the blocks' products while training, on GPUs that have fp8; 1.17 x tokens/s at d26, about 5 % at equal "
+        "capability, nothing at d12 (2026-02-02); weights and optimizer stay fp32",
+    )
 
 
 class BaseSpec(TrainSpec):

@@ -47,6 +47,11 @@ def apply(model: GPT) -> Magnitudes:
     return magnitudes
 
 
+def supported(device: torch.device) -> bool:
+    """Whether the device multiplies fp8 matrices: Ada, Hopper and what came after."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
+
+
 def unfit(model: GPT) -> list[str]:
     """The matrices of the blocks that stay bf16, because a side of theirs is no multiple of 16."""
     sizes = ((name, param.shape) for name, param in model.blocks.named_parameters() if param.ndim == 2)

@@ -43,6 +43,7 @@ class Optimizer:
 
     def __init__(self, model: GPT, spec: OptimSpec, ranks: Ranks, *, lr_scale: float = 1.0, compiled: bool = False):
         self.spec, self.ranks, self.steps = spec, ranks, 0
+        self.carried: dict[str, Tensor] = {}  # tensors of this rank that no update changes and that travel with its state
         width = (model.config.n_embd / LR_WIDTH) ** -0.5
         self.groups = [
             *(self._adamw(name, params, adam, adam.lr * width * lr_scale) for name, params, adam in _wide(model, spec)),
@@ -86,7 +87,7 @@ class Optimizer:
 
     def state(self) -> dict[str, Tensor]:
         """This rank's slice of the state, by name; flat, so that any other number of ranks can take it over."""
-        return {f"{g.bucket.name}.{key}": value for g in self.groups for key, value in g.state.items()}
+        return {f"{g.bucket.name}.{key}": value for g in self.groups for key, value in g.state.items()} | self.carried
 
     def load(self, shards: Sequence[Mapping[str, Tensor]], steps: int) -> None:
         """Take over the state after `steps` updates: this rank's own slice, or the slices of all ranks that wrote it.
@@ -94,6 +95,9 @@ class Optimizer:
         Raises KeyError or RuntimeError when they are not slices of this optimizer's state.
         """
         self.steps = steps
+        for key, value in self.carried.items():
+            if len(shards) == 1 and key in shards[0]:  # of another number of ranks, or without it, they begin anew
+                value.copy_(shards[0][key])
         for group in self.groups:
             for key, value in group.state.items():
                 parts = [shard[f"{group.bucket.name}.{key}"] for shard in shards]

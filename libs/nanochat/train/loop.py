@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nanochat.contract import Exit, StageContext, StageError
 from nanochat.distributed import Ranks
-from nanochat.model import GPT
+from nanochat.model import GPT, fp8
 from nanochat.optim import Optimizer
 from nanochat.recipe import TrainSpec
 from nanochat.train.checkpoint import Resume
@@ -75,7 +75,10 @@ class Trainer:
 
     def __init__(self, ctx: StageContext, ranks: Ranks, job: Job, resume: Resume | None = None):
         self.ctx, self.ranks, self.job = ctx, ranks, job
+        self.fp8 = self._quantized()
         self.optimizer = Optimizer(job.model, job.spec.optim, ranks, lr_scale=job.lr_scale, compiled=job.compile)
+        if self.fp8:
+            self.optimizer.carried["fp8.magnitudes"] = self.fp8.before
         self.forward: Callable[..., Tensor] = torch.compile(job.model, dynamic=False) if job.compile else job.model
         self.state = LoopState()
         self.metrics: Values = {}  # the latest figures of the visits
@@ -145,6 +148,8 @@ class Trainer:
             tokens += inputs.numel()
         norm = self.optimizer.step(lrm, job.momentum(state.step), job.decay(state.step))
         self.optimizer.zero_grad()
+        if self.fp8:
+            self.fp8.roll()
         mean, stop = torch.stack(losses).mean().item(), float(bool(self._stop))
         everyone = self.ranks.gather(mean, tokens, self.feed.progress, stop, self.saver.phase)
         seconds = time.perf_counter() - start
@@ -175,6 +180,19 @@ class Trainer:
         if self.job.steps is not None:
             return self.job.steps
         return math.ceil(self.state.step / self.state.progress) if self.state.progress else 0
+
+    def _quantized(self) -> fp8.Magnitudes | None:
+        """The state of the fp8 products, where the recipe wants them and the device has them."""
+        if self.job.spec.precision != "fp8":
+            return None
+        if not fp8.supported(self.ranks.device):
+            message = f"{self.ranks.device.type} has no fp8 products here; training in {self.ranks.dtype} instead"
+            self.ctx.events.emit("warning", code="no_fp8", message=message)
+            return None
+        if unfit := fp8.unfit(self.job.model):
+            message = f"sides that are no multiple of {fp8.MULTIPLE} keep these in bf16: {', '.join(unfit)}"
+            self.ctx.events.emit("log", level="info", message=message)
+        return fp8.apply(self.job.model)
 
     # -- visits --
 

@@ -1,8 +1,10 @@
 """A small run of the recipe `modern`: it learns, resumes bit for bit, and midtraining takes its model."""
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
+from nanochat.model import fp8
 from nanochat.recipe import resolve
 from nanochat.train.checkpoint import load_model
 
@@ -58,3 +60,24 @@ def test_modern_learns_and_resumes_bit_for_bit(inputs, tmp_path):
         },
     )
     assert mid.here() == 0, mid.events("error")
+
+
+def test_fp8_resumes_bit_for_bit(base, monkeypatch):
+    """On the CPU the products are the twin's; the model is wide enough for fp8."""
+    monkeypatch.setattr(fp8, "supported", lambda device: True)
+    whole = base("whole", precision="fp8", deterministic=True, num_iterations=8, save_every=4)
+    assert whole.here() == 0, whole.events("error")
+    resumed = base("resumed", precision="fp8", deterministic=True, num_iterations=8, resume_from=whole.checkpoint(4))
+    assert resumed.here() == 0, resumed.events("error")
+    assert resumed.series("loss") == {step: loss for step, loss in whole.series("loss").items() if step > 4}
+    plain = base("plain", deterministic=True, num_iterations=8)
+    assert plain.here() == 0
+    assert plain.series("loss") != whole.series("loss")
+    assert plain.series("loss")[8] == pytest.approx(whole.series("loss")[8], rel=0.02)
+
+
+def test_where_there_is_no_fp8_it_says_so_and_trains_without(base):
+    run = base(precision="fp8", num_iterations=2)
+    assert run.here() == 0
+    (warning,) = run.events("warning")
+    assert warning["code"] == "no_fp8"
