@@ -49,9 +49,8 @@ def test_polar_express_follows_the_singular_values(shape):
     s = s / (1.02 * x.norm(dim=(-2, -1))[:, None])
     for a, b, c in POLAR:
         s = a * s + b * s**3 + c * s**5
-    got = orthogonalize(x, ITERATIONS["polar_express"])
-    torch.testing.assert_close(got, u @ torch.diag_embed(s) @ v, atol=1e-4, rtol=1e-4)
-    assert (s - 1).abs().max() < 0.3
+    got = orthogonalize(x.float(), ITERATIONS["polar_express"]).double()
+    torch.testing.assert_close(got, u @ torch.diag_embed(s) @ v, atol=1e-3, rtol=1e-3)
 
 
 def test_cautious_decay_shrinks_only_where_the_update_shrinks():
