@@ -105,7 +105,7 @@ def test_every_parameter_belongs_to_one_group():
     adam = {name: group.adam for name, group in groups.items() if group.adam}
     assert set(adam) == {"embed", "lm_head", "value_embeds", "resid", "x0", "smear"}
     sizes = {name: groups[name].bucket.numel for name in adam}
-    assert sizes == {"embed": 976, "lm_head": 976, "value_embeds": 976, "resid": 2, "x0": 2, "smear": 16 + 2}
+    assert sizes == {"embed": 976, "lm_head": 976, "value_embeds": 2 * 976, "resid": 4, "x0": 4, "smear": 16 + 2}
     assert "muon_2x12" in groups  # the gates of the value embeddings
 
 
