@@ -11,12 +11,16 @@ from safetensors.torch import save_file
 from nanochat.distributed import Ranks, ranks
 from nanochat.model import GPT, GPTConfig
 from nanochat.optim import Optimizer
-from nanochat.recipe import OptimSpec
+from nanochat.recipe import AdamSpec, OptimSpec
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=61, n_layer=2, n_head=2, n_kv_head=2, n_embd=16)  # 61 x 16 divides by nothing
-MODERN = dataclasses.replace(CONFIG, residual_scalars=True, value_embeds=True, smear=True, backout=True)
+# Four layers: of two, the middle one is the last, and what backout takes from the stream the norm gives back.
+MODERN = dataclasses.replace(CONFIG, n_layer=4, residual_scalars=True, value_embeds=True, smear=True, backout=True)
 SPEC = OptimSpec(grad_clip=0.05)
-MODERN_SPEC = OptimSpec(grad_clip=0.05, matrix_weight_decay=0.3, orthogonalizer="polar_express", normuon_beta2=0.9)
+SLOW = AdamSpec(lr=0.005)  # Adam makes whole steps of what is rounding noise in a gradient that is nearly 0
+MODERN_SPEC = OptimSpec(
+    grad_clip=0.05, matrix_weight_decay=0.3, orthogonalizer="polar_express", normuon_beta2=0.9, smear=SLOW, x0=SLOW
+)
 KINDS = {"seed": (CONFIG, SPEC), "modern": (MODERN, MODERN_SPEC)}
 ROWS, STEPS = 6, 5
 
