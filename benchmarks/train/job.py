@@ -77,6 +77,9 @@ def measure(job: Job, here: Ranks) -> dict[str, Any]:
 
     start = time.perf_counter()
     first = step().item()
+    micro(0)
+    if dead := [name for name, param in model.named_parameters() if param.grad is None or not param.grad.any()]:
+        raise RuntimeError(f"no gradient reaches {dead}")
     step().item()
     compile_s = time.perf_counter() - start
     run_for(step, job.warm_s, here)
