@@ -73,7 +73,7 @@ def build(root: Path) -> dict[str, Artifact]:
 def trained(root: Path, inputs: dict[str, Artifact], name: str, seed: int, env: dict[str, str]) -> Curve:
     """One run of the stage, as the platform runs it. {} with its last words on the terminal when it failed."""
     recipe, changes = RECIPES[name]
-    micro = min(32, BATCH // SEQ_LEN)
+    micro = min(64, BATCH // SEQ_LEN)
     changes = changes | {
         "tokenizer.vocab_size": VOCAB,
         "model.depth": DEPTH,
