@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterable
@@ -17,6 +18,8 @@ def spread(pieces: Iterable[Piece], cards: int, work: Callable[[Piece, dict[str,
     for piece in pieces:
         waiting.put(piece)
     found: list[Found] = []
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = shown.split(",") if shown else [str(card) for card in range(cards)]
 
     def serve(card: int) -> None:
         while True:
@@ -24,7 +27,7 @@ def spread(pieces: Iterable[Piece], cards: int, work: Callable[[Piece, dict[str,
                 piece = waiting.get_nowait()
             except queue.Empty:
                 return
-            found.append(work(piece, {"CUDA_VISIBLE_DEVICES": str(card)}))
+            found.append(work(piece, {"CUDA_VISIBLE_DEVICES": names[card]}))
 
     threads = [threading.Thread(target=serve, args=(card,)) for card in range(cards)]
     for thread in threads:
