@@ -4,8 +4,8 @@
 //! depends on its own class and its neighbours', so the boundaries are a few
 //! operations on bit masks, one bit a byte, and cost no branch (the way simdjson
 //! finds its structural characters; Langdale and Lemire, 2019). What needs more
-//! context than that - a newline or a tab, a character beyond ASCII - ends the
-//! window, and the scanner of `scan.rs` takes over until behind it.
+//! context than that - a tab, a character beyond ASCII - ends the window, and the
+//! scanner of `scan.rs` takes over until behind it.
 
 use crate::scan::{Rules, chunk_end};
 
@@ -17,7 +17,9 @@ struct Classes {
     letters: u64,
     digits: u64,
     spaces: u64,
-    /// White space but for the space, and bytes beyond ASCII.
+    /// `\n` and `\r`.
+    newlines: u64,
+    /// Other white space, and bytes beyond ASCII.
     hard: u64,
 }
 
@@ -45,8 +47,8 @@ fn chunk_ends(text: &[u8], start: usize, rules: Rules, ends: &mut [usize; ENDS])
     let (mut starts, clear) = match text[start..].first_chunk::<WINDOW>() {
         Some(window) => starts_of(window, rules),
         None => {
-            // A newline is hard: the window ends where the text does.
-            let mut window = [b'\n'; WINDOW];
+            // A tab is hard: the window ends where the text does.
+            let mut window = [b'\t'; WINDOW];
             window[..text.len() - start].copy_from_slice(&text[start..]);
             starts_of(&window, rules)
         }
@@ -77,17 +79,21 @@ fn chunk_ends(text: &[u8], start: usize, rules: Rules, ends: &mut [usize; ENDS])
 /// place of the first hard byte.
 #[inline(always)]
 fn starts_of(window: &[u8; WINDOW], rules: Rules) -> (u64, usize) {
-    let Classes { letters, digits, spaces, hard } = classify(window);
-    let others = !(letters | digits | spaces | hard);
+    let Classes { letters, digits, spaces, newlines, hard } = classify(window);
+    let others = !(letters | digits | spaces | newlines | hard);
     let clear = hard.trailing_zeros();
     let certain = !u64::MAX.checked_shl(clear).unwrap_or(0) & !1;
 
-    // One space goes with a letter or an other behind it; of a run, the last does.
+    // Newlines right behind an other belong to its chunk: the sum carries a one
+    // through each such run and clears it. The others are white space.
+    let free = newlines & newlines.wrapping_add(newlines & others << 1);
     let visible = letters | digits | others;
-    let space_starts = spaces & (!(spaces << 1) | visible >> 1);
+    // Besides, the last space of a run goes with a letter or an other behind it.
+    let white_starts = white_starts(spaces, free, visible) | spaces & visible >> 1;
     let other_starts = others & !((spaces | others) << 1);
     // An other that begins a chunk takes the letters behind it along.
-    let mut letter_starts = letters & ((digits | (others & !other_starts)) << 1);
+    let after = digits | newlines | (others & !other_starts);
+    let mut letter_starts = letters & after << 1;
     let mut digit_starts = digits & !(digits << 1);
     let long = (1..=rules.max_digits).fold(digits, |run, shift| run & digits << shift);
     if long != 0 {
@@ -105,7 +111,38 @@ fn starts_of(window: &[u8; WINDOW], rules: Rules) -> (u64, usize) {
             letter_starts |= (1 << at << contraction(window, at)) & letters;
         }
     }
-    ((space_starts | other_starts | letter_starts | digit_starts) & certain, clear as usize)
+    ((white_starts | other_starts | letter_starts | digit_starts) & certain, clear as usize)
+}
+
+/// Bytes that begin a chunk of white space whatever the chunk before: the first of a
+/// run, and the first space behind its last newline.
+#[inline(always)]
+fn white_starts(spaces: u64, newlines: u64, visible: u64) -> u64 {
+    let white = spaces | newlines;
+    let first = white & !(white << 1);
+    let indents = spaces & newlines << 1;
+    // The sum carries each of these to the byte behind its run of spaces. Unless that
+    // is visible, a newline stands there, or may behind the window.
+    let (sum, open) = spaces.overflowing_add(indents);
+    if open || sum & !(spaces | visible) != 0 {
+        return first | closed_indents(indents, spaces, visible);
+    }
+    first | indents
+}
+
+/// The indents that a visible byte ends.
+#[cold]
+fn closed_indents(mut indents: u64, spaces: u64, visible: u64) -> u64 {
+    let mut closed = 0;
+    while indents != 0 {
+        let at = indents.trailing_zeros();
+        indents &= indents - 1;
+        let run = (!(spaces >> at)).trailing_zeros();
+        if visible.checked_shr(at + run).unwrap_or(0) & 1 != 0 {
+            closed |= 1 << at;
+        }
+    }
+    closed
 }
 
 /// Bytes of the contraction whose apostrophe is at `at`; 0 if it is none. What
@@ -125,20 +162,22 @@ fn classify(window: &[u8; WINDOW]) -> Classes {
     let mut classes = Classes::default();
     for (at, bytes) in window.as_chunks::<16>().0.iter().enumerate() {
         // SAFETY: the only precondition is SSE2, which every x86-64 processor has.
-        let [letters, digits, spaces, hard] = unsafe { masks(u128::from_le_bytes(*bytes)) };
+        let [letters, digits, spaces, newlines, hard] =
+            unsafe { masks(u128::from_le_bytes(*bytes)) };
         classes.letters |= u64::from(letters) << (16 * at);
         classes.digits |= u64::from(digits) << (16 * at);
         classes.spaces |= u64::from(spaces) << (16 * at);
+        classes.newlines |= u64::from(newlines) << (16 * at);
         classes.hard |= u64::from(hard) << (16 * at);
     }
     classes
 }
 
-/// One bit a byte: letters, digits, spaces, hard.
+/// One bit a byte: letters, digits, spaces, newlines, hard.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "sse2")]
-fn masks(bytes: u128) -> [u32; 4] {
+fn masks(bytes: u128) -> [u32; 5] {
     use std::arch::x86_64::*;
     let block = _mm_set_epi64x((bytes >> 64) as i64, bytes as i64);
     // As signed bytes: a range moved to the bottom is below -128 + its length.
@@ -146,11 +185,14 @@ fn masks(bytes: u128) -> [u32; 4] {
         let moved = _mm_add_epi8(bytes, _mm_set1_epi8(0x80_u8.wrapping_sub(first) as i8));
         _mm_cmplt_epi8(moved, _mm_set1_epi8(-128 + length))
     };
+    let equal = |byte: u8| _mm_cmpeq_epi8(block, _mm_set1_epi8(byte as i8));
     let letters = among(_mm_or_si128(block, _mm_set1_epi8(0x20)), b'a', 26);
     let digits = among(block, b'0', 10);
-    let spaces = _mm_cmpeq_epi8(block, _mm_set1_epi8(b' ' as i8));
-    let hard = _mm_or_si128(among(block, b'\t', 5), block);
-    [letters, digits, spaces, hard].map(|mask| _mm_movemask_epi8(mask) as u32)
+    let spaces = equal(b' ');
+    let newlines = _mm_or_si128(equal(b'\n'), equal(b'\r'));
+    // Tab to carriage return without the newlines; bytes beyond ASCII have their top bit.
+    let hard = _mm_or_si128(_mm_andnot_si128(newlines, among(block, b'\t', 5)), block);
+    [letters, digits, spaces, newlines, hard].map(|mask| _mm_movemask_epi8(mask) as u32)
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -160,6 +202,7 @@ fn classify(window: &[u8; WINDOW]) -> Classes {
     for (at, byte) in window.iter().enumerate() {
         match ASCII[*byte as usize] {
             _ if *byte == b' ' => classes.spaces |= 1 << at,
+            _ if matches!(byte, b'\n' | b'\r') => classes.newlines |= 1 << at,
             _ if *byte >= 0x80 => classes.hard |= 1 << at,
             LETTER => classes.letters |= 1 << at,
             NUMBER => classes.digits |= 1 << at,

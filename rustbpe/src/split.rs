@@ -179,15 +179,20 @@ mod tests {
                 assert_eq!(scanner.split(&text), regex.split(&text), "{text:?}");
             }
             // Several windows of a block scan, mostly ASCII, in runs of any length.
-            const FREQUENT: [&str; 16] = [
+            const WORDS: [&str; 16] = [
                 "a", "S", "l", "v", "e", "r", "t", "7", " ", " ", "'", "!", "\u{1c}", "\n", "\t",
                 "é",
             ];
-            for _ in 0..3_000 {
+            const LINES: [&str; 16] = [
+                " ", "\n", "a", "\r", ".", "\n", " ", "'", "7", "\t", "\u{a0}", "é", "’", "\u{b}",
+                "\u{85}", "ſ",
+            ];
+            for round in 0..6_000 {
+                let units = if round % 2 == 0 { WORDS } else { LINES };
                 let mut text = String::new();
                 let (kinds, longest) = (next() % 13 + 4, next() % 20 * (next() % 10) + 1);
                 while text.len() < 300 {
-                    let unit = FREQUENT[(next() % kinds) as usize];
+                    let unit = units[(next() % kinds) as usize];
                     text.extend(std::iter::repeat_n(unit, (next() % longest + 1) as usize));
                 }
                 assert_eq!(scanner.split(&text), regex.split(&text), "{text:?}");
