@@ -23,27 +23,34 @@ struct Classes {
     hard: u64,
 }
 
-/// Ends of chunks found before any of them is handed on: one window's, and what the
-/// scanner may add. One place that hands on means code that can be inlined there.
-const ENDS: usize = 2 * WINDOW;
+/// Most ends of one step: a window's, and what the scanner may add.
+const STEP: usize = 2 * WINDOW;
 
-/// Calls `chunk(start, end)` for each chunk of `text`, valid UTF-8, in order.
+/// Ends of chunks found before they are handed on, at most. Long runs of one kind of
+/// work predict better than a bit of each in turn.
+pub const BATCH: usize = 2 * STEP;
+
+/// Calls `batch(start, ends)` for each batch of chunks of `text`, valid UTF-8, in order:
+/// the start of the first and the end of each.
 #[inline(always)]
-pub fn for_each_chunk(text: &[u8], rules: Rules, mut chunk: impl FnMut(usize, usize)) {
-    let mut ends = [0; ENDS];
+pub fn for_each_batch(text: &[u8], rules: Rules, mut batch: impl FnMut(usize, &[usize])) {
+    let mut ends = [0; BATCH];
     let mut start = 0;
     while start < text.len() {
-        let n = chunk_ends(text, start, rules, &mut ends);
-        for end in &ends[..n] {
-            chunk(start, *end);
-            start = *end;
+        let (first, mut n) = (start, 0);
+        while start < text.len()
+            && let Some(free) = ends[n..].first_chunk_mut::<STEP>()
+        {
+            n += chunk_ends(text, start, rules, free);
+            start = ends[n - 1];
         }
+        batch(first, &ends[..n]);
     }
 }
 
 /// Writes the ends of the chunks from `start` on, at least one, and returns how many.
 #[inline(always)]
-fn chunk_ends(text: &[u8], start: usize, rules: Rules, ends: &mut [usize; ENDS]) -> usize {
+fn chunk_ends(text: &[u8], start: usize, rules: Rules, ends: &mut [usize; STEP]) -> usize {
     let (mut starts, clear) = match text[start..].first_chunk::<WINDOW>() {
         Some(window) => starts_of(window, rules),
         None => {
@@ -55,7 +62,7 @@ fn chunk_ends(text: &[u8], start: usize, rules: Rules, ends: &mut [usize; ENDS])
     };
     let mut n = 0;
     while starts != 0 {
-        ends[n % ENDS] = start + starts.trailing_zeros() as usize;
+        ends[n % STEP] = start + starts.trailing_zeros() as usize;
         starts &= starts - 1;
         n += 1;
     }
@@ -66,8 +73,8 @@ fn chunk_ends(text: &[u8], start: usize, rules: Rules, ends: &mut [usize; ENDS])
     // letter may follow again.
     let hard = start + clear;
     let wide = |at: usize| text.get(at).is_some_and(|byte| *byte >= 0x80);
-    let mut at = if n == 0 { start } else { ends[(n - 1) % ENDS] };
-    while n < ENDS && at < text.len() && (at <= hard || wide(at) || wide(at + 1)) {
+    let mut at = if n == 0 { start } else { ends[(n - 1) % STEP] };
+    while n < STEP && at < text.len() && (at <= hard || wide(at) || wide(at + 1)) {
         at = chunk_end(text, at, rules);
         ends[n] = at;
         n += 1;

@@ -3,23 +3,20 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::block::for_each_chunk;
+use crate::block::{BATCH, for_each_batch};
 use crate::bpe::{Merger, Workspace};
+use crate::cache::Cache;
 use crate::error::Result;
 use crate::key::{BytesHash, Key, MAX_SHORT, Seeds};
 use crate::split::Splitter;
-use crate::table::ShortTable;
+use crate::token_table::{MAX_ID, MAX_TOKEN, Probe, TokenTable};
 use crate::vocab::Vocabulary;
 
-/// Chunks remembered by one thread; 12 MiB of table when full, then it is emptied.
-const CACHE_LIMIT: usize = 1 << 18;
-
-/// Chunks scanned ahead of their look-ups: a mispredicted branch of the scanner then
-/// no longer waits for the table, whose slots are fetched meanwhile.
-const PENDING: usize = 64;
+/// Ids copied at a time; a rare chunk comes about every sixteenth.
+const RUN: usize = 16;
 
 /// Type of an emitted id; the caller picks one that holds the vocabulary.
-pub trait Id: Copy + Send + Sync {
+pub trait Id: Copy + Default + Send + Sync {
     fn from_u32(id: u32) -> Self;
 }
 
@@ -35,23 +32,28 @@ impl Id for u32 {
     }
 }
 
-/// Chunks that took merging, with the ids they came to.
-#[derive(Debug)]
-struct Cache {
-    /// Start in `ids`, and in the low byte how many.
-    places: ShortTable<u64>,
-    ids: Vec<u32>,
-}
-
-/// Short chunks with their hashes.
-type Pending = [(Key, u64); PENDING];
-
 /// What one thread needs to encode.
 #[derive(Debug)]
 pub struct Scratch {
-    pending: Box<Pending>,
+    probes: Box<[Probe; BATCH]>,
+    rares: Box<[Rare; BATCH]>,
     cache: Cache,
+    merging: Merging,
+}
+
+/// A chunk that is not in its first slot: its place in the batch, and its key and hash
+/// for the cache if it is short.
+#[derive(Debug, Clone, Copy, Default)]
+struct Rare {
+    at: usize,
+    key: Key,
+    hash: u64,
+}
+
+#[derive(Debug, Default)]
+struct Merging {
     space: Workspace,
+    ids: Vec<u32>,
 }
 
 /// Encoder of one vocabulary and pattern; shared by any number of threads.
@@ -60,8 +62,9 @@ pub struct Encoder {
     pub vocabulary: Vocabulary,
     pub merger: Merger,
     pub splitter: Splitter,
-    short: ShortTable<u32>,
-    long: HashMap<Box<[u8]>, u32, BytesHash>,
+    tokens: TokenTable,
+    /// Tokens that do not fit `tokens`.
+    longer: HashMap<Box<[u8]>, u32, BytesHash>,
     longest: usize,
     seeds: Seeds,
     idle: Mutex<Vec<Scratch>>,
@@ -70,34 +73,33 @@ pub struct Encoder {
 impl Encoder {
     pub fn new(vocabulary: Vocabulary, splitter: Splitter) -> Self {
         let seeds = Seeds::random();
-        let mut short = ShortTable::with_capacity(vocabulary.n_mergeable(), seeds);
-        let mut long = HashMap::with_hasher(BytesHash(seeds));
+        let fitting = |token: &[u8], id| token.len() <= MAX_TOKEN && id <= MAX_ID;
+        let n_fitting = vocabulary.mergeable().filter(|token| token.len() <= MAX_TOKEN).count();
+        let mut tokens = TokenTable::with_capacity(n_fitting, seeds);
+        let mut longer = HashMap::with_hasher(BytesHash(seeds));
         let mut longest = 0;
         for (token, id) in vocabulary.mergeable().zip(0..) {
             longest = longest.max(token.len());
-            if token.len() <= MAX_SHORT {
-                let key = Key::new(token, 0, token.len());
-                *short.entry(key, seeds.hash(key)) = id;
+            if fitting(token, id) {
+                tokens.insert(token, id);
             } else {
-                long.insert(token.into(), id);
+                longer.insert(token.into(), id);
             }
         }
         let merger =
             Merger::new((0..vocabulary.n_mergeable()).filter_map(|id| vocabulary.token(id)));
         let idle = Mutex::new(Vec::new());
-        Encoder { vocabulary, merger, splitter, short, long, longest, seeds, idle }
+        Encoder { vocabulary, merger, splitter, tokens, longer, longest, seeds, idle }
     }
 
     /// Lends working memory that keeps its cache between calls.
     pub fn with_scratch<R>(&self, run: impl FnOnce(&mut Scratch) -> R) -> R {
         let lent = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut scratch = lent.unwrap_or_else(|| Scratch {
-            pending: Box::new([(Key::default(), 0); PENDING]),
-            cache: Cache {
-                places: ShortTable::with_capacity(1 << 10, self.seeds),
-                ids: Vec::new(),
-            },
-            space: Workspace::default(),
+            probes: Box::new([Probe::default(); BATCH]),
+            rares: Box::new([Rare::default(); BATCH]),
+            cache: Cache::new(self.seeds),
+            merging: Merging::default(),
         });
         let result = run(&mut scratch);
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
@@ -112,96 +114,106 @@ impl Encoder {
     /// Those of the splitter (regex engine only).
     pub fn encode<T: Id>(&self, text: &str, scratch: &mut Scratch, out: &mut Vec<T>) -> Result<()> {
         let bytes = text.as_bytes();
-        let mut waiting = 0;
-        // Two calls of `chunk`, so that the one of the scanner's loop is inlined.
-        let result = match &self.splitter {
+        match &self.splitter {
             Splitter::Scanner(rules) => {
-                for_each_chunk(bytes, *rules, |start, end| {
-                    self.chunk(&bytes[start..], end - start, &mut waiting, scratch, out);
+                for_each_batch(bytes, *rules, |start, ends| {
+                    self.batch(bytes, start, ends, scratch, out);
                 });
                 Ok(())
             }
             regex @ Splitter::Regex(_) => regex.for_each(text, |start, end| {
-                self.chunk(&bytes[start..], end - start, &mut waiting, scratch, out);
+                self.batch(bytes, start, &[end], scratch, out);
             }),
-        };
-        self.look_up(waiting, scratch, out);
-        result
+        }
     }
 
-    /// Takes the chunk of `length` bytes that `bytes` begins with.
+    /// Appends the ids of consecutive chunks, at most `BATCH`, that `ends` and the start
+    /// of the first bound.
+    ///
+    /// In steps over the whole batch, so that what one step loads ahead has come when
+    /// the next one needs it, and no step waits for another's mispredicted branches.
     #[inline(always)]
-    fn chunk<T: Id>(
+    fn batch<T: Id>(
         &self,
-        bytes: &[u8],
-        length: usize,
-        waiting: &mut usize,
+        text: &[u8],
+        start: usize,
+        ends: &[usize],
         scratch: &mut Scratch,
         out: &mut Vec<T>,
     ) {
-        if length > MAX_SHORT {
-            self.look_up(std::mem::take(waiting), scratch, out);
-            return self.encode_long(&bytes[..length], scratch, out);
+        let Scratch { probes, rares, cache, merging } = scratch;
+        let mut from = start;
+        for (probe, end) in probes.iter_mut().zip(ends) {
+            *probe = self.tokens.probe(text, from, end - from);
+            from = *end;
         }
-        let key = Key::new(bytes, 0, length);
-        let hash = self.seeds.hash(key);
-        self.short.prefetch(hash);
-        scratch.pending[*waiting % PENDING] = (key, hash);
-        *waiting += 1;
-        if *waiting == PENDING {
-            self.look_up(std::mem::take(waiting), scratch, out);
+        // Longer by a run, so that a whole one can be copied from any place.
+        let mut ids = [T::default(); BATCH + RUN];
+        let mut n_rares = 0;
+        for (at, (id, probe)) in ids.iter_mut().zip(&probes[..ends.len()]).enumerate() {
+            let (hit, found) = self.tokens.first(probe);
+            *id = T::from_u32(found);
+            rares[n_rares % BATCH].at = at;
+            n_rares += usize::from(!hit);
         }
-    }
-
-    /// Emits the ids of the first `waiting` of the pending chunks.
-    #[inline(never)]
-    fn look_up<T: Id>(&self, waiting: usize, scratch: &mut Scratch, out: &mut Vec<T>) {
-        out.reserve(waiting);
-        let Scratch { pending, cache, space } = scratch;
-        for (key, hash) in &pending[..waiting] {
-            match self.short.get(*key, *hash) {
-                Some(id) => out.push(T::from_u32(id)),
-                None => self.encode_rare(*key, *hash, cache, space, out),
+        let bounds = |at: usize| (if at == 0 { start } else { ends[at - 1] }, ends[at]);
+        for rare in &mut rares[..n_rares] {
+            let (from, to) = bounds(rare.at);
+            rare.key = Key::new(text, from, (to - from).min(MAX_SHORT));
+            rare.hash = self.seeds.hash(rare.key);
+            cache.prefetch(rare.hash);
+        }
+        let mut done = 0;
+        for rare in &rares[..n_rares] {
+            append(out, &ids, done, rare.at);
+            done = rare.at + 1;
+            let (from, to) = bounds(rare.at);
+            if to - from > MAX_SHORT {
+                self.encode_long(&text[from..to], &mut merging.space, out);
+            } else if !cache.append(rare.key, rare.hash, out) {
+                self.encode_new(&text[from..to], &probes[rare.at], merging);
+                cache.insert(rare.key, rare.hash, &merging.ids);
+                out.extend(merging.ids.iter().map(|id| T::from_u32(*id)));
             }
         }
+        append(out, &ids, done, ends.len());
     }
 
-    /// A short chunk that is not a token.
+    /// Leaves the ids of a chunk of up to 15 bytes in `merging`.
     #[inline(never)]
-    fn encode_rare<T: Id>(
-        &self,
-        key: Key,
-        hash: u64,
-        cache: &mut Cache,
-        space: &mut Workspace,
-        out: &mut Vec<T>,
-    ) {
-        if let Some(place) = cache.places.get(key, hash) {
-            let (start, length) = ((place >> 8) as usize, (place & 0xFF) as usize);
-            out.extend(cache.ids[start..start + length].iter().map(|id| T::from_u32(*id)));
-            return;
+    fn encode_new(&self, chunk: &[u8], probe: &Probe, merging: &mut Merging) {
+        let Merging { space, ids } = merging;
+        ids.clear();
+        let known = match chunk.len() {
+            ..=MAX_TOKEN => self.tokens.get(probe),
+            _ => None,
+        };
+        match known.or_else(|| self.longer.get(chunk).copied()) {
+            Some(id) => ids.push(id),
+            None => self.merger.merge(chunk, space, |id| ids.push(id)),
         }
-        if cache.places.len() >= CACHE_LIMIT {
-            cache.places.clear();
-            cache.ids.clear();
-        }
-        let start = cache.ids.len();
-        self.merger.merge(&key.bytes()[..key.len()], space, |id| {
-            cache.ids.push(id);
-            out.push(T::from_u32(id));
-        });
-        let length = (cache.ids.len() - start) as u64;
-        *cache.places.entry(key, hash) = (start as u64) << 8 | length;
     }
 
     #[inline(never)]
-    fn encode_long<T: Id>(&self, chunk: &[u8], scratch: &mut Scratch, out: &mut Vec<T>) {
+    fn encode_long<T: Id>(&self, chunk: &[u8], space: &mut Workspace, out: &mut Vec<T>) {
         if chunk.len() <= self.longest
-            && let Some(id) = self.long.get(chunk)
+            && let Some(id) = self.longer.get(chunk)
         {
             out.push(T::from_u32(*id));
             return;
         }
-        self.merger.merge(chunk, &mut scratch.space, |id| out.push(T::from_u32(id)));
+        self.merger.merge(chunk, space, |id| out.push(T::from_u32(id)));
     }
+}
+
+/// Appends `ids[from..to]`. Copying whole runs and forgetting the rest takes a few vector
+/// moves; a copy of unknown length takes a call.
+#[inline(always)]
+fn append<T: Id>(out: &mut Vec<T>, ids: &[T; BATCH + RUN], mut from: usize, to: usize) {
+    let length = out.len() + to - from;
+    while from < to {
+        out.extend_from_slice(&ids[from..from + RUN]);
+        from += RUN;
+    }
+    out.truncate(length);
 }

@@ -66,6 +66,25 @@ impl Key {
     }
 }
 
+/// The 12 bytes from `start` on as little-endian words; zeros behind the end.
+#[inline(always)]
+pub fn first_bytes(text: &[u8], start: usize) -> (u64, u32) {
+    match text[start..].first_chunk::<12>() {
+        Some(bytes) => halves(*bytes),
+        None => {
+            let mut padded = [0; 12];
+            padded[..text.len() - start].copy_from_slice(&text[start..]);
+            halves(padded)
+        }
+    }
+}
+
+#[inline(always)]
+fn halves(bytes: [u8; 12]) -> (u64, u32) {
+    let [a, b, c, d, e, f, g, h, rest @ ..] = bytes;
+    (u64::from_le_bytes([a, b, c, d, e, f, g, h]), u32::from_le_bytes(rest))
+}
+
 /// Random seeds of one table family: an input crafted to collide under one
 /// process's seeds does not collide under another's. Results never depend on them.
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +102,12 @@ impl Seeds {
     /// Folded 64x64->128 multiplication (the construction of wyhash and foldhash).
     #[inline(always)]
     pub fn hash(self, key: Key) -> u64 {
-        fold(key.low ^ self.low, key.high ^ self.high)
+        self.hash_words(key.low, key.high)
+    }
+
+    #[inline(always)]
+    pub fn hash_words(self, low: u64, high: u64) -> u64 {
+        fold(low ^ self.low, high ^ self.high)
     }
 
     pub fn hash_bytes(self, bytes: &[u8]) -> u64 {

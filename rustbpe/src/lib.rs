@@ -3,6 +3,7 @@
 pub mod batch;
 mod block;
 pub mod bpe;
+mod cache;
 pub mod count;
 pub mod encode;
 pub mod error;
@@ -16,6 +17,7 @@ pub mod scan;
 pub mod split;
 pub mod stream;
 mod table;
+mod token_table;
 mod unicode;
 mod unicode_table;
 pub mod vocab;

@@ -2,7 +2,7 @@
 
 use fancy_regex::Regex;
 
-use crate::block::for_each_chunk;
+use crate::block::for_each_batch;
 use crate::error::{Error, Result};
 use crate::scan::Rules;
 
@@ -78,7 +78,12 @@ impl Splitter {
     pub fn for_each(&self, text: &str, mut chunk: impl FnMut(usize, usize)) -> Result<()> {
         match self {
             Splitter::Scanner(rules) => {
-                for_each_chunk(text.as_bytes(), *rules, chunk);
+                for_each_batch(text.as_bytes(), *rules, |mut start, ends| {
+                    for end in ends {
+                        chunk(start, *end);
+                        start = *end;
+                    }
+                });
                 Ok(())
             }
             Splitter::Regex(regex) => each_match(regex, text, &mut chunk),
