@@ -1,14 +1,16 @@
-//! Encoding many texts on several threads.
+//! Encoding a stream of texts on several threads.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, Scope, ScopedJoinHandle};
 
-use crate::encode::{Encoder, Id};
-use crate::error::Result;
-use crate::split::Splitter;
+use crate::count::Batch;
+use crate::encode::{Encoder, Id, Scratch};
+use crate::error::{Error, Result};
 
-/// Text handed to a thread at a time: 0.5 ms of work, far above the hand-over.
-const GROUP_BYTES: usize = 64 << 10;
+/// Text handed to a thread at a time: 0.2 ms of work, far above the hand-over, and
+/// small enough to stay in the cache from the copy to the look-ups.
+pub const GROUP_BYTES: usize = 64 << 10;
 
 /// Ids of consecutive texts, flat, with the number of ids of each text.
 #[derive(Debug)]
@@ -17,46 +19,226 @@ pub struct Part<T> {
     pub lengths: Vec<usize>,
 }
 
-/// Encodes `texts` in order, `first` (a BOS id) before each.
+/// A text that is not copied.
+pub type Shared = Arc<dyn AsRef<str> + Send + Sync>;
+
+/// Encodes what `produce` sends, in order, `first` (a BOS id) before each text.
+///
+/// `produce` runs on the calling thread, so it may hold an interpreter lock; `threads`
+/// counts that thread. O(total bytes).
 ///
 /// # Errors
-/// Those of the splitter, for the earliest text that has one.
-pub fn encode_batch<T: Id>(
+/// Those of the splitter, for the earliest text that has one, else the producer's own.
+pub fn encode_stream<T: Id, E: From<Error>>(
     encoder: &Encoder,
-    texts: &[&str],
     first: Option<T>,
     threads: usize,
-) -> Result<Vec<Part<T>>> {
-    let groups = group(texts, (threads > 1).then_some(&encoder.splitter));
-    let threads = threads.min(groups.len()).max(1);
-    let next = AtomicUsize::new(0);
-    let run = || {
-        let mut done = Vec::new();
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(group) = groups.get(at) else { break };
-            done.push((at, encode_group(encoder, group, first)));
+    produce: impl FnOnce(&mut Sink<'_, '_, T>) -> std::result::Result<(), E>,
+) -> std::result::Result<Vec<Part<T>>, E> {
+    thread::scope(|scope| {
+        let mut sink = Sink {
+            encoder,
+            first,
+            scope,
+            others: threads.saturating_sub(1),
+            sender: None,
+            workers: Vec::new(),
+            done: Vec::new(),
+            sent: 0,
+        };
+        let produced = produce(&mut sink);
+        let parts = sink.finish()?;
+        produced.map(|()| parts)
+    })
+}
+
+/// Consecutive texts for one thread, or a part of one text.
+enum Work {
+    Batch(Batch),
+    /// `text[start..end]`; behind another piece of the same text unless `start` is 0.
+    Piece {
+        text: Shared,
+        start: usize,
+        end: usize,
+    },
+}
+
+struct Job {
+    at: usize,
+    work: Work,
+}
+
+/// What came of the jobs `from..to`.
+struct Done<T> {
+    from: usize,
+    to: usize,
+    continues: bool,
+    part: Result<Part<T>>,
+}
+
+/// Where the producer puts its texts.
+pub struct Sink<'scope, 'env, T> {
+    encoder: &'env Encoder,
+    first: Option<T>,
+    scope: &'scope Scope<'scope, 'env>,
+    others: usize,
+    sender: Option<SyncSender<Job>>,
+    workers: Vec<ScopedJoinHandle<'scope, Vec<Done<T>>>>,
+    done: Vec<Done<T>>,
+    sent: usize,
+}
+
+impl<T: Id> Sink<'_, '_, T> {
+    /// Encodes a batch, here or on another thread, and leaves an empty one.
+    pub fn send(&mut self, batch: &mut Batch) {
+        if batch.is_empty() {
+            return;
         }
-        done
-    };
-    let mut parts = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(run)).collect();
-        let mut parts = run();
-        for other in others {
-            parts.extend(other.join().expect("a worker returns its errors"));
-        }
-        parts
-    });
-    parts.sort_unstable_by_key(|(at, _)| *at);
-    let mut joined: Vec<Part<T>> = Vec::with_capacity(parts.len());
-    for (at, part) in parts {
-        let part = part?;
-        match joined.last_mut() {
-            Some(before) if groups[at].continues => before.go_on(&part),
-            _ => joined.push(part),
+        if let Some(Work::Batch(mut emptied)) = self.submit(Work::Batch(std::mem::take(batch))) {
+            emptied.clear();
+            *batch = emptied;
         }
     }
-    Ok(joined)
+
+    /// Encodes one text, of any size, without a copy.
+    pub fn send_text(&mut self, text: &Shared) {
+        let whole = (**text).as_ref();
+        let mut start = 0;
+        loop {
+            let cut = (self.others > 0 && whole.len() - start > 2 * GROUP_BYTES)
+                .then(|| self.encoder.splitter.cut(whole, start + GROUP_BYTES))
+                .flatten();
+            let end = cut.unwrap_or(whole.len());
+            self.submit(Work::Piece { text: text.clone(), start, end });
+            start = end;
+            if cut.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// The work, when it was done here: the first, and while every other thread has some
+    /// waiting.
+    fn submit(&mut self, work: Work) -> Option<Work> {
+        let mut job = Job { at: self.sent, work };
+        self.sent += 1;
+        if self.others > 0 && job.at > 0 {
+            if self.sender.is_none() {
+                self.start();
+            }
+            match self.sender.as_ref().map(|sender| sender.try_send(job)) {
+                Some(Err(TrySendError::Full(back) | TrySendError::Disconnected(back))) => {
+                    job = back;
+                }
+                _ => return None,
+            }
+        }
+        let Sink { encoder, first, done, .. } = self;
+        encoder.with_scratch(|scratch| run(encoder, *first, &job, scratch, done));
+        Some(job.work)
+    }
+
+    fn start(&mut self) {
+        let (sender, receiver) = sync_channel(2 * self.others);
+        let receiver = Arc::new(Mutex::new(receiver));
+        for _ in 0..self.others {
+            let (encoder, first, receiver) = (self.encoder, self.first, receiver.clone());
+            self.workers.push(self.scope.spawn(move || work(encoder, first, &receiver)));
+        }
+        self.sender = Some(sender);
+    }
+
+    fn finish(mut self) -> Result<Vec<Part<T>>> {
+        drop(self.sender);
+        for worker in self.workers {
+            self.done.extend(worker.join().expect("a worker returns its errors"));
+        }
+        self.done.sort_unstable_by_key(|done| done.from);
+        let mut joined: Vec<Part<T>> = Vec::with_capacity(self.done.len());
+        for done in self.done {
+            let part = done.part?;
+            match joined.last_mut() {
+                Some(before) if done.continues => before.go_on(&part),
+                _ => joined.push(part),
+            }
+        }
+        Ok(joined)
+    }
+}
+
+fn work<T: Id>(
+    encoder: &Encoder,
+    first: Option<T>,
+    receiver: &Mutex<Receiver<Job>>,
+) -> Vec<Done<T>> {
+    let mut done = Vec::new();
+    encoder.with_scratch(|scratch| {
+        loop {
+            let received = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(job) = received else { break };
+            run(encoder, first, &job, scratch, &mut done);
+        }
+    });
+    done
+}
+
+/// Does a job. Jobs in a row share a part, which saves joining them.
+fn run<T: Id>(
+    encoder: &Encoder,
+    first: Option<T>,
+    job: &Job,
+    scratch: &mut Scratch,
+    done: &mut Vec<Done<T>>,
+) {
+    if let Some(Done { to, part: Ok(part), .. }) = done.last_mut()
+        && *to == job.at
+    {
+        *to += 1;
+        match encode_work(encoder, first, &job.work, scratch, part) {
+            Ok(()) => return,
+            Err(error) => return done.extend([failed(job.at, error)]),
+        }
+    }
+    let mut part = Part { ids: Vec::new(), lengths: Vec::new() };
+    let part = encode_work(encoder, first, &job.work, scratch, &mut part).map(|()| part);
+    let continues = matches!(job.work, Work::Piece { start: 1.., .. });
+    done.push(Done { from: job.at, to: job.at + 1, continues, part });
+}
+
+fn failed<T>(at: usize, error: Error) -> Done<T> {
+    Done { from: at, to: at + 1, continues: false, part: Err(error) }
+}
+
+fn encode_work<T: Id>(
+    encoder: &Encoder,
+    first: Option<T>,
+    work: &Work,
+    scratch: &mut Scratch,
+    part: &mut Part<T>,
+) -> Result<()> {
+    let Part { ids, lengths } = part;
+    match work {
+        Work::Batch(batch) => {
+            for text in batch.texts() {
+                let start = ids.len();
+                ids.extend(first);
+                encoder.encode(text, scratch, ids)?;
+                lengths.push(ids.len() - start);
+            }
+        }
+        Work::Piece { text, start: from, end } => {
+            let start = ids.len();
+            if *from == 0 {
+                ids.extend(first);
+            }
+            encoder.encode(&(**text).as_ref().as_bytes()[*from..*end], scratch, ids)?;
+            match lengths.last_mut() {
+                Some(length) if *from > 0 => *length += ids.len() - start,
+                _ => lengths.push(ids.len() - start),
+            }
+        }
+    }
+    Ok(())
 }
 
 impl<T: Id> Part<T> {
@@ -70,58 +252,4 @@ impl<T: Id> Part<T> {
             self.lengths.extend_from_slice(others);
         }
     }
-}
-
-/// Consecutive texts for one thread.
-#[derive(Default)]
-struct Group<'t> {
-    texts: Vec<&'t str>,
-    bytes: usize,
-    /// The first text is the rest of the last one of the group before.
-    continues: bool,
-}
-
-fn encode_group<T: Id>(encoder: &Encoder, group: &Group, first: Option<T>) -> Result<Part<T>> {
-    // English takes a token for 4 to 5 bytes; growing once more is cheap.
-    let mut ids = Vec::with_capacity(group.bytes / 4 + group.texts.len());
-    let mut lengths = Vec::with_capacity(group.texts.len());
-    encoder.with_scratch(|scratch| {
-        for (at, text) in group.texts.iter().enumerate() {
-            let start = ids.len();
-            if at > 0 || !group.continues {
-                ids.extend(first);
-            }
-            encoder.encode(text, scratch, &mut ids)?;
-            lengths.push(ids.len() - start);
-        }
-        Ok(())
-    })?;
-    Ok(Part { ids, lengths })
-}
-
-/// Texts in order; with a splitter, long ones are cut where it allows that.
-fn group<'t>(texts: &[&'t str], cutter: Option<&Splitter>) -> Vec<Group<'t>> {
-    let mut groups = Vec::new();
-    let mut group = Group::default();
-    for text in texts {
-        let mut rest = *text;
-        while rest.len() > 2 * GROUP_BYTES
-            && let Some(at) = cutter.and_then(|splitter| splitter.cut(rest, GROUP_BYTES))
-        {
-            let (piece, behind) = rest.split_at(at);
-            group.texts.push(piece);
-            group.bytes += piece.len();
-            groups.push(std::mem::take(&mut group));
-            (group.continues, rest) = (true, behind);
-        }
-        group.texts.push(rest);
-        group.bytes += rest.len();
-        if group.bytes >= GROUP_BYTES {
-            groups.push(std::mem::take(&mut group));
-        }
-    }
-    if !group.texts.is_empty() {
-        groups.push(group);
-    }
-    groups
 }

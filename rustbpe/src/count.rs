@@ -31,6 +31,41 @@ impl Batch {
         self.ends.push(self.bytes.len());
     }
 
+    /// Adds the document that `write` appends.
+    pub fn push_with<E>(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let start = self.bytes.len();
+        if let Err(error) = write(&mut self.bytes) {
+            self.bytes.truncate(start);
+            return Err(error);
+        }
+        self.ends.push(self.bytes.len());
+        Ok(())
+    }
+
+    /// The documents in order.
+    pub fn texts(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        self.ends.iter().map(move |end| {
+            let text = &self.bytes[start..*end];
+            start = *end;
+            text
+        })
+    }
+
+    /// Forgets the documents, keeps the room.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    /// Bytes of all documents.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub fn is_full(&self) -> bool {
         self.bytes.len() >= BATCH_BYTES
     }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::block::{BATCH, for_each_batch};
 use crate::bpe::{Merger, Workspace};
 use crate::cache::Cache;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key::{BytesHash, Key, MAX_SHORT, Seeds};
 use crate::split::Splitter;
 use crate::token_table::{MAX_ID, MAX_TOKEN, Probe, TokenTable};
@@ -16,7 +16,7 @@ use crate::vocab::Vocabulary;
 const RUN: usize = 16;
 
 /// Type of an emitted id; the caller picks one that holds the vocabulary.
-pub trait Id: Copy + Default + Send + Sync {
+pub trait Id: Copy + Default + Send + Sync + 'static {
     fn from_u32(id: u32) -> Self;
 }
 
@@ -106,24 +106,32 @@ impl Encoder {
         result
     }
 
-    /// Appends the ids of `text`; never a special token's.
+    /// Appends the ids of `text`, valid UTF-8; never a special token's.
     ///
     /// O(n) for chunks that are tokens or cached, O(n log n) for the rest.
     ///
     /// # Errors
-    /// Those of the splitter (regex engine only).
-    pub fn encode<T: Id>(&self, text: &str, scratch: &mut Scratch, out: &mut Vec<T>) -> Result<()> {
-        let bytes = text.as_bytes();
+    /// Those of the splitter, and text that is not UTF-8 (regex engine only).
+    pub fn encode<T: Id>(
+        &self,
+        text: &[u8],
+        scratch: &mut Scratch,
+        out: &mut Vec<T>,
+    ) -> Result<()> {
         match &self.splitter {
             Splitter::Scanner(rules) => {
-                for_each_batch(bytes, *rules, |start, ends| {
-                    self.batch(bytes, start, ends, scratch, out);
+                for_each_batch(text, *rules, |start, ends| {
+                    self.batch(text, start, ends, scratch, out);
                 });
                 Ok(())
             }
-            regex @ Splitter::Regex(_) => regex.for_each(text, |start, end| {
-                self.batch(bytes, start, &[end], scratch, out);
-            }),
+            regex @ Splitter::Regex(_) => {
+                let valid = std::str::from_utf8(text)
+                    .map_err(|error| Error::invalid(format!("a text is not UTF-8: {error}")))?;
+                regex.for_each(valid, |start, end| {
+                    self.batch(text, start, &[end], scratch, out);
+                })
+            }
         }
     }
 

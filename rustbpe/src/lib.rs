@@ -20,5 +20,6 @@ mod table;
 mod token_table;
 mod unicode;
 mod unicode_table;
+pub mod utf8;
 pub mod vocab;
 pub mod words;

@@ -3,10 +3,13 @@
 use std::ops::Deref;
 
 use pyo3::exceptions::PyUnicodeEncodeError;
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBytes, PyString};
+
+use crate::utf8::push_code_points;
 
 /// UTF-8 of a `str` that stays valid without the interpreter lock.
 pub enum Text {
@@ -23,7 +26,7 @@ impl Text {
     /// otherwise become U+FFFD, as in tiktoken.
     pub fn new(text: &Bound<'_, PyString>) -> PyResult<Text> {
         let py = text.py();
-        if text.call_method0(intern!(py, "isascii"))?.extract()? {
+        if is_ascii(text)? {
             return Ok(Text::Own(text.clone().try_into()?));
         }
         let bytes = match text.encode_utf8() {
@@ -46,6 +49,50 @@ impl Deref for Text {
             Text::Encoded(bytes) => std::str::from_utf8(bytes).unwrap_or_default(),
         }
     }
+}
+
+impl AsRef<str> for Text {
+    fn as_ref(&self) -> &str {
+        self
+    }
+}
+
+/// Strings above this many characters are not copied code point by code point.
+pub const LONG: usize = 1 << 16;
+
+/// Copies the UTF-8 of strings, through code points where they are not ASCII: half the
+/// time of CPython's own encoder, and no object a string.
+#[derive(Default)]
+pub struct Copier {
+    points: Vec<u32>,
+}
+
+impl Copier {
+    /// Appends the UTF-8 of `text`; as `Text`, with its surrogates.
+    pub fn append(&mut self, text: &Bound<'_, PyString>, out: &mut Vec<u8>) -> PyResult<()> {
+        let length = text.len()?;
+        if length > LONG || is_ascii(text)? {
+            out.extend_from_slice(Text::new(text)?.as_bytes());
+            return Ok(());
+        }
+        if self.points.len() < length {
+            self.points.resize(length, 0);
+        }
+        let room = self.points.len() as ffi::Py_ssize_t;
+        // SAFETY: the interpreter lock is held (`text` is bound), `text` is a str, and the
+        // call writes at most `room` elements, all of them ours, or raises.
+        let written =
+            unsafe { ffi::PyUnicode_AsUCS4(text.as_ptr(), self.points.as_mut_ptr(), room, 0) };
+        if written.is_null() {
+            return Err(PyErr::fetch(text.py()));
+        }
+        push_code_points(&self.points[..length], out);
+        Ok(())
+    }
+}
+
+fn is_ascii(text: &Bound<'_, PyString>) -> PyResult<bool> {
+    text.call_method0(intern!(text.py(), "isascii"))?.extract()
 }
 
 fn without_surrogates<'py>(text: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyString>> {

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyInt, PyList, PyString};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyInt, PyIterator, PyList, PyString};
 
 use super::ids;
-use super::text::Text;
+use super::text::{Copier, LONG, Text};
 use super::thread_count;
-use crate::batch::{Part, encode_batch};
+use crate::batch::{GROUP_BYTES, Part, Shared, Sink, encode_stream};
+use crate::count::Batch;
 use crate::encode::{Encoder, Id};
 use crate::split::{SPLIT_PATTERN, Splitter};
 use crate::stream::Utf8Stream;
@@ -89,8 +90,9 @@ impl PyTokenizer {
         let text = Text::new(text)?;
         let run = || {
             let mut ids = Vec::with_capacity(text.len() / 4 + 1);
-            self.encoder
-                .with_scratch(|scratch| self.encoder.encode::<u32>(&text, scratch, &mut ids))?;
+            self.encoder.with_scratch(|scratch| {
+                self.encoder.encode::<u32>(text.as_bytes(), scratch, &mut ids)
+            })?;
             Ok::<_, PyErr>(ids)
         };
         let ids = if text.len() <= SHORT_TEXT { run() } else { py.detach(run) }?;
@@ -226,24 +228,44 @@ impl PyTokenizer {
         if texts.is_instance_of::<PyString>() {
             return Err(PyTypeError::new_err("texts is a str; a sequence of str is wanted"));
         }
-        let owned = texts
-            .try_iter()?
-            .enumerate()
-            .map(|(at, text)| {
-                let text = text?;
-                let text = text.cast::<PyString>().map_err(|_| {
-                    let kind = text.get_type();
-                    PyTypeError::new_err(format!("texts[{at}] is a {kind}; a str is wanted"))
-                })?;
-                Text::new(text)
+        let texts = texts.try_iter()?.unbind();
+        py.detach(|| {
+            encode_stream(&self.encoder, first, threads, |sink| {
+                Python::attach(|py| send_texts(py, texts.bind(py), sink))
             })
-            .collect::<PyResult<Vec<_>>>()?;
-        let parts = py.detach(|| {
-            let texts: Vec<&str> = owned.iter().map(|text| &**text).collect();
-            encode_batch(&self.encoder, &texts, first, threads)
-        })?;
-        Ok(parts)
+        })
     }
+}
+
+fn send_texts<T: Id>(
+    py: Python<'_>,
+    texts: &Bound<'_, PyIterator>,
+    sink: &mut Sink<'_, '_, T>,
+) -> PyResult<()> {
+    let (mut batch, mut copier) = (Batch::default(), Copier::default());
+    for (at, text) in texts.clone().enumerate() {
+        let text = text?;
+        let text = text.cast::<PyString>().map_err(|_| {
+            let kind = text.get_type();
+            PyTypeError::new_err(format!("texts[{at}] is a {kind}; a str is wanted"))
+        })?;
+        if text.len()? > LONG {
+            let text: Shared = Arc::new(Text::new(text)?);
+            py.detach(|| {
+                sink.send(&mut batch);
+                sink.send_text(&text);
+            });
+            py.check_signals()?;
+            continue;
+        }
+        batch.push_with(|bytes| copier.append(text, bytes))?;
+        if batch.size() >= GROUP_BYTES {
+            py.detach(|| sink.send(&mut batch));
+            py.check_signals()?;
+        }
+    }
+    py.detach(|| sink.send(&mut batch));
+    Ok(())
 }
 
 /// Turns ids that arrive one by one into text, holding back unfinished characters.

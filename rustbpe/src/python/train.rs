@@ -7,7 +7,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 
-use super::text::Text;
+use super::text::Copier;
 use super::thread_count;
 use crate::count::{Batch, Counts, Feed, count_stream};
 use crate::error::Error;
@@ -34,14 +34,14 @@ pub fn train_texts<'py>(
     }
     let texts = texts.try_iter()?.unbind();
     train(py, vocab_size, pattern, num_threads, progress, |py, feed| {
-        let mut batch = Batch::default();
+        let (mut batch, mut copier) = (Batch::default(), Copier::default());
         for (at, text) in texts.bind(py).clone().enumerate() {
             let text = text?;
             let text = text.cast::<PyString>().map_err(|_| {
                 let kind = text.get_type();
                 PyTypeError::new_err(format!("texts[{at}] is a {kind}; a str is wanted"))
             })?;
-            batch.push(Text::new(text)?.as_bytes());
+            batch.push_with(|bytes| copier.append(text, bytes))?;
             if batch.is_full() && !send(py, feed, std::mem::take(&mut batch))? {
                 return Ok(());
             }
