@@ -137,7 +137,7 @@ def encoder(library: str, job: dict[str, Any]) -> Callable[[list[str]], Ids]:
 
         def flat(documents: list[str]) -> Ids:
             ids, offsets = ours.encode_to_numpy(documents, num_threads=1)
-            return [ids[start:end] for start, end in itertools.pairwise(offsets)]
+            return [ids[start:end] for start, end in itertools.pairwise(offsets.tolist())]
 
         return flat
     if library in ("tiktoken", "tiktoken, numpy"):

@@ -50,11 +50,17 @@ struct Rare {
     hash: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Merging {
     space: Workspace,
     ids: Vec<u32>,
+    /// Chunks too long for the cache that took merging; emptied when it is full.
+    long: HashMap<Box<[u8]>, Box<[u32]>, BytesHash>,
 }
+
+/// Longest chunk in `Merging::long`, and how many: 4 MiB at most.
+const LONG_CHUNK: usize = 64;
+const LONG_CHUNKS: usize = 1 << 14;
 
 /// Encoder of one vocabulary and pattern; shared by any number of threads.
 #[derive(Debug)]
@@ -99,7 +105,11 @@ impl Encoder {
             probes: Box::new([Probe::default(); BATCH]),
             rares: Box::new([Rare::default(); BATCH]),
             cache: Cache::new(self.seeds),
-            merging: Merging::default(),
+            merging: Merging {
+                space: Workspace::default(),
+                ids: Vec::new(),
+                long: HashMap::with_hasher(BytesHash(self.seeds)),
+            },
         });
         let result = run(&mut scratch);
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
@@ -177,7 +187,7 @@ impl Encoder {
             done = rare.at + 1;
             let (from, to) = bounds(rare.at);
             if to - from > MAX_SHORT {
-                self.encode_long(&text[from..to], &mut merging.space, out);
+                self.encode_long(&text[from..to], merging, out);
             } else if !cache.append(rare.key, rare.hash, out) {
                 self.encode_new(&text[from..to], &probes[rare.at], merging);
                 cache.insert(rare.key, rare.hash, &merging.ids);
@@ -190,7 +200,7 @@ impl Encoder {
     /// Leaves the ids of a chunk of up to 15 bytes in `merging`.
     #[inline(never)]
     fn encode_new(&self, chunk: &[u8], probe: &Probe, merging: &mut Merging) {
-        let Merging { space, ids } = merging;
+        let Merging { space, ids, .. } = merging;
         ids.clear();
         let known = match chunk.len() {
             ..=MAX_TOKEN => self.tokens.get(probe),
@@ -203,14 +213,26 @@ impl Encoder {
     }
 
     #[inline(never)]
-    fn encode_long<T: Id>(&self, chunk: &[u8], space: &mut Workspace, out: &mut Vec<T>) {
+    fn encode_long<T: Id>(&self, chunk: &[u8], merging: &mut Merging, out: &mut Vec<T>) {
         if chunk.len() <= self.longest
             && let Some(id) = self.longer.get(chunk)
         {
-            out.push(T::from_u32(*id));
-            return;
+            return out.push(T::from_u32(*id));
         }
-        self.merger.merge(chunk, space, |id| out.push(T::from_u32(id)));
+        let Merging { space, ids, long } = merging;
+        if chunk.len() > LONG_CHUNK {
+            return self.merger.merge(chunk, space, |id| out.push(T::from_u32(id)));
+        }
+        if let Some(ids) = long.get(chunk) {
+            return out.extend(ids.iter().map(|id| T::from_u32(*id)));
+        }
+        ids.clear();
+        self.merger.merge(chunk, space, |id| ids.push(id));
+        if long.len() >= LONG_CHUNKS {
+            long.clear();
+        }
+        long.insert(chunk.into(), ids[..].into());
+        out.extend(ids.iter().map(|id| T::from_u32(*id)));
     }
 }
 

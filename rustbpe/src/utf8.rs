@@ -18,6 +18,11 @@ pub fn push_code_points(points: &[u32], out: &mut Vec<u8>) {
         }
         let end = points.len().min(at + BLOCK);
         while at < end {
+            if points[at] < 0x80 {
+                out.push(points[at] as u8);
+                at += 1;
+                continue;
+            }
             let (point, width) = code_point(&points[at..]);
             out.extend_from_slice(point.encode_utf8(&mut [0; 4]).as_bytes());
             at += width;
