@@ -1,5 +1,6 @@
 """Encoding is tiktoken's byte for byte; decoding loses nothing and says what is broken."""
 
+import itertools
 import pickle
 import random
 import time
@@ -50,6 +51,19 @@ def test_equal_to_tiktoken_on_a_corpus(documents: list[str]) -> None:
 def test_surrogates_as_in_tiktoken(tokenizer: rustbpe.Tokenizer, oracle: tiktoken.Encoding, text: str) -> None:
     assert tokenizer.encode(text) == oracle.encode_ordinary(text)
     assert tokenizer.encode_batch([text]) == [oracle.encode_ordinary(text)]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_streamed_texts_are_encoded_as_alone(tokenizer: rustbpe.Tokenizer, oracle: tiktoken.Encoding, threads: int) -> None:
+    """Texts of all widths, in batches and beyond them, each chunk seen more than once."""
+    draw = random.Random(threads)
+    units = ["a", " ", "the", "\n", "’", "é", "한", "🙂", "\ud83d", "\ude42", "\t", ".", "1234", "'s", "\r\n", "ſ", "-" * 40]
+    texts = ["".join(draw.choices(units, k=draw.choice([0, 1, 5, 50, 700]))) for _ in range(600)]
+    texts += ["word " * 30_000, "wörd 한 \ud83d " * 9_000, "", "end"]
+    bos = 7
+    ids, offsets = tokenizer.encode_to_numpy(texts, bos=bos, num_threads=threads)
+    rows = [ids[start:end].tolist() for start, end in itertools.pairwise(offsets.tolist())]
+    assert rows == [[bos, *oracle.encode_ordinary(text)] for text in texts]
 
 
 def test_long_chunks_go_through_the_heap(tokenizer: rustbpe.Tokenizer, oracle: tiktoken.Encoding) -> None:
