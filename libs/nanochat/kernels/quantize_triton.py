@@ -129,8 +129,10 @@ def quantize_kernel(
     if TRANSPOSE:
         tl.store(x8t_ptr + at_t, tl.trans(x8), mask=inside_t)
     if KIND == RELU2_GRAD:
-        act_scale = ((254 << 23) - tl.load(act_inverse_ptr).to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
-        act8 = _cast(_value(h, h, RELU2), act_scale, act8t_ptr.dtype.element_ty, ACT_LIMIT, ACT_MAGIC, ACT_TINY, ROUND)
+        act_inverse = tl.load(act_inverse_ptr)
+        act_scale = ((254 << 23) - act_inverse.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
+        act = tl.where(act_inverse < INF, _value(h, h, RELU2), float("nan"))  # of a scale that is none everything is NaN
+        act8 = _cast(act, act_scale, act8t_ptr.dtype.element_ty, ACT_LIMIT, ACT_MAGIC, ACT_TINY, ROUND)
         tl.store(act8t_ptr + at_t, tl.trans(act8), mask=inside_t)
 
     most = tl.max(_magnitude(value))

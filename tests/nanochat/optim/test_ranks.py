@@ -33,14 +33,14 @@ def one_rank(kind, tmp_path_factory):
 @pytest.fixture(scope="module")
 def many_ranks(kind, tmp_path_factory):
     out = tmp_path_factory.mktemp("many")
-    ranks = {"seed": 3, "modern": 2}[kind]
+    ranks = {"seed": 4, "modern": 2}[kind]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     done = subprocess.run([*command, str(Path(worker.__file__)), str(out), kind], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     return out
 
 
-def test_losses_and_weights_equal_those_of_one_rank(one_rank, many_ranks):
+def test_losses_and_weights_equal_those_of_one_rank(kind, one_rank, many_ranks):
     # Clipping is active from the first step on: were it done before averaging, the runs would part at once.
     one, many = (json.loads((out / "log.json").read_text()) for out in (one_rank, many_ranks))
     assert min(one["norms"]) > worker.SPEC.grad_clip
@@ -48,7 +48,10 @@ def test_losses_and_weights_equal_those_of_one_rank(one_rank, many_ranks):
     assert many["losses"] == pytest.approx(one["losses"], rel=1e-4)
     expected = load_file(one_rank / "model.safetensors")
     for name, value in load_file(many_ranks / "model.safetensors").items():
-        torch.testing.assert_close(value, expected[name], atol=2e-4, rtol=1e-3, msg=lambda text, n=name: f"{n}: {text}")
+        if kind == "modern":  # Polar Express makes up to 990 times as much of what is rounding noise in a small singular value
+            assert (value - expected[name]).norm() <= 2e-3 * expected[name].norm(), name
+        else:
+            torch.testing.assert_close(value, expected[name], atol=2e-4, rtol=1e-3, msg=lambda text, n=name: f"{n}: {text}")
 
 
 def test_state_of_many_ranks_is_the_state_of_one(kind, one_rank, many_ranks):

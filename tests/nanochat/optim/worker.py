@@ -22,7 +22,7 @@ MODERN_SPEC = OptimSpec(
     grad_clip=0.05, matrix_weight_decay=0.3, orthogonalizer="polar_express", normuon_beta2=0.9, smear=SLOW, x0=SLOW
 )
 KINDS = {"seed": (CONFIG, SPEC), "modern": (MODERN, MODERN_SPEC)}
-ROWS, STEPS = 6, 5
+ROWS, STEPS = 12, 5
 
 
 def train(here: Ranks, out: Path, kind: str) -> None:
