@@ -114,7 +114,7 @@ def test_a_plan_for_named_hardware_is_the_library_s_own(api: Api) -> None:
     answer = api.http.post("/v1/runs/plan", json={"recipe": "speedrun", **asked}).json()
     figures = plan.plan(resolve("speedrun"), 8, "H100", 40, peak_tflops=500, usd_per_hour=2)
     assert answer["figures"] == figures.model_dump(mode="json")
-    assert answer["figures"]["stages"][0]["device_batch_size"] == 8
+    assert answer["figures"]["stages"][0]["device_batch_size"] == 16
     assert answer["warnings"] == plan.run_plan(resolve("speedrun"), figures).warnings
     unknown = api.http.post("/v1/runs/plan", json={"recipe": "speedrun", "gpu": "Voodoo 2"}).json()
     assert "Voodoo 2 is not in the table" in unknown["warnings"][0]

@@ -54,7 +54,7 @@ def test_plans_and_recipes(client: Client) -> None:
     assert (plan.recipe, plan.config["base"]["num_iterations"], plan.figures.stages[0].steps) == ("mine", 3, 3)
     planned = client.plan("speedrun", gpus=8, gpu="H100", gpu_memory_gib=40, peak_tflops=500, usd_per_hour=2).figures
     assert (planned.world_size, planned.gpu, planned.gpu_memory_gib, planned.usd_per_hour) == (8, "H100", 40, 2)
-    assert (planned.stages[0].device_batch_size, planned.stages[0].accumulation) == (8, 4)
+    assert (planned.stages[0].device_batch_size, planned.stages[0].accumulation) == (16, 2)
     assert {r.name for r in client.recipes()} >= {"tiny", "speedrun"}
     assert client.recipe("tiny").config["model"]["depth"] == 4
 

@@ -66,23 +66,29 @@ class Optimizer:
     def step(self, lrm: float, momentum: float, decay: float = 1.0) -> Tensor:
         """One update with the learning rates times `lrm` and the matrices' weight decay times `decay`.
 
+        All gradients set out at once; while one group is updated, those of the next arrive and the weights of the last leave.
+
         Returns the norm (0-D) of the averaged gradient, before clipping.
         """
-        wait([g.bucket.reduce() for g in self.groups])
-        norm = self._grad_norm()
-        scale = torch.full_like(norm, 1 / self.ranks.world_size)
-        if self.spec.grad_clip:
-            scale *= (self.spec.grad_clip / (norm + 1e-6)).clamp(max=1.0)
+        arriving = [g.bucket.reduce() for g in self.groups]
+        scale = torch.full((), 1 / self.ranks.world_size, device=self.ranks.device)
+        norm = None
+        if self.spec.grad_clip:  # the norm is of all gradients together, so every group waits for the last
+            wait(arriving)
+            norm = self._grad_norm()
+            scale = scale * (self.spec.grad_clip / (norm + 1e-6)).clamp(max=1.0)
         self.steps += 1
-        works = []
-        for group in self.groups:
+        leaving = []
+        for group, work in zip(self.groups, arriving, strict=True):
+            wait([work])
             lr = torch.tensor(group.lr * lrm)
             if group.adam:
                 self._update_adamw(group, group.adam, scale, lr)
             else:
                 self._update_muon(group, scale, lr, torch.tensor(momentum), decay)
-            works.append(group.bucket.gather())
-        wait(works)
+            leaving.append(group.bucket.gather())
+        norm = self._grad_norm() if norm is None else norm
+        wait(leaving)
         return norm
 
     def state(self) -> dict[str, Tensor]:
