@@ -88,7 +88,7 @@ def _progress(stage: Stage) -> str:
 
 
 def _plural(unit: str) -> str:
-    return unit if not unit or unit.endswith("s") else f"{unit}s"
+    return unit if not unit or unit.endswith("s") else f"{unit}{'es' if unit.endswith('ch') else 's'}"
 
 
 def _history(stage: Stage) -> str:

@@ -82,6 +82,7 @@ def _bits(
         for done in range(steps):
             progress(done, steps)
             yield loader.next_batch()
+        progress(steps, steps)
 
     return bits_per_byte(model, batches(), torch.from_numpy(tokenizer.token_bytes()), here)
 
