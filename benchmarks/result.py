@@ -27,11 +27,14 @@ def row(
     aim: float | None = None,
     **more: object,
 ) -> Row:
-    """`must` and `aim` bound the ratio to the peer where there is one, else the value; a ratio above 1 is in our favour."""
+    """`must` and `aim` bound the ratio to the peer where there is one, else the value; a ratio above 1 is in our favour.
+
+    A peer that could not be measured has no value, and nothing is judged then.
+    """
     ratio = None
     if peer_value is not None:
         ratio = peer_value / value if better == "lower" else value / peer_value
-    bound = must if must is not None else aim
+    bound = (must if must is not None else aim) if peer is None or peer_value is not None else None
     measured = value if ratio is None else ratio
     good = (
         measured <= bound if better == "lower" and ratio is None and bound is not None else bound is None or measured >= bound

@@ -4,17 +4,14 @@
 `DATA`: a folder of parquet shards. `THREADS`: for training and batches, 2 unless set.
 """
 
-import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import rustbpe
+from benchmarks.result import Row, cpu, finish, row
 from benchmarks.tokenizer import corpus, peers
 
 QUICK = os.environ.get("QUICK") == "1"
@@ -23,7 +20,7 @@ TRAIN_CHARS = 6_000_000 if QUICK else 160_000_000
 ENCODE_CHARS = 2_000_000 if QUICK else 20_000_000
 VOCAB = 8192 if QUICK else 65_536
 GROWTH = (1, 3) if QUICK else (10, 40, 160)
-# Ratio that the issue asks for ("must") and what others have been seen to reach ("aim").
+# Ratio asked for ("must") and what others have been seen to reach ("aim").
 TRAINERS = {"rustbpe 0.1.0": 4.0, "gigatoken": 1.0, "fast-bpe-rs": 1.0, "bpeasy": 1.0, "tokenizers": 1.0}
 ENCODERS = {
     "seed": ("tiktoken", "tiktoken, numpy", "tokenizers", "fastokens", "ours, lists"),
@@ -31,60 +28,12 @@ ENCODERS = {
 }
 PATTERNS = {"seed": rustbpe.SPLIT_PATTERN, "cl100k": rustbpe.CL100K_PATTERN}
 
-Row = dict[str, Any]
-
 
 def main() -> None:
-    print(f"text: {corpus.source()}; vocabulary {VOCAB}; {THREADS} threads; {device()}")
+    print(f"text: {corpus.source()}; vocabulary {VOCAB}; {THREADS} threads; {cpu()}")
     with tempfile.TemporaryDirectory() as folder:
         rows = [*train_rows(), *growth_rows(), *encode_rows(Path(folder))]
-    result = {
-        "bench": "tokenizer",
-        "device": device(),
-        "commit": commit(),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "rows": rows,
-    }
-    if os.environ.get("RECORD") == "1":
-        path = peers.ROOT / "benchmarks" / "results" / f"tokenizer-{device()}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    print(json.dumps(result, ensure_ascii=False))
-
-
-def row(
-    name: str,
-    value: float,
-    unit: str,
-    better: str,
-    peer: str | None = None,
-    peer_value: float | None = None,
-    must: float | None = None,
-    aim: float | None = None,
-    **more: object,
-) -> Row:
-    ratio = None
-    if peer_value is not None:
-        ratio = peer_value / value if better == "lower" else value / peer_value
-    bound = must if must is not None else aim
-    ok = None if ratio is None or bound is None else ratio >= bound
-    rounded = {
-        key: None if number is None else round(number, 3)
-        for key, number in (("value", value), ("peer_value", peer_value), ("ratio", ratio))
-    }
-    return {
-        "name": name,
-        "value": rounded["value"],
-        "unit": unit,
-        "better": better,
-        "peer": peer,
-        "peer_value": rounded["peer_value"],
-        "ratio": rounded["ratio"],
-        "must": must,
-        "aim": aim,
-        "ok": ok,
-        **more,
-    }
+    finish("tokenizer", cpu(), rows)
 
 
 def train_rows() -> list[Row]:
@@ -226,21 +175,6 @@ def batch_rows(pattern: str, job: dict[str, Any]) -> list[Row]:
             aim=0.8 * THREADS,
         )
     ]
-
-
-def device() -> str:
-    name = f"{os.cpu_count()}x{platform.machine()}"
-    try:
-        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        name = f"{os.cpu_count()}x {models[0].split(':')[1]}"
-    except (OSError, IndexError):
-        pass
-    return "-".join("".join(c if c.isalnum() else " " for c in name).split()).lower()
-
-
-def commit() -> str | None:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=peers.ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
 
 
 if __name__ == "__main__":
