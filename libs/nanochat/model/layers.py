@@ -43,7 +43,8 @@ class Embedding(nn.Embedding):
 
 def norm(x: Tensor) -> Tensor:
     """x over the root mean square of its last dimension (Zhang and Sennrich 2019), computed in fp32, in x's dtype."""
-    if not kernels.training():
+    # Uncompiled, the function below is six kernels on a GPU where torch's own is one.
+    if not kernels.training() or (x.is_cuda and not torch.compiler.is_compiling()):
         return F.rms_norm(x, (x.size(-1),), eps=EPS).to(x.dtype)
     y: Tensor = _Norm.apply(x)
     return y
