@@ -106,6 +106,8 @@ def measure(job: Job, here: Ranks) -> dict[str, Any]:
         **card.figures(),
     }
     if job.profile:
+        if here.is_main:
+            print(json.dumps(found), flush=True)  # what is measured is not lost if the profile takes too long
         found["profile"] = classes.profile(lambda: micro(0))
     return found
 
