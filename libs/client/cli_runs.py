@@ -137,6 +137,8 @@ def logs(
 ) -> None:
     """Print what the stages of a run have printed."""
     with connect() as client:
+        if not client.logs(run_id, stage, attempt, 0).items:
+            typer.echo(f"Nothing printed yet: stages print little. Progress and metrics: nanochat watch {run_id}", err=True)
         if follow:
             for line in client.follow_logs(run_id, stage, attempt):
                 typer.echo(f"{line.stage}#{line.attempt} | {line.line}")
