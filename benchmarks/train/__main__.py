@@ -62,6 +62,8 @@ def measured(name: str, env: dict[str, str], ranks: int = 1) -> dict[str, Any]:
         print(f"\n{name}, ms a micro-step: {result['profile']['ms']}")
         for kernel in result["profile"]["top"]:
             print(f"  {kernel['ms']:8.2f} ms {kernel['launches']:5d} x {kernel['kernel']}")
+        for one in result["profile"]["products"]:
+            print(f"  {one['ms']:8.2f} ms {one['launches']:5d} x {one['product']}, {one['tflops']} TFLOP/s")
     return result
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,9 +23,10 @@ from torch import Tensor
 from benchmarks.train import kernels as classes
 from nanochat import gpus, kernels
 from nanochat.distributed import Ranks, ranks
-from nanochat.model import GPT, GPTConfig, fp8
+from nanochat.model import GPT, GPTConfig, accumulate, fp8
 from nanochat.model.loss import softcap
 from nanochat.optim import Optimizer
+from nanochat.optim.optimizer import Group
 from nanochat.recipe import ModelSpec, OptimSpec
 
 
@@ -35,7 +38,9 @@ class Job:
     seq_len: int = 2048
     batch: int = 32
     total_batch: int = 524_288
-    plain: bool = False  # no fused kernel, no chunked head, the optimizer not compiled: the reference's arithmetic
+    plain: bool = (
+        False  # no kernel of ours, all logits at once, a matrix at a time in the optimizer; compiled like the reference
+    )
     fp8: bool = False
     seconds: float = 20.0  # measured, after `warm_s` of the same work: a cold card is faster than a warm one
     warm_s: float = 10.0
@@ -55,7 +60,10 @@ def measure(job: Job, here: Ranks) -> dict[str, Any]:
     torch.manual_seed(1 + here.rank)
     model = build(job, here)
     magnitudes = fp8.apply(model) if job.fp8 else None
-    optimizer = Optimizer(model, OptimSpec(), here, compiled=not job.plain and here.device.type == "cuda")
+    kind = MatrixByMatrix if job.plain else Optimizer
+    optimizer = kind(model, OptimSpec(), here, compiled=here.device.type == "cuda")
+    if kernels.found() and not (job.plain or job.fp8):
+        accumulate.apply(model)
     forward = torch.compile(loss_of(job, model), dynamic=False) if here.device.type == "cuda" else loss_of(job, model)
     accumulation = max(1, job.total_batch // (job.batch * job.seq_len * here.world_size))
     batches = [torch.randint(job.vocab, (job.batch, job.seq_len + 1), device=here.device) for _ in range(2)]
@@ -78,8 +86,8 @@ def measure(job: Job, here: Ranks) -> dict[str, Any]:
     start = time.perf_counter()
     first = step().item()
     micro(0)
-    if dead := [name for name, param in model.named_parameters() if param.grad is None or not param.grad.any()]:
-        raise RuntimeError(f"no gradient reaches {dead}")
+    if dead := [name for name, param in model.named_parameters() if not _alive(param.grad)]:
+        raise RuntimeError(f"no gradient, or none that is a number, reaches {dead}")
     step().item()
     compile_s = time.perf_counter() - start
     run_for(step, job.warm_s, here)
@@ -89,6 +97,9 @@ def measure(job: Job, here: Ranks) -> dict[str, Any]:
     tokens = steps * accumulation * job.batch * job.seq_len * here.world_size
     speed = tokens / seconds
     gpu = gpus.find(torch.cuda.get_device_name()) if here.device.type == "cuda" else None
+    last = step().item()
+    if not math.isfinite(last):
+        raise RuntimeError(f"the loss went from {first} to {last}")
     found = {
         "name": job.name,
         "device": torch.cuda.get_device_name() if here.device.type == "cuda" else "cpu",
@@ -102,7 +113,7 @@ def measure(job: Job, here: Ranks) -> dict[str, Any]:
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if here.device.type == "cuda" else None,
         "compile_s": compile_s,
         "first_loss": first,
-        "last_loss": step().item(),
+        "last_loss": last,
         **card.figures(),
     }
     if job.profile:
@@ -110,6 +121,25 @@ def measure(job: Job, here: Ranks) -> dict[str, Any]:
             print(json.dumps(found), flush=True)  # what is measured is not lost if the profile takes too long
         found["profile"] = classes.profile(lambda: micro(0))
     return found
+
+
+class MatrixByMatrix(Optimizer):
+    """The update of the reference: compiled as well, but each matrix has its own orthogonalization."""
+
+    def _update_muon(self, group: Group, *scalars: Any) -> None:
+        assert group.matrix
+        size = group.matrix[0] * group.matrix[1]
+        parts = zip(
+            *(t.split(size) for t in (group.bucket.own_weights, group.bucket.own_grads, group.state["momentum"])), strict=True
+        )
+        for weights, grads, momentum in parts:
+            one = SimpleNamespace(own_weights=weights, own_grads=grads)
+            super()._update_muon(replace(group, bucket=one, state={"momentum": momentum}), *scalars)
+
+
+def _alive(grad: Tensor | None) -> bool:
+    """Whether there is a gradient, of numbers that are not all 0."""
+    return grad is not None and bool(grad.isfinite().all()) and bool(grad.any())
 
 
 def build(job: Job, here: Ranks) -> GPT:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ import torch
 CLASSES = {
     "fp8 products": r"e4m3|e5m2|nvjet.*qqt|nvjet_sm90_q|f8",
     "MLP product + relu^2": r"^_up$|^_back$",
+    "weight gradients": r"^_weight_grad$",
     "products": r"nvjet|gemm|cutlass|cublas|splitKreduce",
     "attention": r"cudnn|flash|fmha|attention",
     "quantize": r"quantize|amax",
@@ -27,12 +28,14 @@ def classify(kernel: str) -> str:
 
 
 def profile(work: Callable[[], Any], times: int = 3) -> dict[str, Any]:
-    """Milliseconds of one `work` by class, and of the 25 kernels that take longest, with their number of launches."""
+    """Milliseconds of one `work` by class, of the 25 kernels that take longest with their number of launches, and of each shape
+    of matrix product with the rate it ran at."""
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as torch_profile
 
     torch.cuda.synchronize()
-    with torch_profile(activities=[ProfilerActivity.CUDA]) as found:
+    with torch_profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], record_shapes=True) as found:
         for _ in range(times):
             work()
         torch.cuda.synchronize()
@@ -40,11 +43,30 @@ def profile(work: Callable[[], Any], times: int = 3) -> dict[str, Any]:
     launches: Counter[str] = Counter()
     for event in found.key_averages():
         ms = event.self_device_time_total / 1000 / times
-        if ms > 0:
+        if ms > 0 and event.device_type == DeviceType.CUDA:
             spent[event.key] += ms
             launches[event.key] += event.count // times
     by_class: Counter[str] = Counter()
     for kernel, ms in spent.items():
         by_class[classify(kernel)] += ms
     top = [{"kernel": k[:110], "ms": round(ms, 2), "launches": launches[k]} for k, ms in spent.most_common(25)]
-    return {"ms": {k: round(v, 2) for k, v in by_class.most_common()}, "top": top}
+    shapes = found.key_averages(group_by_input_shape=True)
+    return {"ms": {k: round(v, 2) for k, v in by_class.most_common()}, "top": top, "products": products(shapes, times)}
+
+
+OPERANDS = {"aten::mm": 0, "aten::_scaled_mm": 0, "aten::addmm": 1, "aten::addmm_": 1}  # where the first of the two stands
+
+
+def products(events: Iterable[Any], times: int) -> list[dict[str, Any]]:
+    """Of every shape M x K x N: operator, milliseconds of one `work`, launches, TFLOP/s. The longest first."""
+    found = []
+    for event in events:
+        first = OPERANDS.get(event.key)
+        if first is None or event.self_device_time_total <= 0:
+            continue
+        (m, k), (_, n) = event.input_shapes[first : first + 2]
+        ms, launches = event.self_device_time_total / 1000 / times, event.count / times
+        rate = 2 * m * k * n * launches / ms / 1e9
+        shape = f"{event.key.removeprefix('aten::')} {m} x {k} x {n}"
+        found.append({"product": shape, "ms": round(ms, 2), "launches": round(launches), "tflops": round(rate)})
+    return sorted(found, key=lambda one: -one["ms"])

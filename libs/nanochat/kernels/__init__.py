@@ -26,6 +26,11 @@ def detect(device: torch.device) -> None:
     _fused = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 9
 
 
+def found() -> bool:
+    """Whether `detect` approved of this process's GPU."""
+    return _fused
+
+
 def usable(x: Tensor) -> bool:
     """Whether a training step on `x` may take the fused path: bf16 on a GPU that `detect` approved of, with gradients.
 

@@ -18,6 +18,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from nanochat.kernels.weight_grad import add_weight_grad
+
 BLOCK_M, BLOCK_N, BLOCK_K = 128, 256, 64
 # Stages of the pipeline and tiles of M that share a stretch of N, so that both operands stay in L2. On an H100 at 65,536 x
 # 1280 x 5120: up 1.15 ms (cuBLAS alone 1.15, relu^2 0.45 more), 1.24 with groups of 8 or 16; back 1.49 ms (1.26 and 0.66),
@@ -75,8 +77,8 @@ def up_relu_squared(x: Tensor, w: Tensor) -> Tensor:
     (rows, inner), columns = x.shape, w.size(0)
     out = x.new_empty(rows, columns)
     half = [BLOCK_M, BLOCK_N // 2]
-    descs = (_desc(x, [BLOCK_M, BLOCK_K]), _desc(w, [BLOCK_N, BLOCK_K]), _desc(out, half))
-    _up[_programs(x)](*descs, rows, columns, inner, **_sizes(x), **UP, num_warps=8)
+    descs = (descriptor(x, [BLOCK_M, BLOCK_K]), descriptor(w, [BLOCK_N, BLOCK_K]), descriptor(out, half))
+    _up[programs(x)](*descs, rows, columns, inner, **_sizes(x), **UP, num_warps=8)
     return out
 
 
@@ -90,8 +92,8 @@ def down_relu_squared_backward(dy: Tensor, w: Tensor, a: Tensor) -> Tensor:
     """The gradient before relu^2, whose output was a (M, N), from dy (M, K) behind the product with w (K, N); all bf16."""
     (rows, inner), columns = dy.shape, w.size(1)
     out, half = torch.empty_like(a), [BLOCK_M, BLOCK_N // 2]
-    descs = (_desc(dy, [BLOCK_M, BLOCK_K]), _desc(w, [BLOCK_K, BLOCK_N]), _desc(a, half), _desc(out, half))
-    _back[_programs(dy)](*descs, rows, columns, inner, **_sizes(dy), **BACK, num_warps=8)
+    descs = (descriptor(dy, [BLOCK_M, BLOCK_K]), descriptor(w, [BLOCK_K, BLOCK_N]), descriptor(a, half), descriptor(out, half))
+    _back[programs(dy)](*descs, rows, columns, inner, **_sizes(dy), **BACK, num_warps=8)
     return out
 
 
@@ -101,32 +103,40 @@ def _(dy: Tensor, w: Tensor, a: Tensor) -> Tensor:
 
 
 class FusedMLP(torch.autograd.Function):
-    """down(relu(up(x))^2) of x (M, C) bf16; weights of any float type, their gradients in it."""
+    """down(relu(up(x))^2) of x (M, C) bf16; weights of any float type.
+
+    Their gradients, of the same type, are handed to autograd, or added to `up_grad` and `down_grad` (fp32), if these are given.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor, *grads: Tensor) -> Tensor:
         up_narrow, down_narrow = up.to(x.dtype), down.to(x.dtype)
         a = up_relu_squared(x, up_narrow)
-        ctx.save_for_backward(x, up_narrow, down_narrow, a)
+        ctx.save_for_backward(x, up_narrow, down_narrow, a, *grads)
         ctx.weight_dtype = up.dtype
         return a @ down_narrow.T
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, up, down, a = ctx.saved_tensors
-        dy = grads[0].contiguous()
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        x, up, down, a, *grads = ctx.saved_tensors
+        dy = upstream[0].contiguous()
         dh = down_relu_squared_backward(dy, down, a)
+        if grads:
+            add_weight_grad(grads[0], dh, x)
+            add_weight_grad(grads[1], dy, a)
+            return dh @ up, None, None, None, None
         return dh @ up, (dh.T @ x).to(ctx.weight_dtype), (dy.T @ a).to(ctx.weight_dtype)
 
 
-def _desc(x: Tensor, block: list[int]) -> TensorDescriptor:
+def descriptor(x: Tensor, block: list[int]) -> TensorDescriptor:
+    """How TMA reads and writes blocks of x, whose last dimension is contiguous."""
     return TensorDescriptor(x, list(x.shape), list(x.stride()), block)
 
 
-def _programs(x: Tensor) -> tuple[int]:
-    """One program a multiprocessor; a few where Triton's interpreter runs on a CPU."""
+def programs(x: Tensor) -> tuple[int]:
+    """A launch's size: one program a multiprocessor; a few where Triton's interpreter runs on a CPU."""
     return (torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 4,)
 
 
 def _sizes(x: Tensor) -> dict[str, int]:
-    return {"BM": BLOCK_M, "BN": BLOCK_N, "BK": BLOCK_K, "PROGRAMS": _programs(x)[0]}
+    return {"BM": BLOCK_M, "BN": BLOCK_N, "BK": BLOCK_K, "PROGRAMS": programs(x)[0]}

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanochat import kernels
-from nanochat.model.layers import EPS, Linear, norm
+from nanochat.model.layers import EPS, Linear, linears, norm
 from nanochat.shape import GATE_CHANNELS, GPTConfig
 
 GATE_RANGE = 3.0  # a value embedding's gate lies in (0, 3): nanochat's log of 2026-03-09
@@ -95,7 +95,9 @@ class _RotaryNorm(torch.autograd.Function):
 
 
 class Attention(nn.Module):
-    product: Callable[[Tensor, Tensor], Tensor] = staticmethod(F.linear)  # of x and weights of several linears: set for fp8
+    products: Callable[..., tuple[Tensor, ...]] = staticmethod(
+        linears
+    )  # of x and several weights: set for fp8, for `accumulate`
 
     def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
@@ -124,9 +126,7 @@ class Attention(nn.Module):
         `value_embed` (B, T, H_kv * D) is added to the values, by a gate for each head.
         """
         batch, length, _ = x.shape
-        q, k = self._queries_and_keys(x, rotary)
-        q, k = q.transpose(1, 2), k.transpose(1, 2)
-        v = self.v(x).view(batch, length, self.n_kv_head, self.head_dim).transpose(1, 2)
+        q, k, v = (part.transpose(1, 2) for part in self._projections(x, rotary))
         if value_embed is not None:
             v = v + self._gated(value_embed, x)
         if cache is not None:
@@ -144,16 +144,17 @@ class Attention(nn.Module):
         mixed: Tensor = self.out(y.transpose(1, 2).reshape(batch, length, -1))
         return mixed
 
-    def _queries_and_keys(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """q (B, T, H, D) and k (B, T, Hkv, D), rotated and normed."""
+    def _projections(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """q (B, T, H, D) and k (B, T, Hkv, D), rotated and normed, and v (B, T, Hkv, D)."""
         batch, length, _ = x.shape
         heads = self.n_head + self.n_kv_head
-        if kernels.usable(x):  # one product for both: the gradient of x is then one product, too, and one pass less
-            both = self.product(x, torch.cat((self.q.weight, self.k.weight)))
-            return fused_rotary_norm(both.view(batch, length, heads, self.head_dim), rotary, self.n_head)
+        if kernels.usable(x):  # q and k from one product: the gradient of x is then one product, too, and one pass less
+            both, v = self.products(x, torch.cat((self.q.weight, self.k.weight)), self.v.weight)
+            q, k = fused_rotary_norm(both.view(batch, length, heads, self.head_dim), rotary, self.n_head)
+            return q, k, v.view_as(k)
         q = self.q(x).view(batch, length, self.n_head, self.head_dim)
         k = self.k(x).view(batch, length, self.n_kv_head, self.head_dim)
-        return norm(rotate(q, rotary)), norm(rotate(k, rotary))
+        return norm(rotate(q, rotary)), norm(rotate(k, rotary)), self.v(x).view_as(k)
 
     def _gated(self, value_embed: Tensor, x: Tensor) -> Tensor:
         """(B, H_kv, T, D) to add to the values."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from nanochat.kernels.quantize import quantize, quantize_gradient, relu2_quantize, relu2_quantize_gradient
 from nanochat.model.attention import Attention
 from nanochat.model.gpt import GPT, MLP
-from nanochat.model.layers import Linear, relu_squared
+from nanochat.model.layers import Linear, linears, relu_squared
 
 MULTIPLE = 16  # of every dimension, or the tensor cores do not take the operand
 # Hopper's fast accumulation keeps about 14 bits of a sum. That does for the sums over features; dw sums over every token of the
@@ -39,10 +39,12 @@ def apply(model: GPT) -> Magnitudes:
     users = [module for module in model.blocks.modules() if isinstance(module, Linear | Attention)]
     magnitudes = Magnitudes(len(users), model.get_device())
     index = {user: number for number, user in enumerate(users)}
-    for user, number in index.items():
-        user.product = Product(magnitudes, number)
     for module in model.blocks.modules():
-        if isinstance(module, MLP):
+        if isinstance(module, Linear):
+            module.product = Product(magnitudes, index[module])
+        elif isinstance(module, Attention):
+            module.products = Products(magnitudes, index[module], index[module.v])
+        elif isinstance(module, MLP):
             module.function = Relu2MLP(magnitudes, index[module.up], index[module.down])
     return magnitudes
 
@@ -100,20 +102,27 @@ class Magnitudes:
         self._seen_grads.zero_()
 
 
-class Product:
-    """x (..., K) times weight (N, K) transposed, as `F.linear` does it, in fp8 where a gradient is wanted."""
+class Products:
+    """x (..., K) times each weight (N, K) transposed, as `linears` does it, in fp8 where a gradient is wanted. x is cast once;
+    its magnitude is kept with the first weight's."""
 
-    def __init__(self, magnitudes: Magnitudes, index: int):
-        self.magnitudes, self.row = magnitudes, 3 * index
+    def __init__(self, magnitudes: Magnitudes, *indices: int):
+        self.magnitudes, self.rows = magnitudes, tuple(3 * index for index in indices)
 
-    def __call__(self, x: Tensor, weight: Tensor) -> Tensor:
-        if not (torch.is_grad_enabled() and fits(x, weight)):
-            return F.linear(x, weight)
+    def __call__(self, x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        if not (torch.is_grad_enabled() and all(fits(x, weight) for weight in weights)):
+            return linears(x, *weights)
         m = self.magnitudes
-        y: Tensor = _Product.apply(
-            _rows(x), weight.contiguous(), m.before, m.seen, m.probe[self.row + 2 : self.row + 3], self.row
-        )
-        return y.to(x.dtype).view(*x.shape[:-1], y.size(-1))
+        probes = [m.probe[row + 2 : row + 3] for row in self.rows]
+        ys = _Products.apply(_rows(x), m.before, m.seen, self.rows, *(weight.contiguous() for weight in weights), *probes)
+        return tuple(y.to(x.dtype).view(*x.shape[:-1], y.size(-1)) for y in ys)
+
+
+class Product(Products):
+    """The same of one weight, as `F.linear` does it."""
+
+    def __call__(self, x: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
+        return super().__call__(x, weight)[0]
 
 
 class Relu2MLP:
@@ -145,7 +154,8 @@ def fits(x: Tensor, weight: Tensor) -> bool:
 def _matmul(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], fast: bool) -> Tensor:
     """a (M, K) times b (N, K) transposed, each with what undoes its scale; bf16 (M, N)."""
     if not a[0].is_cuda:  # the twin; a CPU's own `_scaled_mm` gives the same, many times slower
-        return (a[0].float() @ b[0].float().t() * (a[1] * b[1])).bfloat16()
+        y = a[0].float() @ b[0].float().t() * (a[1] * b[1])
+        return y if y.dtype is torch.bfloat16 else y.bfloat16()  # autocast may have made it that; see below
     return torch._scaled_mm(a[0], b[0].t(), scale_a=a[1], scale_b=b[1], out_dtype=torch.bfloat16, use_fast_accum=fast)
 
 
@@ -153,23 +163,29 @@ def _matmul(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], fast: bool) -> T
 # every intermediate of such a function, and of two names for one tensor the second, unused, makes the gradient zero.
 
 
-class _Product(torch.autograd.Function):
+class _Products(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, before: Tensor, seen: Tensor, probe: Tensor, row: int) -> Tensor:
-        x8, x8t, x_inv = quantize(x, before, seen, row)
-        w8, w8t, w_inv = quantize(weight, before, seen, row + 1)
-        ctx.save_for_backward(x8t, x_inv, w8t, w_inv, before)
-        ctx.row = row
-        ctx.dtypes = x.dtype, weight.dtype
-        return _matmul((x8, x_inv), (w8, w_inv), FAST_FORWARD)
+    def forward(ctx: Any, x: Tensor, before: Tensor, seen: Tensor, rows: tuple[int, ...], *rest: Tensor) -> tuple[Tensor, ...]:
+        """`rest` are as many weights as `rows`, and then their probes."""
+        weights = rest[: len(rows)]
+        x8, x8t, x_inv = quantize(x, before, seen, rows[0])
+        narrow = [quantize(weight, before, seen, row + 1) for weight, row in zip(weights, rows, strict=True)]
+        ctx.save_for_backward(x8t, x_inv, before, *(tensor for _, w8t, w_inv in narrow for tensor in (w8t, w_inv)))
+        ctx.rows = rows
+        ctx.dtypes = x.dtype, weights[0].dtype
+        return tuple(_matmul((x8, x_inv), (w8, w_inv), FAST_FORWARD) for w8, _, w_inv in narrow)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x8t, x_inv, w8t, w_inv, before = ctx.saved_tensors
-        dy8, dy8t, dy_inv, most = quantize_gradient(grads[0].contiguous(), before, ctx.row + 2)
-        dx = _matmul((dy8, dy_inv), (w8t, w_inv), FAST_GRAD_INPUT)
-        dw = _matmul((dy8t, dy_inv), (x8t, x_inv), FAST_GRAD_WEIGHT)
-        return dx.to(ctx.dtypes[0]), dw.to(ctx.dtypes[1]), None, None, most, None
+        x8t, x_inv, before, *narrow = ctx.saved_tensors
+        x_dtype, weight_dtype = ctx.dtypes
+        dxs, dws, mosts = [], [], []
+        for grad, row, w8t, w_inv in zip(grads, ctx.rows, narrow[::2], narrow[1::2], strict=True):
+            dy8, dy8t, dy_inv, most = quantize_gradient(grad.contiguous(), before, row + 2)
+            dxs.append(_matmul((dy8, dy_inv), (w8t, w_inv), FAST_GRAD_INPUT))
+            dws.append(_matmul((dy8t, dy_inv), (x8t, x_inv), FAST_GRAD_WEIGHT).to(weight_dtype))
+            mosts.append(most)
+        return sum(dxs[1:], start=dxs[0]).to(x_dtype), None, None, None, *dws, *mosts
 
 
 class _Relu2MLP(torch.autograd.Function):

@@ -20,7 +20,8 @@ EPS = torch.finfo(torch.float32).eps  # of the norms, whatever they norm
 
 
 class Linear(nn.Linear):
-    """x (..., in) to (..., out), no bias. The weight (out, in) is uninitialised. `product(x, weight)` is set for fp8."""
+    """x (..., in) to (..., out), no bias. The weight (out, in) is uninitialised. `product(x, weight)` is set for fp8 and
+    for `accumulate`."""
 
     product: Callable[[Tensor, Tensor], Tensor] = staticmethod(F.linear)
 
@@ -39,6 +40,11 @@ class Embedding(nn.Embedding):
 
     def reset_parameters(self) -> None:
         pass
+
+
+def linears(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+    """x (..., K) times each weight (N, K) transposed."""
+    return tuple(F.linear(x, weight) for weight in weights)
 
 
 def norm(x: Tensor) -> Tensor:

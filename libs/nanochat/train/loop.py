@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nanochat import kernels
 from nanochat.contract import Exit, StageContext, StageError
 from nanochat.distributed import Ranks
-from nanochat.model import GPT, fp8
+from nanochat.model import GPT, accumulate, fp8
 from nanochat.optim import Optimizer
 from nanochat.recipe import TrainSpec
 from nanochat.train.checkpoint import Resume
@@ -79,6 +80,8 @@ class Trainer:
         self.optimizer = Optimizer(job.model, job.spec.optim, ranks, lr_scale=job.lr_scale, compiled=job.compile)
         if self.fp8:
             self.optimizer.carried["fp8.magnitudes"] = self.fp8.before
+        elif kernels.found():
+            accumulate.apply(job.model)
         self.forward: Callable[..., Tensor] = torch.compile(job.model, dynamic=False) if job.compile else job.model
         self.state = LoopState()
         self.metrics: Values = {}  # the latest figures of the visits

@@ -82,7 +82,7 @@ class Saver:
         self._weights, self._slice = (Snapshot(pinned=ranks.device.type == "cuda") for _ in range(2))
         self._thread = ThreadPoolExecutor(1, "saver")
         self._flight: Flight | None = None
-        self._deleting: list[Future[None]] = []
+        self._deleting: dict[Path, Future[None]] = {}
         if ahead:
             self._snapshots(lambda snapshot, tensors: snapshot.reserve(tensors))
 
@@ -168,10 +168,10 @@ class Saver:
     def _prepare(self, draft: Path) -> None:
         """An empty draft, if the disk has room for what goes into it. No save is in flight, so all other drafts are dead."""
         self.root.mkdir(parents=True, exist_ok=True)
-        wait(self._deleting)
-        self._deleting.clear()
+        self._deleting = {leaving: future for leaving, future in self._deleting.items() if not future.done()}
         for leftover in self.root.glob(".step_*"):
-            shutil.rmtree(leftover)
+            if leftover not in self._deleting:
+                shutil.rmtree(leftover)
         self._make_room(self._weights.nbytes + self._slice.nbytes * self._ranks.world_size + RESERVE)
         draft.mkdir()
 
@@ -179,16 +179,22 @@ class Saver:
         """When there is too little, delete what the new checkpoint would replace before it is there, not after, if that
         helps; the newest and the best stay."""
         free, replaced = self._free(), superseded(self.root, max(1, self.keep - 1))
+        if free < needed:
+            free = self._when_deleted()
         if free < needed <= free + sum(_size(d) for d in replaced):
             self._delete(replaced)
-            wait(self._deleting)
-            free = self._free()
+            free = self._when_deleted()
         if free < needed:
             text = f"{needed / 2**30:.2f} GiB are needed and {free / 2**30:.2f} GiB are free"
             raise OSError(errno.ENOSPC, text)
 
     def _free(self) -> int:
         return shutil.disk_usage(self.root).free
+
+    def _when_deleted(self) -> int:
+        """Bytes free when all that is leaving has left."""
+        wait(self._deleting.values())
+        return self._free()
 
     # -- in the thread --
 
@@ -246,12 +252,12 @@ class Saver:
         return artifact
 
     def _delete(self, directories: list[Path]) -> None:
-        """Each vanishes at once; its blocks are freed by the thread, which takes up to a second for gigabytes."""
+        """Each vanishes at once; its blocks are freed by the thread, which takes over a second for gigabytes."""
         for directory in directories:
             self._events.emit("checkpoint_deleted", step=int(directory.name[5:]), path=str(directory.resolve()))
             leaving = directory.with_name(f".{directory.name}.old")  # so that no kill leaves half of it under its name
             directory.replace(leaving)
-            self._deleting.append(self._thread.submit(shutil.rmtree, leaving))
+            self._deleting[leaving] = self._thread.submit(shutil.rmtree, leaving)
 
     # -- agreeing --
 

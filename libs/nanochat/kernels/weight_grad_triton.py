@@ -1,0 +1,74 @@
+"""The Triton side of `weight_grad.py`, imported only where it runs: on CUDA, or interpreted in a test."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from nanochat.kernels.mlp import descriptor, programs
+from nanochat.kernels.weight_grad import splits
+
+BLOCK_N, BLOCK_K, BLOCK_T = 128, 256, 64  # outputs, inputs, tokens
+
+
+@triton.jit
+def _add(grad_ptr, part, rows, columns, N, K):
+    mask = (rows < N)[:, None] & (columns < K)[None, :]
+    at = grad_ptr + rows.to(tl.int64)[:, None] * K + columns[None, :]
+    tl.store(at, tl.load(at, mask=mask, other=0.0, cache_modifier=".cg") + part, mask=mask)
+
+
+@triton.jit
+def _weight_grad(dy_desc, x_desc, grad_ptr, turn_ptr, N, K, M, WHOLE, SPLITS, BN: tl.constexpr, BK: tl.constexpr, BT: tl.constexpr, PROGRAMS: tl.constexpr):  # fmt: skip
+    """grad (N, K) += dy (M, N)^T @ x (M, K). Tiles from WHOLE on are split in SPLITS; turn (tiles,) starts at 0."""
+    tiles_k = tl.cdiv(K, BK)
+    split = tl.cdiv(N, BN) * tiles_k - WHOLE
+    steps = tl.cdiv(M, BT)
+    for unit in range(tl.program_id(0), WHOLE + split * SPLITS, PROGRAMS):
+        tile, part, first, last = unit, 0, 0, steps
+        if unit >= WHOLE:  # all tiles' first parts, then all second ones: programs that run together read the same tokens
+            tile, part = WHOLE + (unit - WHOLE) % split, (unit - WHOLE) // split
+            first, last = steps * part // SPLITS, steps * (part + 1) // SPLITS
+        n, k = tile // tiles_k * BN, tile % tiles_k * BK
+        acc = tl.zeros((BN, BK), tl.float32)
+        for step in range(first, last):
+            dy = dy_desc.load([step * BT, n])
+            x = x_desc.load([step * BT, k])
+            acc = tl.dot(dy.T, x, acc)
+        # The part before this one belongs to a unit of a lower number, which some program has begun: it will end.
+        if part > 0:
+            while tl.atomic_add(turn_ptr + tile, 0, sem="acquire") != part:
+                pass
+        left, right = tl.split(tl.permute(tl.reshape(acc, (BN, 2, BK // 2)), (0, 2, 1)))
+        rows, columns = n + tl.arange(0, BN), k + tl.arange(0, BK // 2)
+        _add(grad_ptr, left, rows, columns, N, K)
+        _add(grad_ptr, right, rows, columns + BK // 2, N, K)
+        if unit >= WHOLE:
+            tl.debug_barrier()  # every thread has stored
+            tl.atomic_xchg(turn_ptr + tile, part + 1, sem="release")
+
+
+def launch(grad: Tensor, dy: Tensor, x: Tensor) -> None:
+    (rows, outputs), inputs = dy.shape, x.size(1)
+    together = programs(x)[0]
+    tiles = triton.cdiv(outputs, BLOCK_N) * triton.cdiv(inputs, BLOCK_K)
+    whole = tiles // together * together
+    _weight_grad[(together,)](
+        descriptor(dy, [BLOCK_T, BLOCK_N]),
+        descriptor(x, [BLOCK_T, BLOCK_K]),
+        grad,
+        torch.zeros(tiles, dtype=torch.int32, device=x.device),
+        outputs,
+        inputs,
+        rows,
+        whole,
+        splits(tiles - whole, together),
+        BN=BLOCK_N,
+        BK=BLOCK_K,
+        BT=BLOCK_T,
+        PROGRAMS=together,
+        num_stages=3,
+        num_warps=8,
+    )
