@@ -81,6 +81,8 @@ def slug(name: str) -> str:
 
 
 def commit() -> str | None:
-    """The commit of this tree, or what COMMIT says where the tree is a copy without its history."""
+    """The commit of this tree, or what COMMIT says: for a copy without its history."""
+    if said := os.environ.get("COMMIT"):
+        return said
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or os.environ.get("COMMIT")
+    return done.stdout.strip() or None

@@ -2,7 +2,7 @@
 
 Each configuration runs twice, in the order A B C C B A, on every GPU there is; then all GPUs train together. The reference
 was measured on H100s with the same shapes (nanochat 4a87a0d, torch 2.11: 149,558 tok/s, 72.1 GiB; four GPUs 95.4 %).
-`JOBS`: names, comma-separated. `SECONDS`: measured per run (20). `QUICK=1`: a small model, on a CPU if need be. `PROFILE=1`.
+`JOBS`: names, comma-separated ("scaling" is all GPUs together). `SECONDS`: measured per run (20). `QUICK=1`: a small model, on a CPU if need be. `PROFILE=1`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ JOBS: dict[str, dict[str, Any]] = {"plain": {"plain": True}, "bf16": {}, "fp8": 
 
 def main() -> None:
     cuda = torch.cuda.is_available()
-    names = os.environ.get("JOBS", "plain,bf16,fp8" if cuda else "plain,bf16").split(",")
+    names = os.environ.get("JOBS", "plain,bf16,fp8,scaling" if cuda else "plain,bf16").split(",")
+    scaling = "scaling" in names
+    names = [name for name in names if name != "scaling"]
     cards = torch.cuda.device_count() if cuda else 1
     found = [one for one in spread([*names, *reversed(names)] if not QUICK else names, cards, measured) if one]
     print(f"\n{'':<8} {'tok/s':>10} {'MFU %':>7} {'step ms':>9} {'optim ms':>9} {'GiB':>6} {'start s':>8} {'MHz':>6} {'W':>5}")
@@ -41,7 +43,7 @@ def main() -> None:
     for one in found:
         runs[one["name"]].append(one)
     rows = speed_rows(runs)
-    if cards > 1 and "bf16" in runs:
+    if cards > 1 and scaling and "bf16" in runs:
         rows += scaling_rows(cards, mean(r["tok_per_s"] for r in runs["bf16"]))
     finish("train", slug(found[0]["device"]), rows)
 

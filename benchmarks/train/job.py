@@ -24,6 +24,7 @@ from benchmarks.train import kernels as classes
 from nanochat import gpus, kernels
 from nanochat.distributed import Ranks, ranks
 from nanochat.model import GPT, GPTConfig, accumulate, fp8
+from nanochat.model.compiled import compiled
 from nanochat.model.loss import softcap
 from nanochat.optim import Optimizer
 from nanochat.optim.optimizer import Group
@@ -64,7 +65,9 @@ def measure(job: Job, here: Ranks) -> dict[str, Any]:
     optimizer = kind(model, OptimSpec(), here, compiled=here.device.type == "cuda")
     if kernels.found() and not (job.plain or job.fp8):
         accumulate.apply(model)
-    forward = torch.compile(loss_of(job, model), dynamic=False) if here.device.type == "cuda" else loss_of(job, model)
+    forward = loss_of(job, model)
+    if here.device.type == "cuda":
+        forward = torch.compile(forward, dynamic=False) if job.plain else compiled(forward)
     accumulation = max(1, job.total_batch // (job.batch * job.seq_len * here.world_size))
     batches = [torch.randint(job.vocab, (job.batch, job.seq_len + 1), device=here.device) for _ in range(2)]
 

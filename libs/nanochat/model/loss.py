@@ -97,13 +97,17 @@ def plain_head(x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> tup
 def fused_head(x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As `plain_head`, for bf16 x on CUDA: one kernel turns a chunk's logits into losses and, in place, their gradient."""
     head = weight.to(x.dtype)
-    grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)
+    grad_x, grad_weight = torch.empty_like(x), None
     losses = []
     for rows, target, grad_rows in _chunks(x, targets, grad_x, max(1, FUSED_CHUNK_ELEMENTS // weight.size(0))):
         logits = rows @ head.T
         losses.append(kernels.cross_entropy.loss_and_grad_(logits, target, scale, SOFTCAP).sum())
         torch.mm(logits, head, out=grad_rows)
-        grad_weight = torch.addmm(grad_weight, logits.T, rows, out_dtype=torch.float32)  # summed before it is rounded
+        if grad_weight is None:
+            grad_weight = torch.mm(logits.T, rows, out_dtype=torch.float32)
+        else:  # summed by the product, in fp32 and in place: `torch.addmm` would copy it first
+            torch.ops.aten.addmm.dtype_out(grad_weight, logits.T, rows, torch.float32, out=grad_weight)
+    assert grad_weight is not None  # there is at least one row
     return torch.stack(losses).sum(), grad_x, grad_weight.to(weight.dtype)
 
 

@@ -20,6 +20,7 @@ from nanochat import kernels
 from nanochat.contract import Exit, StageContext, StageError
 from nanochat.distributed import Ranks
 from nanochat.model import GPT, accumulate, fp8
+from nanochat.model.compiled import compiled
 from nanochat.optim import Optimizer
 from nanochat.recipe import TrainSpec
 from nanochat.train.checkpoint import Resume
@@ -82,7 +83,7 @@ class Trainer:
             self.optimizer.carried["fp8.magnitudes"] = self.fp8.before
         elif kernels.found():
             accumulate.apply(job.model)
-        self.forward: Callable[..., Tensor] = torch.compile(job.model, dynamic=False) if job.compile else job.model
+        self.forward: Callable[..., Tensor] = compiled(job.model) if job.compile else job.model
         self.state = LoopState()
         self.metrics: Values = {}  # the latest figures of the visits
         self.last_saved: int | None = None

@@ -23,19 +23,29 @@ def kind(request):
     return request.param
 
 
+TWO_GPUS = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices: NCCL")
+
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, TWO_GPUS])])
+def device(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def one_rank(kind, tmp_path_factory):
+def one_rank(kind, device, tmp_path_factory):
     out = tmp_path_factory.mktemp("one")
-    worker.train(ONE, out, kind)
+    worker.train(Ranks(0, 1, torch.device(device)), out, kind)
     return out
 
 
 @pytest.fixture(scope="module")
-def many_ranks(kind, tmp_path_factory):
+def many_ranks(kind, device, tmp_path_factory):
     out = tmp_path_factory.mktemp("many")
-    ranks = {"seed": 4, "modern": 2}[kind]
+    ranks = {"seed": 4, "modern": 2}[kind] if device == "cpu" else 2
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    done = subprocess.run([*command, str(Path(worker.__file__)), str(out), kind], capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [*command, str(Path(worker.__file__)), str(out), kind, device], capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return out
 

@@ -28,7 +28,8 @@ ROWS, STEPS = 12, 5
 def train(here: Ranks, out: Path, kind: str) -> None:
     config, spec = KINDS[kind]
     torch.manual_seed(here.rank)  # only rank 0's weights count: the optimizer hands them to all
-    model = GPT(config)
+    with here.device:
+        model = GPT(config)
     model.init_weights()
     if kind == "modern":  # a fresh model's gradients lack ranks, and what orthogonalizing makes of those is rounding noise
         for param in model.parameters():
@@ -37,7 +38,7 @@ def train(here: Ranks, out: Path, kind: str) -> None:
     data = torch.randint(0, 61, (STEPS, ROWS, 17), generator=torch.Generator().manual_seed(7))
     log: dict[str, list[float]] = {"losses": [], "norms": []}
     for rows in data:
-        mine = rows[here.rank :: here.world_size]
+        mine = rows[here.rank :: here.world_size].to(here.device)
         loss = model(mine[:, :-1], mine[:, 1:])
         loss.backward()
         log["norms"].append(float(optimizer.step(1.0, 0.9)))
@@ -50,5 +51,5 @@ def train(here: Ranks, out: Path, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    with ranks("cpu") as here:
+    with ranks(sys.argv[3]) as here:
         train(Ranks(here.rank, here.world_size, here.device), Path(sys.argv[1]), sys.argv[2])

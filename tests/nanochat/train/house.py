@@ -73,6 +73,7 @@ class StageRun:
     config: dict[str, Any]
     resume_from: Artifact | None = None
     seed: int = 42
+    device: str = "cpu"
     process: subprocess.Popen[str] | None = field(default=None, repr=False)
 
     @property
@@ -87,7 +88,7 @@ class StageRun:
             output_dir=str(self.out),
             cache_dir=str(self.out / "cache"),
             resume_from=self.resume_from,
-            device="cpu",
+            device=self.device,
         )
 
     def here(self) -> int:
