@@ -2,7 +2,8 @@
 
 Each configuration runs twice, in the order A B C C B A, on every GPU there is; then all GPUs train together. The reference
 was measured on H100s with the same shapes (nanochat 4a87a0d, torch 2.11: 149,558 tok/s, 72.1 GiB; four GPUs 95.4 %).
-`JOBS`: names, comma-separated ("scaling" is all GPUs together). `SECONDS`: measured per run (20). `QUICK=1`: a small model, on a CPU if need be. `PROFILE=1`.
+`JOBS`: names, comma-separated; "scaling" is all GPUs together.
+`SECONDS`: measured per run (20). `QUICK=1`: a small model, on a CPU if need be. `PROFILE=1`.
 """
 
 from __future__ import annotations

@@ -63,8 +63,7 @@ def measure(job: Job, here: Ranks) -> dict[str, Any]:
     magnitudes = fp8.apply(model) if job.fp8 else None
     kind = MatrixByMatrix if job.plain else Optimizer
     optimizer = kind(model, OptimSpec(), here, compiled=here.device.type == "cuda")
-    if kernels.found() and not (job.plain or job.fp8):
-        accumulate.apply(model)
+    copies = accumulate.apply(model, here.dtype) if kernels.found() and not (job.plain or job.fp8) else None
     forward = loss_of(job, model)
     if here.device.type == "cuda":
         forward = torch.compile(forward, dynamic=False) if job.plain else compiled(forward)
@@ -84,6 +83,8 @@ def measure(job: Job, here: Ranks) -> dict[str, Any]:
         optimizer.zero_grad()
         if magnitudes:
             magnitudes.roll()
+        if copies:
+            copies.refresh()
         return torch.stack(losses).mean()
 
     start = time.perf_counter()

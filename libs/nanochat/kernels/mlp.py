@@ -110,7 +110,7 @@ class FusedMLP(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor, *grads: Tensor) -> Tensor:
-        up_narrow, down_narrow = up.to(x.dtype), down.to(x.dtype)
+        up_narrow, down_narrow = (w if w.dtype == x.dtype else w.to(x.dtype) for w in (up, down))  # see the end of model/fp8.py
         a = up_relu_squared(x, up_narrow)
         ctx.save_for_backward(x, up_narrow, down_narrow, a, *grads)
         ctx.weight_dtype = up.dtype

@@ -34,12 +34,11 @@ def _(grad: Tensor, dy: Tensor, x: Tensor) -> None:
 
 
 def splits(tiles: int, together: int) -> int:
-    """Into how many parts to split each of `tiles` for `together` programs, so that the last round is fullest.
+    """Into how many parts to split each tile that fills no whole round of `together` programs.
 
-    Each part costs one more pass over its tile of the gradient, half a percent of a tile's sum over 65,536 tokens.
+    The fewest of those within 7 % of the least number of rounds: each part adds to its tile of the gradient, and waits to. On an
+    H100 5120 x 1280 took 1.26 ms in 3 parts, 1.32 in 5, 1.31 in 7 and 1.47 whole.
     """
-
-    def cost(parts: int) -> float:
-        return -(-tiles * parts // together) / parts * (1 + 0.005 * parts)
-
-    return min(range(1, MOST_SPLITS + 1), key=cost)
+    whole, rest = divmod(tiles, together)
+    rounds = {parts: whole + -(-rest * parts // together) / parts for parts in range(1, MOST_SPLITS + 1)}
+    return next(parts for parts, count in rounds.items() if count <= 1.07 * min(rounds.values()))

@@ -64,7 +64,7 @@ def launch(grad: Tensor, dy: Tensor, x: Tensor) -> None:
         inputs,
         rows,
         whole,
-        splits(tiles - whole, together),
+        splits(tiles, together),
         BN=BLOCK_N,
         BK=BLOCK_K,
         BT=BLOCK_T,

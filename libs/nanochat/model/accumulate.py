@@ -1,15 +1,19 @@
-"""The gradients of the blocks' weights added where the optimizer keeps them, by the kernel that computes them.
+"""What autograd would do for the blocks' weights in each micro-step, done once a step or not at all.
 
-Autograd would make each in bf16, widen it, and add it in one more pass. Applied from outside, as fp8 is; without gradients,
-and within `kernels.plain()`, products are what they are without this file.
+The gradients are added where the optimizer keeps them, by the kernel that computes them: autograd would make each in bf16, widen
+it, and add it in one more pass. The weights are narrowed when the optimizer has changed them: autocast would do it every time.
+Applied from outside, as fp8 is; without gradients, and within `kernels.plain()`, products are what they are without this file.
 
-    accumulate.apply(model)    # once, when the optimizer has given every weight its place for a gradient
+    copies = accumulate.apply(model, torch.bfloat16)    # once, when every weight has its place for a gradient
+    ... forward, backward, the optimizer's step ...
+    copies.refresh()                                    # whenever weights have changed
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 
@@ -20,35 +24,67 @@ from nanochat.model.gpt import GPT, MLP
 from nanochat.model.layers import Linear, linears, relu_squared
 
 
-def apply(model: GPT) -> None:
-    """From now on, until the weights' `grad` is replaced. Weights with a side that is no multiple of 8 stay as they are."""
+def apply(model: GPT, dtype: torch.dtype) -> Copies:
+    """Until the weights' `grad` is replaced, for inputs of `dtype`. Weights with a side that is no multiple of 8 stay as they are."""
+    copies = Copies(dtype)
     for module in model.blocks.modules():
         if isinstance(module, Attention) and _fits(module.q.weight, module.k.weight, module.v.weight):
-            module.products = Products((module.q.weight, module.k.weight), (module.v.weight,))
+            module.products = Products(copies, (module.q.weight, module.k.weight), (module.v.weight,))
         elif isinstance(module, MLP) and _fits(module.up.weight, module.down.weight):
-            module.function = MLPFunction(Product(module.up.weight), Product(module.down.weight))
+            module.function = MLPFunction(Product(copies, module.up.weight), Product(copies, module.down.weight))
         elif isinstance(module, Linear) and _fits(module.weight):
-            module.product = Product(module.weight)
+            module.product = Product(copies, module.weight)
+    copies.refresh()
+    return copies
+
+
+class Copies:
+    """The weights in the type of the products, each once."""
+
+    def __init__(self, dtype: torch.dtype):
+        self._dtype = dtype
+        self._parts: dict[Tensor, Tensor] = {}  # a weight and its copy
+
+    def of(self, *weights: Tensor) -> Tensor:
+        """The copy of these weights, their rows one after another; empty until `refresh`. Several go before one of them alone."""
+        if len(weights) == 1 and weights[0] in self._parts:
+            return self._parts[weights[0]]
+        rows = [weight.size(0) for weight in weights]
+        whole = weights[0].new_empty(sum(rows), weights[0].size(1), dtype=self._dtype)
+        for weight, part in zip(weights, torch.split(whole, rows), strict=True):
+            if weight in self._parts:
+                raise ValueError("a weight that has a copy alone gets no other")
+            self._parts[weight] = part
+        return whole
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Copy the weights as they are now."""
+        torch._foreach_copy_(list(self._parts.values()), [weight.detach() for weight in self._parts])
 
 
 class Products:
     """x (..., K) times each weight (N, K) transposed, as `linears` does it. Each of `weights` is what one's rows consist of."""
 
-    def __init__(self, *weights: tuple[Tensor, ...]):
+    def __init__(self, copies: Copies, *weights: tuple[Tensor, ...]):
+        self.narrow = [copies.of(*parts) for parts in weights]
         self.grads = [_place(part) for parts in weights for part in parts]
 
     def __call__(self, x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-        if not kernels.training() or (x.is_cuda and not kernels.usable(x)):
+        if not self._suits(x):
             return linears(x, *weights)
-        ys = _Products.apply(x.flatten(0, -2), len(weights), *(weight.detach() for weight in weights), *self.grads)
+        ys = _Products.apply(x.flatten(0, -2), len(self.narrow), *self.narrow, *self.grads)
         return tuple(y.view(*x.shape[:-1], y.size(-1)) for y in ys)
+
+    def _suits(self, x: Tensor) -> bool:
+        return kernels.training() and x.dtype == self.narrow[0].dtype and (kernels.usable(x) or not x.is_cuda)
 
 
 class Product(Products):
     """The same of one weight, as `F.linear` does it."""
 
-    def __init__(self, weight: Tensor):
-        super().__init__((weight,))
+    def __init__(self, copies: Copies, weight: Tensor):
+        super().__init__(copies, (weight,))
 
     def __call__(self, x: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
         return super().__call__(x, weight)[0]
@@ -62,8 +98,8 @@ class MLPFunction:
 
     def __call__(self, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
         if kernels.usable(x):
-            grads = *self.up.grads, *self.down.grads
-            y: Tensor = kernels.mlp.FusedMLP.apply(x.flatten(0, -2), up.detach(), down.detach(), *grads)
+            narrow, grads = (*self.up.narrow, *self.down.narrow), (*self.up.grads, *self.down.grads)
+            y: Tensor = kernels.mlp.FusedMLP.apply(x.flatten(0, -2), *narrow, *grads)
             return y.view_as(x)
         return self.down(relu_squared(self.up(x, up)), down)
 
@@ -72,10 +108,9 @@ class _Products(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, count: int, *rest: Tensor) -> tuple[Tensor, ...]:
         """`rest` are `count` weights, and then the places for gradients, side by side as the weights' rows."""
-        weights = [weight if weight.dtype == x.dtype else weight.to(x.dtype) for weight in rest[:count]]
-        ctx.save_for_backward(x, *weights, *rest[count:])
+        ctx.save_for_backward(x, *rest)
         ctx.count = count
-        return tuple(x @ weight.T for weight in weights)
+        return tuple(x @ weight.T for weight in rest[:count])
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:

@@ -81,8 +81,7 @@ class Trainer:
         self.optimizer = Optimizer(job.model, job.spec.optim, ranks, lr_scale=job.lr_scale, compiled=job.compile)
         if self.fp8:
             self.optimizer.carried["fp8.magnitudes"] = self.fp8.before
-        elif kernels.found():
-            accumulate.apply(job.model)
+        self.copies = accumulate.apply(job.model, ranks.dtype) if kernels.found() and not self.fp8 else None
         self.forward: Callable[..., Tensor] = compiled(job.model) if job.compile else job.model
         self.state = LoopState()
         self.metrics: Values = {}  # the latest figures of the visits
@@ -154,6 +153,8 @@ class Trainer:
         self.optimizer.zero_grad()
         if self.fp8:
             self.fp8.roll()
+        if self.copies:
+            self.copies.refresh()
         mean, stop = torch.stack(losses).mean().item(), float(bool(self._stop))
         everyone = self.ranks.gather(mean, tokens, self.feed.progress, stop, self.saver.phase)
         seconds = time.perf_counter() - start

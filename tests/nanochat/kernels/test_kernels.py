@@ -70,3 +70,20 @@ def test_mlp(device, rows, width):
     assert (up.grad.dtype, x.grad.dtype) == (torch.float32, dtype)
     for narrow, reference in zip((x, up, down), wide, strict=True):
         close(narrow.grad, reference.grad)
+
+
+def test_mlp_adds_its_weights_gradients_where_they_belong(device):
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float16
+    x = torch.randn(256, 64, device=device).to(dtype).requires_grad_()
+    up, down = (torch.randn(*shape, device=device).to(dtype) / 8 for shape in ((256, 64), (64, 256)))
+    grads = [torch.randn(256, 64, device=device), torch.randn(64, 256, device=device)]
+    before = [grad.clone() for grad in grads]
+    y = mlp.FusedMLP.apply(x, up, down, *grads)
+    wide = [t.detach().double().requires_grad_() for t in (x, up, down)]
+    expected = F.relu(wide[0] @ wide[1].T).square() @ wide[2].T
+    dy = torch.randn_like(expected).to(dtype)
+    y.backward(dy)
+    expected.backward(dy.double())
+    for mine, reference in ((x.grad, wide[0].grad), (grads[0] - before[0], wide[1].grad), (grads[1] - before[1], wide[2].grad)):
+        close(mine, reference)
