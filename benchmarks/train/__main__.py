@@ -27,7 +27,12 @@ QUICK = os.environ.get("QUICK") == "1"
 SHAPE: dict[str, Any] = (
     {"depth": 4, "vocab": 2048, "seq_len": 256, "batch": 4, "total_batch": 2048, "seconds": 3, "warm_s": 1} if QUICK else {}
 )
-JOBS: dict[str, dict[str, Any]] = {"plain": {"plain": True}, "bf16": {}, "fp8": {"fp8": True}}
+JOBS: dict[str, dict[str, Any]] = {
+    "plain": {"plain": True},
+    "bf16": {},
+    "fp8": {"fp8": True},
+    "modern": {"recipe": "modern", "vocab": 32_768},  # on request
+}
 
 
 def main() -> None:

@@ -28,12 +28,13 @@ from nanochat.model.compiled import compiled
 from nanochat.model.loss import softcap
 from nanochat.optim import Optimizer
 from nanochat.optim.optimizer import Group
-from nanochat.recipe import ModelSpec, OptimSpec
+from nanochat.recipe import resolve
 
 
 @dataclass(frozen=True)
 class Job:
     name: str
+    recipe: str = "speedrun"  # its model's switches and its optimizer; sizes are those below
     depth: int = 20
     vocab: int = 65_536
     seq_len: int = 2048
@@ -62,7 +63,7 @@ def measure(job: Job, here: Ranks) -> dict[str, Any]:
     model = build(job, here)
     magnitudes = fp8.apply(model) if job.fp8 else None
     kind = MatrixByMatrix if job.plain else Optimizer
-    optimizer = kind(model, OptimSpec(), here, compiled=here.device.type == "cuda")
+    optimizer = kind(model, resolve(job.recipe).base.optim, here, compiled=here.device.type == "cuda")
     copies = accumulate.apply(model, here.dtype) if kernels.found() and not (job.plain or job.fp8) else None
     forward = loss_of(job, model)
     if here.device.type == "cuda":
@@ -147,14 +148,14 @@ def _alive(grad: Tensor | None) -> bool:
 
 
 def build(job: Job, here: Ranks) -> GPT:
-    spec = ModelSpec(depth=job.depth, seq_len=job.seq_len)
+    spec = resolve(job.recipe).model.model_copy(update={"depth": job.depth, "seq_len": job.seq_len})
     with here.device:
         model = GPT(GPTConfig.of(spec, job.vocab))
     model.init_weights()
     with torch.no_grad():
         for param in model.parameters():
             if not param.any():
-                param.normal_(std=0.5 * param.size(-1) ** -0.5)
+                param.normal_(std=0.5 * (param.size(-1) if param.ndim else 1) ** -0.5)
     return model
 
 

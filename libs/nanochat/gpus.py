@@ -20,14 +20,15 @@ class Gpu:
 
 
 # Memory: the data sheets' sizes less what the driver keeps, as torch reports a card's total; a name sold in two sizes without
-# saying which in its name has the smaller. Peaks: NVIDIA's data sheets (without sparsity). MFU: public reports of the d20
-# speedrun, where there is one: 8 x H100, 48 %; 8 x A100, 20.8 % of an H100's peak, so 66 % of its own; RTX 5090, 16.9 % of an
-# H100's, so 80 % of its own. The others are taken as an H100. Prices: the speedrun's own table (H100, A100, V100); H200:
-# median of specialist clouds, May 2026. The first name that occurs in the device's name wins.
+# saying which in its name has the smaller. Peaks: NVIDIA's data sheets (without sparsity). MFU: H100, ours, d20 in bf16, two
+# cards with their communication, 57.6 % (docs/training.md), for which an H200 is taken as well; else public reports of the d20
+# speedrun: 8 x A100, 20.8 % of an H100's peak, so 66 % of its own; RTX 5090, 16.9 % of an H100's, so 80 % of its own. The
+# others are reckoned from the reports' 48 % on 8 x H100, without our kernels. Prices: the speedrun's own table (H100, A100,
+# V100); H200: median of specialist clouds, May 2026. The first name that occurs in the device's name wins.
 GPUS: tuple[Gpu, ...] = (
-    Gpu("H200", 139.8, 989e12, 0.48, 4.00),
+    Gpu("H200", 139.8, 989e12, 0.57, 4.00),
     Gpu("H100 PCIe", 79.1, 756e12, 0.48, None),
-    Gpu("H100", 79.1, 989e12, 0.48, 3.00),
+    Gpu("H100", 79.1, 989e12, 0.57, 3.00),
     Gpu("B200", 178.3, 2250e12, 0.40, None),
     Gpu("A100-SXM4-40GB", 39.4, 312e12, 0.66, 1.79),
     Gpu("A100-PCIE-40GB", 39.4, 312e12, 0.66, 1.79),
