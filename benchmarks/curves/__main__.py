@@ -2,7 +2,7 @@
 
 Time is steps times the sustained seconds a step: no compilation, no evaluation, as in the public records. Each recipe runs with
 each of `SEEDS`; the question is when `modern` is where the speedrun ends. "sooner" is `modern` planned for fewer steps from the
-start, as who wants only that result would: its learning rates are down when the others' are half way.
+start, as who wants only that result would: its learning rates come down earlier.
 `DATA`: a folder of parquet shards. `DEPTH` 8, `SEQ_LEN` 1024, `VOCAB` 32,768, `STEPS` 384 of `BATCH` 65,536 tokens, `SEEDS` 1,2.
 `JOBS`: names, comma-separated. `QUICK=1`: seconds on a CPU.
 """
@@ -54,6 +54,10 @@ Curve = dict[str, Any]
 
 
 def main() -> None:
+    if not DATA.is_dir():
+        raise SystemExit(
+            f"no folder {DATA}: set DATA to a folder of parquet shards with a column `text`, the last for validation"
+        )
     cuda = torch.cuda.is_available()
     names = os.environ.get("JOBS", ",".join(RECIPES if cuda else ON_CPU)).split(",")
     with tempfile.TemporaryDirectory() as folder:

@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def panel(result: dict[str, Any], x: int) -> str:
-    curves = [curve for row in result["rows"] for curve in row.get("runs", []) if isinstance(row.get("runs"), list)]
+    curves = [curve for row in result["rows"] for curve in row.get("runs", [])]
     names = list(dict.fromkeys(curve["name"] for curve in curves))
     longest = max(end(curve) for curve in curves)
     points = {id(c): [(s * c["step_s"], b) for s, b in zip(c["steps"], c["bpb"], strict=True)] for c in curves}

@@ -40,9 +40,7 @@ class Job:
     seq_len: int = 2048
     batch: int = 32
     total_batch: int = 524_288
-    plain: bool = (
-        False  # no kernel of ours, all logits at once, a matrix at a time in the optimizer; compiled like the reference
-    )
+    plain: bool = False  # compiled as the reference is: no kernel of ours, all logits at once, a matrix at a time in Muon
     fp8: bool = False
     seconds: float = 20.0  # measured, after `warm_s` of the same work: a cold card is faster than a warm one
     warm_s: float = 10.0

@@ -53,14 +53,15 @@ def gradients(
 @pytest.mark.parametrize("quantized", [False, True], ids=["fused", "fp8"])
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_no_gradient_is_further_from_the_truth_than_the_twins(config, quantized, compiled):
-    # The truth is fp32's. Rounding to bf16, and to fp8, takes the twin a way from it, in small sums over many tokens a long one;
-    # kernels round in another order, so theirs is another draw of the same noise.
+    # The truth is fp32's. Rounding to bf16, and to fp8, takes the twin a way from it; kernels round in another order, so theirs is
+    # another draw of the same noise. It does not average out in the few gradients that are no matrices.
     true_loss, truth = gradients(config, dtype=torch.float32, plain=True)
     _, twin = gradients(config, "cpu", quantized=True) if quantized else gradients(config, plain=True)
     loss, found = gradients(config, quantized=quantized, compiled=compiled)
     assert loss == pytest.approx(true_loss, rel=0.01)
-    off = {
-        name: tuple(((grads[name] - true).norm() / true.norm()).item() for grads in (found, twin))
-        for name, true in truth.items()
-    }
-    assert not {name: both for name, both in off.items() if not both[0] <= 2 * both[1] + 0.02}
+    for name, true in truth.items():
+        assert true.norm() > 0, name
+        mine, twins = (((grads[name] - true).norm() / true.norm()).item() for grads in (found, twin))
+        assert mine <= (0.4 if quantized and name == "others" else 1.5 * twins + 0.02), (name, mine, twins)
+        if config is CONFIG:
+            assert mine <= (0.2 if quantized else 0.05), (name, mine)

@@ -58,9 +58,7 @@ def test_losses_and_weights_equal_those_of_one_rank(kind, one_rank, many_ranks):
     assert many["losses"] == pytest.approx(one["losses"], rel=1e-4)
     expected = load_file(one_rank / "model.safetensors")
     for name, value in load_file(many_ranks / "model.safetensors").items():
-        if (
-            kind == "modern"
-        ):  # Polar Express enlarges rounding noise: 6e-8 in one rank's gradients moves weights by 3e-3, norms by 5e-4
+        if kind == "modern":  # Polar Express enlarges noise: of 6e-8 in one rank's gradients, weights move 3e-3, norms 5e-4
             assert (value - expected[name]).norm() <= 2e-3 * expected[name].norm(), name
         else:
             torch.testing.assert_close(value, expected[name], atol=2e-4, rtol=1e-3, msg=lambda text, n=name: f"{n}: {text}")

@@ -54,7 +54,6 @@ def test_killed_then_resumed_is_bit_for_bit_the_uninterrupted_run(base, precisio
         assert found.items() <= expected.items()
     one, other = (load_file(run.artifact("model").dir / "model.safetensors") for run in (whole, resumed))
     assert all(torch.equal(one[name], other[name]) for name in one)
-    print(f"{precision}: killed after step {last}, {len(resumed.series('loss'))} losses equal to the last bit")
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices: NCCL")
