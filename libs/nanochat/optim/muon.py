@@ -34,14 +34,18 @@ ITERATIONS = {
 
 
 def orthogonalize(x: Tensor, iteration: Iteration = ITERATIONS["newton_schulz"]) -> Tensor:
-    """Nearly the U V^T of each matrix's singular value decomposition U S V^T. x (K, R, C), any strides; computed in x's dtype."""
+    """Nearly the U V^T of each matrix's singular value decomposition U S V^T. x (K, R, C), any strides; computed in x's dtype.
+
+    A step is one polynomial of the smaller of x^T x and x x^T, times x: `torch.baddbmm` would copy its first term before.
+    """
     norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=torch.float32)
     x = x / (norm * iteration.margin + 1e-7).to(x.dtype)
     tall = x.size(-2) > x.size(-1)
+    one = torch.eye(min(x.shape[-2:]), device=x.device)
     for a, b, c in iteration.coefficients:
-        gram = x.mT @ x if tall else x @ x.mT  # the smaller of the two
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, x, polynomial, beta=a) if tall else torch.baddbmm(x, polynomial, x, beta=a)
+        gram = x.mT @ x if tall else x @ x.mT
+        polynomial = (a * one + gram @ (b * one + c * gram).to(x.dtype)).to(x.dtype)
+        x = x @ polynomial if tall else polynomial @ x
     return x
 
 

@@ -137,7 +137,7 @@ class Optimizer:
     # -- one step --
 
     def _grad_norm(self) -> Tensor:
-        squares = torch.stack([g.bucket.own_grads.square().sum() for g in self.groups]).sum()
+        squares = torch.stack([torch.linalg.vector_norm(g.bucket.own_grads) for g in self.groups]).square().sum()
         if self.ranks.world_size > 1:
             dist.all_reduce(squares)
         return squares.sqrt() / self.ranks.world_size

@@ -34,7 +34,7 @@ def test_rotary_norm(device, heads, kv_heads):
 
 
 @pytest.mark.parametrize("approximate", [False, pytest.param(True, marks=pytest.mark.gpu)])
-@pytest.mark.parametrize("vocab", [97, 9000])
+@pytest.mark.parametrize("vocab", [97, 9000, 20_000, 40_000])  # of 8, 8, 16 and 32 warps
 def test_cross_entropy(device, vocab, approximate):
     if approximate and device == "cpu":
         pytest.skip("tanh.approx is an instruction of the GPU")
