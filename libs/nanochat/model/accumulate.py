@@ -1,10 +1,11 @@
-"""What autograd would do for the blocks' weights in each micro-step, done once a step or not at all.
+"""What autograd would do for the weights of blocks and embeddings in each micro-step, done once a step or not at all.
 
 The gradients are added where the optimizer keeps them, by the kernel that computes them: autograd would make each in bf16, widen
 it, and add it in one more pass. The weights are narrowed when the optimizer has changed them: autocast would do it every time.
-Applied from outside, as fp8 is; without gradients, and within `kernels.plain()`, products are what they are without this file.
+Applied from outside, as fp8 is; without gradients, and within `kernels.plain()`, all is as it is without this file.
 
-    copies = accumulate.apply(model, torch.bfloat16)    # once, when every weight has its place for a gradient
+    accumulate.apply_to_embeddings(model, torch.bfloat16)
+    copies = accumulate.apply(model, torch.bfloat16)    # once, when every weight has its place for a gradient; or fp8's products
     ... forward, backward, the optimizer's step ...
     copies.refresh()                                    # whenever weights have changed
 """
@@ -14,14 +15,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
 from nanochat import kernels
+from nanochat.kernels.embedding_grad import add_embedding_grad
 from nanochat.kernels.weight_grad import MULTIPLE, add_weight_grad
 from nanochat.model.attention import Attention
 from nanochat.model.gpt import GPT, MLP
-from nanochat.model.layers import Linear, linears, relu_squared
+from nanochat.model.layers import Embedding, Linear, linears, relu_squared
 
 
 def apply(model: GPT, dtype: torch.dtype) -> Copies:
@@ -36,6 +39,13 @@ def apply(model: GPT, dtype: torch.dtype) -> Copies:
             module.product = Product(copies, module.weight)
     copies.refresh()
     return copies
+
+
+def apply_to_embeddings(model: GPT, dtype: torch.dtype) -> None:
+    """Until the weights' `grad` is replaced: the tables give rows of `dtype`, and take gradients of it."""
+    for module in model.modules():
+        if isinstance(module, Embedding):
+            module.look_up = LookUp(module.weight, dtype)
 
 
 class Copies:
@@ -102,6 +112,33 @@ class MLPFunction:
             y: Tensor = kernels.mlp.FusedMLP.apply(x.flatten(0, -2), *narrow, *grads)
             return y.view_as(x)
         return self.down(relu_squared(self.up(x, up)), down)
+
+
+class LookUp:
+    """Rows of a table (V, C) by ids (...), as `F.embedding` gives them, in `dtype`."""
+
+    def __init__(self, weight: Tensor, dtype: torch.dtype):
+        self.grad, self._dtype = _place(weight), dtype
+
+    def __call__(self, ids: Tensor, weight: Tensor) -> Tensor:
+        if not kernels.training():
+            return F.embedding(ids, weight)
+        rows: Tensor = _LookUp.apply(weight, ids, self.grad, self._dtype)
+        return rows
+
+
+class _LookUp(Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, ids: Tensor, grad: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(ids, grad)
+        rows = F.embedding(ids, weight)
+        return rows if rows.dtype == dtype else rows.to(dtype)  # see `layers._Norm`
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[None, ...]:
+        ids, grad = ctx.saved_tensors
+        add_embedding_grad(grad, ids.flatten(), upstream[0].flatten(0, -2))
+        return None, None, None, None
 
 
 class _Products(Function):

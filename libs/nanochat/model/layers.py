@@ -36,7 +36,12 @@ class Linear(nn.Linear):
 
 
 class Embedding(nn.Embedding):
-    """ids (...) to (..., width). The weight is uninitialised."""
+    """ids (...) to (..., width). The weight is uninitialised. `look_up(ids, weight)` is set for `accumulate`."""
+
+    look_up: Callable[[Tensor, Tensor], Tensor] = staticmethod(F.embedding)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.look_up(ids, self.weight)
 
     def reset_parameters(self) -> None:
         pass

@@ -44,6 +44,12 @@ class Feed:
         self.waited = 0.0  # seconds that take() kept the training waiting
         self._ahead = Ahead(self._pinned, AHEAD) if device.type == "cuda" else None
 
+    def draw_ahead(self) -> None:
+        """Draw in the background what is missing. Call it when the device has work to do: two Python threads hinder each other,
+        and a device that waits for its next kernel would wait longer."""
+        if self._ahead:
+            self._ahead.fill()
+
     def take(self) -> tuple[Tensor, Tensor]:
         """The next (inputs, targets) on the device. Raises what the loader raises."""
         start = time.perf_counter()
@@ -70,17 +76,21 @@ class Feed:
 
 
 class Ahead:
-    """What `draw` returns, in order, from one thread that keeps up to `depth` results ready."""
+    """What `draw` returns, in order, from one thread that makes up to `depth` results ready at each `fill`."""
 
     def __init__(self, draw: Callable[[], Batch], depth: int):
         self._draw, self._depth = draw, depth
         self._thread = ThreadPoolExecutor(1, "feed")
         self._drawn: deque[Future[Batch]] = deque()
 
+    def fill(self) -> None:
+        while len(self._drawn) < self._depth:
+            self._drawn.append(self._thread.submit(self._draw))
+
     def take(self) -> Batch:
         """The next result. Raises what `draw` raises, and is closed then: what came after a failed draw would leave a hole."""
-        while len(self._drawn) <= self._depth:
-            self._drawn.append(self._thread.submit(self._draw))
+        if not self._drawn:
+            self.fill()
         try:
             return self._drawn.popleft().result()
         except BaseException:
@@ -89,3 +99,4 @@ class Ahead:
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
+        self._drawn.clear()

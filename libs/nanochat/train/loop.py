@@ -81,6 +81,8 @@ class Trainer:
         self.optimizer = Optimizer(job.model, job.spec.optim, ranks, lr_scale=job.lr_scale, compiled=job.compile)
         if self.fp8:
             self.optimizer.carried["fp8.magnitudes"] = self.fp8.before
+        if kernels.found():
+            accumulate.apply_to_embeddings(job.model, ranks.dtype)
         self.copies = accumulate.apply(job.model, ranks.dtype) if kernels.found() and not self.fp8 else None
         self.forward: Callable[..., Tensor] = compiled(job.model) if job.compile else job.model
         self.state = LoopState()
@@ -147,6 +149,7 @@ class Trainer:
             with self.ranks.autocast():
                 loss = self.forward(inputs, targets)
             torch.autograd.backward(loss / job.accumulation)
+            self.feed.draw_ahead()
             losses.append(loss.detach())
             tokens += inputs.numel()
         norm = self.optimizer.step(lrm, job.momentum(state.step), job.decay(state.step))

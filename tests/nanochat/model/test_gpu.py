@@ -36,8 +36,10 @@ def gradients(
     for param in model.parameters():
         param.grad = torch.zeros_like(param)
     magnitudes = fp8.apply(model) if quantized else None
-    if kernels.found() and not (plain or quantized):
-        accumulate.apply(model, dtype)
+    if kernels.found() and not plain:
+        accumulate.apply_to_embeddings(model, dtype)
+        if not quantized:
+            accumulate.apply(model, dtype)
     forward = torch.compile(model, dynamic=False, fullgraph=True) if compiled else model
     with kernels.plain() if plain else nullcontext(), torch.autocast(kind, dtype, enabled=dtype is torch.bfloat16):
         loss = forward(tokens[:, :-1], tokens[:, 1:])

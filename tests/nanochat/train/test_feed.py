@@ -45,6 +45,7 @@ def test_results_come_in_order_and_a_few_are_ready() -> None:
     ahead = Ahead(loader.draw, 3)
     for n in range(1, 30):
         batch = ahead.take()
+        ahead.fill()
         assert (batch.inputs == n).all()
         assert batch.state == {"drawn": n}
         loader.wait_for(n + 3)
@@ -58,6 +59,7 @@ def test_a_failed_draw_is_raised_in_its_turn_and_closes() -> None:
     ahead = Ahead(loader.draw, 3)
     for n in range(1, 6):
         assert (ahead.take().inputs == n).all()
+        ahead.fill()
     with pytest.raises(StageError, match="shard x is missing"):
         ahead.take()
     loader.fail_at = -1
@@ -73,6 +75,7 @@ def test_the_state_is_that_of_the_batch_taken(device: str) -> None:
     assert feed.state == {"drawn": 0}
     for n in range(1, 9):
         inputs, targets = feed.take()
+        feed.draw_ahead()
         assert inputs.device == torch.device(device)
         assert (inputs == n).all()
         assert (targets == n + 1).all()
@@ -82,3 +85,14 @@ def test_the_state_is_that_of_the_batch_taken(device: str) -> None:
         assert feed.progress == n / 100
     assert feed.waited > 0
     feed.close()
+
+
+def test_nothing_is_drawn_while_batches_are_left_unless_asked() -> None:
+    loader = Counting()
+    ahead = Ahead(loader.draw, 3)
+    for n in range(1, 4):
+        assert (ahead.take().inputs == n).all()
+        loader.wait_for(3)
+    assert loader.drawn == 3
+    assert (ahead.take().inputs == 4).all()  # none was left
+    ahead.close()
