@@ -48,10 +48,10 @@ def main() -> None:
     runs = defaultdict(list)
     for one in found:
         runs[one["name"]].append(one)
-    rows = speed_rows(runs)
-    if cards > 1 and scaling and "bf16" in runs:
-        rows += scaling_rows(cards, mean(r["tok_per_s"] for r in runs["bf16"]))
-    finish("train", slug(found[0]["device"]), rows)
+    rows, device = speed_rows(runs), slug(found[0]["device"])
+    finish("train", device, rows)
+    if cards > 1 and scaling and "bf16" in runs:  # the last, and the one that may hang: what is measured is kept already
+        finish("train", device, rows + scaling_rows(cards, mean(r["tok_per_s"] for r in runs["bf16"])))
 
 
 def measured(name: str, env: dict[str, str], ranks: int = 1) -> dict[str, Any]:

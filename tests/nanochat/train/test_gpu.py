@@ -68,4 +68,6 @@ def test_two_ranks_learn_as_one_does_and_one_goes_on_from_their_checkpoint(base)
     assert together["val_bpb"] < together["untrained_val_bpb"]
     resumed = base("resumed", two.checkpoint(75), deterministic=False).start()
     assert resumed.wait() == 0, resumed.log()
-    assert resumed.results()["val_bpb"] == pytest.approx(together["val_bpb"], rel=0.05)
+    # One rank validates on other rows than two do (8,192 tokens: 2.18 against 2.00 bits per byte of the same weights).
+    assert resumed.results()["val_bpb"] == pytest.approx(alone["val_bpb"], rel=0.05)
+    assert resumed.results()["loss"] == pytest.approx(together["loss"], rel=0.1)
