@@ -63,6 +63,8 @@ def main() -> None:
         )
     cuda = torch.cuda.is_available()
     names = os.environ.get("JOBS", ",".join(RECIPES if cuda else ON_CPU)).split(",")
+    if unknown := set(names) - set(RECIPES):
+        raise SystemExit(f"JOBS has {', '.join(sorted(unknown))}; there are: {', '.join(RECIPES)}")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         inputs = build(root)

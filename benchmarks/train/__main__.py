@@ -40,6 +40,8 @@ def main() -> None:
     names = os.environ.get("JOBS", "plain,bf16,fp8,scaling" if cuda else "plain,bf16").split(",")
     scaling = "scaling" in names
     names = [name for name in names if name != "scaling"]
+    if unknown := set(names) - set(JOBS):
+        raise SystemExit(f"JOBS has {', '.join(sorted(unknown))}; there are: {', '.join(JOBS)}, scaling")
     cards = torch.cuda.device_count() if cuda else 1
     found = [one for one in spread([*names, *reversed(names)] if not QUICK else names, cards, measured) if one]
     print(f"\n{'':<8} {'tok/s':>10} {'MFU %':>7} {'step ms':>9} {'optim ms':>9} {'GiB':>6} {'start s':>8} {'MHz':>6} {'W':>5}")

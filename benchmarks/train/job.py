@@ -62,10 +62,7 @@ def measure(job: Job, here: Ranks) -> dict[str, Any]:
     magnitudes = fp8.apply(model) if job.fp8 else None
     kind = MatrixByMatrix if job.plain else Optimizer
     optimizer = kind(model, resolve(job.recipe).base.optim, here, compiled=here.device.type == "cuda")
-    ours = kernels.found() and not job.plain
-    if ours:
-        accumulate.apply_to_embeddings(model, here.dtype)
-    copies = accumulate.apply(model, here.dtype) if ours and not job.fp8 else None
+    copies = accumulate.apply(model, here.dtype, products=not job.fp8) if kernels.found() and not job.plain else None
     forward = loss_of(job, model)
     if here.device.type == "cuda":
         forward = torch.compile(forward, dynamic=False) if job.plain else compiled(forward)

@@ -1,8 +1,8 @@
 """The gradient of an embedding, added in place to the fp32 gradient that is there.
 
 Autograd would clear a table, add the rows to it and add the table to the gradient: 24 bytes a weight, for tables of which a
-micro-step touches a part. Rows of one token are added in no fixed order, as autograd does; under
-`torch.use_deterministic_algorithms` they are sorted first.
+micro-step touches a part. Rows of one token are added in no fixed order, as compiled autograd does; under
+`torch.use_deterministic_algorithms` they are sorted first. On a CPU it is what autograd does, to the bit.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ def add_embedding_grad(grad: Tensor, ids: Tensor, dy: Tensor) -> None:
         from nanochat.kernels import embedding_grad_triton  # where there is no GPU there may be no Triton
 
         embedding_grad_triton.launch(grad, ids, dy)
-    else:
+    elif dy.is_cuda:
         grad.index_put_((ids,), dy.to(grad.dtype), accumulate=True)
+    else:
+        grad += torch.ops.aten.embedding_dense_backward(dy.to(grad.dtype), ids, grad.size(0), -1, False)
 
 
 @add_embedding_grad.register_fake

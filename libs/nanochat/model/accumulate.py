@@ -4,8 +4,7 @@ The gradients are added where the optimizer keeps them, by the kernel that compu
 it, and add it in one more pass. The weights are narrowed when the optimizer has changed them: autocast would do it every time.
 Applied from outside, as fp8 is; without gradients, and within `kernels.plain()`, all is as it is without this file.
 
-    accumulate.apply_to_embeddings(model, torch.bfloat16)
-    copies = accumulate.apply(model, torch.bfloat16)    # once, when every weight has its place for a gradient; or fp8's products
+    copies = accumulate.apply(model, torch.bfloat16)    # once, when every weight has its place for a gradient
     ... forward, backward, the optimizer's step ...
     copies.refresh()                                    # whenever weights have changed
 """
@@ -27,10 +26,16 @@ from nanochat.model.gpt import GPT, MLP
 from nanochat.model.layers import Embedding, Linear, linears, relu_squared
 
 
-def apply(model: GPT, dtype: torch.dtype) -> Copies:
-    """Until the weights' `grad` is replaced, for inputs of `dtype`. Weights with a side that is no multiple of 8 stay as they are."""
+def apply(model: GPT, dtype: torch.dtype, *, products: bool = True) -> Copies:
+    """Until the weights' `grad` is replaced, for inputs of `dtype`. Weights with a side that is no multiple of 8 stay as they are.
+
+    Without `products` only embeddings are changed: for a model whose products are fp8's.
+    """
     copies = Copies(dtype)
-    for module in model.blocks.modules():
+    for module in model.modules():
+        if isinstance(module, Embedding):
+            module.look_up = LookUp(module.weight, dtype)
+    for module in model.blocks.modules() if products else ():
         if isinstance(module, Attention) and _fits(module.q.weight, module.k.weight, module.v.weight):
             module.products = Products(copies, (module.q.weight, module.k.weight), (module.v.weight,))
         elif isinstance(module, MLP) and _fits(module.up.weight, module.down.weight):
@@ -39,13 +44,6 @@ def apply(model: GPT, dtype: torch.dtype) -> Copies:
             module.product = Product(copies, module.weight)
     copies.refresh()
     return copies
-
-
-def apply_to_embeddings(model: GPT, dtype: torch.dtype) -> None:
-    """Until the weights' `grad` is replaced: the tables give rows of `dtype`, and take gradients of it."""
-    for module in model.modules():
-        if isinstance(module, Embedding):
-            module.look_up = LookUp(module.weight, dtype)
 
 
 class Copies:
@@ -70,7 +68,8 @@ class Copies:
     @torch.no_grad()
     def refresh(self) -> None:
         """Copy the weights as they are now."""
-        torch._foreach_copy_(list(self._parts.values()), [weight.detach() for weight in self._parts])
+        if self._parts:
+            torch._foreach_copy_(list(self._parts.values()), [weight.detach() for weight in self._parts])
 
 
 class Products:

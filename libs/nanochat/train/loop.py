@@ -81,9 +81,7 @@ class Trainer:
         self.optimizer = Optimizer(job.model, job.spec.optim, ranks, lr_scale=job.lr_scale, compiled=job.compile)
         if self.fp8:
             self.optimizer.carried["fp8.magnitudes"] = self.fp8.before
-        if kernels.found():
-            accumulate.apply_to_embeddings(job.model, ranks.dtype)
-        self.copies = accumulate.apply(job.model, ranks.dtype) if kernels.found() and not self.fp8 else None
+        self.copies = accumulate.apply(job.model, ranks.dtype, products=not self.fp8) if kernels.found() else None
         self.forward: Callable[..., Tensor] = compiled(job.model) if job.compile else job.model
         self.state = LoopState()
         self.metrics: Values = {}  # the latest figures of the visits

@@ -37,9 +37,7 @@ def gradients(
         param.grad = torch.zeros_like(param)
     magnitudes = fp8.apply(model) if quantized else None
     if kernels.found() and not plain:
-        accumulate.apply_to_embeddings(model, dtype)
-        if not quantized:
-            accumulate.apply(model, dtype)
+        accumulate.apply(model, dtype, products=not quantized)
     forward = torch.compile(model, dynamic=False, fullgraph=True) if compiled else model
     with kernels.plain() if plain else nullcontext(), torch.autocast(kind, dtype, enabled=dtype is torch.bfloat16):
         loss = forward(tokens[:, :-1], tokens[:, 1:])
