@@ -9,7 +9,8 @@ from benchmarks.result import RESULTS, ROOT
 
 PAGE = ROOT / "docs" / "curves.svg"
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 460, 320, 56, 34, 14, 44
-COLORS = ("#1f6feb", "#d1242f", "#8250df", "#1a7f37", "#bf8700", "#57606a")  # of recipes, in the order in which they are recorded
+# Of recipes, in the order in which they are recorded.
+COLORS = ("#1f6feb", "#d1242f", "#8250df", "#1a7f37", "#bf8700", "#57606a")
 SKIP = 0.06  # of the time: the first fall would make the rest a flat line
 
 Curve = dict[str, Any]
