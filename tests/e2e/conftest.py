@@ -37,7 +37,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-            process.wait(timeout=90)
+            try:
+                process.wait(timeout=90)
+            except subprocess.TimeoutExpired:  # started where SIGINT is ignored: the stack must not outlive its tests
+                process.terminate()
+                process.wait(timeout=90)
+                raise
 
 
 def _stack(path: Path, process: "subprocess.Popen[bytes]", log: Path) -> dict[str, str]:
