@@ -3,7 +3,8 @@
 Time is steps times the sustained seconds a step: no compilation, no evaluation, as in the public records. Each recipe runs with
 each of `SEEDS`; the question is when `modern` is where the speedrun ends. "sooner" is `modern` planned for fewer steps from the
 start, as who wants only that result would: its learning rates come down earlier.
-`DATA`: a folder of parquet shards. `DEPTH` 8, `SEQ_LEN` 1024, `VOCAB` 32,768, `STEPS` 640 of `BATCH` 65,536 tokens, `SEEDS` 1,2.
+`DATA`: a folder of parquet shards, read again if it has less than `STEPS` take. `DEPTH` 8, `SEQ_LEN` 1024, `VOCAB` 32,768,
+`STEPS` 640 of `BATCH` 65,536 tokens, `SEEDS` 1,2.
 `JOBS`: names, comma-separated. `MORE`: JSON of more of them, each with overrides of `modern` as it runs here, for ablations:
 `MORE='{"no value embeds": {"model.value_embeds": false}}'`. `QUICK=1`: seconds on a CPU.
 """
@@ -33,7 +34,7 @@ from nanochat.recipe import SPECIAL_TOKENS, resolve
 from nanochat.tokenizer import Tokenizer
 
 QUICK = os.environ.get("QUICK") == "1"
-DATA = Path(os.environ.get("DATA", ROOT.parent / "shared" / "data" / "pretrain_small"))
+DATA = Path(os.environ.get("DATA", ROOT.parent / "shared" / "data" / "pretrain"))
 SIZES = {"DEPTH": (8, 2), "SEQ_LEN": (1024, 128), "VOCAB": (32_768, 2048), "BATCH": (65_536, 1024), "STEPS": (640, 30)}
 DEPTH, SEQ_LEN, VOCAB, BATCH, STEPS = (int(os.environ.get(name, sizes[QUICK])) for name, sizes in SIZES.items())
 SEEDS = [int(seed) for seed in os.environ.get("SEEDS", "1,2").split(",")]
@@ -42,8 +43,8 @@ SOONER = 0.68  # of the steps; each takes some 8 % longer than the speedrun's
 # A small batch's rates are a fraction of the reference's with `scale_lr`: over so few steps that costs more than it steadies. And
 # of rows that begin with documents, as the recipe packs them, long documents' ends are left out: other text than the speedrun's,
 # 31 % of it unread, against validation in a stream. Text is to be the same here.
-# The norms take the scale of `x0` away at first, so Adam walks it far by noise: at the recipe's rate of 0.5, made for 5,000 steps,
-# to -0.4 and back to 2 within 50, by the seed; with two of four seeds `modern` ended 0.05 bits per byte higher for it.
+# At the recipe's rate of 0.5, made for 5,000 steps, all `x0` may walk off together, to 4.6 within 121 steps, and end the run 0.05
+# bits per byte higher, by the seed; matrices at 0.03 gain 0.01 at step 147 (docs/training.md).
 MODERN = {"base.scale_lr": False, "base.packing": "stream", "base.optim.x0.lr": 0.05, "base.optim.matrix_lr": 0.03}
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "speedrun": ("speedrun", {}),
@@ -100,7 +101,7 @@ def trained(root: Path, inputs: dict[str, Artifact], name: str, seed: int, env: 
         "base.total_batch_size": BATCH,
         "base.device_batch_size": micro,
         "base.num_iterations": STEPS,
-        "base.shuffle": True,  # packings walk through the text at different speeds: its order must not decide what comes last
+        "base.shuffle": True,  # packings (`MORE`) differ in speed through the text: its order must not decide what comes last
         "base.eval_every": STEPS // EVALS,
         "base.eval_tokens": micro * SEQ_LEN * (2 if QUICK else 16),
         "base.core_every": -1,

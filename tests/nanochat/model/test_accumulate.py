@@ -47,7 +47,7 @@ def test_gradients_and_weights_are_autograds(config, how):
     for mine, theirs in zip(trained(config, applied=True, **how), expected, strict=True):
         for name, tensor in theirs.items():
             assert tensor.any(), name
-            torch.testing.assert_close(mine[name], tensor, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(mine[name], tensor, rtol=3e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
