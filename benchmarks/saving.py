@@ -17,12 +17,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as a stage does, before t
 import torch
 
 from benchmarks.result import cpu, finish, row, slug
+from nanochat.config.recipe import ModelSpec, OptimSpec
+from nanochat.config.shape import GPTConfig
+from nanochat.contract.events import EventLog
 from nanochat.distributed import Ranks, autodetect, native_dtype
-from nanochat.events import EventLog
-from nanochat.model import GPT
+from nanochat.model import GPT, init_weights
 from nanochat.optim import Optimizer
-from nanochat.recipe import ModelSpec, OptimSpec
-from nanochat.shape import GPTConfig
 from nanochat.train.saver import Phase, Saver
 
 DEVICE = torch.device(autodetect())
@@ -37,7 +37,7 @@ def main() -> None:
     ranks = Ranks(0, 1, DEVICE, native_dtype(DEVICE))
     with DEVICE:
         model = GPT(GPTConfig.of(ModelSpec(depth=DEPTH, seq_len=TOKENS), 65_536))
-    model.init_weights()
+    init_weights(model)
     optimizer = Optimizer(model, OptimSpec(), ranks)
     with tempfile.TemporaryDirectory(dir=os.environ.get("DIR")) as folder:
         saver = Saver(

@@ -27,10 +27,9 @@ import torch
 import rustbpe
 from benchmarks.cards import spread
 from benchmarks.result import ROOT, Row, cpu, finish, row, slug
-from nanochat import events
-from nanochat.contract import EVENTS, SPEC, Artifact, StageSpec, seal, write_json
+from nanochat.config.recipe import SPECIAL_TOKENS, resolve
+from nanochat.contract.contract import EVENTS, SPEC, Artifact, StageSpec, events, seal, write_json
 from nanochat.data.shards import Shard, folder_shards, write_index
-from nanochat.recipe import SPECIAL_TOKENS, resolve
 from nanochat.tokenizer import Tokenizer
 
 QUICK = os.environ.get("QUICK") == "1"

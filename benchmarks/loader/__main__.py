@@ -17,8 +17,8 @@ from typing import Any
 import rustbpe
 from benchmarks.result import ROOT, Row, cpu, finish, row
 from benchmarks.tokenizer import corpus
+from nanochat.config.recipe import SPECIAL_TOKENS
 from nanochat.data.shards import folder_shards, write_shard
-from nanochat.recipe import SPECIAL_TOKENS
 from nanochat.stages.base_train import LOADERS
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.feed import AHEAD

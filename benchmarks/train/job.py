@@ -21,14 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.train import kernels as classes
-from nanochat import gpus, kernels
+from nanochat import kernels
+from nanochat.config.recipe import resolve
 from nanochat.distributed import Ranks, ranks
-from nanochat.model import GPT, GPTConfig, accumulate, fp8
+from nanochat.model import GPT, GPTConfig, accumulate, fp8, init_weights
 from nanochat.model.compiled import compiled
 from nanochat.model.loss import softcap
 from nanochat.optim import Optimizer
 from nanochat.optim.optimizer import Group
-from nanochat.recipe import resolve
+from nanochat.planning import gpus
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def build(job: Job, here: Ranks) -> GPT:
     spec = resolve(job.recipe).model.model_copy(update={"depth": job.depth, "seq_len": job.seq_len})
     with here.device:
         model = GPT(GPTConfig.of(spec, job.vocab))
-    model.init_weights()
+    init_weights(model)
     with torch.no_grad():
         for param in model.parameters():
             if not param.any():

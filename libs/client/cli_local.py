@@ -14,7 +14,7 @@ import typer
 
 from client.models import Plan
 
-BAD_INPUT = 64  # nanochat.contract.Exit; this library imports nothing of the trainer
+BAD_INPUT = 64  # nanochat.contract.contract.Exit; this library imports nothing of the trainer
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def local_run(
     """Run a whole recipe here and now, with no services; a second call with the same --out resumes."""
     options = [("--data", data), ("--out", out), ("--nproc", nproc), *(("--set", s) for s in set_ or [])]
     given = [text for option, value in options if value is not None for text in (option, str(value))]
-    code = _hand_over(["-m", "nanochat.local_run", recipe, *given])
+    code = _hand_over(["-m", "nanochat.local.run", recipe, *given])
     raise typer.Exit({0: 0, BAD_INPUT: 2}.get(code, 1))
 
 
@@ -45,7 +45,7 @@ def plan_here(recipe: str, overrides: dict[str, Any], hardware: Sequence[str]) -
     """What `POST /v1/runs/plan` answers, with `hardware` as that program's options. Raises typer.Exit when it refuses, which
     it has told on stderr."""
     settings = [text for field, value in overrides.items() for text in ("--set", f"{field}={json.dumps(value)}")]
-    command = [sys.executable, "-m", "nanochat.local_plan", recipe, *settings, *hardware]
+    command = [sys.executable, "-m", "nanochat.local.plan", recipe, *settings, *hardware]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode:
         raise typer.Exit(2 if done.returncode in (2, BAD_INPUT) else 1)

@@ -19,7 +19,7 @@ from controlplane.lifecycle import LIVE_ATTEMPT, AttemptStatus, Desired, Reason,
 from controlplane.models import Artifact, Attempt, Checkpoint, Json, Stage, Worker
 from controlplane.timing import DEFAULT, Timing
 from controlplane.transitions import Gate, gate, stage_gate
-from nanochat import contract
+from nanochat.contract import contract
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from controlplane.errors import Conflict, NotFound
 from controlplane.models import Artifact, Checkpoint, Stage
 from controlplane.transitions import Gate, gate
-from nanochat import graph
+from nanochat.planning import graph
 
 TOKENIZER = "tokenizer"  # the artifact that every model of a run was trained with
 

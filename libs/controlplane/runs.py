@@ -13,8 +13,8 @@ from controlplane.errors import Conflict
 from controlplane.lifecycle import Desired, Reason, StageStatus
 from controlplane.models import Event, IdempotencyKey, Run, Stage
 from controlplane.transitions import gate
-from nanochat import graph
-from nanochat.recipe import Recipe
+from nanochat.config.recipe import Recipe
+from nanochat.planning import graph
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from nanochat.contract import EVENTS, MANIFEST, Exit, ExitReport, StageContext, StageError, StageSpec, write_json
-from nanochat.events import EventLog, read
-from nanochat.graph import STAGES
+from nanochat.contract.contract import EVENTS, MANIFEST, Exit, ExitReport, StageContext, StageError, StageSpec, write_json
+from nanochat.contract.events import EventLog, read
+from nanochat.planning.graph import STAGES
 
 # Before torch is loaded: OpenMP's threads otherwise spin while they wait, and on a machine with anything else to do a step
 # takes ten times as long (measured on two busy cores: 20 s against 2 to 6 s; the same speed on idle ones).

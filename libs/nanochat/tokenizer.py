@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 
 import rustbpe
-from nanochat.contract import StageError
-from nanochat.recipe import SPECIAL_TOKENS
+from nanochat.config.recipe import SPECIAL_TOKENS
+from nanochat.contract.contract import StageError
 from nanochat.tasks.base import Conversation, Message
 
 FILE = "tokenizer.json"

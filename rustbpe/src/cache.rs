@@ -1,6 +1,6 @@
 //! Chunks met before with the ids they came to: one slot of half a cache line each.
 
-use crate::encode::Id;
+use crate::id::Id;
 use crate::key::{Key, Seeds};
 use crate::table::prefetch;
 

@@ -7,6 +7,7 @@ use crate::block::{BATCH, for_each_batch};
 use crate::bpe::{Merger, Workspace};
 use crate::cache::Cache;
 use crate::error::{Error, Result};
+use crate::id::Id;
 use crate::key::{BytesHash, Key, MAX_SHORT, Seeds};
 use crate::split::Splitter;
 use crate::token_table::{MAX_ID, MAX_TOKEN, Probe, TokenTable};
@@ -14,23 +15,6 @@ use crate::vocab::Vocabulary;
 
 /// Ids copied at a time; a rare chunk comes about every sixteenth.
 const RUN: usize = 16;
-
-/// Type of an emitted id; the caller picks one that holds the vocabulary.
-pub trait Id: Copy + Default + Send + Sync + 'static {
-    fn from_u32(id: u32) -> Self;
-}
-
-impl Id for u16 {
-    fn from_u32(id: u32) -> Self {
-        id as u16
-    }
-}
-
-impl Id for u32 {
-    fn from_u32(id: u32) -> Self {
-        id
-    }
-}
 
 /// What one thread needs to encode.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ mod cache;
 pub mod count;
 pub mod encode;
 pub mod error;
+pub mod id;
 mod key;
 mod linked;
 pub mod merge;

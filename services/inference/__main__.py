@@ -9,7 +9,7 @@ import sys
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 from services.inference.settings import Settings
 from services.inference.source import Source, source
 

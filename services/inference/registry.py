@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from client.errors import ClientError
-from nanochat.contract import StageError, verify
+from nanochat.contract.contract import StageError, verify
 from nanochat.distributed import autodetect, native_dtype
 from nanochat.engine.engine import Engine
 from nanochat.tokenizer import Tokenizer

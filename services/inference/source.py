@@ -9,7 +9,7 @@ from pathlib import Path
 
 from client.client import Client
 from client.models import Model as Promoted
-from nanochat.contract import MANIFEST, Artifact, StageError, sha256_file
+from nanochat.contract.contract import MANIFEST, Artifact, StageError, sha256_file
 from services.inference.settings import Settings
 
 

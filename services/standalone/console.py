@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from nanochat.contract import write_json
+from nanochat.contract.contract import write_json
 from services.standalone import tree
 from services.standalone.child import StartError, held_by, lock, note_holder, spawn
 from services.standalone.roster import home_folder, roster

@@ -22,7 +22,7 @@ from controlplane.errors import LedgerError
 from controlplane.lifecycle import Reason
 from controlplane.models import Json
 from controlplane.timing import Timing
-from nanochat.contract import EVENTS
+from nanochat.contract.contract import EVENTS
 from services.worker.spool import Batch, Tail, parse
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from controlplane.claims import Claim, Fence, SavedCheckpoint
 from controlplane.db import SessionFactory
 from controlplane.errors import LedgerError
 from controlplane.lifecycle import Reason, StageStatus
-from nanochat.contract import SPEC, STOP, StageError, StageSpec, verify, write_json
+from nanochat.contract.contract import SPEC, STOP, StageError, StageSpec, verify, write_json
 from services.worker import processes
 from services.worker.relay import STDOUT, Relay
 from services.worker.settings import Settings, child_environment

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from controlplane.lifecycle import Reason
-from nanochat.contract import MANIFEST, Artifact, Exit, ExitReport, StageError, verify
+from nanochat.contract.contract import MANIFEST, Artifact, Exit, ExitReport, StageError, verify
 from services.worker.relay import STDOUT
 
 # What libraries print when they know the cause better than an exit code can say; the first that is found decides.

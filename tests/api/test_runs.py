@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from controlplane.lifecycle import Reason
-from nanochat import graph, plan
-from nanochat.recipe import names, resolve
+from nanochat.config.recipe import names, resolve
+from nanochat.planning import graph, plan
 from tests.api.server import Api
 from tests.api.work import Hand
 

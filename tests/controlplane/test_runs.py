@@ -9,7 +9,8 @@ import pytest
 from controlplane import keys, promotion, runs, views, workers
 from controlplane.errors import Conflict, NotFound
 from controlplane.lifecycle import Reason, RunStatus
-from nanochat import graph, recipe
+from nanochat.config import recipe
+from nanochat.planning import graph
 from tests.controlplane.ledger import Ledger, checkpoint
 from tests.controlplane.test_claims import begun, together
 

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from controlplane import db
 from controlplane.lifecycle import StageStatus
 from controlplane.models import Event
-from nanochat.contract import EVENTS, MANIFEST
+from nanochat.contract.contract import EVENTS, MANIFEST
 from services.standalone.child import free_port
 from services.standalone.postgres import Postgres
 from services.standalone.valkey import Valkey, binary

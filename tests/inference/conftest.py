@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import rustbpe
-from nanochat.contract import Artifact, seal
+from nanochat.contract.contract import Artifact, seal
 from nanochat.model import GPTConfig
 from nanochat.tokenizer import Tokenizer
 from services.inference.source import fixed

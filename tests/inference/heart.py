@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanochat.contract import MANIFEST, Artifact, sha256_file
+from nanochat.config.recipe import OptimSpec
+from nanochat.contract.contract import MANIFEST, Artifact, sha256_file
+from nanochat.contract.events import EventLog
 from nanochat.distributed import Ranks
-from nanochat.events import EventLog
-from nanochat.model import GPT, GPTConfig
+from nanochat.model import GPT, GPTConfig, init_weights
 from nanochat.optim import Optimizer
-from nanochat.recipe import OptimSpec
 from nanochat.tasks.base import Conversation
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.saver import Saver
@@ -65,7 +65,7 @@ class Learnt:
 def learn(config: GPTConfig, tokenizer: Tokenizer, seed: int = 0, conversations: Any = CONVERSATIONS) -> Learnt:
     torch.manual_seed(seed)
     model = GPT(config)
-    model.init_weights()
+    init_weights(model)
     ids, targets = _batch(tokenizer, conversations)
     optimizer = Optimizer(model, OptimSpec(), ALONE)
     for _ in range(STEPS):

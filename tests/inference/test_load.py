@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from nanochat.contract import Artifact
+from nanochat.contract.contract import Artifact
 from services.inference.source import fixed
 from tests.inference.heart import FOREVER, SELF, WHO
 from tests.inference.server import KEY, Server, serving, wait_for

@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 
-from nanochat.contract import MANIFEST, Artifact, sha256_file
+from nanochat.contract.contract import MANIFEST, Artifact, sha256_file
 from nanochat.model import GPTConfig
 from nanochat.tokenizer import Tokenizer
 from services.inference.source import Entry

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from nanochat.contract import Artifact
+from nanochat.contract.contract import Artifact
 from tests.inference.heart import SELF, WHO
 from tests.inference.server import wait_for
 

@@ -17,12 +17,12 @@ import pytest
 import torch
 
 import rustbpe
-from nanochat import graph
 from nanochat.__main__ import run as run_stage
-from nanochat.contract import EVENTS, MANIFEST, Artifact, StageSpec
-from nanochat.events import read
-from nanochat.model import GPT, GPTConfig
-from nanochat.recipe import Recipe, resolve
+from nanochat.config.recipe import Recipe, resolve
+from nanochat.contract.contract import EVENTS, MANIFEST, Artifact, StageSpec
+from nanochat.contract.events import read
+from nanochat.model import GPT, GPTConfig, init_weights
+from nanochat.planning import graph
 from nanochat.tokenizer import Tokenizer
 
 CORPUS = (
@@ -46,7 +46,7 @@ def make_model() -> Callable[..., GPT]:
     def make(vocab_size: int = 400, *, depth: int = 2, seq_len: int = 64, seed: int = 1) -> GPT:
         torch.manual_seed(seed)
         model = GPT(GPTConfig(seq_len, vocab_size, depth, 2, 2, 32 * depth))
-        model.init_weights()
+        init_weights(model)
         for param in model.parameters():
             torch.nn.init.normal_(param, std=0.3)
         return model.eval()

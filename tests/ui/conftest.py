@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from client.settings import Settings
-from nanochat.contract import Artifact, seal
+from nanochat.contract.contract import Artifact, seal
 from nanochat.model import GPTConfig
 from services.inference.source import promoted
 from services.standalone.valkey import Valkey

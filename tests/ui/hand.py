@@ -17,7 +17,7 @@ from controlplane import claims, db, ingest, workers
 from controlplane.claims import Claim
 from controlplane.lifecycle import Reason, StageStatus
 from controlplane.models import Stage
-from nanochat.contract import Artifact, seal
+from nanochat.contract.contract import Artifact, seal
 
 DEADLINE_S = 20.0
 

@@ -22,7 +22,7 @@ from controlplane.lifecycle import RunStatus
 from controlplane.models import Run, Worker
 from controlplane.schemas import RunView, StageView
 from controlplane.timing import Timing
-from nanochat import recipe
+from nanochat.config import recipe
 from services.worker.app import TASK, make_app
 from services.worker.settings import Queue, Settings
 from tests.waiting import until

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.lifecycle import Reason
-from nanochat.contract import MANIFEST, Exit, ExitReport, seal, write_json
+from nanochat.contract.contract import MANIFEST, Exit, ExitReport, seal, write_json
 from services.worker.verdict import judge
 
 TORCHRUN = """

@@ -8,10 +8,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from nanochat.config.recipe import FolderSource, HttpSource, PydocsSource
 from nanochat.data import pydocs
 from nanochat.data.fetch import Fetcher, Stopped, sealed
 from nanochat.data.shards import Shard, check_shard, count_chars, folder_shards
-from nanochat.recipe import FolderSource, HttpSource, PydocsSource
 
 Progress = Callable[[int, int, str], None]  # done, total, unit
 

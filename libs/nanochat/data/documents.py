@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 from nanochat.data.position import State, digest
 from nanochat.data.shards import check_shard, documents
 

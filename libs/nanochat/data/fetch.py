@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 
-from nanochat.contract import Exit, StageError, sha256_file, write_json
+from nanochat.contract.contract import Exit, StageError, sha256_file, write_json
 
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _SHA256 = re.compile(r'"?([0-9a-f]{64})"?')

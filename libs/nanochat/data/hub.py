@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from nanochat.contract import StageError
-from nanochat.data.catalog import CORE_CONFIG, SPLITS, Split, find_in_folder, is_url
+from nanochat.contract.contract import StageError
 from nanochat.data.fetch import Fetcher
+from nanochat.tasks.catalog import CORE_CONFIG, SPLITS, Split, find_in_folder, is_url
 
 
 def task_files(place: str | None, cache_dir: Path, fetcher: Fetcher) -> dict[str, list[Path]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 from nanochat.data.documents import Documents, Place
 from nanochat.data.packing import TokenQueue, pad_rows, shift
 from nanochat.data.position import State, check_state, digest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 
 State = dict[str, Any]
 

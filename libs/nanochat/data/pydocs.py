@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
-from nanochat.contract import write_json
+from nanochat.contract.contract import write_json
 from nanochat.data.prose import paragraphs
 from nanochat.data.shards import write_shard
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nanochat.contract import Exit, StageError, write_json
+from nanochat.contract.contract import Exit, StageError, write_json
 
 COLUMN = "text"
 INDEX = "shards.json"

@@ -9,7 +9,7 @@ from typing import TypedDict
 
 import torch
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 from nanochat.distributed import Ranks
 from nanochat.engine import Engine, PromptTooLong
 from nanochat.model import GPT

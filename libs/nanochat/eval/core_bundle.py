@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 
 Kind = Literal["multiple_choice", "schema", "language_modeling"]
 Item = dict[str, Any]

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 from nanochat.eval.core_bundle import CoreTask, Item
 
 SHOT_SEED = 1234

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from nanochat.contract import Exit, StageContext, StageError
-from nanochat.train.stop import StopRequest
+from nanochat.contract.contract import Exit, StageContext, StageError
+from nanochat.contract.stop import StopRequest
 
 QUIET_S = 0.2  # at most five events a second
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from nanochat import gpus
+from nanochat.config.recipe import Recipe
 from nanochat.eval import markdown as md
 from nanochat.eval.chat import BASELINES
 from nanochat.eval.core_bundle import ROWS
-from nanochat.graph import STAGES
-from nanochat.recipe import Recipe
+from nanochat.planning import gpus
+from nanochat.planning.graph import STAGES
 
 Figures = Mapping[str, Any]
 

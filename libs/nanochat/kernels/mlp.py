@@ -16,8 +16,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
 
+from nanochat.kernels.launch import descriptor, programs
 from nanochat.kernels.weight_grad import add_weight_grad
 
 BLOCK_M, BLOCK_N, BLOCK_K = 128, 256, 64
@@ -126,16 +126,6 @@ class FusedMLP(torch.autograd.Function):
             add_weight_grad(grads[1], dy, a)
             return dh @ up, None, None, None, None
         return dh @ up, (dh.T @ x).to(ctx.weight_dtype), (dy.T @ a).to(ctx.weight_dtype)
-
-
-def descriptor(x: Tensor, block: list[int]) -> TensorDescriptor:
-    """How TMA reads and writes blocks of x, whose last dimension is contiguous."""
-    return TensorDescriptor(x, list(x.shape), list(x.stride()), block)
-
-
-def programs(x: Tensor) -> tuple[int]:
-    """A launch's size: one program a multiprocessor; a few where Triton's interpreter runs on a CPU."""
-    return (torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 4,)
 
 
 def _sizes(x: Tensor) -> dict[str, int]:

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nanochat.kernels.quantize import Format
+from nanochat.kernels.fp8_format import Format
 
 ROWS, COLUMNS, WARPS = 128, 64, 8
 FIRST_BLOCK, FIRST_PROGRAMS = 4096, 528  # of the amax pass: four programs on each of an H100's multiprocessors

@@ -13,7 +13,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-MOST_SPLITS = 8
 MULTIPLE = 8  # of both sides of a weight: TMA wants rows 16 bytes apart, or a multiple of it
 
 
@@ -31,14 +30,3 @@ def add_weight_grad(grad: Tensor, dy: Tensor, x: Tensor) -> None:
 @add_weight_grad.register_fake
 def _(grad: Tensor, dy: Tensor, x: Tensor) -> None:
     return None
-
-
-def splits(tiles: int, together: int) -> int:
-    """Into how many parts to split each tile that fills no whole round of `together` programs.
-
-    The fewest of those within 7 % of the least number of rounds: each part adds to its tile of the gradient, and waits to. On an
-    H100 5120 x 1280 took 1.26 ms in 3 parts, 1.32 in 5, 1.31 in 7 and 1.47 whole.
-    """
-    whole, rest = divmod(tiles, together)
-    rounds = {parts: whole + -(-rest * parts // together) / parts for parts in range(1, MOST_SPLITS + 1)}
-    return next(parts for parts, count in rounds.items() if count <= 1.07 * min(rounds.values()))

@@ -7,10 +7,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nanochat.kernels.mlp import descriptor, programs
-from nanochat.kernels.weight_grad import splits
+from nanochat.kernels.launch import descriptor, programs
 
 BLOCK_N, BLOCK_K, BLOCK_T = 128, 256, 64  # outputs, inputs, tokens
+MOST_SPLITS = 8
 
 
 @triton.jit
@@ -72,3 +72,14 @@ def launch(grad: Tensor, dy: Tensor, x: Tensor) -> None:
         num_stages=3,
         num_warps=8,
     )
+
+
+def splits(tiles: int, together: int) -> int:
+    """Into how many parts to split each tile that fills no whole round of `together` programs.
+
+    The fewest of those within 7 % of the least number of rounds: each part adds to its tile of the gradient, and waits to. On an
+    H100 5120 x 1280 took 1.26 ms in 3 parts, 1.32 in 5, 1.31 in 7 and 1.47 whole.
+    """
+    whole, rest = divmod(tiles, together)
+    rounds = {parts: whole + -(-rest * parts // together) / parts for parts in range(1, MOST_SPLITS + 1)}
+    return next(parts for parts, count in rounds.items() if count <= 1.07 * min(rounds.values()))

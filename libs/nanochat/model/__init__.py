@@ -1,6 +1,7 @@
 """The transformer. No distribution, precision or compilation here: those are applied from outside."""
 
+from nanochat.config.shape import GPTConfig
 from nanochat.model.gpt import GPT
-from nanochat.shape import GPTConfig
+from nanochat.model.init import init_weights
 
-__all__ = ["GPT", "GPTConfig"]
+__all__ = ["GPT", "GPTConfig", "init_weights"]

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanochat import kernels
+from nanochat.config.shape import GATE_CHANNELS, GPTConfig
 from nanochat.model.layers import EPS, Linear, linears, norm
-from nanochat.shape import GATE_CHANNELS, GPTConfig
 
 GATE_RANGE = 3.0  # a value embedding's gate lies in (0, 3): nanochat's log of 2026-03-09
 

@@ -13,13 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanochat import kernels, shape
-from nanochat.model import init
+from nanochat import kernels
+from nanochat.config import shape
+from nanochat.config.shape import SMEAR_CHANNELS, GPTConfig
 from nanochat.model.attention import Attention, KVCache, Rotary
 from nanochat.model.layers import Embedding, Linear, norm, relu_squared
 from nanochat.model.loss import head_loss, softcap
-from nanochat.recipe_model import InitSpec
-from nanochat.shape import SMEAR_CHANNELS, GPTConfig
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -83,7 +82,7 @@ class Smear(nn.Module):
 class GPT(nn.Module):
     """Token ids in, loss or logits out.
 
-    `GPT(config)` only allocates, on the default device; `init_weights()` draws a fresh model, whose first loss is
+    `GPT(config)` only allocates, on the default device; `init.init_weights` draws a fresh model, whose first loss is
     ln(vocab_size).
     """
 
@@ -139,10 +138,6 @@ class GPT(nn.Module):
     def _value_embed(self, layer: int, ids: Tensor) -> Tensor | None:
         """(B, T, H_kv * D), what a layer adds to its values; None for most."""
         return _in_compute_dtype(self.value_embeds[str(layer)](ids)) if self.config.has_value_embed(layer) else None
-
-    def init_weights(self, spec: InitSpec | None = None) -> None:
-        """Fresh weights from torch's global generator; the caller seeds it."""
-        init.init_weights(self, spec or InitSpec())
 
     def num_params(self) -> int:
         return sum(p.numel() for p in self.parameters())

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from nanochat.recipe_model import InitSpec
-
-if TYPE_CHECKING:
-    from nanochat.model.gpt import GPT
+from nanochat.config.model_spec import InitSpec
+from nanochat.model.gpt import GPT
 
 ZERO = ("attn.out", "mlp.down", "attn.value_gate", "smear.gate")
 BACKOUT = 0.2  # nanochat's log of 2026-03-14
 
 
 @torch.no_grad()
-def init_weights(model: GPT, spec: InitSpec) -> None:
+def init_weights(model: GPT, spec: InitSpec | None = None) -> None:
     """Normal(0, 1) embedding; linears Normal(0, s) with s = min(1, sqrt(out/in)) / sqrt(in) (Yang et al. 2023, spectral
     scaling); then zero for the head and for what each block adds, so that every logit and every residual update starts at
     0 and the first loss is ln(vocab_size). `spec` may say otherwise.
 
     Value embeddings are drawn like the matrices that make the other part of the values; all gates start half open.
+    Numbers come from torch's global generator, which the caller seeds.
     """
+    spec = spec or InitSpec()
     model.rotary.reset()
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):

@@ -13,12 +13,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from nanochat.config.model_spec import AdamSpec, OptimSpec
 from nanochat.distributed import Ranks
 from nanochat.model import GPT
 from nanochat.optim.adamw import adamw_update
 from nanochat.optim.muon import ITERATIONS, muon_update
 from nanochat.optim.sharding import Bucket, wait
-from nanochat.recipe_model import AdamSpec, OptimSpec
 
 EPS = 1e-10
 LR_WIDTH = 768  # the width at which the learning rates of embedding and head were tuned

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nanochat import plan
-from nanochat.contract import StageContext
+from nanochat.config.recipe import BaseEvalSpec
+from nanochat.contract.contract import StageContext
+from nanochat.contract.stop import StopRequest
 from nanochat.data.loader import TextLoader
 from nanochat.data.shards import ShardIndex
 from nanochat.distributed import Ranks
@@ -20,10 +21,9 @@ from nanochat.eval.core import TaskResult
 from nanochat.eval.core_bundle import bundle_root
 from nanochat.eval.progress import Progress
 from nanochat.model import GPT
-from nanochat.recipe import BaseEvalSpec
+from nanochat.planning import plan
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.session import build_model, section, session, tokenizer_of
-from nanochat.train.stop import StopRequest
 
 
 def run(ctx: StageContext) -> None:

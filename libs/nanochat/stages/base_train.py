@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from nanochat import plan, scaling
-from nanochat.batches import Batch, token_batch
-from nanochat.contract import StageContext
+from nanochat.config import scaling
+from nanochat.config.recipe import BaseSpec, ModelSpec, Packing
+from nanochat.contract.contract import StageContext
 from nanochat.data.bos_aligned import BosAlignedLoader, cropped_pct
 from nanochat.data.loader import TextLoader
 from nanochat.data.position import State
@@ -16,7 +16,8 @@ from nanochat.distributed import Ranks
 from nanochat.eval import core, samples
 from nanochat.model import GPT, GPTConfig
 from nanochat.optim import schedule
-from nanochat.recipe import BaseSpec, ModelSpec, Packing
+from nanochat.planning import plan
+from nanochat.planning.batches import Batch, token_batch
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import fit, validate
 from nanochat.train.loop import Job, Trainer, Values, Visit

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from nanochat import tasks
-from nanochat.contract import StageContext
+from nanochat.config.recipe import ChatEvalSpec
+from nanochat.contract.contract import StageContext
+from nanochat.contract.stop import StopRequest
 from nanochat.eval import chat, machine
 from nanochat.eval.progress import Progress
-from nanochat.recipe import ChatEvalSpec
+from nanochat.tasks import registry
+from nanochat.tasks.base import Task
+from nanochat.tasks.source import TaskSource
 from nanochat.train.session import build_model, section, session, tokenizer_of
-from nanochat.train.stop import StopRequest
 
 
 def run(ctx: StageContext) -> None:
     spec = section(ctx, "chat_eval", ChatEvalSpec)
     with session(ctx, deterministic=False) as here, StopRequest(ctx) as stop:
         tokenizer, digest = tokenizer_of(ctx)
-        source = tasks.TaskSource.load(ctx.input("tasks"))
+        source = TaskSource.load(ctx.input("tasks"))
         # All before any work: a task whose data are missing ends the stage at once, not after hours.
-        loaded: dict[str, tasks.Task] = {n: tasks.named(n, "test", source, size=spec.generated_size) for n in spec.tasks}
+        loaded: dict[str, Task] = {n: registry.named(n, "test", source, size=spec.generated_size) for n in spec.tasks}
         model = build_model(ctx, here, tokenizer, digest, fresh=None).eval()
         results: dict[str, chat.ChatResult] = {}
         for name, task in loaded.items():

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nanochat.contract import Artifact, Exit, StageContext, StageError, write_json
-from nanochat.data.catalog import SPLITS, is_url
+from nanochat.config.recipe import DataSpec, PydocsSource, TokenizerSpec
+from nanochat.contract.contract import Artifact, Exit, StageContext, StageError, write_json
 from nanochat.data.corpus import Corpus, open_corpus
 from nanochat.data.fetch import Fetcher, Stopped
 from nanochat.data.hub import core_bundle, task_files
 from nanochat.data.shards import Shard, require_text, write_index
 from nanochat.data.words import frequent_words
-from nanochat.recipe import DataSpec, PydocsSource, TokenizerSpec
+from nanochat.tasks.catalog import SPLITS, is_url
 from nanochat.tasks.source import write_source
 
 _EVERY = 0.5  # seconds between progress events

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nanochat import plan, tasks
-from nanochat.batches import Batch, token_batch
-from nanochat.contract import StageContext
+from nanochat.config.recipe import MidSpec
+from nanochat.contract.contract import StageContext
 from nanochat.data.loader import ConversationLoader
 from nanochat.data.position import State
 from nanochat.optim import schedule
-from nanochat.recipe import MidSpec
+from nanochat.planning import plan
+from nanochat.planning.batches import Batch, token_batch
 from nanochat.tasks.base import Conversation
+from nanochat.tasks.mixture import load_mixture
+from nanochat.tasks.source import TaskSource
 from nanochat.train import fit, validate
 from nanochat.train.loop import Job, Trainer
 from nanochat.train.session import build_loader, build_model, config_of, open_resume, section, session, tokenizer_of
@@ -22,8 +24,8 @@ def run(ctx: StageContext) -> None:
     spec = section(ctx, "mid", MidSpec)
     with session(ctx, deterministic=spec.deterministic) as here:
         tokenizer, digest = tokenizer_of(ctx)
-        source = tasks.TaskSource.load(ctx.input("tasks"))
-        mixture = tasks.mixture(spec.train, source)
+        source = TaskSource.load(ctx.input("tasks"))
+        mixture = load_mixture(spec.train, source)
         resume = open_resume(ctx)
         config = config_of(ctx)
 
@@ -45,7 +47,7 @@ def run(ctx: StageContext) -> None:
                 lrm=lambda _, progress: schedule.warmdown(progress, spec.warmdown_ratio),
                 momentum=schedule.muon_momentum,
                 val_name="val_bpb",
-                validate=validate.bits(model, tokenizer, loader(tasks.mixture(spec.val, source)), eval_steps, here),
+                validate=validate.bits(model, tokenizer, loader(load_mixture(spec.val, source)), eval_steps, here),
                 tokenizer_sha256=digest,
                 steps=spec.num_iterations,
                 passes=train.epoch_progress,

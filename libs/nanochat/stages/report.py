@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from nanochat.contract import StageContext, read_manifest
+from nanochat.contract.contract import StageContext, read_manifest
 from nanochat.eval import machine, report
 
 

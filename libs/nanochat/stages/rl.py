@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from nanochat import tasks
-from nanochat.contract import StageContext, StageError
-from nanochat.recipe import RlSpec
-from nanochat.train.rl_loop import RlTrainer
+from nanochat.config.recipe import RlSpec
+from nanochat.contract.contract import StageContext, StageError
+from nanochat.rl.trainer import RlTrainer
+from nanochat.tasks import registry
+from nanochat.tasks.source import TaskSource
 from nanochat.train.session import build_model, open_resume, section, session, tokenizer_of
 
 
@@ -19,7 +20,7 @@ def run(ctx: StageContext) -> None:
                 hint="change it or the number of processes",
             )
         tokenizer, digest = tokenizer_of(ctx)
-        source = tasks.TaskSource.load(ctx.input("tasks"))
+        source = TaskSource.load(ctx.input("tasks"))
         resume = open_resume(ctx)
         trainer = RlTrainer(
             ctx,
@@ -27,8 +28,8 @@ def run(ctx: StageContext) -> None:
             spec,
             build_model(ctx, here, tokenizer, digest, fresh=None),
             tokenizer,
-            train=tasks.named(spec.task, "train", source, size=spec.size, limit=spec.size),
-            test=tasks.named(spec.task, "test", source, size=spec.eval_examples, limit=spec.eval_examples),
+            train=registry.named(spec.task, "train", source, size=spec.size, limit=spec.size),
+            test=registry.named(spec.task, "test", source, size=spec.eval_examples, limit=spec.eval_examples),
             tokenizer_sha256=digest,
             resume=resume,
         )

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nanochat import plan, tasks
-from nanochat.batches import Batch, example_batch
-from nanochat.contract import StageContext
+from nanochat.config.recipe import SftSpec, TaskUse
+from nanochat.contract.contract import StageContext
 from nanochat.data.loader import SftLoader
 from nanochat.data.position import State
 from nanochat.distributed import Ranks
 from nanochat.eval import chat
 from nanochat.model import GPT
 from nanochat.optim import schedule
-from nanochat.recipe import SftSpec, TaskUse
+from nanochat.planning import plan
+from nanochat.planning.batches import Batch, example_batch
+from nanochat.tasks import registry
 from nanochat.tasks.base import Conversation
+from nanochat.tasks.mixture import load_mixture
+from nanochat.tasks.source import TaskSource
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import fit, validate
 from nanochat.train.loop import Job, Trainer, Values, Visit
@@ -28,8 +31,8 @@ def run(ctx: StageContext) -> None:
     spec = section(ctx, "sft", SftSpec)
     with session(ctx, deterministic=spec.deterministic) as here:
         tokenizer, digest = tokenizer_of(ctx)
-        source = tasks.TaskSource.load(ctx.input("tasks"))
-        mixture = tasks.mixture(spec.train, source)
+        source = TaskSource.load(ctx.input("tasks"))
+        mixture = load_mixture(spec.train, source)
         steps = plan.sft_steps(spec, len(mixture))
         resume = open_resume(ctx)
         config = config_of(ctx)
@@ -50,7 +53,7 @@ def run(ctx: StageContext) -> None:
                 lrm=lambda step, _: schedule.linear(step, steps),
                 momentum=lambda _: MOMENTUM,
                 val_name="val_loss",
-                validate=validate.mean_loss(model, loader(tasks.mixture(spec.val, source)), spec.eval_batches, here),
+                validate=validate.mean_loss(model, loader(load_mixture(spec.val, source)), spec.eval_batches, here),
                 tokenizer_sha256=digest,
                 steps=steps,
                 lr_scale=spec.init_lr_frac,
@@ -65,8 +68,8 @@ def run(ctx: StageContext) -> None:
             ctx.publish_results({**results, "rows": len(mixture)})
 
 
-def _judge(ctx: StageContext, spec: SftSpec, model: GPT, tokenizer: Tokenizer, source: tasks.TaskSource, here: Ranks) -> Visit:
-    judged = {name: tasks.load(TaskUse.model_validate({"task": name, "split": "test"}), source) for name in JUDGED}
+def _judge(ctx: StageContext, spec: SftSpec, model: GPT, tokenizer: Tokenizer, source: TaskSource, here: Ranks) -> Visit:
+    judged = {name: registry.load(TaskUse.model_validate({"task": name, "split": "test"}), source) for name in JUDGED}
 
     def visit(step: int) -> Values:
         values = {

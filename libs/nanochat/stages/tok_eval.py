@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nanochat.contract import Exit, StageContext, StageError
+from nanochat.contract.contract import Exit, StageContext, StageError
 from nanochat.data import peers
 from nanochat.data.passages import PASSAGES
 from nanochat.data.shards import ShardIndex, documents

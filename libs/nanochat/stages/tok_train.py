@@ -8,9 +8,9 @@ import time
 import numpy as np
 
 import rustbpe
-from nanochat.contract import Exit, StageContext, StageError
+from nanochat.config.recipe import SPECIAL_TOKENS, TokenizerSpec
+from nanochat.contract.contract import Exit, StageContext, StageError
 from nanochat.data.shards import COLUMN, ShardIndex
-from nanochat.recipe import SPECIAL_TOKENS, TokenizerSpec
 from nanochat.tokenizer import Tokenizer
 
 # Numbers, contractions, marks, other scripts, an emoji of several code points, and the names of special tokens.

@@ -7,7 +7,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Sequence
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 from nanochat.tasks.base import Conversation, Task
 
 TEST_SHARE = 8  # one problem in eight is for tests

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from nanochat import sandbox
+from nanochat.tasks import sandbox
 from nanochat.tasks.base import Conversation, user_and_assistant
 from nanochat.tasks.dataset import DatasetTask
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import overload
 
-from nanochat.recipe import TaskUse
+from nanochat.config.recipe import TaskUse
 from nanochat.tasks.base import Conversation, Task
 from nanochat.tasks.registry import load
 from nanochat.tasks.source import TaskSource
@@ -34,6 +34,6 @@ class Mixture(Sequence[Conversation]):
         return self.tasks[task][row]
 
 
-def mixture(uses: Sequence[TaskUse], source: TaskSource, seed: int = 42) -> Mixture:
+def load_mixture(uses: Sequence[TaskUse], source: TaskSource, seed: int = 42) -> Mixture:
     """A recipe's mixture; `repeat` lists a task that many times. Raises StageError when its data are missing."""
     return Mixture([task for use in uses for task in [load(use, source)] * use.repeat], seed)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from nanochat.contract import StageError
-from nanochat.data.catalog import splits_of
-from nanochat.recipe import TaskUse
+from nanochat.config.recipe import TaskUse
+from nanochat.contract.contract import StageError
 from nanochat.tasks.arc import Arc
 from nanochat.tasks.base import Task
+from nanochat.tasks.catalog import splits_of
 from nanochat.tasks.counting import Counting
 from nanochat.tasks.dataset import DatasetTask
 from nanochat.tasks.generated import GeneratedTask

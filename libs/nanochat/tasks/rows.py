@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 
 SHUFFLE_SEED = 42  # the permutation that the hub's `datasets` library draws for shuffle(seed=42)
 

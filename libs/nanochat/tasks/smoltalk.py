@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 from nanochat.tasks.base import Conversation
 from nanochat.tasks.dataset import DatasetTask
 from nanochat.tasks.rows import Rows

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nanochat.contract import StageError, write_json
+from nanochat.contract.contract import StageError, write_json
 from nanochat.tasks.rows import Rows
 
 INDEX = "tasks.json"

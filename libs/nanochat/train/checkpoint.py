@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 from nanochat.distributed import Ranks
 from nanochat.model import GPT, GPTConfig
 from nanochat.optim import Optimizer

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from nanochat.batches import Batch
-from nanochat.contract import Exit, StageContext, StageError
+from nanochat.config.recipe import TrainSpec
+from nanochat.contract.contract import Exit, StageContext, StageError
 from nanochat.distributed import Ranks
-from nanochat.recipe import TrainSpec
+from nanochat.planning.batches import Batch
 from nanochat.train.checkpoint import Resume
 from nanochat.train.loop import Trainer
 

@@ -17,18 +17,18 @@ import torch
 from torch import Tensor
 
 from nanochat import kernels
-from nanochat.contract import Exit, StageContext, StageError
+from nanochat.config.recipe import TrainSpec
+from nanochat.contract.contract import Exit, StageContext, StageError
+from nanochat.contract.stop import StopRequest
 from nanochat.distributed import Ranks
 from nanochat.model import GPT, accumulate, fp8
 from nanochat.model.compiled import compiled
 from nanochat.optim import Optimizer
-from nanochat.recipe import TrainSpec
 from nanochat.train.checkpoint import Resume
 from nanochat.train.feed import Feed, Loader
 from nanochat.train.meter import Meter
 from nanochat.train.saver import Saver
 from nanochat.train.state import LoopState
-from nanochat.train.stop import StopRequest
 
 Values = dict[str, float]
 

@@ -8,8 +8,8 @@ import time
 
 import torch
 
-from nanochat import gpus
 from nanochat.distributed import Ranks
+from nanochat.planning import gpus
 
 QUIET_S = 0.2  # at most five reports a second
 WARMUP_STEPS = 10  # compilation and first allocations: not part of the sustained speed

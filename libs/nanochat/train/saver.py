@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from nanochat.contract import Artifact, Exit, StageError, file_entry, sha256_file, write_json, write_manifest
+from nanochat.contract.contract import Artifact, Exit, StageError, file_entry, sha256_file, write_json, write_manifest
+from nanochat.contract.events import EventLog
 from nanochat.distributed import Ranks
-from nanochat.events import EventLog
 from nanochat.model import GPT
 from nanochat.optim import Optimizer
 from nanochat.train.checkpoint import FORMAT, META, MODEL, TRAIN_STATE, Json, loader_file, optim_file, random_state

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel, ValidationError
 
-from nanochat.contract import ExitReport, StageContext, StageError, verify
+from nanochat.config.recipe import InitSpec, RecipeError, Spec
+from nanochat.contract.contract import ExitReport, StageContext, StageError, verify
 from nanochat.data.resize import Resizable, state_near
 from nanochat.distributed import Ranks, ranks
-from nanochat.model import GPT, GPTConfig
-from nanochat.recipe import InitSpec, RecipeError, Spec
+from nanochat.model import GPT, GPTConfig, init_weights
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import backend
 from nanochat.train.checkpoint import Resume, load_config, load_model
@@ -103,7 +103,7 @@ def build_model(
     elif fresh:
         with here.device:
             model = GPT(fresh)
-        model.init_weights(init)
+        init_weights(model, init)
         return model
     else:
         model, meta = load_model(ctx.input("model"), here.device)

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nanochat.contract import sha256_file
+from nanochat.contract.contract import sha256_file
 
 CHUNK = 1 << 24  # bytes compared at a time
 ALIGN = 64  # bytes; enough for a view of any dtype

@@ -1,12 +1,9 @@
 """Exchange with Hugging Face `tokenizers` (`tokenizer.json`)."""
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rustbpe import _rustbpe
-
-if TYPE_CHECKING:
-    from rustbpe._tokenizer import Tokenizer
 
 # Hugging Face reads patterns by Oniguruma's rules, where `{1,3}+` repeats instead of
 # being possessive and `$` is the end of a line. The same language in its spelling:
@@ -30,7 +27,7 @@ def byte_alphabet() -> list[str]:
     return [chr(byte if byte in printable else next(moved)) for byte in range(256)]
 
 
-def dump(tokenizer: "Tokenizer") -> str:
+def dump(tokenizer: _rustbpe.Tokenizer) -> str:
     alphabet = byte_alphabet()
     names = ["".join(alphabet[byte] for byte in token) for token in tokenizer._tokens()]
     pattern = _SPELLING.get(tokenizer.pattern, tokenizer.pattern)
@@ -107,7 +104,7 @@ def parse(text: str) -> Parsed:
     return Parsed(tokens, pattern, specials, merges, bool(model.get("ignore_merges")))
 
 
-def check_merges(tokenizer: "Tokenizer", merges: list[tuple[bytes, bytes]], *, whole_chunks: bool) -> None:
+def check_merges(tokenizer: _rustbpe.Tokenizer, merges: list[tuple[bytes, bytes]], *, whole_chunks: bool) -> None:
     """Raise ValueError unless the merges are those that the ranks imply.
 
     `whole_chunks` (their `ignore_merges`): a chunk that is a token is that token, as

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
-from nanochat import recipe as recipes
+from nanochat.config import recipe as recipes
 from services.api.auth import Caller
 from services.api.problems import ProblemError, responses
 

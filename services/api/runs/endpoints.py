@@ -11,7 +11,7 @@ from controlplane import runs, views
 from controlplane.errors import Conflict
 from controlplane.lifecycle import RunStatus
 from controlplane.schemas import RunPage, RunView
-from nanochat.plan import RunPlan, run_plan
+from nanochat.planning.plan import RunPlan, run_plan
 from services.api.auth import Caller
 from services.api.database import Ledger
 from services.api.fields import RunId

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from controlplane.schemas import WorkerView
-from nanochat import plan, preflight
-from nanochat.recipe import Recipe, RecipeError, resolve
+from nanochat.config.recipe import Recipe, RecipeError, resolve
+from nanochat.planning import plan, preflight
 from services.api.problems import ProblemError
 from services.api.runs.schemas import PlanRequest, RecipeRequest
 

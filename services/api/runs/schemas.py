@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, WithJsonSchema
 
-from nanochat import recipe as recipes
+from nanochat.config import recipe as recipes
 from services.api.fields import Storable, check_text, storable
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from nanochat import __main__ as stage_main
-from nanochat import events
-from nanochat.contract import StageSpec
-from nanochat.graph import STAGES, config
-from nanochat.recipe import Recipe
+from nanochat.config.recipe import Recipe
+from nanochat.contract.contract import StageSpec, events
+from nanochat.planning.graph import STAGES, config
 
 
 @dataclass

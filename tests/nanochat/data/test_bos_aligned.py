@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 from nanochat.data import bos_aligned
 from nanochat.data.bos_aligned import BosAlignedLoader, cropped_pct, places_in, ranges
 from nanochat.data.loader import TextLoader

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 from nanochat.data.loader import ConversationLoader, SftLoader
 from nanochat.tasks.base import Conversation, user_and_assistant
 from nanochat.tokenizer import Tokenizer

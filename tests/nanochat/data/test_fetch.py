@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nanochat.contract import Exit, StageError, sha256_file
+from nanochat.contract.contract import Exit, StageError, sha256_file
 from nanochat.data.fetch import Fetcher, Policy, Stopped, sealed
 from nanochat.data.shards import check_shard
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 from nanochat.data.shards import Shard, ShardIndex, count_chars, documents, folder_shards, iter_texts, write_index, write_shard
 from nanochat.data.words import frequent_words
 

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nanochat.contract import Exit
-from nanochat.data.catalog import SPLITS
+from nanochat.config.recipe import Recipe, resolve
+from nanochat.contract.contract import Exit
 from nanochat.data.shards import ShardIndex, write_shard
-from nanochat.recipe import Recipe, resolve
-from nanochat.tasks import TaskSource, named
+from nanochat.tasks.catalog import SPLITS
+from nanochat.tasks.registry import named
+from nanochat.tasks.source import TaskSource
 from nanochat.tokenizer import Tokenizer
 
 from . import running

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 from nanochat.data.loader import TextLoader
 from nanochat.tokenizer import Tokenizer
 

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 from nanochat.distributed import Ranks
 from nanochat.engine import Engine
 from nanochat.eval import chat, samples
-from nanochat.tasks import TaskSource, named
 from nanochat.tasks.base import Task, multiple_choice, user_and_assistant
+from nanochat.tasks.registry import named
+from nanochat.tasks.source import TaskSource
 
 pytestmark = pytest.mark.usefixtures("one_core")
 HERE = Ranks(0, 1, torch.device("cpu"))

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 from nanochat.distributed import Ranks
 from nanochat.eval import core, core_prompts
 from nanochat.eval.core_bundle import ROWS, bundle_root, read_items, read_tasks

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 from nanochat.eval import core_prompts
 from nanochat.eval.core_bundle import CoreTask
 from nanochat.eval.core_prompts import Row

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
+from nanochat.config.recipe import Recipe
 from nanochat.eval import markdown as md
 from nanochat.eval.core_bundle import ROWS
 from nanochat.eval.report import Stage, render, summary, total_seconds
-from nanochat.recipe import Recipe
 
 SIX = {"arc_easy": 0.448, "arc_challenge": 0.331, "mmlu": 0.332, "gsm8k": 0.05, "humaneval": 0.092, "counting": 1.0}
 MACHINE = {"system": "Linux", "cores": 8, "gpus": "8 x NVIDIA H100", "python": "3.11.7", "torch": "2.11.0"}

@@ -6,10 +6,10 @@ import math
 import pytest
 
 from nanochat.__main__ import run as run_stage
-from nanochat.contract import EVENTS, STOP, Exit, ExitReport, read_manifest
+from nanochat.contract.contract import EVENTS, STOP, Exit, ExitReport, read_manifest
+from nanochat.contract.events import read
 from nanochat.eval import samples
 from nanochat.eval.core_bundle import ROWS
-from nanochat.events import read
 
 pytestmark = pytest.mark.usefixtures("one_core")
 

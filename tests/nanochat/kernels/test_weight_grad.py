@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from nanochat.kernels import weight_grad_triton
-from nanochat.kernels.weight_grad import add_weight_grad, splits
+from nanochat.kernels.weight_grad import add_weight_grad
+from nanochat.kernels.weight_grad_triton import splits
 
 # The interpreter runs 4 programs: 4 tiles and no split, 6 of which 2 are split in 2, 1 split in 4, parts of tiles.
 SHAPES = [(256, 256, 512), (256, 384, 512), (512, 128, 256), (200, 136, 264), (64, 8, 16)]

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from nanochat import kernels
+from nanochat.config.recipe import OptimSpec
 from nanochat.distributed import Ranks
-from nanochat.model import GPT, GPTConfig, accumulate
+from nanochat.model import GPT, GPTConfig, accumulate, init_weights
 from nanochat.model.layers import linears
 from nanochat.optim import Optimizer
-from nanochat.recipe import OptimSpec
 
 SEED = GPTConfig(32, 256, 2, 2, 2, 32)
 GROUPED = GPTConfig(32, 256, 4, 4, 2, 64, residual_scalars=True, value_embeds=True, smear=True, backout=True)
@@ -20,7 +20,7 @@ def trained(config, *, applied, dtype=torch.float32, compiled=False, plain=False
     """The gradients after two micro-steps, and the weights after two of the optimizer's steps."""
     torch.manual_seed(0)
     model = GPT(config)
-    model.init_weights()
+    init_weights(model)
     for param in model.parameters():
         torch.nn.init.normal_(param, std=0.1)
     ranks = Ranks(0, 1, torch.device("cpu"), dtype)
@@ -65,7 +65,7 @@ def test_products_of_several_weights():
     """As a GPU's attention asks for them: queries and keys from one product, values from another, gradients each in its place."""
     torch.manual_seed(0)
     model = GPT(GROUPED)
-    model.init_weights()
+    init_weights(model)
     optimizer = Optimizer(model, OptimSpec(), Ranks(0, 1, torch.device("cpu")))
     copies = accumulate.apply(model, torch.float32)
     attn = model.blocks[0].attn
@@ -88,7 +88,7 @@ def test_products_of_several_weights():
 def test_what_was_not_refreshed_is_old():
     """The copy is read, not the weight: whoever changes weights refreshes."""
     model = GPT(SEED)
-    model.init_weights()
+    init_weights(model)
     optimizer = Optimizer(model, OptimSpec(), Ranks(0, 1, torch.device("cpu")))
     copies = accumulate.apply(model, torch.float32)
     x, linear = torch.randn(8, 32), model.blocks[0].attn.v

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nanochat.model import GPT, GPTConfig, fp8
+from nanochat.model import GPT, GPTConfig, fp8, init_weights
 
 
 def error(actual, expected):
@@ -84,7 +84,7 @@ def test_without_gradients_or_of_odd_sizes_it_is_plain():
 def model(fast):
     torch.manual_seed(1)
     model = GPT(GPTConfig(64, 256, 2, 2, 2, 64))
-    model.init_weights()
+    init_weights(model)
     return model, fp8.apply(model) if fast else None
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nanochat import kernels
-from nanochat.model import GPT, GPTConfig, accumulate, fp8
+from nanochat.model import GPT, GPTConfig, accumulate, fp8, init_weights
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -28,7 +28,7 @@ def gradients(
     device = torch.device(kind)
     kernels.detect(device)
     model = GPT(config)
-    model.init_weights()
+    init_weights(model)
     for param in model.parameters():
         torch.nn.init.normal_(param, std=0.3 if param.ndim < 2 else param.size(-1) ** -0.5)
     tokens = torch.randint(config.vocab_size, (8, config.sequence_len + 1)).to(device)

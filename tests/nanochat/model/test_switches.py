@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nanochat import recipe, scaling, shape
+from nanochat.config import recipe, scaling, shape
+from nanochat.config.recipe import InitSpec
 from nanochat.engine import Engine
 from nanochat.engine.cache import KVCache
-from nanochat.model import GPT, GPTConfig
+from nanochat.model import GPT, GPTConfig, init_weights
 from nanochat.model.attention import attention_mask
-from nanochat.recipe import InitSpec
 
 pytestmark = pytest.mark.usefixtures("one_core")
 SEED = GPTConfig(sequence_len=48, vocab_size=400, n_layer=4, n_head=2, n_kv_head=2, n_embd=32)
@@ -42,7 +42,7 @@ switches = pytest.mark.parametrize("switch", SWITCHES.values(), ids=SWITCHES)
 def model_of(changes: dict, *, trained: bool = True) -> GPT:
     model = GPT(dataclasses.replace(SEED, **changes))
     torch.manual_seed(1)
-    model.init_weights()
+    init_weights(model)
     if trained:
         for param in model.parameters():
             torch.nn.init.normal_(param, std=0.3)
@@ -218,7 +218,7 @@ def test_modern_fresh_weights():
     config = dataclasses.replace(SEED, **{**SWITCHES["all"], "n_embd": 128})
     model = GPT(config)
     torch.manual_seed(0)
-    model.init_weights(init)
+    init_weights(model, init)
     std = {name: param.std().item() for name, param in model.named_parameters() if param.numel() > 1}
     unit = 1 / math.sqrt(128)
     assert std["embed.weight"] == pytest.approx(0.8, rel=0.03)

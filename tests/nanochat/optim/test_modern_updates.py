@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
+from nanochat.config.recipe import AdamSpec, OptimSpec
 from nanochat.distributed import Ranks
-from nanochat.model import GPT
+from nanochat.model import GPT, init_weights
 from nanochat.optim import Optimizer
 from nanochat.optim.muon import ITERATIONS, even, muon_update, orthogonalize
-from nanochat.recipe import AdamSpec, OptimSpec
 
 from . import worker
 
@@ -95,7 +95,7 @@ def test_nothing_learnt_is_nothing_changed():
 def modern_model():
     torch.manual_seed(3)
     model = GPT(worker.MODERN)
-    model.init_weights()
+    init_weights(model)
     return model
 
 

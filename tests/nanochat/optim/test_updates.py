@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
+from nanochat.config.recipe import OptimSpec
 from nanochat.distributed import Ranks
-from nanochat.model import GPT, GPTConfig
+from nanochat.model import GPT, GPTConfig, init_weights
 from nanochat.optim import Optimizer
 from nanochat.optim.muon import orthogonalize
-from nanochat.recipe import OptimSpec
 
 ONE = Ranks(0, 1, torch.device("cpu"))
 CONFIG = GPTConfig(sequence_len=16, vocab_size=61, n_layer=2, n_head=2, n_kv_head=2, n_embd=16)
@@ -37,7 +37,7 @@ def slow_muon(weight, gradients, *, lr, momentum):
 def model_with_gradients(steps):
     model = GPT(CONFIG)
     torch.manual_seed(3)
-    model.init_weights()
+    init_weights(model)
     names = {name: param.detach().clone() for name, param in model.named_parameters()}
     gradients = [{name: torch.randn_like(value) for name, value in names.items()} for _ in range(steps)]
     return model, names, gradients

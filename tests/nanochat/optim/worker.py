@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from nanochat.config.recipe import AdamSpec, OptimSpec
 from nanochat.distributed import Ranks, ranks
-from nanochat.model import GPT, GPTConfig
+from nanochat.model import GPT, GPTConfig, init_weights
 from nanochat.optim import Optimizer
-from nanochat.recipe import AdamSpec, OptimSpec
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=61, n_layer=2, n_head=2, n_kv_head=2, n_embd=16)  # 61 x 16 divides by nothing
 # Four layers: of two, the middle one is the last, and what backout takes from the stream the norm gives back.
@@ -30,7 +30,7 @@ def train(here: Ranks, out: Path, kind: str) -> None:
     torch.manual_seed(here.rank)  # only rank 0's weights count: the optimizer hands them to all
     with here.device:
         model = GPT(config)
-    model.init_weights()
+    init_weights(model)
     if kind == "modern":  # a fresh model's gradients lack ranks, and what orthogonalizing makes of those is rounding noise
         for param in model.parameters():
             torch.nn.init.normal_(param, std=0.3)

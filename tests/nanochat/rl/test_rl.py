@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from nanochat.config.recipe import OptimSpec, RlSpec
 from nanochat.distributed import Ranks
 from nanochat.engine import Engine
 from nanochat.optim import Optimizer
-from nanochat.recipe import OptimSpec, RlSpec
+from nanochat.rl import rollout
 from nanochat.tasks.base import Task, user_and_assistant
-from nanochat.train import rl
 
 pytestmark = pytest.mark.usefixtures("one_core")
 HERE = Ranks(0, 1, torch.device("cpu"))
@@ -42,8 +42,8 @@ def engine_of(model, tokenizer):
 
 
 def test_seeds_are_the_same_everywhere_and_differ():
-    assert rl.seed_of(42, "rl", 7) == 8054580637978881526
-    assert len({rl.seed_of(a, b) for a in range(20) for b in range(20)}) == 400
+    assert rollout.seed_of(42, "rl", 7) == 8054580637978881526
+    assert len({rollout.seed_of(a, b) for a in range(20) for b in range(20)}) == 400
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
@@ -51,15 +51,15 @@ def test_a_steps_questions_do_not_depend_on_the_ranks(world, spec):
     spec = spec.model_copy(update={"examples_per_step": 4})
     ranks = [Ranks(r, world, torch.device("cpu")) for r in range(world)]
     for step in range(5):
-        asked = sorted(q for r in ranks for q in rl.questions(step, spec, 6, r))
+        asked = sorted(q for r in ranks for q in rollout.questions(step, spec, 6, r))
         assert asked == sorted((4 * step + i) % 6 for i in range(4))
 
 
 def test_a_rollout_is_reproducible_and_masks_the_prompt(make_model, tokenizer, spec):
     engine = engine_of(make_model(tokenizer.vocab_size), tokenizer)
     task = Says("a")
-    group = rl.rollout(engine, tokenizer, task, 2, spec, 42, 0)
-    again = rl.rollout(engine, tokenizer, task, 2, spec, 42, 0)
+    group = rollout.rollout(engine, tokenizer, task, 2, spec, 42, 0)
+    again = rollout.rollout(engine, tokenizer, task, 2, spec, 42, 0)
     prompt = tokenizer.render_for_completion(task[2])
     assert group == again
     assert len(group.ids) == 8
@@ -74,24 +74,24 @@ def test_a_rollout_is_reproducible_and_masks_the_prompt(make_model, tokenizer, s
 
 def test_a_question_beyond_the_context_is_left_out(make_model, tokenizer, spec):
     engine = engine_of(make_model(tokenizer.vocab_size, seq_len=4), tokenizer)
-    assert rl.rollout(engine, tokenizer, Says("a"), 0, spec, 1) is None
+    assert rollout.rollout(engine, tokenizer, Says("a"), 0, spec, 1) is None
 
 
 def test_padding_and_masks_decide_the_targets():
-    inputs, targets = rl.padded([[1, 2, 3, 4, 5], [1, 2, 9]], [[0, 0, 1, 0, 1], [0, 0, 1]], pad=7)
+    inputs, targets = rollout.padded([[1, 2, 3, 4, 5], [1, 2, 9]], [[0, 0, 1, 0, 1], [0, 0, 1]], pad=7)
     assert inputs.tolist() == [[1, 2, 3, 4], [1, 2, 9, 7]]
     assert targets.tolist() == [[-1, 3, -1, 5], [-1, 9, -1, -1]]
 
 
 def test_the_gradient_is_that_of_the_definition(make_model, tokenizer, spec):
     model = make_model(tokenizer.vocab_size).double()
-    group = rl.Group(
+    group = rollout.Group(
         ids=[[1, 2, 3, 4, 5], [1, 2, 6], [1, 2, 7, 8], [1, 2, 9]],
         masks=[[0, 0, 1, 0, 1], [0, 0, 1], [0, 0, 1, 1], [0, 0, 1]],
         rewards=[1.0, 0.0, 0.0, 1.0],
     )
     spec = spec.model_copy(update={"device_batch_size": 2})
-    rl.backward(model, group, spec, 0.25, 0, HERE)
+    rollout.backward(model, group, spec, 0.25, 0, HERE)
     got = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
     objective = 0.0
@@ -111,22 +111,22 @@ def test_the_gradient_is_that_of_the_definition(make_model, tokenizer, spec):
 
 def test_equal_rewards_teach_nothing(make_model, tokenizer, spec):
     model = make_model(tokenizer.vocab_size)
-    group = rl.Group([[1, 2, 3]] * 4, [[0, 1, 1]] * 4, [1.0] * 4)
-    assert rl.backward(model, group, spec, 1.0, 0, HERE) == 0.0
+    group = rollout.Group([[1, 2, 3]] * 4, [[0, 1, 1]] * 4, [1.0] * 4)
+    assert rollout.backward(model, group, spec, 1.0, 0, HERE) == 0.0
     assert all(p.grad is None for p in model.parameters())
 
 
 def test_one_step_makes_the_right_answer_likelier(make_model, tokenizer, spec):
     model = make_model(tokenizer.vocab_size)
-    group = rl.Group([[1, 2, 3, 4], [1, 2, 5, 6]], [[0, 0, 1, 1]] * 2, [1.0, 0.0])
+    group = rollout.Group([[1, 2, 3, 4], [1, 2, 5, 6]], [[0, 0, 1, 1]] * 2, [1.0, 0.0])
 
     def log_probs():
-        inputs, targets = rl.padded(group.ids, group.masks, 0)
+        inputs, targets = rollout.padded(group.ids, group.masks, 0)
         with torch.no_grad():
             return -model(inputs, targets, reduction="none").sum(1)
 
     before = log_probs()
-    rl.backward(model, group, spec, 1.0, 0, HERE)
+    rollout.backward(model, group, spec, 1.0, 0, HERE)
     with torch.no_grad():
         for p in model.parameters():
             p -= 1e-3 * p.grad
@@ -143,14 +143,14 @@ def test_it_learns_a_trivial_task(make_model, tokenizer, spec):
     rewards = []
     for step in range(12):
         optimizer.zero_grad()
-        asked = rl.questions(step, spec, len(task), HERE)
-        groups = [rl.rollout(engine, tokenizer, task, q, spec, 1, step) for q in asked]
+        asked = rollout.questions(step, spec, len(task), HERE)
+        groups = [rollout.rollout(engine, tokenizer, task, q, spec, 1, step) for q in asked]
         for group in groups:
-            rl.backward(model, group, spec, 1 / len(asked), tokenizer.special("<|assistant_end|>"), HERE)
-        optimizer.step(1.0, rl.MOMENTUM)
+            rollout.backward(model, group, spec, 1 / len(asked), tokenizer.special("<|assistant_end|>"), HERE)
+        optimizer.step(1.0, rollout.MOMENTUM)
         rewards.append(sum(sum(g.rewards) for g in groups) / sum(len(g.rewards) for g in groups))
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.3
-    assert rl.pass_at(engine, tokenizer, task, spec, HERE, 1)[0] > 0.6
+    assert rollout.pass_at(engine, tokenizer, task, spec, HERE, 1)[0] > 0.6
 
 
 def test_pass_at_k_grows_with_k_and_is_exact(make_model, tokenizer, spec, monkeypatch):
@@ -158,10 +158,10 @@ def test_pass_at_k_grows_with_k_and_is_exact(make_model, tokenizer, spec, monkey
 
     def made(*args, **kwargs):
         right = next(counts)
-        return rl.Group([], [], [1.0] * right + [0.0] * (8 - right))
+        return rollout.Group([], [], [1.0] * right + [0.0] * (8 - right))
 
-    monkeypatch.setattr(rl, "rollout", made)
-    found = rl.pass_at(None, tokenizer, Says("a"), spec, HERE, 1)
+    monkeypatch.setattr(rollout, "rollout", made)
+    found = rollout.pass_at(None, tokenizer, Says("a"), spec, HERE, 1)
     assert found[0] == pytest.approx((0 + 2 / 8 + 1 + 1 / 8) / 4)
     assert found[7] == 3 / 4
     assert found[1] == pytest.approx((0 + (1 - (6 * 5) / (8 * 7)) + 1 + 2 / 8) / 4)

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from nanochat.__main__ import run as run_stage
-from nanochat.contract import EVENTS, MANIFEST, STOP, Artifact, Exit
-from nanochat.events import read
+from nanochat.contract.contract import EVENTS, MANIFEST, STOP, Artifact, Exit
+from nanochat.contract.events import read
 
 pytestmark = pytest.mark.usefixtures("one_core")
 

@@ -8,9 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nanochat.data.catalog import find_in_folder
-from nanochat.tasks import TaskSource
-from nanochat.tasks.source import write_source
+from nanochat.tasks.catalog import find_in_folder
+from nanochat.tasks.source import TaskSource, write_source
 
 WORDS = tuple(
     re.findall(

@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nanochat.contract import StageError
-from nanochat.recipe import Recipe, TaskUse
-from nanochat.tasks import TaskSource, load, mixture, named
+from nanochat.config.recipe import Recipe, TaskUse
+from nanochat.contract.contract import StageError
 from nanochat.tasks.base import reference
 from nanochat.tasks.gsm8k import solution_parts
 from nanochat.tasks.humaneval import code_in, leading_imports
 from nanochat.tasks.judge import final_number
+from nanochat.tasks.mixture import load_mixture
+from nanochat.tasks.registry import load, named
+from nanochat.tasks.source import TaskSource
 from nanochat.tokenizer import Tokenizer
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -101,11 +103,11 @@ def test_humaneval_runs_the_tests(source: TaskSource) -> None:
 
 def test_a_mixture_holds_every_row_as_often_as_listed_in_a_fixed_order(source: TaskSource) -> None:
     uses = [TaskUse(task="gsm8k"), TaskUse(task="smoltalk", repeat=2), TaskUse(task="sums", size=5)]
-    mixed = mixture(uses, source)
+    mixed = load_mixture(uses, source)
     assert len(mixed) == 7 + 16 + 5
     rows = [str(c) for c in mixed]
-    assert rows == [str(c) for c in mixture(uses, source)]
-    assert rows != [str(c) for c in mixture(uses, source, seed=1)]
+    assert rows == [str(c) for c in load_mixture(uses, source)]
+    assert rows != [str(c) for c in load_mixture(uses, source, seed=1)]
     assert sorted(rows) == sorted([str(c) for use in uses for c in load(use, source) for _ in range(use.repeat)])
 
 
@@ -146,16 +148,16 @@ def test_a_users_file_is_checked_line_by_line(tmp_path: Path, line: str, problem
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
 def test_the_speedruns_mixtures_load_from_the_shared_folder(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    from nanochat.data.catalog import find_in_folder
+    from nanochat.tasks.catalog import find_in_folder
     from nanochat.tasks.source import write_source
 
     write_source(tmp_path / "tasks", find_in_folder(SHARED), SHARED, ["apple", "banana", "there"] * 50)
     shared = TaskSource.load(tmp_path / "tasks")
     recipe = Recipe()
-    sft = mixture(recipe.sft.train, shared)
+    sft = load_mixture(recipe.sft.train, shared)
     assert len(sft) == 2251 + 1119 + 7473 + 10_000 + 1000 + 300 + 300  # the seed's 22,439 had 996 identity rows
     for uses in (recipe.sft.train, recipe.sft.val, recipe.mid.train, recipe.mid.val):
-        mixed = mixture(uses, shared)
+        mixed = load_mixture(uses, shared)
         for i in range(0, len(mixed), len(mixed) // 40):
             ids, mask = tokenizer.render(mixed[i], 100_000)
             assert len(ids) == len(mask)

@@ -5,8 +5,9 @@ import string
 import pytest
 
 from nanochat.engine.tools import calculate
-from nanochat.tasks import Conversation, Task, TaskSource, named
-from nanochat.tasks.base import reference
+from nanochat.tasks.base import Conversation, Task, reference
+from nanochat.tasks.registry import named
+from nanochat.tasks.source import TaskSource
 from nanochat.tokenizer import Tokenizer
 
 GENERATED = ("identity", "spelling", "counting", "sums")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.contract import StageError
-from nanochat.recipe import SPECIAL_TOKENS
+from nanochat.config.recipe import SPECIAL_TOKENS
+from nanochat.contract.contract import StageError
 from nanochat.tokenizer import Tokenizer
 
 

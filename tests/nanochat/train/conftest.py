@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nanochat.contract import Artifact
+from nanochat.contract.contract import Artifact
 from nanochat.train import meter
 
 from . import house

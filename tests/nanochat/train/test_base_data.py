@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nanochat.contract import Exit, seal
+from nanochat.contract.contract import Exit, seal
 from nanochat.data.shards import Shard, ShardIndex, write_index
 
 

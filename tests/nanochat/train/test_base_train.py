@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from nanochat.contract import seal, verify
+from nanochat.contract.contract import seal, verify
 from nanochat.data.shards import Shard, write_index
 from nanochat.distributed import Ranks
 from nanochat.train.checkpoint import load_model

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 from nanochat.train.feed import AHEAD, Ahead, Batch, Feed
 
 CUDA = pytest.param("cuda:0", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nanochat import memory
-from nanochat.contract import SPEC, Exit, ExitReport
+from nanochat.config.recipe import ModelSpec
+from nanochat.contract.contract import SPEC, Exit, ExitReport
 from nanochat.model import GPT, GPTConfig
-from nanochat.recipe import ModelSpec
+from nanochat.planning import memory
 from nanochat.train import fit
 
 from . import house

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from nanochat.contract import Exit, seal
+from nanochat.contract.contract import Exit, seal
 from nanochat.train.checkpoint import load_model
 
 from .house import StageRun

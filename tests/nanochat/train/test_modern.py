@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nanochat.config.recipe import resolve
 from nanochat.model import fp8
-from nanochat.recipe import resolve
 from nanochat.train.checkpoint import load_model
 
 from . import house

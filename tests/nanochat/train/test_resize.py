@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nanochat.contract import StageError
+from nanochat.contract.contract import StageError
 from nanochat.data import bos_aligned
 from nanochat.data.bos_aligned import BosAlignedLoader
 from nanochat.data.loader import SftLoader, TextLoader

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nanochat.contract import STOP, Artifact, Exit, ExitReport, seal
+from nanochat.contract.contract import STOP, Artifact, Exit, ExitReport, seal
 
 from . import house
 

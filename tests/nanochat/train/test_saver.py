@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nanochat.contract import Artifact, Exit, StageError, sha256_file, verify
+from nanochat.config.recipe import OptimSpec
+from nanochat.contract.contract import Artifact, Exit, StageError, sha256_file, verify
+from nanochat.contract.events import EventLog, read
 from nanochat.distributed import Ranks
-from nanochat.events import EventLog, read
-from nanochat.model import GPT, GPTConfig
+from nanochat.model import GPT, GPTConfig, init_weights
 from nanochat.optim import Optimizer
-from nanochat.recipe import OptimSpec
 from nanochat.train import saver as module
 from nanochat.train import snapshot
 from nanochat.train.checkpoint import Resume, load_model
@@ -33,7 +33,7 @@ class Desk:
         torch.manual_seed(1)
         self.root, self.log = root, root / "events.jsonl"
         self.model = GPT(MODEL)
-        self.model.init_weights()
+        init_weights(self.model)
         self.optimizer = Optimizer(self.model, OptimSpec(), ONE)
         self.events = EventLog(self.log)
         self.checkpoints = root / "checkpoints"

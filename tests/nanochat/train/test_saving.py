@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nanochat.contract import Exit, ExitReport, verify
+from nanochat.contract.contract import Exit, ExitReport, verify
 from nanochat.train import saver, snapshot
 
 from . import bad_disk

@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nanochat.events import EventLog
+from nanochat.contract.events import EventLog
 
 SPEC = "stage.json"
 EVENTS = "events.jsonl"

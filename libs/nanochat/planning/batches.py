@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nanochat import memory
-from nanochat.recipe import BaseSpec, MidSpec, RecipeError, SftSpec
-from nanochat.shape import GPTConfig
+from nanochat.config.recipe import BaseSpec, MidSpec, RecipeError, SftSpec
+from nanochat.config.shape import GPTConfig
+from nanochat.planning import memory
 
 
 @dataclass(frozen=True, slots=True)

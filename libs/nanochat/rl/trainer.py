@@ -7,20 +7,20 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from nanochat.contract import Exit, StageContext, StageError
+from nanochat.config.recipe import RlSpec
+from nanochat.contract.contract import Exit, StageContext, StageError
+from nanochat.contract.stop import StopRequest
 from nanochat.distributed import Ranks
 from nanochat.engine import Engine
 from nanochat.model import GPT
 from nanochat.optim import Optimizer, schedule
-from nanochat.recipe import RlSpec
+from nanochat.rl import rollout
+from nanochat.rl.rollout import Group
 from nanochat.tasks.base import Task
 from nanochat.tokenizer import Tokenizer
-from nanochat.train import rl
 from nanochat.train.checkpoint import Resume
 from nanochat.train.meter import Meter
-from nanochat.train.rl import Group
 from nanochat.train.saver import Saver
-from nanochat.train.stop import StopRequest
 
 
 @dataclass(slots=True)
@@ -110,17 +110,17 @@ class RlTrainer:
     def _step(self) -> bool:
         """Roll out, learn, report. Returns whether any rank was asked to stop."""
         state, spec, start = self.state, self.spec, time.perf_counter()
-        asked = rl.questions(state.step, spec, len(self.train), self.ranks)
+        asked = rollout.questions(state.step, spec, len(self.train), self.ranks)
         self.optimizer.zero_grad()
         groups: list[Group] = []
         loss = 0.0
         for index in asked:
-            group = rl.rollout(self.engine, self.tokenizer, self.train, index, spec, self.ctx.spec.seed, state.step)
+            group = rollout.rollout(self.engine, self.tokenizer, self.train, index, spec, self.ctx.spec.seed, state.step)
             if group is not None:
                 groups.append(group)
-                loss += rl.backward(self.model, group, spec, 1 / len(asked), self.pad, self.ranks)
+                loss += rollout.backward(self.model, group, spec, 1 / len(asked), self.pad, self.ranks)
         lrm = schedule.linear(state.step, self.steps)
-        norm = self.optimizer.step(lrm, rl.MOMENTUM).item()
+        norm = self.optimizer.step(lrm, rollout.MOMENTUM).item()
         rewards, rows = sum(sum(g.rewards) for g in groups), sum(len(g.rewards) for g in groups)
         sampled = sum(sum(map(sum, g.masks)) for g in groups)
         everyone = self.ranks.gather(rewards, rows, sampled, loss, float(bool(self._stop)), self.saver.phase)
@@ -151,7 +151,7 @@ class RlTrainer:
         return bool(stopping > 0)
 
     def _evaluate(self) -> None:
-        found = rl.pass_at(self.engine, self.tokenizer, self.test, self.spec, self.ranks, self.ctx.spec.seed)
+        found = rollout.pass_at(self.engine, self.tokenizer, self.test, self.spec, self.ranks, self.ctx.spec.seed)
         step = self.state.step
         self.state.pass_at[str(step)] = found
         self.state.visited = step
@@ -205,8 +205,8 @@ class RlTrainer:
             "last_reward": sum(state.rewards[-window:]) / window,
             "pass_at_1_before": evaluations[0][0],
             "pass_at_1": evaluations[-1][0],
-            f"pass_at_{rl.PASS_AT}_before": evaluations[0][-1],
-            f"pass_at_{rl.PASS_AT}": evaluations[-1][-1],
+            f"pass_at_{rollout.PASS_AT}_before": evaluations[0][-1],
+            f"pass_at_{rollout.PASS_AT}": evaluations[-1][-1],
             "mem_gib": self.meter.mem_gib(),
             "world_size": self.ranks.world_size,
             "device": self.meter.device,

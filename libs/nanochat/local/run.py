@@ -1,4 +1,4 @@
-"""A whole recipe on this machine with no service at all: `python -m nanochat.local_run tiny --out runs/first`.
+"""A whole recipe on this machine with no service at all: `python -m nanochat.local.run tiny --out runs/first`.
 
 Runs every stage of the graph as its own process through torchrun, as the platform does, as soon as the artifacts it reads
 are published: at most one `gpu` stage and two `cpu` stages at a time. A second call with the same `--out` keeps what
@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nanochat import graph, preflight
-from nanochat.contract import EVENTS, MANIFEST, SPEC, STOP, Artifact, Exit, ExitReport, StageSpec, write_json
-from nanochat.events import read
-from nanochat.recipe import Recipe, RecipeError, parse_overrides, resolve
+from nanochat.config.recipe import Recipe, RecipeError, parse_overrides, resolve
+from nanochat.contract.contract import EVENTS, MANIFEST, SPEC, STOP, Artifact, Exit, ExitReport, StageSpec, write_json
+from nanochat.contract.events import read
+from nanochat.planning import graph, preflight
 
 SLOTS = {"cpu": 2, "gpu": 1}
 POLL_S = 0.2

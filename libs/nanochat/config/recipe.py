@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from nanochat import scaling
-from nanochat.recipe_model import (
+from nanochat.config import scaling
+from nanochat.config.model_spec import (
     AdamSpec,
     Beta,
     Fraction,
@@ -349,7 +349,7 @@ class Recipe(Spec):
 def names() -> list[str]:
     """Names of the recipes that ship with the project, sorted."""
     return sorted(
-        p.name.removesuffix(".toml") for p in resources.files("nanochat.recipes").iterdir() if p.name.endswith(".toml")
+        p.name.removesuffix(".toml") for p in resources.files("nanochat.config.recipes").iterdir() if p.name.endswith(".toml")
     )
 
 
@@ -361,7 +361,7 @@ def load(name: str) -> dict[str, Any]:
             raise RecipeError([("recipe", f"no file {name}")])
         text = path.read_text(encoding="utf-8")
     elif name in names():
-        text = resources.files("nanochat.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+        text = resources.files("nanochat.config.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
     else:
         raise RecipeError([("recipe", f"unknown recipe {name!r}; known: {', '.join(names())}")])
     try:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from nanochat import recipe
-from nanochat.recipe import RecipeError, resolve
+from nanochat.config import recipe
+from nanochat.config.recipe import RecipeError, resolve
 
 
 def test_speedrun_has_the_numbers_of_the_seed() -> None:

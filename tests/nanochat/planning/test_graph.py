@@ -4,7 +4,8 @@ import importlib
 
 import pytest
 
-from nanochat import graph, recipe
+from nanochat.config import recipe
+from nanochat.planning import graph
 
 RECIPES = recipe.names()
 

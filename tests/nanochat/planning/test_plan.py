@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from nanochat import batches, gpus, memory, plan, recipe
+from nanochat.config import recipe
+from nanochat.config.shape import GPTConfig, flops_per_token, num_params
 from nanochat.model import GPT
-from nanochat.shape import GPTConfig, flops_per_token, num_params
+from nanochat.planning import batches, gpus, memory, plan
 
 
 def shape(depth, vocab=65_536):
@@ -193,7 +194,7 @@ def test_gpus_are_known_by_their_drivers_names():
 
 @pytest.mark.parametrize("name", recipe.names())
 def test_every_recipe_can_be_planned_without_torch(name):
-    code = f"import sys; from nanochat import plan, recipe; print(plan.plan(recipe.resolve({name!r})).model_dump_json()); sys.exit('torch' in sys.modules)"
+    code = f"import sys; from nanochat.config import recipe; from nanochat.planning import plan; print(plan.plan(recipe.resolve({name!r})).model_dump_json()); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"stages"' in done.stdout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nanochat.recipe_model import ModelSpec
+from nanochat.config.model_spec import ModelSpec
 
 GATE_CHANNELS = 12  # leading channels of a layer's input that open its value embedding's gates
 SMEAR_CHANNELS = 24

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from nanochat.contract import MANIFEST, Exit
+from nanochat.contract.contract import MANIFEST, Exit
 from tests.waiting import until
 
 SMALL = ["--set", "data.source.max_chars=300000", "--set", "data.tok_chars=200000", "--set", "base.num_iterations=4000"]
 
 
 def start(home: Path, *args: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "nanochat.local_run", "tiny", "--out", str(home / "run"), *args]
+    command = [sys.executable, "-m", "nanochat.local.run", "tiny", "--out", str(home / "run"), *args]
     env = {**os.environ, "NANOCHAT_HOME": str(home)}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nanochat.recipe import Recipe
+from nanochat.config.recipe import Recipe
 
 Queue = Literal["cpu", "gpu"]
 Config = dict[str, object]

@@ -7,7 +7,7 @@ compiled, fused kernels) on one H100: 44.05 GiB. Other GPUs than Hopper's, which
 
 from __future__ import annotations
 
-from nanochat.shape import GPTConfig, matrix_params, num_params
+from nanochat.config.shape import GPTConfig, matrix_params, num_params
 
 GIB = 2**30
 FP32, BF16 = 4, 2  # bytes

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nanochat.config.recipe import RlSpec
 from nanochat.distributed import Ranks
 from nanochat.engine import Engine, PromptTooLong
 from nanochat.model import GPT
-from nanochat.recipe import RlSpec
 from nanochat.tasks.base import Task
 from nanochat.tokenizer import Tokenizer
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from nanochat.contract import StageError
-from nanochat.data.catalog import CORE_CONFIG, GENERATED, find_in_folder, is_url, splits_of
+from nanochat.config.recipe import FolderSource, HttpSource, Recipe, TaskUse
+from nanochat.contract.contract import StageError
 from nanochat.data.shards import folder_shards
-from nanochat.recipe import FolderSource, HttpSource, Recipe, TaskUse
+from nanochat.tasks.catalog import CORE_CONFIG, GENERATED, find_in_folder, is_url, splits_of
 
 Problem = tuple[str, str]  # field, what is wrong and what to do
 

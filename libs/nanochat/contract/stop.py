@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
-from nanochat.contract import StageContext
+from nanochat.contract.contract import StageContext
 
 
 class StopRequest:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from nanochat import preflight
+from nanochat.config.recipe import resolve
 from nanochat.data.shards import write_shard
-from nanochat.recipe import resolve
+from nanochat.planning import preflight
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 
 
 def problems(recipe: str = "tiny", **overrides: object) -> dict[str, str]:

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nanochat import gpus, graph, memory
-from nanochat.batches import example_batch, multiples, token_batch
-from nanochat.gpus import Hardware
-from nanochat.recipe import BaseSpec, MidSpec, Recipe, RecipeError, RlSpec, SftSpec, TaskUse
-from nanochat.shape import GPTConfig, flops_per_token, num_params, scaling_params
+from nanochat.config.recipe import BaseSpec, MidSpec, Recipe, RecipeError, RlSpec, SftSpec, TaskUse
+from nanochat.config.shape import GPTConfig, flops_per_token, num_params, scaling_params
+from nanochat.planning import gpus, graph, memory
+from nanochat.planning.batches import example_batch, multiples, token_batch
+from nanochat.planning.gpus import Hardware
 
 # Rows of the hub's data (train split where it has one) and of what a generated task makes unless told otherwise.
 ROWS = {

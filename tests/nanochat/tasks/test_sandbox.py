@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nanochat import sandbox
+from nanochat.tasks import sandbox
 
 LINUX = sys.platform == "linux"
 

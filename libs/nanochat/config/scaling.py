@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from nanochat.recipe_model import ModelSpec
-from nanochat.shape import GPTConfig, scaling_params
+from nanochat.config.model_spec import ModelSpec
+from nanochat.config.shape import GPTConfig, scaling_params
 
 REFERENCE_DEPTH = 12
 REFERENCE_BATCH = 2**19

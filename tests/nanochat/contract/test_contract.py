@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nanochat.contract import Artifact, Exit, ExitReport, StageError, StageSpec, seal, verify, write_json
-from nanochat.events import EventLog, read
+from nanochat.contract.contract import Artifact, Exit, ExitReport, StageError, StageSpec, seal, verify, write_json
+from nanochat.contract.events import EventLog, read
 
 
 def test_a_sealed_folder_verifies_until_a_byte_changes(tmp_path: Path) -> None:

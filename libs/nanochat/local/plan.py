@@ -1,4 +1,4 @@
-"""What a run would do and cost, with no service: `python -m nanochat.local_plan speedrun --gpus 8 --gpu H100`. No torch.
+"""What a run would do and cost, with no service: `python -m nanochat.local.plan speedrun --gpus 8 --gpu H100`. No torch.
 
 Prints the JSON that `POST /v1/runs/plan` answers. The recipe's folders are not looked at: they may be another machine's.
 """
@@ -9,9 +9,9 @@ import argparse
 import math
 import sys
 
-from nanochat import plan
-from nanochat.contract import Exit
-from nanochat.recipe import RecipeError, parse_overrides, resolve
+from nanochat.config.recipe import RecipeError, parse_overrides, resolve
+from nanochat.contract.contract import Exit
+from nanochat.planning import plan
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,1 @@
+"""A whole recipe on this machine with no service at all."""

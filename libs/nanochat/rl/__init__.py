@@ -1,0 +1,1 @@
+"""Reinforcement learning on a task with a right answer: rollouts and the training loop."""
