@@ -1,0 +1,29 @@
+"""What a recipe says of the stages that evaluate. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from nanochat.config.model_spec import Positive, Spec
+
+
+class BaseEvalSpec(Spec):
+    bpb_tokens: Positive = 20 * 524_288
+    core_max_per_task: Positive | None = Field(default=None, description="null: every example")
+    device_batch_size: Positive = 32
+
+
+ChatTask = Literal["arc_easy", "arc_challenge", "mmlu", "gsm8k", "humaneval", "counting", "spelling", "sums"]
+
+
+class ChatEvalSpec(Spec):
+    tasks: tuple[ChatTask, ...] = ("arc_easy", "arc_challenge", "mmlu", "gsm8k", "humaneval", "counting")
+    max_problems: Positive | None = None
+    max_new_tokens: Positive = 512
+    temperature: float = Field(default=0.0, ge=0)
+    top_k: int = Field(default=50, ge=0)
+    num_samples: Positive = 1
+    batch_size: Positive = 8
+    generated_size: Positive = Field(default=256, description="problems of a generated task")
