@@ -1,7 +1,8 @@
-"""Runs and stages as text for people: tables, bars, durations and numbers with units."""
+"""Formats runs, stages and plans for the terminal: tables, progress bars, durations and numbers with units."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from client.models import FINISHED, Plan, Run, RunSummary, Stage, StageFigures
 
-# Status by symbol, word and colour, so that none has to be told from colour alone.
+# Every status has a symbol and a word as well as a colour, because some readers cannot tell the colours apart.
 SYMBOLS = {
     "PENDING": "·",
     "QUEUED": "…",
@@ -37,13 +38,12 @@ COLORS = {
 }
 NOT_STARTED = frozenset({"PENDING", "QUEUED", "SKIPPED"})
 
-
-NARROW = 96  # columns; below this the least needed figures are left out, so that none is cut off
+NARROW = 96  # columns; a narrower terminal gets fewer columns, so that no figure is cut off
 
 
 @dataclass(frozen=True, slots=True)
 class RunTable:
-    """The whole run: a headline, then a row a stage with its bar, figures and time, then what went wrong."""
+    """A run: a headline, one row per stage (status, bar, figures, times), then one line per failure."""
 
     run: Run
 
@@ -89,7 +89,7 @@ def runs_table(runs: Iterable[RunSummary]) -> Table:
 
 
 def plan_table(plan: Plan) -> Table:
-    """A row a stage and, for a training stage, how long it is, how it is divided and what it takes."""
+    """One row per stage. A training stage also shows its length, its batch, its memory, its time and its price."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("stage", no_wrap=True)
     for heading in ("steps", "tokens", "FLOPs", "batch", "GiB", "tok/s", "hours", "$"):
@@ -103,7 +103,7 @@ def plan_table(plan: Plan) -> Table:
 
 def _figures(row: StageFigures) -> Iterator[str]:
     guess = "~" if row.estimated else ""
-    for length in (number(row.steps), number(row.tokens), "?" if row.flops is None else f"{row.flops:.2e}".replace("+", "")):
+    for length in (number(row.steps), number(row.tokens), flops(row.flops)):
         yield guess + length
     yield f"{row.device_batch_size} x {row.accumulation}"
     yield "" if row.peak_gib is None else f"{row.peak_gib:.1f}{'' if row.fits else ' !'}"
@@ -113,9 +113,9 @@ def _figures(row: StageFigures) -> Iterator[str]:
 
 
 def plan_summary(plan: Plan) -> Iterator[str]:
-    """Lines below the table: how large the model is, on what it was planned, and what it comes to."""
+    """The lines below the table: size of the model, hardware assumed, total time and price."""
     on = plan.figures
-    yield f"{number(on.params)} parameters, {number(on.flops_per_token)} FLOPs a token; batch: rows at a time on each GPU x times a step"
+    yield f"{number(on.params)} parameters, {flops(on.flops_per_token)} FLOPs per token; batch: rows per GPU x micro-steps per step"
     known = [f"{on.gpu_memory_gib:.1f} GiB"] if on.gpu_memory_gib else []
     if on.peak_tflops and on.mfu:
         known.append(f"{on.peak_tflops:g} TFLOPS at {100 * on.mfu:.0f} % MFU")
@@ -124,14 +124,14 @@ def plan_summary(plan: Plan) -> Iterator[str]:
     where = (
         f"{on.world_size} x {on.gpu or 'GPU'} ({', '.join(known)})"
         if known
-        else f"{on.world_size} process(es) of unknown speed"
+        else f"{on.world_size} process(es) on hardware of unknown speed"
     )
     total = "" if on.hours is None else f": {on.hours:.2f} h of training"
     yield where + total + ("" if on.usd is None else f", ${on.usd:.2f}")
 
 
 def troubles(run: Run) -> list[str]:
-    """A line for every stage that failed or waits to be tried again: which, why and what to do."""
+    """One line for each stage that failed or is waiting for a retry: its name, the reason and what to do."""
     return [
         f"{s.name}: {s.reason or s.status}{': ' + s.message if s.message else ''}"
         for s in run.stages
@@ -148,31 +148,44 @@ def status_styled(status: str) -> Text:
 
 
 def duration(start: datetime | None, end: datetime | None) -> str:
-    """From start to end, or to now while there is no end; empty before the start."""
+    """The time from `start` to `end`, or to now if there is no end yet. Empty if there is no start yet."""
     if start is None:
         return ""
     return seconds(((end or datetime.now(UTC)) - start).total_seconds())
 
 
 def seconds(s: float) -> str:
-    s = max(0.0, s)
-    if s < 60:
-        return f"{s:.0f}s"
-    minutes, rest = divmod(round(s), 60)
+    """`35s`, `4m07s`, `3h35m` or `2d07h`. The seconds are rounded before they are split, so none reads `60s` or `1m60s`."""
+    whole = max(0, round(s))
+    minutes, rest = divmod(whole, 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if whole < 60:
+        return f"{whole}s"
     if minutes < 60:
         return f"{minutes}m{rest:02d}s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours < 48 else f"{hours // 24}d{hours % 24:02d}h"
+    return f"{hours}h{minutes_left:02d}m" if hours < 48 else f"{hours // 24}d{hours % 24:02d}h"
 
 
 def number(value: float | str | None) -> str:
-    """Four significant digits, k/M/G/T for large ones; a value that is not a number, as `nan`, stands as it is."""
+    """A count or a measured value: up to four digits below 10,000, then three digits with k, M, B (10^9) or T (10^12).
+
+    A string, such as `nan`, is returned unchanged. None becomes `?`.
+    """
     if value is None:
         return "?"
-    if isinstance(value, str):
-        return value
-    for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= size:
-            scale = 1e3 if suffix == "k" else size
-            return f"{value / scale:.3g}{suffix}"
-    return str(int(value)) if float(value).is_integer() else f"{value:.4g}"
+    if isinstance(value, str) or not math.isfinite(value):
+        return str(value)
+    if abs(value) < 9999.5:
+        return str(int(value)) if float(value).is_integer() else f"{value:.4g}"
+    for size, suffix in ((1e3, "k"), (1e6, "M"), (1e9, "B"), (1e12, "T")):
+        if abs(value / size) < 999.5:  # from there on, three digits would round to 1e+03
+            return f"{value / size:.3g}{suffix}"
+    return flops(value)
+
+
+def flops(value: float | None) -> str:
+    """A number of floating-point operations in scientific notation, as papers print it: `3.92e19`. None becomes `?`."""
+    if value is None:
+        return "?"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa}e{int(exponent)}"

@@ -1,4 +1,4 @@
-"""A run as it happens: on a terminal a live table, elsewhere one plain line a change."""
+"""Shows a run while it is running: a live table on a terminal, otherwise one plain line per change."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from rich.live import Live
 from client.client import Client
 from client.errors import Unreachable
 from client.models import Run, Stage
-from client.text import SYMBOLS, RunTable, duration, number, status_text
+from client.text import SYMBOLS, RunTable, duration, number, seconds, status_text
 
 POLL_S = 0.5
-PATIENCE_S = 60.0  # how long the API may be away before watching gives up
-PLAIN_EVERY_S = 15.0  # a plain line of a busy stage, when nothing else changed
+PATIENCE_S = 60.0  # gives up after the API has not answered for this long
+PLAIN_EVERY_S = 15.0  # a running stage prints a line this often even if its status did not change
 
 
 def watch(client: Client, run_id: str, *, console: Console | None = None, poll_s: float = POLL_S) -> str:
-    """Show the run until it is finished and return its final status (SUCCEEDED, FAILED or CANCELLED).
+    """Show the run until it is finished. Returns its final status (SUCCEEDED, FAILED or CANCELLED).
 
-    Raises ApiError (404: no such run) and, when the API has been away for a minute, Unreachable.
+    Raises ApiError (404: no such run), and Unreachable after the API has not answered for a minute.
     """
     console = console or Console()
     if console.is_terminal:
@@ -30,7 +30,7 @@ def watch(client: Client, run_id: str, *, console: Console | None = None, poll_s
 
 
 def snapshots(client: Client, run_id: str, poll_s: float = POLL_S) -> Iterator[Run]:
-    """The run, again and again until it is finished; the last one is finished."""
+    """Fetch the run every `poll_s` seconds. The last snapshot is of the finished run."""
     answered = time.monotonic()
     while True:
         try:
@@ -76,7 +76,7 @@ def _plain(client: Client, run_id: str, console: Console, poll_s: float) -> str:
 
 
 def plain_line(stage: Stage) -> str:
-    """One stage in one line, as `  > base_train RUNNING 40/100 step, loss 4.21, 10.2k tok/s, 35s left`."""
+    """One stage on one line: `  ▶ base_train RUNNING 40/100 step, loss 4.21, tok/s 10.2k, 35s left`."""
     parts = [stage.status]
     if stage.status == "SUCCEEDED":
         parts.append(f"in {duration(stage.started_at, stage.finished_at)}")
@@ -84,7 +84,7 @@ def plain_line(stage: Stage) -> str:
         parts.append(f"{number(p.done)}/{number(p.total)} {p.unit}".rstrip())
     latest = [f"{label} {number(stage.latest[key])}" for key, label in PLAIN_KEYS.items() if key in stage.latest]
     if stage.finished_at is None and stage.progress is not None and stage.progress.eta_s:
-        latest.append(f"{number(stage.progress.eta_s)}s left")
+        latest.append(f"{seconds(stage.progress.eta_s)} left")
     if stage.message and stage.status in ("FAILED", "BACKOFF", "CANCELLED"):
         latest.append(stage.message)
     attempt = f" (attempt {len(stage.attempts)})" if len(stage.attempts) > 1 else ""

@@ -11,7 +11,7 @@ import gradio as gr
 from client.client import Client
 from client.errors import ApiError, ClientError
 from client.models import Plan, Run
-from client.text import number, seconds
+from client.text import flops, number, seconds
 
 QUICKEST = "tiny"
 
@@ -69,7 +69,7 @@ def _plan(answer: Plan) -> str:
     where = f"{figures.world_size} × {figures.gpu}" if figures.gpu else f"{figures.world_size} process(es)"
     lines = [
         f"**{answer.recipe}** is accepted: {len(answer.stages)} stages, {number(figures.params)} parameters,"
-        f" {number(figures.total_flops)} FLOPs on {where}"
+        f" {flops(figures.total_flops)} FLOPs on {where}"
     ]
     if figures.hours is not None:
         cost = f", about ${figures.usd:.2f}" if figures.usd is not None else ""
