@@ -28,7 +28,8 @@ import rustbpe
 from benchmarks.cards import spread
 from benchmarks.result import ROOT, Row, cpu, finish, row, slug
 from nanochat.config.recipe import SPECIAL_TOKENS, resolve
-from nanochat.contract.contract import EVENTS, SPEC, Artifact, StageSpec, events, seal, write_json
+from nanochat.contract import events
+from nanochat.contract.contract import EVENTS, SPEC, Artifact, StageSpec, seal, write_json
 from nanochat.data.shards import Shard, folder_shards, write_index
 from nanochat.tokenizer import Tokenizer
 

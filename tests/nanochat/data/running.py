@@ -11,7 +11,8 @@ from typing import Any
 
 from nanochat import __main__ as stage_main
 from nanochat.config.recipe import Recipe
-from nanochat.contract.contract import StageSpec, events
+from nanochat.contract import events
+from nanochat.contract.contract import StageSpec
 from nanochat.planning.graph import STAGES, config
 
 

@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 
 import rustbpe
 from nanochat import __main__ as stage_main
-from nanochat.contract.contract import EVENTS, SPEC, STOP, Artifact, StageSpec, events, seal, write_json
+from nanochat.contract import events
+from nanochat.contract.contract import EVENTS, SPEC, STOP, Artifact, StageSpec, seal, write_json
 from nanochat.data.shards import Shard, write_index
 from nanochat.tokenizer import Tokenizer
 
