@@ -12,8 +12,8 @@ import gradio as gr
 from client.errors import ClientError
 from client.inference import ServedModel
 from services.ui.chat_turn import History, Sampling, Turns, answer, text_of
+from services.ui.html import alert, header
 from services.ui.platform import Platform
-from services.ui.words import alert, header
 
 NEWEST = ""  # the choice that follows whatever was promoted last
 EXAMPLES = ("Who are you?", "Spell the word banana.", "How many r are in strawberry?", "What is 37 + 48?")

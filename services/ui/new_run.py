@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from html import escape
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from client.client import Client
 from client.errors import ApiError, ClientError
@@ -84,6 +84,6 @@ def _plan(answer: Plan) -> str:
 
 
 def _lines(err: Exception) -> str:
-    """Each field's problem on a line of its own; the toast shows HTML."""
+    """Each field's problem on a line of its own, as HTML, which is what a toast shows."""
     fields = [f"{e.field}: {e.message}" for e in err.errors] if isinstance(err, ApiError) else []
-    return "<br>".join(escape(line) for line in fields or str(err).splitlines())
+    return str(Markup("<br>").join(fields or str(err).splitlines()))  # Markup.join escapes each line

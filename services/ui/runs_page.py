@@ -9,8 +9,8 @@ import gradio as gr
 from client.client import Client
 from client.errors import ApiError, ClientError
 from services.ui import new_run, run_detail, run_list
+from services.ui.html import header as header_html
 from services.ui.runs_view import NO_REPORT, View, look
-from services.ui.words import header as header_html
 
 
 def build(demo: gr.Blocks, api: Client, poll_s: float) -> None:

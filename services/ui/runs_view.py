@@ -14,7 +14,7 @@ from client.errors import ApiError, ClientError
 from client.models import LogLine, Run, RunSummary
 from services.ui import run_detail, run_list
 from services.ui.curves import KEYS, figure
-from services.ui.words import alert, header
+from services.ui.html import header
 
 RUNS_SHOWN = 30
 LOG_LINES = 400
@@ -79,7 +79,7 @@ def look(api: Client, view: View) -> Page:
         if run_id is not None:
             _detail(api, view, page, run_id)
     except ClientError as err:
-        page.header = view.changed("header", header() + alert(str(err), bad=True))
+        page.header = view.changed("header", header(problem=str(err)))
     if view.run_id != run_id:  # another run was chosen meanwhile; its own look follows
         return Page()
     return page
@@ -94,7 +94,7 @@ def _list(api: Client, view: View, page: Page, runs: Sequence[RunSummary], worke
 
 def _detail(api: Client, view: View, page: Page, run_id: str) -> None:
     run = api.run(run_id)
-    page.headline = view.changed("headline", run_detail.headline(run) + run_detail.troubles(run))
+    page.headline = view.changed("headline", run_detail.headline(run))
     page.cancel = view.changed("cancel", gr.update(visible=not run.is_finished), run.is_finished)
     page.stages = view.changed("stages", run_detail.stage_table(run))
     if view.settled and view.shown.get("run") == run_id:

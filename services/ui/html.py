@@ -1,0 +1,48 @@
+"""Renders the templates of this folder's `templates/`. Jinja escapes every value, so no text from elsewhere becomes markup."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from client.text import SYMBOLS, duration
+
+# Colours are a second sign only: each status also has a symbol and a word.
+TONES = {
+    "STARTING": "active",
+    "RUNNING": "active",
+    "SUCCEEDED": "good",
+    "FAILED": "bad",
+    "STOPPING": "warn",
+    "BACKOFF": "warn",
+    "PAUSED": "warn",
+}
+
+_templates = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_templates.filters |= {
+    "duration": duration,
+    "symbol": lambda status: SYMBOLS.get(status, "?"),
+    "tone": lambda status: TONES.get(status, ""),
+}
+
+
+def render(template: str, **values: Any) -> str:
+    """The template `<template>.html` with these values. Raises jinja2.UndefinedError when it needs another one."""
+    return _templates.get_template(f"{template}.html").render(values)
+
+
+def header(right: str = "", problem: str = "") -> str:
+    """The title line of a page, with `right` at its end and an alert below it when there is a problem."""
+    return render("header", right=right, problem=problem)
+
+
+def alert(text: str, *, bad: bool = False) -> str:
+    return render("alert", text=text, bad=bad)
