@@ -159,7 +159,7 @@ class Client:
                     "GET", path, read_timeout_s=STREAM_SILENCE_S, headers=headers, params=params
                 ) as response:
                     lost_at = None
-                    for message in sse.parse(response.iter_text()):
+                    for message in sse.events(response):
                         if message.event == "end":
                             return
                         item = kind.model_validate_json(message.data)

@@ -110,7 +110,7 @@ class Inference:
         try:
             body["model"] = model or self._newest()
             with self._http.stream("POST", "/v1/chat/completions", read_timeout_s=REPLY_SILENCE_S, json=body) as response:
-                for message in sse.parse(response.iter_text()):
+                for message in sse.events(response):
                     if message.data == "[DONE]":
                         return
                     yield from _pieces(json.loads(message.data))

@@ -1,29 +1,51 @@
-"""HTTP with a key, sensible timeouts, and retries where a repeat cannot do harm."""
+"""One HTTP server: sends the key, sets timeouts, and repeats requests that are safe to repeat."""
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    retry_if_result,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from client.errors import ApiError, Unreachable, from_response
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 TRIES = 4
+FIRST_PAUSE_S = (0.1, 0.2)  # drawn between these two; the upper bound doubles with every further try
 RETRIED = frozenset({502, 503, 504})
 
 
-class Transport:
-    """One server. Thread-safe, as httpx.Client is."""
+def _last_outcome(state: RetryCallState) -> httpx.Response:
+    """The last response, so that its problem is reported like any other. Raises the error of the last try if it had none."""
+    assert state.outcome is not None
+    response: httpx.Response = state.outcome.result()
+    return response
 
-    def __init__(self, base_url: str, api_key: str | None = None, *, timeout: httpx.Timeout = TIMEOUT, tries: int = TRIES):
-        self.base_url, self._tries = base_url.rstrip("/"), tries
+
+_retrying = Retrying(
+    stop=stop_after_attempt(TRIES),
+    wait=wait_random_exponential(min=FIRST_PAUSE_S[0], multiplier=FIRST_PAUSE_S[1]),
+    retry=retry_if_exception_type(Unreachable) | retry_if_result(lambda response: response.status_code in RETRIED),
+    retry_error_callback=_last_outcome,
+)
+
+
+class Transport:
+    """Thread-safe, as httpx.Client is."""
+
+    def __init__(self, base_url: str, api_key: str | None = None):
+        self.base_url = base_url.rstrip("/")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = httpx.Client(base_url=self.base_url, headers=headers, timeout=timeout)
+        self._http = httpx.Client(base_url=self.base_url, headers=headers, timeout=TIMEOUT)
 
     def close(self) -> None:
         self._http.close()
@@ -35,30 +57,27 @@ class Transport:
         return self.request("POST", path, json=json, headers=headers, repeatable=repeatable)
 
     def request(self, method: str, path: str, *, repeatable: bool, **kwargs: Any) -> Any:
-        """The decoded JSON body. A repeatable request is sent up to `tries` times, with growing, jittered pauses.
+        """The decoded JSON body. A repeatable request is sent up to four times, with growing random pauses in between.
 
-        Raises ApiError for an answer of 400 or more and Unreachable when none comes.
+        Raises ApiError for a response of status 400 or more, and Unreachable if there is no response.
         """
-        for attempt in range(1, self._tries + 1):
-            last = attempt == self._tries or not repeatable
+
+        def send() -> httpx.Response:
             try:
-                response = self._http.request(method, path, **kwargs)
+                return self._http.request(method, path, **kwargs)
             except httpx.TransportError as err:
-                if last:
-                    raise Unreachable(self.base_url, err) from err
-            else:
-                if response.status_code not in RETRIED or last:
-                    return _body(response)
-            time.sleep(0.1 * 2**attempt * random.uniform(0.5, 1.0))
-        raise AssertionError("unreachable")
+                raise Unreachable(self.base_url, err) from err
+
+        return _body(_retrying(send) if repeatable else send())
 
     @contextmanager
     def stream(
         self, method: str, path: str, *, read_timeout_s: float, headers: Mapping[str, str] | None = None, **kwargs: Any
     ) -> Iterator[httpx.Response]:
-        """An open response of status 200, whose reads give up after `read_timeout_s` of silence.
+        """An open response. Reading from it fails after `read_timeout_s` without data.
 
-        Raises ApiError; httpx.TransportError goes through, since only the caller knows where to resume.
+        Raises ApiError for a response of status 400 or more. httpx.TransportError is not converted or retried, because only
+        the caller knows where to resume.
         """
         timeout = httpx.Timeout(TIMEOUT.connect, read=read_timeout_s)
         with self._http.stream(method, path, headers=headers, timeout=timeout, **kwargs) as response:
@@ -75,5 +94,5 @@ def _body(response: httpx.Response) -> Any:
         return response.json()
     except ValueError as err:
         raise ApiError(
-            response.status_code, "Not JSON", f"{response.url} answered something else; is it the right port?"
+            response.status_code, "Not JSON", f"{response.url} did not answer with JSON; is the port right?"
         ) from err

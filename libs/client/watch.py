@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 from rich.live import Live
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from client.client import Client
 from client.errors import Unreachable
@@ -31,18 +32,14 @@ def watch(client: Client, run_id: str, *, console: Console | None = None, poll_s
 
 def snapshots(client: Client, run_id: str, poll_s: float = POLL_S) -> Iterator[Run]:
     """Fetch the run every `poll_s` seconds. The last snapshot is of the finished run."""
-    answered = time.monotonic()
+    patiently = Retrying(
+        retry=retry_if_exception_type(Unreachable), stop=stop_after_delay(PATIENCE_S), wait=wait_fixed(poll_s), reraise=True
+    )
     while True:
-        try:
-            run = client.run(run_id)
-        except Unreachable:
-            if time.monotonic() - answered > PATIENCE_S:
-                raise
-        else:
-            answered = time.monotonic()
-            yield run
-            if run.is_finished:
-                return
+        run = patiently(client.run, run_id)
+        yield run
+        if run.is_finished:
+            return
         time.sleep(poll_s)
 
 

@@ -16,8 +16,7 @@ from typing import Annotated, Any, Protocol
 
 from fastapi import Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import StreamingResponse
-from fastapi.sse import format_sse_event
+from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel
 
 MEDIA_TYPE = "text/event-stream"
@@ -53,7 +52,7 @@ def wants_stream(request: Request) -> bool:
 
 def answer(request: Request, look: Callable[[int], Batch], after: int) -> Response:
     """A stream of what `look(after)` finds, again and again. `look` runs in a thread and opens its own session."""
-    return StreamingResponse(_stream(request, look, after), media_type=MEDIA_TYPE, headers=HEADERS)
+    return EventSourceResponse(_stream(request, look, after), headers=HEADERS)
 
 
 def declaration(page: type[BaseModel]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.types import Receive, Scope, Send
 
 from services.inference.errors import ApiError
@@ -37,16 +38,16 @@ async def complete(body: ChatRequest, request: Request, here: Annotated[State, D
     }
     if body.stream:
         with_usage = body.stream_options is not None and body.stream_options.include_usage
-        return EventStream(generation, _events(generation, head, with_usage))
+        return GenerationStream(generation, _events(generation, head, with_usage))
     return await _unless_gone(request, _whole(generation, head))
 
 
-class EventStream(StreamingResponse):
+class GenerationStream(EventSourceResponse):
     """Server-sent events of one generation, which ends with the response, however early that is."""
 
-    def __init__(self, generation: Generation, events: AsyncGenerator[str]):
+    def __init__(self, generation: Generation, events: AsyncGenerator[bytes]):
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(events, media_type="text/event-stream", headers=headers)
+        super().__init__(events, headers=headers)
         self._generation, self._events = generation, events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,7 +79,7 @@ async def _whole(generation: Generation, head: dict[str, Any]) -> Response:
     return JSONResponse({**head, "object": "chat.completion", "choices": choices, "usage": generation.usage.dump()})
 
 
-async def _events(generation: Generation, head: dict[str, Any], with_usage: bool) -> AsyncGenerator[str]:
+async def _events(generation: Generation, head: dict[str, Any], with_usage: bool) -> AsyncGenerator[bytes]:
     """Chunks as `data:` lines: first the roles, then the text, last each choice's finish reason, the usage if asked."""
     head = {**head, "object": "chat.completion.chunk"}
     usage = {"usage": None} if with_usage else {}
@@ -93,7 +94,7 @@ async def _events(generation: Generation, head: dict[str, Any], with_usage: bool
             yield _data({**head, "choices": [], "usage": generation.usage.dump()})
     except ApiError as err:  # the status line is long gone
         yield _data(err.body())
-    yield "data: [DONE]\n\n"
+    yield format_sse_event(data_str="[DONE]")
 
 
 def _choices(piece: Piece) -> list[dict[str, Any]]:
@@ -111,8 +112,8 @@ def _tool_field(tools: list[ToolCall]) -> dict[str, Any]:
     return {"calculator": [{"code": t.code, "output": t.output} for t in tools]} if tools else {}
 
 
-def _data(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+def _data(value: dict[str, Any]) -> bytes:
+    return format_sse_event(data_str=json.dumps(value, ensure_ascii=False))
 
 
 async def _unless_gone(request: Request, answer: Coroutine[Any, Any, Response]) -> Response:
