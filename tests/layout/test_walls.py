@@ -28,7 +28,7 @@ BREACHES = [
     ("libs/client/text.py", "import services.api.settings", "the client knows only HTTP"),
     ("libs/nanochat/eval/report.py", "import sqlalchemy", "nanochat knows no service"),
     ("libs/nanochat/model/gpt.py", "from nanochat.train.loop import Trainer", "one direction"),
-    ("libs/nanochat/tasks/base.py", "from nanochat.planning.plan import plan", "tasks and data"),
+    ("libs/nanochat/tasks/base.py", "from nanochat.planning.plan import plan", "table of tasks"),
     ("libs/controlplane/views.py", "import fastapi", "the ledger knows no service"),
     ("services/ui/app.py", "import services.inference.app", "no service imports another"),
     ("services/ui/app.py", "from nanochat.config import recipe", "the UI is a client"),

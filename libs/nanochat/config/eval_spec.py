@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from nanochat.config.model_spec import Positive, Spec
+from nanochat.tasks.catalog import TASKS
+from nanochat.tasks.use import JudgedTask
 
 
 class BaseEvalSpec(Spec):
@@ -15,11 +15,8 @@ class BaseEvalSpec(Spec):
     device_batch_size: Positive = 32
 
 
-ChatTask = Literal["arc_easy", "arc_challenge", "mmlu", "gsm8k", "humaneval", "counting", "spelling", "sums"]
-
-
 class ChatEvalSpec(Spec):
-    tasks: tuple[ChatTask, ...] = ("arc_easy", "arc_challenge", "mmlu", "gsm8k", "humaneval", "counting")
+    tasks: tuple[JudgedTask, ...] = tuple(task.name for task in TASKS if task.in_chatcore)
     max_problems: Positive | None = None
     max_new_tokens: Positive = 512
     temperature: float = Field(default=0.0, ge=0)

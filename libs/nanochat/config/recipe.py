@@ -21,7 +21,8 @@ from nanochat.config import scaling
 from nanochat.config.data_spec import SPECIAL_TOKENS, DataSpec, FolderSource, HttpSource, PydocsSource, TokenizerSpec
 from nanochat.config.eval_spec import BaseEvalSpec, ChatEvalSpec
 from nanochat.config.model_spec import AdamSpec, InitSpec, ModelSpec, OptimSpec, Spec
-from nanochat.config.train_spec import BaseSpec, MidSpec, Packing, RlSpec, SftSpec, TaskUse, TrainSpec
+from nanochat.config.train_spec import BaseSpec, MidSpec, Packing, RlSpec, SftSpec, TrainSpec
+from nanochat.tasks.use import TaskUse
 
 __all__ = [
     "SPECIAL_TOKENS",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from nanochat.config.model_spec import Beta, Fraction, OptimSpec, Positive, Spec, UnclippedOptimSpec
+from nanochat.tasks.use import RewardedTask, TaskUse
 
 DeviceBatch = Annotated[int, Field(gt=0, le=65_536, description="rows at a time on one device; fewer where they do not fit")]
 Packing = Literal["stream", "bos_aligned"]
@@ -75,17 +76,6 @@ class BaseSpec(TrainSpec):
     sample_every: int = 2000
 
 
-class TaskUse(Spec):
-    """One entry of a mixture. `repeat` oversamples; `limit` takes the first rows; `size` is for generated tasks."""
-
-    task: Literal["smoltalk", "mmlu", "arc_easy", "arc_challenge", "gsm8k", "identity", "spelling", "counting", "sums", "jsonl"]
-    split: str = "train"
-    limit: Positive | None = None
-    repeat: Positive = 1
-    size: Positive | None = Field(default=None, description="rows of a generated task")
-    path: str | None = Field(default=None, description="file of conversations, for task jsonl")
-
-
 class MidSpec(TrainSpec):
     total_batch_size: Positive = 524_288
     num_iterations: Positive | None = Field(default=None, description="null: one pass over the mixture")
@@ -136,7 +126,7 @@ class RlSpec(Spec):
     """REINFORCE with a group-mean baseline on one generative task with a 0/1 reward."""
 
     enabled: bool = False
-    task: Literal["gsm8k", "sums", "counting"] = "gsm8k"
+    task: RewardedTask = "gsm8k"
     size: Positive | None = None
     device_batch_size: Positive = 8
     examples_per_step: Positive = 16

@@ -15,17 +15,11 @@ from nanochat.engine import Engine, PromptTooLong
 from nanochat.model import GPT
 from nanochat.model.loss import softcap
 from nanochat.tasks.base import Conversation, Task
+from nanochat.tasks.catalog import TASKS
 from nanochat.tokenizer import Tokenizer
 
-# Accuracy of guessing. ChatCORE is the mean centered accuracy over the first six, when all of them ran.
-BASELINES = {
-    "arc_easy": 0.25,
-    "arc_challenge": 0.25,
-    "mmlu": 0.25,
-    "gsm8k": 0.0,
-    "humaneval": 0.0,
-    "counting": 0.0,
-}
+# Accuracy of guessing on each task of ChatCORE.
+BASELINES = {task.name: task.baseline for task in TASKS if task.in_chatcore}
 EXAMPLES = 4  # shown of a generative task
 
 Progress = Callable[[int, int], None]
@@ -111,7 +105,7 @@ def evaluate(
 
 
 def chatcore(accuracies: dict[str, float]) -> float | None:
-    """The mean of (accuracy - guessing) / (1 - guessing) over the six tasks; None unless all of them ran."""
+    """The mean of (accuracy - guessing) / (1 - guessing) over the tasks of ChatCORE; None unless all of them ran."""
     if not BASELINES.keys() <= accuracies.keys():
         return None
     return fmean((accuracies[name] - guess) / (1 - guess) for name, guess in BASELINES.items())

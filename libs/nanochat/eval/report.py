@@ -13,6 +13,7 @@ from nanochat.eval.chat import BASELINES
 from nanochat.eval.core_bundle import ROWS
 from nanochat.planning import gpus
 from nanochat.planning.graph import STAGES
+from nanochat.tasks import catalog
 
 Figures = Mapping[str, Any]
 
@@ -29,16 +30,7 @@ TITLES = {
     "rl": "Reinforcement learning",
     "chat_eval_rl": "Chat evaluation after reinforcement learning",
 }
-TASKS = {
-    "arc_easy": "ARC-Easy",
-    "arc_challenge": "ARC-Challenge",
-    "mmlu": "MMLU",
-    "gsm8k": "GSM8K",
-    "humaneval": "HumanEval",
-    "counting": "Letter counting",
-    "spelling": "Spelling",
-    "sums": "Sums",
-}
+TASKS = {task.name: task.title for task in catalog.TASKS if task.judge}
 # Columns of the summary: the stage that trained the model, and the one that evaluated it.
 COLUMNS = {
     "BASE": ("base_train", "base_eval"),

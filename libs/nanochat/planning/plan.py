@@ -15,21 +15,8 @@ from nanochat.config.shape import GPTConfig, flops_per_token, num_params, scalin
 from nanochat.planning import gpus, graph, memory
 from nanochat.planning.batches import example_batch, multiples, token_batch
 from nanochat.planning.gpus import Hardware
+from nanochat.tasks.catalog import BY_NAME
 
-# Rows of the hub's data (train split where it has one) and of what a generated task makes unless told otherwise.
-ROWS = {
-    ("smoltalk", "train"): 460_341,
-    ("smoltalk", "test"): 24_229,
-    ("mmlu", "auxiliary_train"): 99_842,
-    ("mmlu", "test"): 14_042,
-    ("arc_easy", "train"): 2_251,
-    ("arc_easy", "test"): 2_376,
-    ("arc_challenge", "train"): 1_119,
-    ("arc_challenge", "test"): 1_172,
-    ("gsm8k", "train"): 7_473,
-    ("gsm8k", "test"): 1_319,
-}
-GENERATED = {"identity": 1000, "spelling": 1000, "counting": 1000, "sums": 1000}
 TOKENS_PER_ROW = 499  # measured on the speedrun's midtraining mixture: 809 steps of 524,288 tokens for 849,648 rows
 
 
@@ -236,7 +223,7 @@ def _rl(spec: RlSpec, world_size: int) -> StagePlan:
                 )
             ]
         )
-    rows = spec.size or ROWS.get((spec.task, "train"))
+    rows = BY_NAME[spec.task].rows("train", spec.size)
     steps = spec.num_iterations or (spec.num_epochs * rows // spec.examples_per_step if rows else None)
     return StagePlan(
         stage="rl",
@@ -285,7 +272,7 @@ def _conversations(uses: Sequence[TaskUse]) -> int | None:
     """Rows of a mixture, None when one of its tasks is a file whose length is not known yet."""
     total = 0
     for use in uses:
-        rows = use.size or ROWS.get((use.task, use.split)) or GENERATED.get(use.task)
+        rows = BY_NAME[use.task].rows(use.split, use.size)
         if rows is None:
             return None
         total += min(rows, use.limit or rows) * use.repeat

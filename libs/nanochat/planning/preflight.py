@@ -11,7 +11,7 @@ from pathlib import Path
 from nanochat.config.recipe import FolderSource, HttpSource, Recipe, TaskUse
 from nanochat.contract.contract import StageError
 from nanochat.data.shards import folder_shards
-from nanochat.tasks.catalog import CORE_CONFIG, GENERATED, find_in_folder, is_url, splits_of
+from nanochat.tasks.catalog import BY_NAME, CORE_CONFIG, find_in_folder, is_url
 
 Problem = tuple[str, str]  # field, what is wrong and what to do
 
@@ -47,16 +47,17 @@ def _tasks(recipe: Recipe) -> Iterator[Problem]:
         return
     held = set(find_in_folder(root)) if root is not None else None
     for field, use in _uses(recipe):
-        if use.task == "jsonl":
+        task = BY_NAME[use.task]
+        if task.kind == "file":
             yield from _jsonl(field, use, root)
-        elif use.split not in splits_of(use.task):
-            yield field, f"task {use.task} has no split {use.split!r}; it has: {', '.join(splits_of(use.task))}"
-        elif use.task not in GENERATED:
+        elif use.split not in task.split_names:
+            yield field, f"task {use.task} has no split {use.split!r}; it has: {', '.join(task.split_names)}"
+        elif task.kind == "hub":
             yield from _data_set(field, f"{use.task}/{use.split}", place, held)
-    for task in recipe.chat_eval.tasks:
-        if task not in GENERATED:
-            yield from _data_set("chat_eval.tasks", f"{task}/test", place, held)
-    if recipe.rl.enabled and recipe.rl.task not in GENERATED:
+    for name in recipe.chat_eval.tasks:
+        if BY_NAME[name].kind == "hub":
+            yield from _data_set("chat_eval.tasks", f"{name}/test", place, held)
+    if recipe.rl.enabled and BY_NAME[recipe.rl.task].kind == "hub":
         for split in ("train", "test"):
             yield from _data_set("rl.task", f"{recipe.rl.task}/{split}", place, held)
 

@@ -9,6 +9,7 @@ from nanochat.eval import chat, machine
 from nanochat.eval.progress import Progress
 from nanochat.tasks import registry
 from nanochat.tasks.base import Task
+from nanochat.tasks.catalog import BY_NAME
 from nanochat.tasks.source import TaskSource
 from nanochat.train.session import build_model, section, session, tokenizer_of
 
@@ -61,5 +62,5 @@ def _figures(name: str, result: chat.ChatResult, rows: int) -> dict[str, float |
         "n": result.n,
         "rows": rows,
         "skipped": result.skipped,
-        "baseline": chat.BASELINES.get(name, 0.0),
+        "baseline": BY_NAME[name].baseline,
     }

@@ -6,19 +6,12 @@ from typing import Any
 
 from nanochat.tasks.base import Conversation, multiple_choice, user_and_assistant
 from nanochat.tasks.dataset import DatasetTask
-from nanochat.tasks.judge import same_letter
 
 
 class Arc(DatasetTask):
     """Letters are the row's own labels, mostly A to D, in some rows 1 to 4."""
 
-    name = "arc"
-    eval_type = "categorical"
-
     def from_row(self, row: Any) -> Conversation:
         letters = row["choices"]["label"]
         question = multiple_choice(row["question"], row["choices"]["text"], letters)
         return {"messages": user_and_assistant(question, row["answerKey"]), "letters": letters}
-
-    def evaluate(self, conversation: Conversation, completion: str) -> bool:
-        return same_letter(conversation, completion)

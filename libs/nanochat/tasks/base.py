@@ -11,7 +11,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class Part(TypedDict):
-    """A piece of an assistant's message. `python` is code for the tool, `python_output` what the tool answered."""
+    """A piece of an assistant's message. `python` is code for the tool; `python_output` is the tool's answer."""
 
     type: Literal["text", "python", "python_output"]
     text: str
@@ -23,7 +23,7 @@ class Message(TypedDict):
 
 
 class Conversation(TypedDict):
-    """Messages alternate user, assistant, user, ...; one system message may come first. The rest helps `evaluate`."""
+    """Messages alternate user, assistant, user, ...; one system message may come first. Judging reads the other fields."""
 
     messages: list[Message]
     letters: NotRequired[list[str]]
@@ -67,9 +67,9 @@ def user_and_assistant(question: str, answer: str | list[Part]) -> list[Message]
 
 
 def multiple_choice(question: str, choices: Sequence[str], letters: Sequence[str]) -> str:
-    """A question with its choices, letter last.
+    """A question with its choices; each choice ends with `=` and its letter.
 
-    The letter follows `=` with no space between, so that it is the same token there as at the start of the answer.
+    No space separates `=` and the letter, so that the letter is the same token as at the start of the answer.
     """
     lines = [f"Multiple Choice question: {question}", *(f"- {c}={k}" for c, k in zip(choices, letters, strict=True))]
     return "\n".join(lines) + "\n\nRespond only with the letter of the correct answer."

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Sequence
 
 from nanochat.tasks.base import Conversation, Part, user_and_assistant
 from nanochat.tasks.generated import GeneratedTask, casually, draw_word, quoted
-from nanochat.tasks.judge import same_number
 from nanochat.tasks.spelling import spelled
 
 PHRASINGS = (
@@ -30,20 +28,11 @@ ABSENT = 0.1  # of the questions are about a letter drawn from the whole alphabe
 class Counting(GeneratedTask):
     """A test problem is a letter and a word that training does not have together."""
 
-    name = "counting"
-
-    def __init__(self, words: Sequence[str], split: str, size: int):
-        super().__init__(split, size)
-        self._words = words
-
     def draw(self, rng: random.Random) -> tuple[str, Conversation]:
-        word = draw_word(rng, self._words)
+        word = draw_word(rng, self.source.words)
         letter = rng.choice(string.ascii_lowercase if rng.random() < ABSENT else word)
         question = casually(rng, rng.choice(PHRASINGS).format(letter=quoted(rng, letter), word=quoted(rng, word)))
         return f"{letter}/{word}", {"messages": user_and_assistant(question, worked(word, letter))}
-
-    def evaluate(self, conversation: Conversation, completion: str) -> bool:
-        return same_number(conversation, completion)
 
 
 def worked(word: str, letter: str) -> list[Part]:

@@ -1,18 +1,21 @@
-"""What tasks over a data set have in common: rows, each of which makes a conversation."""
+"""Tasks over a data set: each row of its files makes one conversation."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from typing import Any
 
-from nanochat.tasks.base import Conversation, Task
+from nanochat.tasks.base import Conversation
+from nanochat.tasks.catalog import TaskDef
+from nanochat.tasks.catalogued import CatalogTask
 from nanochat.tasks.rows import Rows
 
 
-class DatasetTask(Task):
+class DatasetTask(CatalogTask):
     """A task whose rows come from files."""
 
-    def __init__(self, rows: Rows):
+    def __init__(self, definition: TaskDef, rows: Rows):
+        super().__init__(definition)
         self._rows = rows
 
     def __len__(self) -> int:
@@ -23,4 +26,4 @@ class DatasetTask(Task):
 
     @abstractmethod
     def from_row(self, row: Any) -> Conversation:
-        """The conversation of a row as the data set has it."""
+        """The conversation of one row of the data set."""

@@ -1,4 +1,4 @@
-"""Tasks that make their own rows, the same ones every time, with a test split that training never sees."""
+"""Tasks that generate their own rows: the same rows every time, and a test split that training never sees."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 from nanochat.contract.contract import StageError
-from nanochat.tasks.base import Conversation, Task
+from nanochat.tasks.base import Conversation
+from nanochat.tasks.catalog import TaskDef
+from nanochat.tasks.catalogued import CatalogTask
+from nanochat.tasks.source import TaskSource
 
 TEST_SHARE = 8  # one problem in eight is for tests
 _TRIES = 10_000
 
 
-class GeneratedTask(Task):
-    """Row `i` is drawn by a generator seeded with the task, the split and `i`.
+class GeneratedTask(CatalogTask):
+    """A random generator draws row `i`; its seed is the task's name, the split and `i`.
 
-    Every problem has a key, and the key's digest says which split it belongs to: a row is drawn again until it belongs to
-    this one. So no test problem is ever in training, whatever the sizes.
+    Every problem has a key, and the key's digest decides the problem's split. A row is drawn again until its problem belongs
+    to this split, so no test problem is ever in training, whatever the sizes.
     """
 
-    def __init__(self, split: str, size: int):
-        self.split, self._size = split, size
+    def __init__(self, definition: TaskDef, split: str, size: int, source: TaskSource):
+        super().__init__(definition)
+        self.split, self._size, self.source = split, size, source
 
     def __len__(self) -> int:
         return self._size
@@ -46,21 +50,21 @@ class GeneratedTask(Task):
 
     @abstractmethod
     def draw(self, rng: random.Random) -> tuple[str, Conversation]:
-        """(key, conversation) of a problem of either split."""
+        """One problem of either split: its key and its conversation."""
 
 
 def draw_word(rng: random.Random, words: Sequence[str]) -> str:
-    """A word from a list by falling frequency; half of all draws come from its first quarter."""
+    """A word from a list in order of falling frequency; half of all draws come from the list's first quarter."""
     return words[int(len(words) * rng.random() ** 2)]
 
 
 def quoted(rng: random.Random, text: str) -> str:
-    """In quotes half of the time: there a word is the same tokens as at the start of an answer, which makes it easy to copy."""
+    """Quoted half of the time. A quoted word has the same tokens as at the start of an answer, which makes it easy to copy."""
     return f'"{text}"' if rng.random() < 0.5 else text
 
 
 def casually(rng: random.Random, question: str) -> str:
-    """As people type: three in ten in lower case, three in ten without the mark at the end."""
+    """As people type: 30 % of questions in lower case, 30 % without the question mark or full stop."""
     if rng.random() < 0.3:
         question = question.lower()
     return question.rstrip("?. ") if rng.random() < 0.3 else question

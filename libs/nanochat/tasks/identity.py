@@ -238,8 +238,6 @@ _MIDDLE = tuple(name for name in TOPICS if name not in _OPENING + _CLOSING)
 class Identity(GeneratedTask):
     """One to four turns: perhaps a greeting, some questions, perhaps thanks. No wording of a test question is in training."""
 
-    name = "identity"
-
     def draw(self, rng: random.Random) -> tuple[str, Conversation]:
         topics = rng.sample(_MIDDLE, rng.choice((1, 1, 1, 2)))
         if rng.random() < 0.25:

@@ -6,14 +6,14 @@ import random
 from collections.abc import Sequence
 from typing import overload
 
-from nanochat.config.recipe import TaskUse
 from nanochat.tasks.base import Conversation, Task
 from nanochat.tasks.registry import load
 from nanochat.tasks.source import TaskSource
+from nanochat.tasks.use import TaskUse
 
 
 class Mixture(Sequence[Conversation]):
-    """Every row of every task once for each time the task is listed, in an order that `seed` fixes."""
+    """Every row of every task, as often as the task is listed, in an order that `seed` fixes."""
 
     def __init__(self, tasks: Sequence[Task], seed: int = 42):
         self.tasks = tasks
@@ -35,5 +35,5 @@ class Mixture(Sequence[Conversation]):
 
 
 def load_mixture(uses: Sequence[TaskUse], source: TaskSource, seed: int = 42) -> Mixture:
-    """A recipe's mixture; `repeat` lists a task that many times. Raises StageError when its data are missing."""
+    """A recipe's mixture. Raises StageError when the data of a task are missing."""
     return Mixture([task for use in uses for task in [load(use, source)] * use.repeat], seed)

@@ -6,13 +6,9 @@ from typing import Any
 
 from nanochat.tasks.base import LETTERS, Conversation, multiple_choice, user_and_assistant
 from nanochat.tasks.dataset import DatasetTask
-from nanochat.tasks.judge import same_letter
 
 
 class Mmlu(DatasetTask):
-    name = "mmlu"
-    eval_type = "categorical"
-
     def from_row(self, row: Any) -> Conversation:
         row = row.get("train", row)  # the auxiliary rows are wrapped once more
         letters = list(LETTERS[: len(row["choices"])])
@@ -21,6 +17,3 @@ class Mmlu(DatasetTask):
             "letters": letters,
             "subject": row.get("subject") or "",
         }
-
-    def evaluate(self, conversation: Conversation, completion: str) -> bool:
-        return same_letter(conversation, completion)

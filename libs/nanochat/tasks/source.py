@@ -1,4 +1,4 @@
-"""Where the tasks of a run get their rows: the `tasks` artifact of the data stage."""
+"""The `tasks` artifact of the data stage, from which the tasks of a run read their rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORDS = "words.txt"
 
 @dataclass(frozen=True)
 class TaskSource:
-    """`files` by key as in `data.catalog.SPLITS`; `root` is the user's folder, if any, which relative paths start from."""
+    """`files` are by `task/split`, as in `catalog.SPLITS`. Relative paths of a recipe start at `root`, the user's folder, if any."""
 
     files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     root: Path | None = None
@@ -50,7 +50,7 @@ class TaskSource:
 
 
 def write_source(directory: Path, files: Mapping[str, Iterable[Path]], root: Path | None, words: Iterable[str]) -> None:
-    """What `TaskSource.load` reads: `tasks.json` and `words.txt`."""
+    """Write `tasks.json` and `words.txt`, which `TaskSource.load` reads."""
     directory.mkdir(parents=True, exist_ok=True)
     words_file = directory.resolve() / WORDS
     words_file.write_text("".join(f"{w}\n" for w in words), encoding="utf-8")

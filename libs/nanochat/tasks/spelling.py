@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 
-from nanochat.tasks.base import Conversation, reference, user_and_assistant
+from nanochat.tasks.base import Conversation, user_and_assistant
 from nanochat.tasks.generated import GeneratedTask, casually, draw_word, quoted
 
 PHRASINGS = (
@@ -25,19 +24,10 @@ PHRASINGS = (
 class Spelling(GeneratedTask):
     """A test problem is a word in a phrasing that training does not have it in."""
 
-    name = "spelling"
-
-    def __init__(self, words: Sequence[str], split: str, size: int):
-        super().__init__(split, size)
-        self._words = words
-
     def draw(self, rng: random.Random) -> tuple[str, Conversation]:
-        word = draw_word(rng, self._words)
+        word = draw_word(rng, self.source.words)
         question = casually(rng, rng.choice(PHRASINGS).format(word=quoted(rng, word)))
         return question, {"messages": user_and_assistant(question, spelled(word))}
-
-    def evaluate(self, conversation: Conversation, completion: str) -> bool:
-        return completion.strip() == reference(conversation)
 
 
 def spelled(word: str) -> str:

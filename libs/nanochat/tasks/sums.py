@@ -6,7 +6,6 @@ import random
 
 from nanochat.tasks.base import Conversation, Part, user_and_assistant
 from nanochat.tasks.generated import GeneratedTask, casually
-from nanochat.tasks.judge import same_number
 
 LARGEST = {"+": 99, "-": 99, "*": 12}  # operand by operator; products stay within the multiplication table
 SPOKEN = {"+": "plus", "-": "minus", "*": "times"}
@@ -29,11 +28,6 @@ PHRASINGS = (
 class Sums(GeneratedTask):
     """A test problem is an expression that training does not have in any phrasing."""
 
-    name = "sums"
-
-    def __init__(self, split: str, size: int):
-        super().__init__(split, size)
-
     def draw(self, rng: random.Random) -> tuple[str, Conversation]:
         op = rng.choice(tuple(LARGEST))
         a, b = rng.randint(0, LARGEST[op]), rng.randint(0, LARGEST[op])
@@ -41,9 +35,6 @@ class Sums(GeneratedTask):
             a, b = b, a
         question = casually(rng, rng.choice(PHRASINGS).format(a=a, b=b, op=op, spoken=SPOKEN[op]))
         return f"{a}{op}{b}", {"messages": user_and_assistant(question, worked(a, op, b))}
-
-    def evaluate(self, conversation: Conversation, completion: str) -> bool:
-        return same_number(conversation, completion)
 
 
 def worked(a: int, op: str, b: int) -> list[Part]:

@@ -10,9 +10,9 @@ from nanochat.config.recipe import Recipe, TaskUse
 from nanochat.contract.contract import StageError
 from nanochat.tasks.base import reference
 from nanochat.tasks.gsm8k import solution_parts
-from nanochat.tasks.humaneval import code_in, leading_imports
 from nanochat.tasks.judge import final_number
 from nanochat.tasks.mixture import load_mixture
+from nanochat.tasks.programs import code_in, leading_imports
 from nanochat.tasks.registry import load, named
 from nanochat.tasks.source import TaskSource
 from nanochat.tokenizer import Tokenizer

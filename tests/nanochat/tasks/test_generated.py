@@ -6,11 +6,12 @@ import pytest
 
 from nanochat.engine.tools import calculate
 from nanochat.tasks.base import Conversation, Task, reference
+from nanochat.tasks.catalog import TASKS
 from nanochat.tasks.registry import named
 from nanochat.tasks.source import TaskSource
 from nanochat.tokenizer import Tokenizer
 
-GENERATED = ("identity", "spelling", "counting", "sums")
+GENERATED = [task.name for task in TASKS if task.kind == "generated"]
 ALL = pytest.mark.parametrize("name", GENERATED)
 
 

@@ -1,4 +1,4 @@
-"""Conversations out of a data set: SmolTalk, or any file of them. For training only."""
+"""Conversations to train on: SmolTalk, or a user's own file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from nanochat.contract.contract import StageError
 from nanochat.tasks.base import Conversation
+from nanochat.tasks.catalog import TaskDef
 from nanochat.tasks.dataset import DatasetTask
 from nanochat.tasks.rows import Rows
 
@@ -14,17 +15,13 @@ from nanochat.tasks.rows import Rows
 class Conversations(DatasetTask):
     """Each row is a list of messages, or an object with `messages`; roles alternate after an optional system message."""
 
-    def __init__(self, rows: Rows, name: str = "smoltalk"):
-        super().__init__(rows)
-        self.name = name
-
     def from_row(self, row: Any) -> Conversation:
         messages = row if isinstance(row, list) else row["messages"]
         return {"messages": [{"role": m["role"], "content": m["content"]} for m in messages]}
 
 
-def read_jsonl(path: Path, limit: int | None = None) -> Conversations:
-    """A user's file of conversations, all rows checked. Raises StageError naming the first line that is no conversation."""
+def read_jsonl(definition: TaskDef, path: Path, limit: int | None = None) -> Conversations:
+    """A user's file of conversations. Every row is checked; raises StageError naming the first that is no conversation."""
     if not path.is_file():
         raise StageError(f"no file {path}", code="task_data_missing", hint="check the `path` of the task jsonl")
     rows = Rows.read([path], shuffled=False)
@@ -36,7 +33,7 @@ def read_jsonl(path: Path, limit: int | None = None) -> Conversations:
                 code="bad_conversation",
                 hint='each line is [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}, …]',
             )
-    return Conversations(rows.first(limit), "jsonl")
+    return Conversations(definition, rows.first(limit))
 
 
 def _problem(rows: Rows, index: int) -> str | None:
