@@ -1,10 +1,16 @@
 #!/usr/bin/env bash
-# Make .venv hold exactly requirements.lock, a release build of rustbpe and this project. Quick when nothing changed.
+# Makes .venv: the packages of requirements.lock and no others, a release build of rustbpe, and this project in place.
+# Does nothing when nothing changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=.venv
 say() { printf '\033[2m· %s\033[0m\n' "$*" >&2; }
 die() { printf 'cannot set up: %s\n' "$*" >&2; exit 1; }
+uv_of() { command -v uv || echo "$1/bin/uv"; }
+install_project() {
+    VIRTUAL_ENV=$PWD/$venv "$1" pip install -q --no-deps --no-build-isolation -e .
+    printf '%s' "$version" > $version_stamp
+}
 
 python=""
 for candidate in "${PYTHON:-python3}" python3.14 python3.13 python3.12 python3.11; do
@@ -16,10 +22,16 @@ done
 [ -n "$python" ] || die "Python 3.11 or newer was not found; install it or set PYTHON=/path/to/python3"
 command -v cc >/dev/null || die "no C compiler (cc) was found; install gcc or clang"
 
-# The stamp names what the environment was made from; any other content rebuilds it.
+# Two stamps say what the environment was made from. When `made_from` differs, everything is installed again, which takes about a
+# minute. When only the version differs (after a commit, a tag or the first edit since), the project's metadata is: two seconds.
 stamp=$venv/.made-from
+version_stamp=$venv/.version
+version=$(git describe --tags --always --dirty 2>/dev/null || echo "no repository")
 made_from=$({ cat pyproject.toml requirements.lock rustbpe/pyproject.toml rustbpe/Cargo.toml; find rustbpe/src rustbpe/python -name '*.rs' -o -name '*.py' -o -name '*.pyi' | LC_ALL=C sort | xargs cat; } | cksum)
-if [ -x $venv/bin/python ] && [ "$(cat $stamp 2>/dev/null)" = "$made_from" ]; then exit 0; fi
+if [ -x $venv/bin/python ] && [ "$(cat $stamp 2>/dev/null)" = "$made_from" ]; then
+    if [ "$(cat $version_stamp 2>/dev/null)" != "$version" ]; then install_project "$(uv_of $venv)"; fi
+    exit 0
+fi
 
 if [ ! -x $venv/bin/python ]; then
     say "creating $venv with $("$python" --version)"
@@ -41,10 +53,10 @@ if ! command -v cargo >/dev/null; then
 fi
 
 say "installing the packages of requirements.lock"
-# requirements.lock holds uv too, so an environment that had to bootstrap it keeps the same one.
+# uv is in requirements.lock too, so the uv that was installed above stays.
 "$uv" pip sync -q --require-hashes requirements.lock
 say "building rustbpe (release)"
 "$uv" pip install -q --no-deps --no-build-isolation --reinstall-package rustbpe ./rustbpe
-"$uv" pip install -q --no-deps --no-build-isolation -e .
+install_project "$uv"
 printf '%s' "$made_from" > $stamp
 say "environment ready"
