@@ -1,4 +1,4 @@
-"""`python -m services.ui`: the dashboard and the chat, as a client of the control API and the inference service."""
+"""`python -m services.ui` serves the dashboard and the chat. It is a client of the control API and the inference service."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import of gradio, which reads it
 
 import uvicorn
 from pydantic import ValidationError

@@ -11,7 +11,7 @@ from services.ui import chat_page, runs_page
 from services.ui.platform import Platform
 from services.ui.theme import CSS, theme
 
-# Gradio's default is one event of a kind at a time for all visitors together.
+# Gradio by default runs one event of a kind at a time, for all visitors together.
 CONCURRENCY = 32
 QUEUE = 256
 
@@ -37,11 +37,11 @@ def create_app(platform: Platform, poll_s: float = 2.0) -> FastAPI:
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        """The process lives; whether the platform does is told on the page."""
+        """Succeeds while this process runs. The pages themselves say when one of the two APIs is down."""
         return {"status": "ok"}
 
     with warnings.catch_warnings():
-        # It warns that server-side rendering, which nobody asked for, is off.
+        # Gradio warns that server-side rendering is off. That is intended.
         warnings.filterwarnings("ignore", message="SSR mode")
         mounted: FastAPI = gr.mount_gradio_app(
             app,
@@ -50,7 +50,7 @@ def create_app(platform: Platform, poll_s: float = 2.0) -> FastAPI:
             theme=theme(),
             css_paths=CSS,
             footer_links=[],
-            run_history=False,  # conversations stay out of the browser's storage
+            run_history=False,  # keeps conversations out of the browser's storage
             ssr_mode=False,
             pwa=False,
             mcp_server=False,

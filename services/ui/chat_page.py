@@ -1,4 +1,4 @@
-"""The Chat page: a promoted model, a conversation with it, the sampling knobs."""
+"""The Chat page: choose a promoted model, set the sampling parameters, talk to it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from services.ui.chat_turn import History, Sampling, Turns, answer, text_of
 from services.ui.html import alert, header
 from services.ui.platform import Platform
 
-NEWEST = ""  # the choice that follows whatever was promoted last
+NEWEST = ""  # always the model that was promoted last
 EXAMPLES = ("Who are you?", "Spell the word banana.", "How many r are in strawberry?", "What is 37 + 48?")
 PLACEHOLDER = "### Talk to the model you trained\nPick an example, or write your own."
 NO_MODEL = (
-    "No model to talk to yet. A run's chat model appears here as soon as its sft stage succeeds; start one on the Runs page."
+    "No model to talk to yet. A run's chat model appears here as soon as its sft stage succeeds. Start a run on the Runs page."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Knobs:
-    """Components whose values make a Sampling, in its order."""
+    """The components whose values make a Sampling, in the order of its fields."""
 
     model: gr.Dropdown
     system: gr.Textbox
@@ -41,7 +41,7 @@ class Knobs:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The components of the conversation itself."""
+    """The components of the conversation."""
 
     log: gr.Chatbot
     entry: gr.Textbox
@@ -52,7 +52,7 @@ class Parts:
 
 
 def build(demo: gr.Blocks, platform: Platform, poll_s: float) -> None:
-    """Lay the page out in `demo`, which is open, and wire it."""
+    """Add the page's components and event handlers to `demo`, whose `with` block is open."""
     timer = gr.Timer(2 * poll_s)
     gr.HTML(header(), elem_id="header", apply_default_css=False)
     with gr.Row(equal_height=False):
@@ -108,11 +108,11 @@ def _knobs() -> Knobs:
 
 
 def offered(platform: Platform, chosen: str | None) -> tuple[Any, str, Any]:
-    """The model choice, the notice above the chat, and whether one may send."""
+    """Updates for the model choice, the notice above the chat, and the Send button."""
     try:
         models = platform.inference.served()
     except ClientError as err:
-        return gr.skip(), alert(f"The inference service does not answer: {err}", bad=True), gr.update(interactive=False)
+        return gr.skip(), alert(f"The inference service is not available: {err}", bad=True), gr.update(interactive=False)
     choices = [("newest", NEWEST), *((_label(m), m.id) for m in models)]
     kept = chosen if chosen in [value for _, value in choices] else NEWEST
     notice = "" if models else alert(NO_MODEL)
@@ -129,7 +129,7 @@ def _wire(platform: Platform, parts: Parts, knobs: Knobs) -> None:
     turns = gr.State(Turns())
 
     def ask(text: str, history: History) -> tuple[str, History]:
-        """Move the entry into the conversation."""
+        """Move the text of the entry into the conversation."""
         return ("", [*history, {"role": "user", "content": text.strip()}]) if text.strip() else (text, history)
 
     def reply(history: History, turns: Turns, *knob_values: Any) -> Generator[tuple[History, str]]:
@@ -137,7 +137,7 @@ def _wire(platform: Platform, parts: Parts, knobs: Knobs) -> None:
             yield from answer(platform, history, sampling(*knob_values), turns)
 
     def again(history: History, event: gr.RetryData) -> History:
-        """Up to and including the user's message that is to be answered anew."""
+        """The conversation up to the user's message that gets a new answer."""
         return history[: last_user(history, _index(event)) + 1]
 
     def undone(history: History, event: gr.UndoData) -> tuple[History, str]:
@@ -172,7 +172,7 @@ def _wire(platform: Platform, parts: Parts, knobs: Knobs) -> None:
 
 
 def _buttons(*, busy: bool) -> tuple[Any, Any, Any]:
-    """Send, stop and clear: only one of the first two is there, and a growing conversation cannot be cleared."""
+    """Updates for Send, Stop and Clear. While an answer is written, Stop replaces Send and Clear is disabled."""
     return gr.update(visible=not busy), gr.update(visible=busy), gr.update(interactive=not busy)
 
 
@@ -189,14 +189,17 @@ def sampling(
     max_tokens: float,
     seed: str | None,
 ) -> Sampling:
-    """The knobs' values; a text that was never touched is None. Raises gr.Error when the seed is no whole number."""
+    """The values of the knobs as a Sampling. Gradio gives None for a text box that nobody has edited.
+
+    Raises gr.Error when the seed is not a whole number.
+    """
     wish = (seed or "").strip()
     if wish and not wish.isdecimal():
-        raise gr.Error("The seed must be a whole number, or empty for a new one each time.", title="Not sent")
+        raise gr.Error("The seed must be a whole number. Leave it empty to get a new one each time.", title="Not sent")
     number = int(wish) if wish else None
     return Sampling(model or None, system or "", temperature, top_p, int(top_k), int(max_tokens), number)
 
 
 def last_user(history: History, index: int) -> int:
-    """Where the user's message at or before `index` stands; 0 when there is none."""
+    """The index of the last user's message at or before `index`; 0 when there is none."""
     return next((i for i in range(min(index, len(history) - 1), -1, -1) if history[i]["role"] == "user"), 0)

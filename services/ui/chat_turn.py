@@ -1,7 +1,7 @@
-"""One answer: from the chat's history to text streamed into it.
+"""Streams one answer of the model into the chat.
 
-However it ends — stopped, superseded by another turn, the page closed — the HTTP stream is closed, and the engine, which
-notices that, stops working on it.
+The HTTP stream is closed however the answer ends: complete, stopped, replaced by another turn, or the page closed. The
+engine notices the closed stream and stops generating.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from client.text import number
 from services.ui.platform import Platform
 
 History = list[dict[str, Any]]
-SENT_EVERY_S = 0.04  # a fast model makes more tokens than a browser can draw
+SENT_EVERY_S = 0.04  # a fast model generates tokens faster than a browser can draw them
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """The knobs beside the chat. 0 or None leaves one to the server."""
+    """The sampling parameters beside the chat. 0 or None in one of the optional ones means the server's default."""
 
     model: str | None
     system: str
@@ -43,19 +43,19 @@ class Sampling:
 
 @dataclass(slots=True)
 class Turns:
-    """One visitor's turns: at most one answer is being written, and it may be stopped."""
+    """Turns of one visitor. At most one answer is being written at a time; `stopped` ends it."""
 
     number: int = 0
     stopped: bool = False
 
     def begin(self) -> int:
-        """A new turn; an answer that is still being written for an earlier one ends."""
+        """Start a turn and return its number. An answer still being written for an earlier turn ends."""
         self.number, self.stopped = self.number + 1, False
         return self.number
 
 
 def answer(platform: Platform, history: History, sampling: Sampling, turns: Turns) -> Generator[tuple[History, str]]:
-    """(history, line of figures) again and again while the answer to its last message grows. Errors become the line."""
+    """Yield (history, status line) repeatedly while the answer grows. An error of the service becomes the status line."""
     reply, clock, mine = Reply(), Clock(), turns.begin()
     pieces = platform.inference.pieces(messages(history, sampling.system), sampling.model, **sampling.request())
     try:
@@ -78,7 +78,7 @@ def answer(platform: Platform, history: History, sampling: Sampling, turns: Turn
 
 
 def messages(history: History, system: str) -> list[Message]:
-    """The conversation as the model is sent it: text only, without the notes on what the calculator did."""
+    """The conversation as it is sent to the model: text only, without the notes about the calculator."""
     said: list[Message] = [{"role": "system", "content": system.strip()}] if system.strip() else []
     told = [entry for entry in history if not (entry.get("metadata") or {}).get("title")]
     said.extend({"role": entry["role"], "content": text_of(entry["content"])} for entry in told)
@@ -86,7 +86,7 @@ def messages(history: History, system: str) -> list[Message]:
 
 
 def text_of(content: Any) -> str:
-    """Plain text of a message, which the chat log hands back as a list of parts."""
+    """The plain text of a message. The chat log returns its messages as lists of parts."""
     if isinstance(content, str):
         return content
     parts: Sequence[Any] = content if isinstance(content, list) else [content]
@@ -94,7 +94,7 @@ def text_of(content: Any) -> str:
 
 
 class Reply:
-    """The answer so far, with what the calculator was asked."""
+    """The answer so far, with the calculations that the model asked for."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -110,7 +110,7 @@ class Reply:
 
     def shown(self, *, ended: bool = False) -> History:
         notes = [_note(c) for c in self.calculations]
-        text = self.text or ("*The model ended its turn without a word.*" if ended else "…")
+        text = self.text or ("*The model ended its turn without any text.*" if ended else "…")
         return [*notes, {"role": "assistant", "content": text}]
 
 
@@ -120,7 +120,7 @@ def _note(calculation: Calculation) -> dict[str, Any]:
 
 
 class Clock:
-    """Times an answer: until its first text, and its pace after that."""
+    """Measures an answer: time to the first text, tokens per second."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -128,7 +128,7 @@ class Clock:
         self._sent = 0.0
 
     def tick(self, has_text: bool) -> bool:
-        """Note a piece; True when it is time to draw."""
+        """Note that a piece arrived. True when the page should be updated."""
         now = time.monotonic()
         if has_text and self._first is None:
             self._first = now

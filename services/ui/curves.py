@@ -1,4 +1,4 @@
-"""The curves of a run: a column for each stage that trained, its loss above, its validation figure below."""
+"""The curves of a run: one column for each training stage, its loss in the upper row, its validation in the lower row."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from client.models import MetricPoint, MetricSeries
 
 KEYS = ("loss", "val_bpb", "val_loss", "reward", "pass_at_1")
 TITLES = {"base_train": "Pretraining", "mid_train": "Midtraining", "sft": "SFT", "rl": "RL"}
-# row -> metric keys in order of preference, with the unit they are read in
+# each row: metric keys in order of preference, with the title of the axis
 ROWS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("loss", "loss (nats per token)"), ("reward", "reward")),
     (("val_bpb", "validation (bits per byte)"), ("val_loss", "validation loss (nats)"), ("pass_at_1", "pass@1")),
 )
-COLORS = ("#6366f1", "#f59e0b")  # apart in hue and in lightness
-GREY = "#8792a8"  # readable on the light and on the dark page
+COLORS = ("#6366f1", "#f59e0b")  # one for each row; they differ in hue and in lightness
+GREY = "#8792a8"  # readable on a light and on a dark page
 
 
 def figure(series: Sequence[MetricSeries]) -> go.Figure | None:
-    """None while there is nothing to draw. Bands span each bucket's smallest and largest value: no spike is lost."""
+    """The plot, or None while there is nothing to draw.
+
+    A point stands for a bucket of steps. A band spans the smallest and largest value of each bucket, so no spike is lost.
+    """
     by_stage: dict[str, dict[str, MetricSeries]] = {}
     for s in series:
         if s.points:
@@ -76,7 +79,7 @@ def _draw(fig: go.Figure, series: MetricSeries, color: str, row: int, col: int, 
 
 
 def _mark_nonfinite(fig: go.Figure, points: Sequence[MetricPoint], where: dict[str, Any]) -> None:
-    """A value that is not a number cannot be drawn; that it was there must be seen."""
+    """Mark the steps whose value is NaN or infinite with a red x, since a line cannot show them."""
     finite = [p.last for p in points if p.last is not None]
     steps = [p.step for p in points if p.last is None]
     if steps:

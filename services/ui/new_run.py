@@ -1,4 +1,4 @@
-"""The new-run form: a recipe, and lines of `field = value` that change it."""
+"""The new-run form: a recipe and lines of `field = value` that override its fields."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ QUICKEST = "tiny"
 
 
 class FormError(ValueError):
-    """A line of the form that cannot be read."""
+    """A line of the form is not an override."""
 
 
 def overrides(text: str) -> dict[str, Any]:
-    """Dotted field to value, a line each, as `base.num_iterations = 20`; JSON when it parses, else text.
+    """Read lines such as `base.num_iterations = 20` as overrides. A value is JSON when it parses, else text.
 
-    Empty lines and those that begin with # are skipped. Raises FormError naming the line.
+    Empty lines and lines that begin with # are skipped. Raises FormError naming the line.
     """
     found: dict[str, Any] = {}
     for number_, line in enumerate(text.splitlines(), start=1):
@@ -32,7 +32,7 @@ def overrides(text: str) -> dict[str, Any]:
             continue
         name, equals, value = (part.strip() for part in line.partition("="))
         if not name or not equals or not value:
-            raise FormError(f"line {number_}: {line!r} is not of the form field = value, as base.num_iterations = 20")
+            raise FormError(f"line {number_}: {line!r} is not of the form field = value; an example: base.num_iterations = 20")
         try:
             found[name] = json.loads(value)
         except ValueError:
@@ -41,7 +41,7 @@ def overrides(text: str) -> dict[str, Any]:
 
 
 def recipe_names(api: Client) -> list[str]:
-    """Shipped recipes, the quickest first; only that one while the API is away."""
+    """The shipped recipes, the quickest one first. While the API is down, only the quickest one."""
     try:
         return sorted((r.name for r in api.recipes()), key=lambda name: (name != QUICKEST, name))
     except ClientError:
@@ -49,7 +49,7 @@ def recipe_names(api: Client) -> list[str]:
 
 
 def submit(api: Client, recipe: str, name: str, changes: str) -> Run:
-    """Raises gr.Error with the API's own words about each field."""
+    """Submit the run. Raises gr.Error with the API's message about each field."""
     try:
         return api.submit(recipe, overrides(changes), name.strip() or None)
     except (ClientError, FormError) as err:
@@ -57,7 +57,7 @@ def submit(api: Client, recipe: str, name: str, changes: str) -> Run:
 
 
 def plan(api: Client, recipe: str, changes: str) -> str:
-    """What the run would do and cost, as Markdown. Raises gr.Error."""
+    """Size, length and cost of the run, as Markdown. Raises gr.Error when the recipe is refused."""
     try:
         return _plan(api.plan(recipe, overrides(changes)))
     except (ClientError, FormError) as err:

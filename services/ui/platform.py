@@ -1,4 +1,4 @@
-"""The two REST APIs that the dashboard is a client of."""
+"""Clients of the two REST APIs that the dashboard shows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from client.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """Shared by all visitors; both clients may be used from many threads."""
+    """The clients are shared by all visitors. Both are thread-safe."""
 
     api: Client
     inference: Inference
@@ -19,7 +19,7 @@ class Platform:
 
 
 def connect(settings: Settings) -> Platform:
-    """Nothing is asked of either service yet: the dashboard starts without them and says when they are away."""
+    """Make the clients without a request: the dashboard starts before the services and says when they are down."""
     return Platform(
         Client(settings.api_url, settings.api_key),
         Inference(settings.inference_url, settings.api_key),

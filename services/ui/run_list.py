@@ -1,4 +1,4 @@
-"""The list of runs as HTML, and the text in its place before the first run."""
+"""The list of runs as HTML, and the invitation shown before the first run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run_list(runs: Sequence[RunSummary], selected: str | None) -> str:
 
 
 def _now(run: RunSummary) -> str:
-    """What an unfinished run is doing, or how long it has taken so far or in all."""
+    """The detail of an unfinished run, or the time that the run has taken."""
     if run.detail and not run.is_finished:
         return run.detail
     took = duration(run.started_at, run.finished_at)

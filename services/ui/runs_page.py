@@ -14,7 +14,7 @@ from services.ui.runs_view import NO_REPORT, View, look
 
 
 def build(demo: gr.Blocks, api: Client, poll_s: float) -> None:
-    """Lay the page out in `demo`, which is open, and wire it."""
+    """Add the page's components and event handlers to `demo`, whose `with` block is open."""
     view = gr.State(View())
     timer = gr.Timer(poll_s)
     header = _html(header_html(), "header")
@@ -35,7 +35,7 @@ def build(demo: gr.Blocks, api: Client, poll_s: float) -> None:
                 with gr.Tab("Log", elem_id="tab-log"):
                     log = _html(run_detail.log_lines(()), "log")
 
-    # A plot that was drawn while its tab was hidden does not know its width.
+    # Plotly cannot measure a hidden tab, so the plot is resized when its tab opens.
     curves.select(None, js="() => setTimeout(() => window.dispatchEvent(new Event('resize')), 100)")
     shown = [header, runs, headline, cancel, stages, plot, report, log, detail]
 
@@ -77,7 +77,7 @@ def _html(value: str, elem_id: str, **options: Any) -> gr.HTML:
 
 
 def _form(demo: gr.Blocks, api: Client) -> tuple[Any, gr.State]:
-    """The new-run form. Gives the event that follows a successful submission, and the new run's id."""
+    """The new-run form. Returns the event of a successful submission and a state that holds the id of the new run."""
     chosen = gr.State("")
     with gr.Accordion("New run", open=True, elem_id="new-run"):
         with gr.Row():
@@ -86,7 +86,7 @@ def _form(demo: gr.Blocks, api: Client) -> tuple[Any, gr.State]:
             )
             name = gr.Textbox(label="Name", placeholder="optional", max_lines=1, elem_id="new-name", min_width=120)
         changes = gr.Textbox(
-            label="Changes, a line each",
+            label="Changes, one per line",
             placeholder="base.num_iterations = 20",
             lines=2,
             max_lines=8,
@@ -99,7 +99,7 @@ def _form(demo: gr.Blocks, api: Client) -> tuple[Any, gr.State]:
 
     def submit(recipe: str, name: str, changes: str) -> tuple[str, str, str]:
         run = new_run.submit(api, recipe, name, changes)
-        gr.Info(f"{run.id} is submitted", title="Started", duration=4)
+        gr.Info(f"Run {run.id} was submitted.", title="Started", duration=4)
         return run.id, "", ""
 
     demo.load(

@@ -1,4 +1,4 @@
-"""What the Runs page shows, fetched from the control API; only what has changed since the last look is sent on."""
+"""Fetches the contents of the Runs page from the control API. Only what has changed since the last poll goes to the browser."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from services.ui.html import header
 
 RUNS_SHOWN = 30
 LOG_LINES = 400
-LOG_PAGES = 20  # of 1000 lines, at most, in one look
+LOG_PAGES = 20  # read at most in one poll; a page has 1000 lines
 MAX_POINTS = 400
-NO_REPORT = "*The report card appears here when the run's report stage has made it.*"
+NO_REPORT = "*The report card appears here when the report stage of the run has finished.*"
 
 
 @dataclass(slots=True)
 class View:
-    """One visitor's place: the run looked at, how far its log has been read, what the page already shows."""
+    """State of one visitor: the chosen run, how far its log has been read, and what the page already shows."""
 
     run_id: str | None = None
     log_after: int = 0
     log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
     shown: dict[str, Hashable] = field(default_factory=dict)
-    settled: bool = False  # a finished run, wholly fetched: it changes no more
+    settled: bool = False  # the run has finished and all of it was fetched: nothing changes any more
 
     def look_at(self, run_id: str | None) -> None:
         if run_id != self.run_id:
@@ -39,7 +39,10 @@ class View:
             self.log.clear()
 
     def changed(self, name: str, value: Any, key: Hashable = None) -> Any:
-        """`value` for the component `name`, or "leave as is" when it stands there already."""
+        """An update of the component `name` to `value`, or no update when it shows `value` already.
+
+        `key`, when given, is compared instead of the value.
+        """
         key = value if key is None else key
         if name in self.shown and self.shown[name] == key:
             return gr.skip()
@@ -49,7 +52,7 @@ class View:
 
 @dataclass(slots=True)
 class Page:
-    """Updates of the page's components, in the order in which the page lists them."""
+    """An update for each component of the page, in the order in which the page lists them."""
 
     header: Any = field(default_factory=gr.skip)
     runs: Any = field(default_factory=gr.skip)
@@ -67,7 +70,7 @@ class Page:
 
 
 def look(api: Client, view: View) -> Page:
-    """One poll. A control API that is away is said so, in place of the header; what was shown stays."""
+    """Poll the control API once. While it is down, the header says so and the rest of the page stays as it is."""
     page, run_id = Page(), view.run_id
     try:
         runs = api.runs_page(limit=RUNS_SHOWN).items
@@ -80,7 +83,7 @@ def look(api: Client, view: View) -> Page:
             _detail(api, view, page, run_id)
     except ClientError as err:
         page.header = view.changed("header", header(problem=str(err)))
-    if view.run_id != run_id:  # another run was chosen meanwhile; its own look follows
+    if view.run_id != run_id:  # another run was chosen meanwhile, and a poll for it follows
         return Page()
     return page
 

@@ -1,4 +1,4 @@
-"""Where the dashboard listens; the addresses and the key of the platform come from `client.settings`."""
+"""Settings of the dashboard itself. `client.settings` finds the addresses and the key of the platform."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=7860, ge=0, le=65_535)
-    poll_s: Annotated[float, Field(gt=0, description="seconds between two looks at the platform")] = 2.0
+    poll_s: Annotated[float, Field(gt=0, description="seconds between two polls of the platform")] = 2.0

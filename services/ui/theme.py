@@ -1,4 +1,4 @@
-"""How the dashboard looks. System fonts only: the page asks no other machine for anything."""
+"""Colours, sizes and fonts of the dashboard. System fonts only, so the page loads nothing from another machine."""
 
 from __future__ import annotations
 

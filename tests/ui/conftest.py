@@ -1,4 +1,4 @@
-"""The whole of what a visitor touches: the real dashboard over a real control API and a real inference service."""
+"""The real dashboard with a real control API and a real inference service behind it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tests.inference import heart
 from tests.inference.conftest import made_tokenizer
 from tests.inference.server import Server, wait_for
 from tests.inference.server import serving as serving_inference
-from tests.ui.hand import Hand
+from tests.ui.manual_worker import ManualWorker
 
 
 @dataclass(frozen=True)
-class House:
-    """Addresses of the three services, and what a test needs to make things happen behind them."""
+class Site:
+    """The three services, and what a test needs to make a run progress."""
 
     url: str
     api: Api
@@ -38,10 +38,10 @@ class House:
     folder: Path
     trained: dict[tuple[str, str], Artifact]
 
-    def submit(self, name: str) -> Hand:
-        """A run that this test works on by hand; its sft stage publishes a model that was really trained."""
+    def submit(self, name: str) -> ManualWorker:
+        """Submit a run whose stages the test then works on by hand. Its sft stage publishes a model that was really trained."""
         run = self.api.client().submit("tiny", name=name)
-        return Hand(self.api.ledger, run.id, self.folder / run.id, self.trained)
+        return ManualWorker(self.api.ledger, run.id, self.folder / run.id, self.trained)
 
 
 @pytest.fixture(scope="session")
@@ -55,19 +55,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], A
 
 
 @pytest.fixture(scope="module")
-def house(
+def site(
     module_database_url: str,
     valkey: Valkey,
     trained: dict[tuple[str, str], Artifact],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[House]:
-    folder = tmp_path_factory.mktemp("house")
+) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
     with (
         serving_api(module_database_url, valkey.url, folder / "home") as api,
         serving_inference(promoted(api.client()), api_key=api.key, poll_s=0.3) as inference,
         _dashboard(Settings(api.url, inference.url, None, api.key, folder)) as url,
     ):
-        yield House(url, api, inference, folder, trained)
+        yield Site(url, api, inference, folder, trained)
 
 
 @contextmanager

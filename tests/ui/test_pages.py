@@ -1,4 +1,4 @@
-"""A visitor's way through the dashboard, in a real headless Chromium: runs, curves, report, cancel, and the chat."""
+"""The dashboard in a real headless Chromium: runs, curves, report, cancel, chat."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.inference.heart import COUNT, FOREVER, NUMBERS, SELF, SUM, SUMMED, WHO
 from tests.inference.server import wait_for
-from tests.ui.conftest import House
+from tests.ui.conftest import Site
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
@@ -29,13 +29,13 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser, house: House, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page of our own; afterwards a screenshot of it is kept, and it must have asked no other machine for anything."""
+def page(browser: Browser, site: Site, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A new page. The test fails when the page requests anything from another machine; a screenshot is kept."""
     elsewhere: list[str] = []
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.set_default_timeout(PATIENCE_MS)
     expect.set_options(timeout=PATIENCE_MS)
-    page.on("request", lambda r: None if r.url.startswith((house.url, "data:", "blob:")) else elsewhere.append(r.url))
+    page.on("request", lambda r: None if r.url.startswith((site.url, "data:", "blob:")) else elsewhere.append(r.url))
     yield page
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / f"{request.node.name}.png", full_page=True)
@@ -43,19 +43,19 @@ def page(browser: Browser, house: House, request: pytest.FixtureRequest) -> Iter
     assert elsewhere == []
 
 
-# In this order: a house with nothing in it is seen before the first run.
+# The order matters: the first test needs a platform without runs, and later tests use the runs of earlier ones.
 
 
-def test_an_empty_house_says_how_to_begin(page: Page, house: House) -> None:
-    page.goto(house.url)
-    expect(page.locator("#no-runs")).to_contain_text(f"curl -X POST {house.api.url}/v1/runs")
-    page.goto(f"{house.url}/chat")
+def test_an_empty_platform_says_how_to_begin(page: Page, site: Site) -> None:
+    page.goto(site.url)
+    expect(page.locator("#no-runs")).to_contain_text(f"curl -X POST {site.api.url}/v1/runs")
+    page.goto(f"{site.url}/chat")
     expect(page.locator("#chat-notice")).to_contain_text("No model to talk to yet")
     expect(page.locator("#send")).to_be_disabled()
 
 
-def test_the_form_checks_and_starts_a_run(page: Page, house: House) -> None:
-    page.goto(house.url)
+def test_the_form_checks_and_starts_a_run(page: Page, site: Site) -> None:
+    page.goto(site.url)
     page.locator("#new-recipe input").click()
     page.get_by_role("option", name="speedrun").click()
     page.locator("#plan-run").click()
@@ -72,33 +72,33 @@ def test_the_form_checks_and_starts_a_run(page: Page, house: House) -> None:
     page.locator("#start-run").click()
     expect(page.locator("#run-table tr[aria-selected=true]")).to_contain_text("<b>from the form</b>")
     expect(page.locator("#run-headline")).to_contain_text("from the form")
-    run = next(iter(house.api.client().runs()))
-    assert house.api.client().run(run.id).config["base"]["num_iterations"] == 7
+    run = next(iter(site.api.client().runs()))
+    assert site.api.client().run(run.id).config["base"]["num_iterations"] == 7
 
 
-def test_cancel(page: Page, house: House) -> None:
-    hand = house.submit("to be cancelled")
-    page.goto(f"{house.url}/?run={hand.run_id}")
+def test_cancel(page: Page, site: Site) -> None:
+    worker = site.submit("to be cancelled")
+    page.goto(f"{site.url}/?run={worker.run_id}")
     expect(page.locator("#run-headline")).to_contain_text("to be cancelled")
     page.locator("#cancel-run").click()
     expect(page.locator("#run-headline [data-status=CANCELLED]")).to_be_visible()
     expect(page.locator("#cancel-run")).to_be_hidden()
 
 
-def test_a_failed_run_says_why(page: Page, house: House) -> None:
-    hand = house.submit("bad data")
-    hand.begin("data").fail("x.parquet has no column `text`; name it")
-    page.goto(f"{house.url}/?run={hand.run_id}")
+def test_a_failed_run_says_why(page: Page, site: Site) -> None:
+    worker = site.submit("bad data")
+    worker.begin("data").fail("x.parquet has no column `text`; name it")
+    page.goto(f"{site.url}/?run={worker.run_id}")
     expect(page.locator("#run-headline")).to_contain_text("data failed: BAD_INPUT: x.parquet has no column `text`; name it")
     expect(page.locator("#stage-table tr[data-stage=data]")).to_contain_text("Failed")
 
 
-def test_a_run_is_seen_from_its_start_to_its_report(page: Page, house: House) -> None:
-    hand = house.submit("watched")
-    page.goto(house.url)
+def test_a_run_is_seen_from_its_start_to_its_report(page: Page, site: Site) -> None:
+    worker = site.submit("watched")
+    page.goto(site.url)
     expect(page.locator("#run-table tr[aria-selected=true]")).to_contain_text("watched")
-    hand.finish("data", "tok_train", "tok_eval")
-    work = hand.begin("base_train")
+    worker.finish("data", "tok_train", "tok_eval")
+    work = worker.begin("base_train")
     work.train(steps=30, total=60)
     work.log("step 29 | loss 4.9")
     base = page.locator("#stage-table tr[data-stage=base_train]")
@@ -108,7 +108,7 @@ def test_a_run_is_seen_from_its_start_to_its_report(page: Page, house: House) ->
     page.get_by_role("tab", name="Log").click()
     expect(page.locator("#log")).to_contain_text("step 29 | loss 4.9")
     work.succeed()
-    hand.finish("base_eval", "mid_train", "chat_eval_mid", "sft", "chat_eval_sft", "report")
+    worker.finish("base_eval", "mid_train", "chat_eval_mid", "sft", "chat_eval_sft", "report")
     expect(page.locator("#run-headline [data-status=SUCCEEDED]")).to_be_visible()
     page.get_by_role("tab", name="Report").click()
     expect(page.locator("#report h1")).to_have_text("Report card")
@@ -117,8 +117,8 @@ def test_a_run_is_seen_from_its_start_to_its_report(page: Page, house: House) ->
     expect(page.locator("#loss-plot")).to_contain_text("SFT")
 
 
-def test_a_run_is_chosen_with_a_click_and_kept_in_the_address(page: Page, house: House) -> None:
-    page.goto(house.url)
+def test_a_run_is_chosen_with_a_click_and_kept_in_the_address(page: Page, site: Site) -> None:
+    page.goto(site.url)
     page.locator("#run-table tr[data-run]", has_text="bad data").click()
     expect(page.locator("#run-headline")).to_contain_text("bad data")
     assert re.search(r"run=r_\w+", page.url)
@@ -126,8 +126,8 @@ def test_a_run_is_chosen_with_a_click_and_kept_in_the_address(page: Page, house:
     expect(page.locator("#run-headline")).to_contain_text("bad data")
 
 
-def test_the_promoted_model_answers_in_the_chat(page: Page, house: House) -> None:
-    page.goto(f"{house.url}/chat")
+def test_the_promoted_model_answers_in_the_chat(page: Page, site: Site) -> None:
+    page.goto(f"{site.url}/chat")
     _say(page, WHO)
     answer = page.locator("#chat-log [data-testid=bot]").last
     expect(answer).to_have_text(SELF)
@@ -144,14 +144,14 @@ def test_the_promoted_model_answers_in_the_chat(page: Page, house: House) -> Non
     expect(page.locator("#chat-log [data-testid=bot]").last).to_have_text(SELF)
 
 
-def test_stop_ends_the_work_in_the_engine(page: Page, house: House) -> None:
-    page.goto(f"{house.url}/chat")
-    before = house.inference.metric("request_cancelled_total")
+def test_stop_ends_the_work_in_the_engine(page: Page, site: Site) -> None:
+    page.goto(f"{site.url}/chat")
+    before = site.inference.metric("request_cancelled_total")
     _say(page, FOREVER)
     expect(page.locator("#chat-log [data-testid=bot]").last).to_contain_text("la la la")
     page.locator("#stop").click()
-    wait_for(lambda: house.inference.metric("request_cancelled_total") == before + 1, "cancelled")
-    house.inference.wait_until_idle()
+    wait_for(lambda: site.inference.metric("request_cancelled_total") == before + 1, "cancelled")
+    site.inference.wait_until_idle()
     expect(page.locator("#send")).to_be_visible()
     expect(page.locator("#chat-stats")).to_have_text("stopped")
     page.locator("#clear").click()
@@ -159,23 +159,23 @@ def test_stop_ends_the_work_in_the_engine(page: Page, house: House) -> None:
     expect(page.locator("#chat-log [data-testid=bot]").last).to_have_text(SELF)
 
 
-def test_leaving_the_page_ends_the_work_in_the_engine(page: Page, house: House) -> None:
-    before = house.inference.metric("request_cancelled_total")
-    page.goto(f"{house.url}/chat")
+def test_leaving_the_page_ends_the_work_in_the_engine(page: Page, site: Site) -> None:
+    before = site.inference.metric("request_cancelled_total")
+    page.goto(f"{site.url}/chat")
     _say(page, FOREVER)
     expect(page.locator("#chat-log [data-testid=bot]").last).to_contain_text("la la la")
-    page.goto(house.url)
-    wait_for(lambda: house.inference.metric("request_cancelled_total") == before + 1, "cancelled")
+    page.goto(site.url)
+    wait_for(lambda: site.inference.metric("request_cancelled_total") == before + 1, "cancelled")
 
 
-def test_an_answer_is_made_anew_and_a_question_changed(page: Page, house: House) -> None:
-    page.goto(f"{house.url}/chat")
+def test_an_answer_is_made_anew_and_a_question_changed(page: Page, site: Site) -> None:
+    page.goto(f"{site.url}/chat")
     _say(page, WHO)
     answers = page.locator("#chat-log [data-testid=bot]")
     expect(answers).to_have_text([SELF])
-    asked = house.inference.metric("request_success_total")
+    asked = site.inference.metric("request_success_total")
     page.get_by_label("Retry", exact=True).click()
-    wait_for(lambda: house.inference.metric("request_success_total") == asked + 1, "answered again")
+    wait_for(lambda: site.inference.metric("request_success_total") == asked + 1, "answered again")
     expect(answers).to_have_text([SELF])
     page.get_by_label("Edit", exact=True).click()
     page.locator("#chat-log textarea").fill(COUNT)
@@ -187,7 +187,7 @@ def test_an_answer_is_made_anew_and_a_question_changed(page: Page, house: House)
 
 
 def _say(page: Page, text: str) -> None:
-    """Send a message at temperature 0 with no limit on its length."""
+    """Send a message, to be answered at temperature 0 with no limit on the length."""
     for knob, value in (("temperature", "0"), ("top-k", "0"), ("max-tokens", "0")):
         page.locator(f"#{knob} input[type=number]").fill(value)
     page.locator("#chat-input textarea").fill(text)

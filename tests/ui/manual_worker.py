@@ -1,6 +1,6 @@
-"""A worker by hand: claims the stages of a run and tells the ledger what they say, through the ledger's own functions.
+"""A worker driven by the test: claims the stages of a run and reports their events through the ledger's own functions.
 
-It trains nothing, so a page can be seen with every kind of stage on it within a second.
+It trains nothing, so a page with every kind of stage on it is there within a second.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ DEADLINE_S = 20.0
 
 
 @dataclass
-class Hand:
-    """Works on the stages of one run. `artifacts` gives real directories to publish, by (stage, name)."""
+class ManualWorker:
+    """Works on the stages of one run. `artifacts` maps (stage, name) to real directories to publish."""
 
     ledger: db.SessionFactory
     run_id: str
@@ -34,7 +34,7 @@ class Hand:
     def __post_init__(self) -> None:
         with self.ledger.begin() as session:
             for queue in ("cpu", "gpu"):
-                workers.register(session, f"hand-{queue}", queue=queue, hostname="here", slots=8)
+                workers.register(session, f"manual-{queue}", queue=queue, hostname="test", slots=8)
 
     def begin(self, stage: str) -> Work:
         """Claim the stage, once the dispatcher has queued it."""
@@ -43,7 +43,7 @@ class Hand:
             with self.ledger.begin() as session:
                 row = session.scalars(select(Stage).where(Stage.run_id == self.run_id, Stage.name == stage)).one()
                 if row.status is StageStatus.QUEUED:
-                    claim = claims.claim(session, row.id, f"hand-{row.queue}")
+                    claim = claims.claim(session, row.id, f"manual-{row.queue}")
                     if claim is not None:
                         claims.started(session, claim.fence, process={})
                         return Work(self, claim)
@@ -51,7 +51,7 @@ class Hand:
         raise AssertionError(f"{stage} was not queued within {DEADLINE_S} s")
 
     def finish(self, *stages: str) -> None:
-        """Each stage from its claim to its success, with curves where it trains."""
+        """Take each stage from its claim to its success. Training stages report metrics."""
         for name in stages:
             work = self.begin(name)
             if name in ("base_train", "mid_train", "sft"):
@@ -62,9 +62,9 @@ class Hand:
 
 @dataclass
 class Work:
-    """One attempt."""
+    """One attempt at a stage."""
 
-    hand: Hand
+    worker: ManualWorker
     claim: Claim
     seq: int = 0
     lines: int = 0
@@ -72,11 +72,11 @@ class Work:
     def tell(self, *events: dict[str, Any]) -> None:
         batch = [{"v": 1, "seq": self.seq + i, "t": time.time(), **event} for i, event in enumerate(events)]
         self.seq += len(batch)
-        with self.hand.ledger.begin() as session:
+        with self.worker.ledger.begin() as session:
             ingest.events(session, self.claim.fence, batch)
 
     def log(self, *lines: str) -> None:
-        with self.hand.ledger.begin() as session:
+        with self.worker.ledger.begin() as session:
             ingest.logs(session, self.claim.fence, self.lines, lines)
         self.lines += len(lines)
 
@@ -97,7 +97,7 @@ class Work:
         self._end(Reason.BAD_INPUT, message)
 
     def publish(self, name: str) -> None:
-        artifact = self.hand.artifacts.get((self.claim.stage, name)) or self._made(name)
+        artifact = self.worker.artifacts.get((self.claim.stage, name)) or self._made(name)
         self.tell({"kind": "artifact", "name": name, "path": artifact.path, "sha256": artifact.sha256})
         if name == "model":
             size = sum(p.stat().st_size for p in artifact.dir.iterdir())
@@ -105,7 +105,7 @@ class Work:
             self.tell({"kind": "checkpoint", **checkpoint})
 
     def _made(self, name: str) -> Artifact:
-        directory = self.hand.folder / self.claim.stage / name
+        directory = self.worker.folder / self.claim.stage / name
         directory.mkdir(parents=True)
         if name == "report":
             (directory / "report.md").write_text(
@@ -114,5 +114,5 @@ class Work:
         return seal(directory)
 
     def _end(self, reason: Reason, message: str = "") -> None:
-        with self.hand.ledger.begin() as session:
+        with self.worker.ledger.begin() as session:
             claims.finish(session, self.claim.fence, reason, message=message)
