@@ -117,10 +117,10 @@ def show(run_id: RunArg, as_json: Json = False) -> None:
     """Show a run and its stages."""
     with connect() as client:
         run = client.run(run_id)
-    if as_json:
-        typer.echo(run.model_dump_json(indent=1))
-    else:
-        out.print(RunTable(run))
+        if as_json:
+            typer.echo(run.model_dump_json(indent=1))
+        else:
+            out.print(RunTable(run, client.catalog()))
 
 
 def watch_(run_id: RunArg) -> None:

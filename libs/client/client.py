@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from client import sse
 from client.errors import ApiError, ClientError, Unreachable
 from client.models import (
+    Catalog,
     Checkpoint,
     Event,
     EventPage,
@@ -94,6 +95,10 @@ class Client:
         }
         body = _request(recipe, overrides) | {key: value for key, value in hardware.items() if value is not None}
         return Plan.model_validate(self._http.post("/v1/runs/plan", body, repeatable=True))
+
+    def catalog(self) -> Catalog:
+        """Every stage and every metric, with the names under which to show them."""
+        return Catalog.model_validate(self._http.get("/v1/catalog"))
 
     def runs(self, status: str | None = None, limit: int = 50) -> Iterator[RunSummary]:
         """Every run, newest first, fetched `limit` at a time."""

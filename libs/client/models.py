@@ -259,3 +259,35 @@ class Plan(BaseModel):
     stages: list[PlannedStage]
     figures: Figures
     warnings: list[str] = []
+
+
+class StageInfo(BaseModel):
+    """One row of the platform's table of stages."""
+
+    name: str
+    kind: str
+    title: str
+    short: str
+    trains: str | None = None
+
+
+class MetricInfo(BaseModel):
+    """One row of the platform's table of metrics."""
+
+    key: str
+    label: str
+    short: str
+    plot: str | None = None
+    column: bool = False
+
+
+class Catalog(BaseModel):
+    """Every stage and every metric, with the names under which to show them."""
+
+    stages: list[StageInfo] = []
+    metrics: list[MetricInfo] = []
+
+    @property
+    def columns(self) -> list[MetricInfo]:
+        """The metrics whose newest value a table of stages shows."""
+        return [metric for metric in self.metrics if metric.column]

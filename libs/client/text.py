@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from client.models import FINISHED, Plan, Run, RunSummary, Stage, StageFigures
+from client.models import FINISHED, Catalog, Plan, Run, RunSummary, Stage, StageFigures
 
 # Every status has a symbol and a word as well as a colour, because some readers cannot tell the colours apart.
 SYMBOLS = {
@@ -46,6 +46,7 @@ class RunTable:
     """A run: a headline, one row per stage (status, bar, figures, times), then one line per failure."""
 
     run: Run
+    catalog: Catalog
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         narrow = options.max_width < NARROW
@@ -53,17 +54,20 @@ class RunTable:
         table = Table(box=None, pad_edge=False, padding=(0, 1 if narrow else 2, 0, 0))
         for heading in ("stage", "status", "", "progress"):
             table.add_column(heading, no_wrap=True)
-        for heading in ("loss", *(() if narrow else ("val bpb",)), "tok/s", "time", "ETA"):
+        columns = self.catalog.columns
+        if narrow:  # the first and the last: how training goes and how fast
+            columns = [*columns[:1], *columns[1:][-1:]]
+        for heading in (*(metric.short for metric in columns), "time", "ETA"):
             table.add_column(heading, justify="right", no_wrap=True)
         for stage in self.run.stages:
-            table.add_row(*_cells(stage, bar, narrow))
+            table.add_row(*_cells(stage, [metric.key for metric in columns], bar, narrow))
         run = self.run
         yield Text.assemble((run.id, "bold"), " ", run.name, "  ", status_styled(run.status), "  ", run.detail)
         yield table
         yield from (Text(line, style="red") for line in troubles(run))
 
 
-def _cells(stage: Stage, bar: int, narrow: bool) -> Iterator[RenderableType]:
+def _cells(stage: Stage, keys: Sequence[str], bar: int, narrow: bool) -> Iterator[RenderableType]:
     progress, over = stage.progress, stage.status in FINISHED
     yield Text(stage.name + (f" #{len(stage.attempts)}" if len(stage.attempts) > 1 else ""))
     yield status_styled(stage.status)
@@ -71,7 +75,7 @@ def _cells(stage: Stage, bar: int, narrow: bool) -> Iterator[RenderableType]:
     yield Text("") if stage.status in NOT_STARTED else ProgressBar(total=1.0, completed=fraction, width=bar)
     unit = "" if progress is None or narrow else f" {progress.unit}"
     yield Text("" if progress is None else f"{number(progress.done)}/{number(progress.total)}{unit}")
-    for key in ("loss", "tok_per_s") if narrow else ("loss", "val_bpb", "tok_per_s"):
+    for key in keys:
         yield Text(number(stage.latest[key]) if key in stage.latest else "")
     yield Text(duration(stage.started_at, stage.finished_at))
     yield Text("" if over or progress is None or progress.eta_s is None else seconds(progress.eta_s))

@@ -49,7 +49,7 @@ def submit(session: Session, recipe: Recipe, *, name: str | None = None, idempot
                 queue=stage.queue,
                 position=position,
                 config=graph.config(recipe, stage),
-                inputs=stage.inputs,
+                inputs=dict(stage.inputs),
                 outputs=list(stage.outputs),
             )
         )

@@ -15,6 +15,7 @@ from controlplane.db import make_engine, sessions
 from services.api import health, openapi, problems
 from services.api.background import Loop
 from services.api.body_limit import BodyLimit
+from services.api.catalog import endpoints as catalog
 from services.api.models import endpoints as models
 from services.api.publisher import Publisher
 from services.api.recipes import endpoints as recipes
@@ -42,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     problems.install(app)
     openapi.install(app)
-    for router in (runs.router, records.router, recipes.router, models.router, workers.router, health.router):
+    for router in (runs.router, records.router, recipes.router, catalog.router, models.router, workers.router, health.router):
         app.include_router(router)
     return app
 

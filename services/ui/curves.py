@@ -8,20 +8,19 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from client.models import MetricPoint, MetricSeries
+from client.models import Catalog, MetricPoint, MetricSeries
 
-KEYS = ("loss", "val_bpb", "val_loss", "reward", "pass_at_1")
-TITLES = {"base_train": "Pretraining", "mid_train": "Midtraining", "sft": "SFT", "rl": "RL"}
-# each row: metric keys in order of preference, with the title of the axis
-ROWS: tuple[tuple[tuple[str, str], ...], ...] = (
-    (("loss", "loss (nats per token)"), ("reward", "reward")),
-    (("val_bpb", "validation (bits per byte)"), ("val_loss", "validation loss (nats)"), ("pass_at_1", "pass@1")),
-)
+PLOTS = ("training", "validation")  # the two rows of curves, top first
 COLORS = ("#6366f1", "#f59e0b")  # one for each row; they differ in hue and in lightness
 GREY = "#8792a8"  # readable on a light and on a dark page
 
 
-def figure(series: Sequence[MetricSeries]) -> go.Figure | None:
+def keys(catalog: Catalog) -> list[str]:
+    """The metrics that the curves may show."""
+    return [metric.key for metric in catalog.metrics if metric.plot in PLOTS]
+
+
+def figure(series: Sequence[MetricSeries], catalog: Catalog) -> go.Figure | None:
     """The plot, or None while there is nothing to draw.
 
     A point stands for a bucket of steps. A band spans the smallest and largest value of each bucket, so no spike is lost.
@@ -30,10 +29,9 @@ def figure(series: Sequence[MetricSeries]) -> go.Figure | None:
     for s in series:
         if s.points:
             by_stage.setdefault(s.stage, {})[s.key] = s
-    stages = [name for name in by_stage if name in TITLES]
+    stages = [stage for stage in catalog.stages if stage.trains and stage.name in by_stage]
     if not stages:
         return None
-    stages.sort(key=list(TITLES).index)
     fig = make_subplots(
         rows=2,
         cols=len(stages),
@@ -41,15 +39,17 @@ def figure(series: Sequence[MetricSeries]) -> go.Figure | None:
         row_heights=[0.62, 0.38],
         vertical_spacing=0.07,
         horizontal_spacing=0.07,
-        column_titles=[TITLES[s] for s in stages],
+        column_titles=[stage.short for stage in stages],
     )
+    named = [""] * len(PLOTS)  # the label of each row's axis so far: a column repeats it only where it differs
     for col, stage in enumerate(stages, start=1):
-        for row, choices in enumerate(ROWS, start=1):
-            found = next(((key, label) for key, label in choices if key in by_stage[stage]), None)
-            if found:
-                key, label = found
-                _draw(fig, by_stage[stage][key], COLORS[row - 1], row, col, markers=row == 2)
-                fig.update_yaxes(title_text=label if col == 1 else None, row=row, col=col)
+        reported = by_stage[stage.name]
+        for row, plot in enumerate(PLOTS, start=1):
+            shown = next((m for m in catalog.metrics if m.plot == plot and m.key in reported), None)
+            if shown:
+                _draw(fig, reported[shown.key], COLORS[row - 1], row, col, markers=row == 2)
+                fig.update_yaxes(title_text=None if shown.label == named[row - 1] else shown.label, row=row, col=col)
+                named[row - 1] = shown.label
         fig.update_xaxes(title_text="step", row=2, col=col)
     return _styled(fig)
 

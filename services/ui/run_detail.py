@@ -5,37 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from client.models import FINISHED, LogLine, Run, Stage
+from client.models import FINISHED, Catalog, LogLine, Run, Stage
 from client.text import NOT_STARTED, duration, number, seconds
 from services.ui.html import render
 
-HEADINGS = ("Loss", "Val bpb", "Tokens/s", "Time")
-FIGURES = ("loss", "val_bpb", "tok_per_s")  # metric keys under the first three headings
 EXPLAINED = frozenset({"FAILED", "BACKOFF", "STOPPING", "CANCELLED"})
 
 
-def headline(run: Run) -> str:
+def headline(run: Run, catalog: Catalog) -> str:
     """Name, status and newest figures of a run and, when it failed, why."""
     facts = [
         ("stages done", f"{sum(s.status == 'SUCCEEDED' for s in run.stages)} of {len(run.stages)}"),
         ("took" if run.is_finished else "running for", duration(run.started_at, run.finished_at)),
-        *_figures(run),
+        *_figures(run, catalog),
     ]
     detail = "" if run.status == "FAILED" else run.detail  # the failures say it in full
     return render("run_headline", run=run, detail=detail, facts=facts, failures=_failures(run))
 
 
-def _figures(run: Run) -> list[tuple[str, str]]:
+def _figures(run: Run, catalog: Catalog) -> list[tuple[str, str]]:
     """The newest figures of the last stage that has trained; empty for a figure that it has not reported."""
-    trained = [s for s in run.stages if "loss" in s.latest or "val_bpb" in s.latest]
+    training = {stage.name for stage in catalog.stages if stage.trains}
+    trained = [s for s in run.stages if s.name in training and s.latest]
     if not trained:
         return []
     latest = trained[-1].latest
     eta = next((s.progress.eta_s for s in run.stages if s.status == "RUNNING" and s.progress), None)
     return [
-        ("loss", number(latest["loss"]) if "loss" in latest else ""),
-        ("val bpb", number(latest["val_bpb"]) if "val_bpb" in latest else ""),
-        ("tokens/s", number(latest["tok_per_s"]) if "tok_per_s" in latest else ""),
+        *((metric.short, number(latest[metric.key]) if metric.key in latest else "") for metric in catalog.columns),
         ("ETA of stage", seconds(eta) if eta is not None else ""),
     ]
 
@@ -57,18 +54,19 @@ class StageLine:
     why: str
 
 
-def stage_table(run: Run) -> str:
-    return render("stage_table", headings=HEADINGS, rows=[_line(s) for s in run.stages])
+def stage_table(run: Run, catalog: Catalog) -> str:
+    headings = [*(_capitalized(metric.short) for metric in catalog.columns), "Time"]
+    return render("stage_table", headings=headings, rows=[_line(s, catalog) for s in run.stages])
 
 
-def _line(stage: Stage) -> StageLine:
+def _line(stage: Stage, catalog: Catalog) -> StageLine:
     return StageLine(
         stage=stage,
         history=_history(stage) if len(stage.attempts) > 1 else "",
         fraction=_fraction(stage),
         steps=_steps(stage),
         figures=[
-            *(number(stage.latest[k]) if k in stage.latest else "" for k in FIGURES),
+            *(number(stage.latest[m.key]) if m.key in stage.latest else "" for m in catalog.columns),
             duration(stage.started_at, stage.finished_at),
         ],
         why=_why(stage) if stage.status in EXPLAINED else "",
@@ -105,6 +103,10 @@ def _history(stage: Stage) -> str:
         + (f", resumed from step {a.resumed_from_step}" if a.resumed_from_step is not None else "")
         for a in stage.attempts
     )
+
+
+def _capitalized(label: str) -> str:
+    return label[:1].upper() + label[1:]
 
 
 def _why(stage: Stage) -> str:

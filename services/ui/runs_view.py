@@ -11,9 +11,9 @@ import gradio as gr
 
 from client.client import Client
 from client.errors import ApiError, ClientError
-from client.models import LogLine, Run, RunSummary
+from client.models import Catalog, LogLine, Run, RunSummary
 from services.ui import run_detail, run_list
-from services.ui.curves import KEYS, figure
+from services.ui.curves import figure, keys
 from services.ui.html import header
 
 RUNS_SHOWN = 30
@@ -31,6 +31,7 @@ class View:
     log_after: int = 0
     log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
     shown: dict[str, Hashable] = field(default_factory=dict)
+    catalog: Catalog | None = None  # the tables of stages and metrics, fetched once
     settled: bool = False  # the run has finished and all of it was fetched: nothing changes any more
 
     def look_at(self, run_id: str | None) -> None:
@@ -97,22 +98,23 @@ def _list(api: Client, view: View, page: Page, runs: Sequence[RunSummary], worke
 
 def _detail(api: Client, view: View, page: Page, run_id: str) -> None:
     run = api.run(run_id)
-    page.headline = view.changed("headline", run_detail.headline(run))
+    catalog = view.catalog = view.catalog or api.catalog()
+    page.headline = view.changed("headline", run_detail.headline(run, catalog))
     page.cancel = view.changed("cancel", gr.update(visible=not run.is_finished), run.is_finished)
-    page.stages = view.changed("stages", run_detail.stage_table(run))
+    page.stages = view.changed("stages", run_detail.stage_table(run, catalog))
     if view.settled and view.shown.get("run") == run_id:
         return
     view.shown["run"] = run_id
-    _plot(api, view, page, run)
+    _plot(api, view, page, run, catalog)
     _log(api, view, page, run)
     page.report = view.changed("report", _report(api, run))
     view.settled = run.is_finished
 
 
-def _plot(api: Client, view: View, page: Page, run: Run) -> None:
-    series = api.metrics(run.id, keys=KEYS, max_points=MAX_POINTS)
+def _plot(api: Client, view: View, page: Page, run: Run, catalog: Catalog) -> None:
+    series = api.metrics(run.id, keys=keys(catalog), max_points=MAX_POINTS)
     key = (run.id, *((s.stage, s.key, len(s.points), s.points[-1].step if s.points else 0) for s in series))
-    page.plot = view.changed("plot", gr.update(value=figure(series)), key)
+    page.plot = view.changed("plot", gr.update(value=figure(series, catalog)), key)
 
 
 def _log(api: Client, view: View, page: Page, run: Run) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from client.models import Plan, Stage
 from client.text import flops, number, plan_summary, seconds
 from client.watch import plain_line
+from tests.catalog import CATALOG
 
 SUFFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -112,7 +113,7 @@ def test_a_plain_line_tells_the_time_left_in_hours_and_minutes(eta_s: float, lef
     progress = {"done": 21_399, "total": 42_800, "unit": "step", "eta_s": eta_s}
     running: dict[str, Any] = {"name": "base_train", "kind": "base_train", "queue": "gpu", "status": "RUNNING"}
     stage = Stage.model_validate({**running, "progress": progress, "latest": {"loss": 4.21, "tok_per_s": 10_240}})
-    assert plain_line(stage) == f"  ▶ base_train RUNNING 21.4k/42.8k step, loss 4.21, tok/s 10.2k, {left}"
+    assert plain_line(stage, CATALOG) == f"  ▶ base_train RUNNING 21.4k/42.8k step, loss 4.21, tok/s 10.2k, {left}"
 
 
 def test_a_plan_counts_parameters_in_billions_and_flops_by_their_power_of_ten() -> None:

@@ -15,6 +15,7 @@ from client.watch import watch
 from controlplane.lifecycle import Reason
 from tests.api.server import Api
 from tests.api.work import Hand
+from tests.catalog import CATALOG
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_the_table_holds_a_run_of_any_state() -> None:
         }
     )
     page = io.StringIO()
-    Console(file=page, width=200).print(RunTable(run))
+    Console(file=page, width=200).print(RunTable(run, CATALOG))
     for state in states:
         assert state in page.getvalue()
 
@@ -110,7 +111,7 @@ def test_no_figure_is_cut_off_on_a_narrow_terminal(width: int) -> None:
         "created_at": "2026-01-01T00:00:00Z",
     }
     page = io.StringIO()
-    Console(file=page, width=width).print(RunTable(Run.model_validate({**head, "config": {}, "stages": [stage]})))
+    Console(file=page, width=width).print(RunTable(Run.model_validate({**head, "config": {}, "stages": [stage]}), CATALOG))
     for figure in ("chat_eval_mid", "▶ RUNNING", "21.4k/21.4k", "10.25", "1.13M", "23h59m", "59m59s"):
         assert figure in page.getvalue(), page.getvalue()
     assert max(len(line) for line in page.getvalue().splitlines()) <= width

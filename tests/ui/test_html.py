@@ -16,6 +16,7 @@ from client.client import Client
 from client.models import Attempt, LogLine, Progress, Run, RunSummary, Stage, Worker
 from services.ui import new_run, run_detail, run_list
 from services.ui.html import alert, header
+from tests.catalog import CATALOG
 
 FOLDER = Path(services.ui.__file__).parent
 HARMLESS = "plain"
@@ -58,9 +59,9 @@ PANELS: dict[str, Callable[[str], str]] = {
     "alert": lambda text: alert(text, bad=True),
     "list of runs": lambda text: run_list.run_list([summary(text)], text),
     "no runs": lambda text: run_list.no_runs(text),
-    "headline": lambda text: run_detail.headline(run(text, text)),
-    "headline of a failed run": lambda text: run_detail.headline(run(text, "FAILED")),
-    "stages": lambda text: run_detail.stage_table(run(text, "FAILED")),
+    "headline": lambda text: run_detail.headline(run(text, text), CATALOG),
+    "headline of a failed run": lambda text: run_detail.headline(run(text, "FAILED"), CATALOG),
+    "stages": lambda text: run_detail.stage_table(run(text, "FAILED"), CATALOG),
     "log": lambda text: run_detail.log_lines([LogLine(id=1, stage=text, attempt=1, t=0.0, line=text)] * 2),
 }
 

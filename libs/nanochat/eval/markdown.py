@@ -6,30 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nanochat.planning import metrics
+
 NONE = "–"
 EXCERPT = 240
+# Figures of a stage's results that are no metrics by step.
 LABELS = {
     "wall_clock_seconds": "wall-clock",
     "train_seconds": "training time",
     "bpb": "bits per byte",
-    "val_bpb": "validation bits per byte",
-    "untrained_val_bpb": "validation bits per byte before",
-    "min_val_bpb": "lowest validation bits per byte",
-    "val_loss": "validation loss (nats)",
-    "untrained_val_loss": "validation loss before (nats)",
-    "min_val_loss": "lowest validation loss (nats)",
-    "loss": "training loss (nats)",
-    "tok_per_s": "tokens per second",
-    "mfu": "model FLOPs utilisation (%)",
-    "mem_gib": "peak memory (GiB)",
     "params": "parameters",
     "flops_per_token": "FLOPs per token",
     "world_size": "processes",
     "chatcore": "ChatCORE",
-    "pass_at_1": "pass@1",
     "pass_at_8": "pass@8",
-    "pass_at_1_before": "pass@1 before",
-    "pass_at_8_before": "pass@8 before",
+    "pass_at_8_before": "pass@8 before training",
 }
 MAX_ITEMS = 8  # longer lists are counted, not shown
 
@@ -105,4 +96,4 @@ def _float(value: float) -> str:
 
 
 def _words(key: str) -> str:
-    return LABELS.get(key, key.replace("_", " "))
+    return LABELS.get(key) or metrics.label(key)

@@ -12,32 +12,20 @@ from nanochat.eval import markdown as md
 from nanochat.eval.chat import BASELINES
 from nanochat.eval.core_bundle import ROWS
 from nanochat.planning import gpus
-from nanochat.planning.graph import STAGES
+from nanochat.planning.graph import STAGES, evaluation_of
 from nanochat.tasks import catalog
 
 Figures = Mapping[str, Any]
 
-TITLES = {
-    "data": "Data",
-    "tok_train": "Tokenizer training",
-    "tok_eval": "Tokenizer evaluation",
-    "base_train": "Base model training",
-    "base_eval": "Base model evaluation",
-    "mid_train": "Midtraining",
-    "chat_eval_mid": "Chat evaluation after midtraining",
-    "sft": "Supervised finetuning",
-    "chat_eval_sft": "Chat evaluation after finetuning",
-    "rl": "Reinforcement learning",
-    "chat_eval_rl": "Chat evaluation after reinforcement learning",
-}
+TITLES = {stage.name: stage.title for stage in STAGES if stage.kind != "report"}
 TASKS = {task.name: task.title for task in catalog.TASKS if task.judge}
 # Columns of the summary: the stage that trained the model, and the one that evaluated it.
 COLUMNS = {
-    "BASE": ("base_train", "base_eval"),
-    "MID": ("mid_train", "chat_eval_mid"),
-    "SFT": ("sft", "chat_eval_sft"),
-    "RL": ("rl", "chat_eval_rl"),
+    trained.trains.upper(): (trained.name, evaluated.name)
+    for trained in STAGES
+    if trained.trains and (evaluated := evaluation_of(trained))
 }
+OPTIONAL = {stage.trains.upper() for stage in STAGES if stage.trains and stage.enabled_by}  # columns that a run may lack
 ELSEWHERE = ("samples", "machine")  # figures of a stage that have a place of their own
 
 
@@ -123,7 +111,7 @@ def _header(recipe: Figures, by_name: Mapping[str, Stage], machine: Figures) -> 
 
 def _summary(by_name: Mapping[str, Stage]) -> str:
     rows = summary(by_name)
-    columns = [c for c in COLUMNS if c != "RL" or "rl" in by_name]
+    columns = [c for c in COLUMNS if c not in OPTIONAL or COLUMNS[c][0] in by_name]
     cells = [(name, *(_figure(row.get(c)) for c in columns)) for name, row in rows.items() if name != "ChatCORE"]
     cells += [("ChatCORE", *(_figure(rows["ChatCORE"].get(c)) for c in columns))] if "ChatCORE" in rows else []
     times = [by_name[COLUMNS[c][0]].seconds if COLUMNS[c][0] in by_name else None for c in columns]
@@ -156,7 +144,7 @@ def _notes(by_name: Mapping[str, Stage]) -> str:
     ]
     if sampled:
         notes.append(f"Chat tasks were judged on their first problems only: {', '.join(sampled)}.")
-    absent = [TITLES[d.name] for d in STAGES if d.name in TITLES and d.name not in by_name]
+    absent = [title for name, title in TITLES.items() if name not in by_name]
     if absent:
         notes.append(f"Not part of this run: {', '.join(absent).lower()}.")
     return "\n".join(f"- {note}" for note in notes)

@@ -1,12 +1,14 @@
-"""The stages of a run and what each needs, as data. Imports no torch.
+"""The one table of stages: what each reads and makes, where it runs and how it is named. Imports no torch.
 
-An edge is an artifact, not a success: a stage is ready when every artifact it reads has been published. So `tok_train`
-starts as soon as `data` has published the shards it needs, while `data` goes on fetching the rest.
+An edge of the graph is an artifact, not a success: a stage is ready as soon as every artifact that it reads has been
+published. So `tok_train` starts while `data` still fetches the shards that only pretraining needs. To add a stage, add its
+row and write `stages/<kind>.py` (CONTRIBUTING.md has a worked example).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from nanochat.config.recipe import Recipe
@@ -17,149 +19,163 @@ Config = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class StageDef:
-    """One node. `inputs` maps the name a stage reads by to `producer.output`; `sections` are the recipe's parts it sees."""
+    """One stage of a run.
+
+    `kind` names its module in `stages/`. `title` and `short` name it for people. `sections` are the parts of the recipe that
+    it sees. `inputs` maps the name by which it reads an artifact to `producer.output`. Every stage publishes its figures as
+    `results`; `outputs` are the artifacts before them. `trains` is the section that plans its training, None when it trains
+    nothing. `promotes`: its model can hold a conversation, so its final checkpoint is offered to the inference service.
+    `enabled_by` is the section that turns it on by its `enabled`; None: it is in every run.
+    """
 
     name: str
     kind: str
+    title: str
+    short: str
     queue: Queue
     sections: tuple[str, ...]
-    outputs: tuple[str, ...]
-    inputs: dict[str, str] = field(default_factory=dict)
-    params: dict[str, str] = field(default_factory=dict)
-    part: Literal["core", "rl"] = "core"
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ("results",)
+    params: Mapping[str, str] = field(default_factory=dict)
+    trains: str | None = None
+    promotes: bool = False
+    enabled_by: str | None = None
 
 
-# Every training stage publishes its final checkpoint as `model`; every stage publishes its figures as `results`.
+_TEXT = {"shards": "data.shards", "tokenizer": "tok_train.tokenizer"}
+_CHAT = {**_TEXT, "tasks": "data.tasks"}
+_MODEL = ("model", "results")
+
 STAGES: tuple[StageDef, ...] = (
-    StageDef("data", "data", "cpu", ("data", "tokenizer"), ("tok_shards", "shards", "tasks", "core", "results")),
-    StageDef("tok_train", "tok_train", "cpu", ("tokenizer", "data"), ("tokenizer", "results"), {"shards": "data.tok_shards"}),
     StageDef(
-        "tok_eval",
-        "tok_eval",
+        "data",
+        "data",
+        "Data",
+        "Data",
         "cpu",
-        ("tokenizer",),
-        ("results",),
-        {"tokenizer": "tok_train.tokenizer", "shards": "data.shards"},
+        ("data", "tokenizer"),
+        outputs=("tok_shards", "shards", "tasks", "core", "results"),
     ),
     StageDef(
+        "tok_train",
+        "tok_train",
+        "Tokenizer training",
+        "Tokenizer",
+        "cpu",
+        ("tokenizer", "data"),
+        {"shards": "data.tok_shards"},
+        ("tokenizer", "results"),
+    ),
+    StageDef("tok_eval", "tok_eval", "Tokenizer evaluation", "Tokenizer evaluation", "cpu", ("tokenizer",), _TEXT),
+    StageDef(
         "base_train",
         "base_train",
+        "Base model training",
+        "Pretraining",
         "gpu",
         ("model", "base"),
-        ("model", "results"),
-        {"shards": "data.shards", "tokenizer": "tok_train.tokenizer", "core": "data.core"},
+        {**_TEXT, "core": "data.core"},
+        _MODEL,
+        trains="base",
     ),
     StageDef(
         "base_eval",
         "base_eval",
+        "Base model evaluation",
+        "Base evaluation",
         "gpu",
         ("base_eval",),
-        ("results",),
-        {"model": "base_train.model", "shards": "data.shards", "tokenizer": "tok_train.tokenizer", "core": "data.core"},
+        {"model": "base_train.model", **_TEXT, "core": "data.core"},
     ),
     StageDef(
         "mid_train",
         "mid_train",
+        "Midtraining",
+        "Midtraining",
         "gpu",
         ("mid",),
-        ("model", "results"),
-        {
-            "model": "base_train.model",
-            "shards": "data.shards",
-            "tokenizer": "tok_train.tokenizer",
-            "tasks": "data.tasks",
-        },
+        {"model": "base_train.model", **_CHAT},
+        _MODEL,
+        trains="mid",
     ),
     StageDef(
         "chat_eval_mid",
         "chat_eval",
+        "Chat evaluation after midtraining",
+        "Chat evaluation (mid)",
         "gpu",
         ("chat_eval",),
-        ("results",),
-        {
-            "model": "mid_train.model",
-            "shards": "data.shards",
-            "tokenizer": "tok_train.tokenizer",
-            "tasks": "data.tasks",
-        },
+        {"model": "mid_train.model", **_CHAT},
         params={"source": "mid"},
     ),
     StageDef(
         "sft",
         "sft",
+        "Supervised finetuning",
+        "SFT",
         "gpu",
         ("sft",),
-        ("model", "results"),
-        {
-            "model": "mid_train.model",
-            "shards": "data.shards",
-            "tokenizer": "tok_train.tokenizer",
-            "tasks": "data.tasks",
-        },
+        {"model": "mid_train.model", **_CHAT},
+        _MODEL,
+        trains="sft",
+        promotes=True,
     ),
     StageDef(
         "chat_eval_sft",
         "chat_eval",
+        "Chat evaluation after finetuning",
+        "Chat evaluation (SFT)",
         "gpu",
         ("chat_eval",),
-        ("results",),
-        {"model": "sft.model", "shards": "data.shards", "tokenizer": "tok_train.tokenizer", "tasks": "data.tasks"},
+        {"model": "sft.model", **_CHAT},
         params={"source": "sft"},
     ),
     StageDef(
         "rl",
         "rl",
+        "Reinforcement learning",
+        "RL",
         "gpu",
         ("rl",),
-        ("model", "results"),
-        {"model": "sft.model", "shards": "data.shards", "tokenizer": "tok_train.tokenizer", "tasks": "data.tasks"},
-        part="rl",
+        {"model": "sft.model", **_CHAT},
+        _MODEL,
+        trains="rl",
+        promotes=True,
+        enabled_by="rl",
     ),
     StageDef(
         "chat_eval_rl",
         "chat_eval",
+        "Chat evaluation after reinforcement learning",
+        "Chat evaluation (RL)",
         "gpu",
         ("chat_eval",),
-        ("results",),
-        {"model": "rl.model", "shards": "data.shards", "tokenizer": "tok_train.tokenizer", "tasks": "data.tasks"},
+        {"model": "rl.model", **_CHAT},
         params={"source": "rl"},
-        part="rl",
+        enabled_by="rl",
     ),
-    StageDef(
-        "report",
-        "report",
-        "cpu",
-        (),
-        ("report", "results"),
-        {
-            "data": "data.results",
-            "tok_train": "tok_train.results",
-            "tok_eval": "tok_eval.results",
-            "base_train": "base_train.results",
-            "base_eval": "base_eval.results",
-            "mid_train": "mid_train.results",
-            "chat_eval_mid": "chat_eval_mid.results",
-            "sft": "sft.results",
-            "chat_eval_sft": "chat_eval_sft.results",
-        },
-    ),
+    # Reads the results of every other stage of the run; `stages` fills in its inputs.
+    StageDef("report", "report", "Report", "Report", "cpu", (), outputs=("report", "results")),
 )
-
-# Stages whose final checkpoint can hold a conversation: it is promoted, that is, offered to the inference service.
-CHAT_MODELS: tuple[str, ...] = ("sft", "rl")
+# Stages whose final checkpoint is promoted.
+CHAT_MODELS: tuple[str, ...] = tuple(stage.name for stage in STAGES if stage.promotes)
 
 
 def stages(recipe: Recipe) -> list[StageDef]:
-    """The stages of this recipe in an order in which producers precede consumers."""
-    chosen = [s for s in STAGES if s.part == "core" or recipe.rl.enabled]
-    if recipe.rl.enabled:
-        extra = {"rl": "rl.results", "chat_eval_rl": "chat_eval_rl.results"}
-        chosen = [_with_inputs(s, extra) if s.name == "report" else s for s in chosen]
-    return chosen
+    """The stages of this recipe, in an order in which producers precede consumers."""
+    chosen = [s for s in STAGES if s.enabled_by is None or getattr(recipe, s.enabled_by).enabled]
+    results = {s.name: f"{s.name}.results" for s in chosen if s.kind != "report"}
+    return [replace(s, inputs=results) if s.kind == "report" else s for s in chosen]
+
+
+def evaluation_of(trained: StageDef) -> StageDef | None:
+    """The stage that evaluates the model of a training stage."""
+    model = f"{trained.name}.model"
+    return next((s for s in STAGES if s.trains is None and s.inputs.get("model") == model), None)
 
 
 def config(recipe: Recipe, stage: StageDef) -> Config:
-    """The resolved configuration of one stage: the recipe's sections it sees, its parameters and the recipe's name."""
+    """The resolved configuration of one stage: the sections of the recipe that it sees, its parameters, the recipe's name."""
     sections = {name: getattr(recipe, name).model_dump(mode="json") for name in stage.sections}
     return {
         "recipe": recipe.name,
@@ -167,7 +183,3 @@ def config(recipe: Recipe, stage: StageDef) -> Config:
         **stage.params,
         **({"full_recipe": recipe.model_dump(mode="json")} if stage.kind == "report" else {}),
     }
-
-
-def _with_inputs(stage: StageDef, extra: dict[str, str]) -> StageDef:
-    return StageDef(stage.name, stage.kind, stage.queue, stage.sections, stage.outputs, {**stage.inputs, **extra})

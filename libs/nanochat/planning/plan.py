@@ -6,11 +6,11 @@ The stages take their horizon, device batch and accumulation from here too, so a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nanochat.config.recipe import BaseSpec, MidSpec, Recipe, RecipeError, RlSpec, SftSpec, TaskUse
+from nanochat.config.recipe import BaseSpec, Recipe, RecipeError, SftSpec, TaskUse
 from nanochat.config.shape import GPTConfig, flops_per_token, num_params, scaling_params
 from nanochat.planning import gpus, graph, memory
 from nanochat.planning.batches import example_batch, multiples, token_batch
@@ -95,15 +95,7 @@ def plan(
     """
     config = GPTConfig.of(recipe.model, recipe.tokenizer.vocab_size)
     on = gpus.hardware(world_size, gpu, memory_gib=gpu_memory_gib, peak_tflops=peak_tflops, usd_per_hour=usd_per_hour)
-    stages = [
-        _priced(stage, on, config)
-        for stage in (
-            _base(recipe.base, config, on),
-            _mid(recipe.mid, config, on),
-            _sft(recipe.sft, config, on),
-            *([_rl(recipe.rl, world_size)] if recipe.rl.enabled else []),
-        )
-    ]
+    stages = [PLANNERS[s.trains](s.name, recipe, config, on) for s in graph.stages(recipe) if s.trains]
     known = [s.hours for s in stages if s.hours is not None]
     prices = [s.usd for s in stages if s.usd is not None]
     return Plan(
@@ -159,12 +151,13 @@ def sft_steps(spec: SftSpec, rows: int) -> int:
 # -- stages --
 
 
-def _base(spec: BaseSpec, config: GPTConfig, on: Hardware) -> StagePlan:
+def _base(stage: str, recipe: Recipe, config: GPTConfig, on: Hardware) -> StagePlan:
+    spec = recipe.base
     batch = token_batch("base", spec, config, on.world_size, on.memory_gib)
     steps = base_steps(spec, config)
     tokens = steps * spec.total_batch_size
-    return StagePlan(
-        stage="base_train",
+    planned = StagePlan(
+        stage=stage,
         steps=steps,
         tokens=tokens,
         flops=float(tokens * flops_per_token(config)),
@@ -173,17 +166,19 @@ def _base(spec: BaseSpec, config: GPTConfig, on: Hardware) -> StagePlan:
         warmdown_steps=round(spec.warmdown_ratio * steps),
         eval_steps=eval_steps(spec.eval_tokens, batch.size, config.sequence_len, on.world_size),
     )
+    return _priced(planned, on, config)
 
 
-def _mid(spec: MidSpec, config: GPTConfig, on: Hardware) -> StagePlan:
+def _mid(stage: str, recipe: Recipe, config: GPTConfig, on: Hardware) -> StagePlan:
+    spec = recipe.mid
     batch = token_batch("mid", spec, config, on.world_size, on.memory_gib)
     conversations = _conversations(spec.train)
     steps = spec.num_iterations
     if steps is None and conversations is not None:
         steps = max(1, round(conversations * min(TOKENS_PER_ROW, config.sequence_len) / spec.total_batch_size))
     tokens = steps * spec.total_batch_size if steps is not None else None
-    return StagePlan(
-        stage="mid_train",
+    planned = StagePlan(
+        stage=stage,
         steps=steps,
         tokens=tokens,
         flops=float(tokens * flops_per_token(config)) if tokens is not None else None,
@@ -192,15 +187,17 @@ def _mid(spec: MidSpec, config: GPTConfig, on: Hardware) -> StagePlan:
         eval_steps=eval_steps(spec.eval_tokens, batch.size, config.sequence_len, on.world_size),
         estimated=spec.num_iterations is None,
     )
+    return _priced(planned, on, config)
 
 
-def _sft(spec: SftSpec, config: GPTConfig, on: Hardware) -> StagePlan:
+def _sft(stage: str, recipe: Recipe, config: GPTConfig, on: Hardware) -> StagePlan:
+    spec = recipe.sft
     batch = example_batch("sft", spec, config, on.world_size, on.memory_gib)
     conversations = _conversations(spec.train)
     steps = spec.num_iterations if conversations is None else sft_steps(spec, conversations)
     tokens = steps * spec.examples_per_step * min(TOKENS_PER_ROW, config.sequence_len) if steps is not None else None
-    return StagePlan(
-        stage="sft",
+    planned = StagePlan(
+        stage=stage,
         steps=steps,
         tokens=tokens,
         flops=float(tokens * flops_per_token(config)) if tokens is not None else None,
@@ -209,10 +206,12 @@ def _sft(spec: SftSpec, config: GPTConfig, on: Hardware) -> StagePlan:
         eval_steps=spec.eval_batches,
         estimated=True,
     )
+    return _priced(planned, on, config)
 
 
-def _rl(spec: RlSpec, world_size: int) -> StagePlan:
-    """Rollouts end when the model says so: only the steps are known."""
+def _rl(stage: str, recipe: Recipe, config: GPTConfig, on: Hardware) -> StagePlan:
+    """Only the steps are known: how long a completion becomes is the model's choice."""
+    spec, world_size = recipe.rl, on.world_size
     if spec.examples_per_step % world_size:
         near = " or ".join(str(n) for n in multiples(spec.examples_per_step, world_size))
         raise RecipeError(
@@ -226,7 +225,7 @@ def _rl(spec: RlSpec, world_size: int) -> StagePlan:
     rows = BY_NAME[spec.task].rows("train", spec.size)
     steps = spec.num_iterations or (spec.num_epochs * rows // spec.examples_per_step if rows else None)
     return StagePlan(
-        stage="rl",
+        stage=stage,
         steps=steps,
         tokens=None,
         flops=None,
@@ -236,10 +235,17 @@ def _rl(spec: RlSpec, world_size: int) -> StagePlan:
     )
 
 
+# The planner of each section that trains, by `StageDef.trains`.
+PLANNERS: dict[str, Callable[[str, Recipe, GPTConfig, Hardware], StagePlan]] = {
+    "base": _base,
+    "mid": _mid,
+    "sft": _sft,
+    "rl": _rl,
+}
+
+
 def _priced(stage: StagePlan, on: Hardware, config: GPTConfig) -> StagePlan:
-    """With what the hardware makes of it: memory, speed, hours, dollars."""
-    if stage.stage == "rl":
-        return stage
+    """The stage with what follows from the hardware: memory, speed, hours, dollars."""
     found: dict[str, float | bool | None] = {}
     if on.memory_gib is not None:
         found["peak_gib"] = memory.peak_gib(config, stage.device_batch_size, on.world_size)
@@ -257,8 +263,9 @@ def _warnings(recipe: Recipe, planned: Plan, gpu: str | None) -> Iterator[str]:
     if gpu and planned.gpu is None and None in (have, planned.peak_tflops):
         known = ", ".join(row.name for row in gpus.GPUS)
         yield f"{gpu} is not in the table of GPUs ({known}): give its memory, its bf16 peak and its price"
+    sections = {stage.name: stage.trains for stage in graph.stages(recipe) if stage.trains}
     for stage in planned.stages:
-        wanted = getattr(recipe, stage.stage.removesuffix("_train")).device_batch_size
+        wanted = getattr(recipe, sections[stage.stage]).device_batch_size
         if stage.fits is False:
             yield (
                 f"{stage.stage} is predicted to need {stage.peak_gib:.1f} GiB for one row at a time, of {have:.1f} GiB: "

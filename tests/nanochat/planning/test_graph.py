@@ -5,7 +5,8 @@ import importlib
 import pytest
 
 from nanochat.config import recipe
-from nanochat.planning import graph
+from nanochat.eval import report
+from nanochat.planning import graph, plan
 
 RECIPES = recipe.names()
 
@@ -24,7 +25,7 @@ def test_the_report_reads_the_results_of_every_stage() -> None:
     assert set(report.inputs) == {s.name for s in stages} - {"report"}
 
 
-def test_the_seed_pipeline_is_whole() -> None:
+def test_the_pipeline_of_the_speedrun_is_whole() -> None:
     names = [s.name for s in graph.stages(recipe.Recipe())]
     expected = "data tok_train tok_eval base_train base_eval mid_train chat_eval_mid sft chat_eval_sft report"
     assert names == expected.split()
@@ -42,3 +43,23 @@ def test_config_of_every_stage_is_json_and_names_its_recipe(name: str) -> None:
     r = recipe.resolve(name)
     for stage in graph.stages(r):
         assert json.loads(json.dumps(graph.config(r, stage)))["recipe"] == name
+
+
+def test_every_stage_that_trains_is_planned_and_evaluated_and_has_its_section() -> None:
+    trained = [stage for stage in graph.STAGES if stage.trains]
+    assert {stage.trains for stage in trained} == set(plan.PLANNERS)
+    for stage in trained:
+        assert stage.trains in stage.sections
+        assert stage.trains in recipe.Recipe.model_fields
+        assert "model" in stage.outputs
+        assert graph.evaluation_of(stage) is not None, stage.name
+
+
+def test_the_report_names_and_orders_the_stages_as_the_table_does() -> None:
+    assert list(report.TITLES) == [stage.name for stage in graph.STAGES if stage.kind != "report"]
+    assert report.COLUMNS == {
+        "BASE": ("base_train", "base_eval"),
+        "MID": ("mid_train", "chat_eval_mid"),
+        "SFT": ("sft", "chat_eval_sft"),
+        "RL": ("rl", "chat_eval_rl"),
+    }

@@ -1,0 +1,1 @@
+"""The tables of stages and metrics, for clients that show runs."""
