@@ -1,7 +1,7 @@
-"""How a worker wins a stage, keeps it and gives it back.
+"""Claim a stage for a worker, renew the lease, and end the attempt.
 
-A claim makes an attempt whose number is the fence: every later write names it, and one that is no longer current, or has
-ended, changes nothing and raises FenceLost.
+A claim makes an attempt. The attempt's number is a fence: every later write names it. A write by an attempt that has ended, or is
+no longer the stage's current one, changes nothing and raises FenceLost.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nanochat.contract import contract
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Names one attempt of one stage in every write."""
+    """Identifies one attempt of one stage; every write of its supervisor carries it."""
 
     run_id: str
     stage_id: int
@@ -34,13 +34,15 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class SavedCheckpoint:
+    """A checkpoint that an attempt can resume from."""
+
     step: int
     artifact: contract.Artifact
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A stage that is ours, with everything its `stage.json` needs."""
+    """A claimed stage, with everything that its `stage.json` needs."""
 
     fence: Fence
     stage: str
@@ -49,12 +51,12 @@ class Claim:
     seed: int
     inputs: dict[str, contract.Artifact]
     outputs: tuple[str, ...]
-    checkpoints: tuple[SavedCheckpoint, ...] = field(default=())  # of earlier attempts, the furthest first
+    checkpoints: tuple[SavedCheckpoint, ...] = field(default=())  # of earlier attempts, the furthest step first
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What a renewal answers: why to stop, or None to go on."""
+    """The answer to a renewal. `stop` is the reason to stop, None to continue."""
 
     stop: Reason | None
 
@@ -62,7 +64,7 @@ class Lease:
 def claim(
     session: Session, stage_id: int, worker_id: str, *, process: Json | None = None, timing: Timing = DEFAULT
 ) -> Claim | None:
-    """Win the stage for this worker, or None when it is not to be had. Raises NotFound for an unknown stage."""
+    """Claim the stage for this worker; None if it could not be claimed. Raises NotFound for an unknown stage."""
     with stage_gate(session, stage_id) as (g, stage):
         if stage.status is not StageStatus.QUEUED or g.run.desired is not Desired.RUN:
             return None
@@ -93,7 +95,7 @@ def claim(
 
 
 def started(session: Session, fence: Fence, *, process: Json, resumed_from_step: int | None = None) -> None:
-    """The processes are up. `process` says whose they are. Raises FenceLost."""
+    """Record that the stage's processes run. `process` identifies their supervisor. Raises FenceLost."""
     with gate(session, fence.run_id) as g:
         stage, attempt = fenced(session, fence)
         attempt.process, attempt.started_at = process, g.now()
@@ -104,7 +106,7 @@ def started(session: Session, fence: Fence, *, process: Json, resumed_from_step:
 
 
 def renew(session: Session, fence: Fence, *, timing: Timing = DEFAULT) -> Lease:
-    """Keep the attempt for another lease and learn whether to stop. Raises FenceLost. Takes no lock on the run."""
+    """Renew the attempt's lease; the answer says whether to stop. Raises FenceLost. Does not lock the run."""
     row = session.execute(
         update(Attempt)
         .where(*_current(fence))
@@ -118,7 +120,7 @@ def renew(session: Session, fence: Fence, *, timing: Timing = DEFAULT) -> Lease:
 
 
 def stopping(session: Session, fence: Fence, reason: Reason) -> None:
-    """The worker itself wants the attempt to stop, as when its host drains. Raises FenceLost."""
+    """Record that the worker itself stops the attempt, for example because it shuts down. Raises FenceLost."""
     with gate(session, fence.run_id) as g:
         stage, _ = fenced(session, fence)
         g.ask_to_stop(stage, reason)
@@ -133,7 +135,7 @@ def finish(
     exit_code: int | None = None,
     timing: Timing = DEFAULT,
 ) -> StageStatus:
-    """End the attempt and decide what becomes of its stage; the status it got is returned. Raises FenceLost."""
+    """End the attempt and decide whether its stage is tried again. Returns the stage's new status. Raises FenceLost."""
     with gate(session, fence.run_id) as g:
         stage, attempt = fenced(session, fence)
         end(g, stage, attempt, reason, message=message, exit_code=exit_code, timing=timing)
@@ -150,7 +152,10 @@ def end(
     exit_code: int | None = None,
     timing: Timing = DEFAULT,
 ) -> None:
-    """`finish` for whoever holds the gate already: the one place that decides between done, again and failed."""
+    """As `finish`, for a caller that already holds the gate.
+
+    This is the only place that decides whether a stage has succeeded, is tried again or has failed.
+    """
     text = message or reason.message
     g.end_attempt(attempt, reason, message=text, exit_code=exit_code)
     if reason is Reason.COMPLETED:
@@ -182,7 +187,7 @@ def end(
 
 
 def fenced(session: Session, fence: Fence) -> tuple[Stage, Attempt]:
-    """The stage and its attempt as they are now, if the fence still holds. The run must be locked. Raises FenceLost."""
+    """The stage and its attempt as they are now, if the fence is still current. The run must be locked. Raises FenceLost."""
     query = select(Attempt).where(*_current(fence)).execution_options(populate_existing=True)
     attempt = session.scalars(query).first()
     if attempt is None:
@@ -207,7 +212,7 @@ def _after(seconds: float) -> Any:
 
 
 def _free_slot(session: Session, worker_id: str, queue: str) -> int | None:
-    """The lowest slot that holds no live attempt; the worker's row stays locked so that two claims cannot take one."""
+    """The worker's lowest free slot. Its row stays locked, so that two claims cannot take the same slot."""
     worker = session.scalars(select(Worker).where(Worker.id == worker_id).with_for_update()).first()
     if worker is None or worker.queue != queue or worker.draining:
         return None
@@ -216,11 +221,11 @@ def _free_slot(session: Session, worker_id: str, queue: str) -> int | None:
     return next((slot for slot in range(worker.slots) if slot not in taken), None)
 
 
-# -- what a claim carries --
+# -- content of a claim --
 
 
 def _inputs(session: Session, stage: Stage) -> dict[str, contract.Artifact]:
-    """The newest artifact for each declared input."""
+    """The newest artifact of each declared input."""
     query = (
         select(Stage.name, Artifact.name, Artifact.path, Artifact.sha256)
         .join(Stage, Stage.id == Artifact.stage_id)
@@ -245,11 +250,11 @@ def _checkpoints(session: Session, stage: Stage) -> tuple[SavedCheckpoint, ...]:
     return tuple(SavedCheckpoint(c.step, contract.Artifact(path=c.path, sha256=c.sha256)) for c in session.scalars(query))
 
 
-# -- again or not --
+# -- retry or fail --
 
 
 def _progress(session: Session, stage: Stage, attempt: Attempt) -> tuple[bool, int | None]:
-    """Whether this attempt saved a checkpoint beyond all earlier ones, and the furthest step saved by now."""
+    """Whether this attempt saved a checkpoint beyond all earlier ones, and the furthest step that any attempt has saved."""
     mine = session.scalar(select(func.max(Checkpoint.step)).where(Checkpoint.attempt_id == attempt.id))
     if mine is None or (stage.best_step is not None and mine <= stage.best_step):
         return False, stage.best_step
@@ -257,7 +262,7 @@ def _progress(session: Session, stage: Stage, attempt: Attempt) -> tuple[bool, i
 
 
 def _crashes(session: Session, stage: Stage, attempt: Attempt) -> int:
-    """Crashes in a row that end with this attempt, in which no attempt made checkpoint progress."""
+    """Number of crashes in a row up to this attempt, since the last checkpoint progress."""
     query = select(Attempt.reason).where(Attempt.stage_id == stage.id).order_by(Attempt.no.desc()).limit(stage.failures + 1)
     count = 0
     for reason in session.scalars(query):

@@ -11,14 +11,14 @@ from sqlalchemy.orm import Session, sessionmaker
 
 SessionFactory = sessionmaker[Session]
 
-MIGRATION_LOCK = 0x6E616E6F01  # "nano", then the number of the lock
+MIGRATION_LOCK = 0x6E616E6F01  # "nano" in ASCII, then the number of the lock
 CONTROL_LOCK = 0x6E616E6F02
 
 
 def make_engine(url: str, *, pool_size: int = 5) -> Engine:
-    """An engine whose statements give up after 30 s and whose dead connections are noticed before use.
+    """Make an engine with a statement timeout of 30 s, which replaces dead connections before use.
 
-    `url` is SQLAlchemy's: `postgresql+psycopg://user:password@host:port/database`.
+    `url` has SQLAlchemy's form: `postgresql+psycopg://user:password@host:port/database`.
     """
     return create_engine(
         url,
@@ -36,12 +36,12 @@ def make_engine(url: str, *, pool_size: int = 5) -> Engine:
 
 
 def sessions(engine: Engine) -> SessionFactory:
-    """The factory that everything takes: `with factory.begin() as session` is one transaction."""
+    """Make the session factory that the control plane passes around. `with factory.begin() as session` is one transaction."""
     return sessionmaker(engine, expire_on_commit=False)
 
 
 def migrate(url: str) -> None:
-    """Bring the schema to the newest revision. Several processes may call it at once: an advisory lock orders them."""
+    """Migrate the schema to the newest revision. Several processes may call it at once; an advisory lock orders them."""
     engine = make_engine(url)
     try:
         with engine.begin() as connection:
@@ -53,13 +53,13 @@ def migrate(url: str) -> None:
 
 
 def is_current(connection: Connection) -> bool:
-    """Whether the schema is at the newest revision, for readiness probes."""
+    """Whether the schema is at the newest revision. For readiness probes."""
     heads = ScriptDirectory.from_config(alembic_config()).get_heads()
     return set(MigrationContext.configure(connection).get_current_heads()) == set(heads)
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
-    """Alembic's configuration without a file, so that it works from an installed wheel."""
+    """Alembic's configuration. It needs no `alembic.ini`, so that it works from an installed wheel."""
     config = Config()
     config.set_main_option("script_location", "controlplane:migrations")
     config.set_main_option("path_separator", "os")

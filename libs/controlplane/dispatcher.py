@@ -1,7 +1,7 @@
-"""The loop that finds stages whose time has come and wakes a worker for each.
+"""The control loop that queues stages that are ready and sends a wake-up call to a worker for each.
 
-A message is a wake-up call and nothing more: it may be lost, doubled or late. What is still unclaimed after a while is
-called again as long as some worker could take it.
+A message is only a wake-up call: it may be lost, doubled or late. If a queued stage is not claimed within a while, its call is
+sent again as long as some worker could take the stage.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Publish = Callable[[int, str], None]
 
 
 def tick(factory: SessionFactory, publish: Publish, *, timing: Timing = DEFAULT) -> int:
-    """Queue what is ready or due, then wake workers; how many calls were sent is returned.
+    """Queue stages that are ready or due for a retry, then wake workers. Returns how many calls were sent.
 
-    `publish(stage_id, queue)` runs after the commit; if it raises, the rest is left for the next call. Call this every
-    second or faster. Several processes may: one at a time leads.
+    `publish(stage_id, queue)` runs after the commit. If it raises, the remaining calls are left for the next tick. Call this at
+    least once per second. Several processes may do so; only one leads at a time.
     """
     with factory.begin() as session:
         if not leading(session, "dispatcher", timing):
@@ -48,7 +48,7 @@ def tick(factory: SessionFactory, publish: Publish, *, timing: Timing = DEFAULT)
 
 
 def _ready() -> ColumnElement[bool]:
-    """PENDING, wanted, and every input published by a producer that has not failed."""
+    """The stage is PENDING, its run is to run, and every input is published by a producer that has not failed."""
     source = func.jsonb_each_text(Stage.inputs).table_valued("key", "value").lateral("source")
     producer = aliased(Stage, name="producer")
     published = (
@@ -60,7 +60,7 @@ def _ready() -> ColumnElement[bool]:
         .correlate(Stage, source)
     )
     missing = exists().select_from(source).where(~published).correlate(Stage)
-    # Cheap and true of few: spares the thousands of stages of runs that have not begun the look at each input.
+    # A cheap filter: stages of runs without any artifact need no check of each input. Those may be thousands.
     possible = or_(Stage.inputs == {}, exists().where(Artifact.run_id == Stage.run_id).correlate(Stage))
     return and_(Stage.status == StageStatus.PENDING, _wanted(), possible, ~missing)
 
@@ -74,14 +74,14 @@ def _wanted() -> ColumnElement[bool]:
 
 
 def _queue(session: Session, stage_id: int) -> None:
-    """Queue a stage, unless things changed since it was found."""
+    """Queue a stage, unless its status or the user's wish changed since it was found."""
     with stage_gate(session, stage_id) as (g, stage):
         if stage.status in (StageStatus.PENDING, StageStatus.BACKOFF) and g.run.desired is Desired.RUN:
             g.move(stage, StageStatus.QUEUED, reason=stage.reason, message=stage.message)
 
 
 def _take_calls(session: Session, timing: Timing) -> list[tuple[int, str]]:
-    """Stages to call workers for, the longest waiting first, stamped as called."""
+    """Stages to send wake-up calls for, the longest waiting first. They are marked as called."""
     stale = Stage.dispatched_at < func.clock_timestamp() - seconds(timing.redeliver_after)
     again = and_(stale, Stage.queue.in_(_idle_queues(session, timing)))
     chosen = (
@@ -103,7 +103,7 @@ def _take_calls(session: Session, timing: Timing) -> list[tuple[int, str]]:
 
 
 def _idle_queues(session: Session, timing: Timing) -> list[str]:
-    """Queues with a free slot somewhere; calling again for a busy one would only pile up messages."""
+    """Queues that have a worker with a free slot. For others, more calls would only pile up in the broker."""
     held = select(func.count()).where(Attempt.worker_id == Worker.id, Attempt.status.in_(LIVE_ATTEMPT)).scalar_subquery()
     alive = Worker.heartbeat_at > func.clock_timestamp() - seconds(timing.worker_silent_after)
     query = select(Worker.queue).distinct().where(alive, ~Worker.draining, Worker.slots > held)
@@ -111,7 +111,7 @@ def _idle_queues(session: Session, timing: Timing) -> list[str]:
 
 
 def _give_back(factory: SessionFactory, stage_ids: list[int]) -> None:
-    """The broker refused these calls: send them at the next tick."""
+    """Unmark stages whose call could not be sent, so that the next tick sends it."""
     with factory.begin() as session:
         session.execute(
             update(Stage)

@@ -1,23 +1,23 @@
-"""What the ledger refuses, for people. The API maps each class to an HTTP status."""
+"""Errors of the ledger, with messages for people. The API answers each class with the HTTP status given here."""
 
 from __future__ import annotations
 
 
 class LedgerError(Exception):
-    """Base of all refusals."""
+    """Base class of the ledger's errors."""
 
 
 class NotFound(LedgerError):
-    """404: there is no such thing."""
+    """404: no such run, stage, checkpoint or key."""
 
 
 class Conflict(LedgerError):
-    """409: not in the state it is in now."""
+    """409: not possible in the present state."""
 
 
 class FenceLost(LedgerError):
-    """The attempt is no longer the stage's current one, or has ended; its writer must stop."""
+    """The attempt has ended or is no longer the stage's current one. Its supervisor must stop."""
 
 
 class IllegalTransition(LedgerError):
-    """A status change that the table does not allow: a bug, never a user's mistake."""
+    """A status change that `lifecycle.TRANSITIONS` does not allow. Always a bug, never a user's mistake."""

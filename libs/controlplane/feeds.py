@@ -1,4 +1,4 @@
-"""Events and log lines of a run, in commit order, by cursor: what lists and live streams read."""
+"""Events and log lines of a run in commit order, read by cursor. Pages and live streams use them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from controlplane.schemas import EventPage, EventView, LogPage, LogView
 
 
 def events(session: Session, run_id: str, *, after: int = 0, kinds: Sequence[str] = (), limit: int = 200) -> EventPage:
-    """The events behind cursor `after`, oldest first; `next_after` continues from there. Raises NotFound."""
+    """Events with an id greater than `after`, oldest first. Pass the page's `next_after` to continue. Raises NotFound."""
     query = (
         select(Event, Stage.name, func.coalesce(Attempt.no, Event.data["attempt"].as_integer()))
         .outerjoin(Stage, Stage.id == Event.stage_id)
@@ -29,7 +29,7 @@ def events(session: Session, run_id: str, *, after: int = 0, kinds: Sequence[str
         for e, stage, no in session.execute(query)
     ]
     if not items:
-        _exists(session, run_id)
+        _require_run(session, run_id)
     return EventPage(items=items, next_after=items[-1].id if items else after)
 
 
@@ -42,7 +42,7 @@ def logs(
     after: int = 0,
     limit: int = 1000,
 ) -> LogPage:
-    """The log lines behind cursor `after`, oldest first. Raises NotFound."""
+    """Log lines with an id greater than `after`, oldest first. Raises NotFound."""
     query = (
         select(LogLine, Stage.name, Attempt.no)
         .join(Attempt, Attempt.id == LogLine.attempt_id)
@@ -60,10 +60,10 @@ def logs(
         for line, name, no in session.execute(query)
     ]
     if not items:
-        _exists(session, run_id)
+        _require_run(session, run_id)
     return LogPage(items=items, next_after=items[-1].id if items else after)
 
 
-def _exists(session: Session, run_id: str) -> None:
+def _require_run(session: Session, run_id: str) -> None:
     if session.get(Run, run_id) is None:
         raise NotFound(f"there is no run {run_id!r}")

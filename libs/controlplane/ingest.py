@@ -1,7 +1,7 @@
-"""Storing what a stage says, exactly once.
+"""Store a stage's events and log lines exactly once.
 
-A batch is stored under the run's lock and the attempt's fence, together with the mark of how far the attempt's spool has
-been stored; whatever lies at or below the mark is skipped, so a supervisor may send anything again.
+A batch is stored in one transaction, with the run locked and the attempt's fence checked. The transaction also stores the number
+of the attempt's last event or line. Numbers up to it are skipped, so a supervisor may send the same events and lines again.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from controlplane.claims import Fence, fenced
 from controlplane.models import Artifact, Attempt, Checkpoint, Event, Json, LogLine, MetricPoint, Stage
 from controlplane.transitions import gate
 
-HEAD = frozenset({"v", "seq", "t", "kind"})  # of every event; the rest is its data
-LINE_LIMIT = 4000  # characters kept of a log line; the file keeps all
+HEAD = frozenset({"v", "seq", "t", "kind"})  # fields that every event has; all others are its data
+LINE_LIMIT = 4000  # characters that are stored of a text; the attempt's own files keep all of them
 
 
 def events(session: Session, fence: Fence, batch: Iterable[Json]) -> int:
-    """Store events of `events.jsonl` in their order; how many were new is returned. Raises FenceLost."""
+    """Store events of `events.jsonl` in order. Returns how many were new. Raises FenceLost."""
     with gate(session, fence.run_id):
         stage, attempt = fenced(session, fence)
         new = [e for e in batch if e["seq"] > attempt.event_seq]
@@ -49,7 +49,7 @@ def events(session: Session, fence: Fence, batch: Iterable[Json]) -> int:
 
 
 def logs(session: Session, fence: Fence, first: int, lines: Sequence[str]) -> int:
-    """Store lines `first`, `first + 1`, ... of the attempt's output; how many were new is returned. Raises FenceLost."""
+    """Store lines `first`, `first + 1`, ... of the attempt's output. Returns how many were new. Raises FenceLost."""
     with gate(session, fence.run_id):
         stage, attempt = fenced(session, fence)
         skip = max(0, attempt.log_no + 1 - first)
@@ -94,7 +94,7 @@ def _store_artifact(session: Session, fence: Fence, event: Json) -> None:
 def _store_checkpoint(session: Session, fence: Fence, event: Json) -> None:
     content = {key: event.get(key) for key in ("step", "sha256", "bytes", "final")}
     content["val_bpb"] = _finite(event.get("val_bpb"))
-    content["deleted_at"] = None  # a path that comes again is there again
+    content["deleted_at"] = None  # a checkpoint that is reported again exists again
     session.execute(
         insert(Checkpoint)
         .values(run_id=fence.run_id, stage_id=fence.stage_id, attempt_id=fence.attempt_id, path=event["path"], **content)
@@ -103,7 +103,7 @@ def _store_checkpoint(session: Session, fence: Fence, event: Json) -> None:
 
 
 def _forget_checkpoint(session: Session, fence: Fence, event: Json) -> None:
-    """The stage deletes it to make room: it is no longer offered for resuming or serving."""
+    """Mark a checkpoint as deleted by its stage to free disk space: it can no longer be resumed from or served."""
     session.execute(
         update(Checkpoint)
         .where(Checkpoint.attempt_id == fence.attempt_id, Checkpoint.path == event["path"], Checkpoint.deleted_at.is_(None))
@@ -134,14 +134,14 @@ def _time(event: Json) -> datetime:
 
 
 def _finite(value: Any) -> float | None:
-    """A float, or None for what is not one: events spell NaN and infinities as words."""
+    """The value as a float; None if it is missing or not finite. Events spell NaN and infinities as strings."""
     if value is None or not math.isfinite(float(value)):
         return None
     return float(value)
 
 
 def _clean(value: Any) -> Any:
-    """A JSON value whose texts Postgres can hold: it stores no NUL, and a line of megabytes helps nobody."""
+    """The JSON value with every text cut to LINE_LIMIT characters and without NUL, which Postgres cannot store."""
     if isinstance(value, str):
         return _printable(value)
     if isinstance(value, dict):

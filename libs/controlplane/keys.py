@@ -1,4 +1,4 @@
-"""Bearer keys. A key is 256 random bits, so its plain SHA-256 can neither be guessed nor reversed."""
+"""API keys. A key is 256 random bits, so a plain SHA-256 of it can be stored: it can neither be guessed nor reversed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PREFIX = "nc_"
 
 
 def create(session: Session, name: str) -> tuple[ApiKey, str]:
-    """A new key and its secret, which is shown this once and stored nowhere."""
+    """Make a key. Returns it with its secret, which is not stored and cannot be shown again."""
     secret = PREFIX + secrets.token_urlsafe(32)
     key = ApiKey(name=name, digest=_digest(secret))
     session.add(key)
@@ -29,14 +29,14 @@ def create(session: Session, name: str) -> tuple[ApiKey, str]:
 
 
 def verify(session: Session, secret: str) -> ApiKey | None:
-    """The key that this secret belongs to, unless there is none or it was revoked."""
+    """The key that this secret belongs to; None if there is none or it was revoked."""
     digest = _digest(secret)
     key = session.scalars(select(ApiKey).where(ApiKey.digest == digest, ApiKey.revoked_at.is_(None))).first()
     return key if key is not None and hmac.compare_digest(key.digest, digest) else None
 
 
 def revoke(session: Session, key_id: str) -> ApiKey:
-    """Raises NotFound."""
+    """Revoke a key. Revoking it again has no effect. Raises NotFound."""
     key = session.get(ApiKey, key_id)
     if key is None:
         raise NotFound(f"there is no key {key_id!r}")
@@ -45,9 +45,10 @@ def revoke(session: Session, key_id: str) -> ApiKey:
 
 
 def ensure_first(session: Session, path: Path) -> ApiKey:
-    """The key in the file at `path` (mode 0600); made, with the file, when there is none.
+    """The key whose secret is in the file at `path`. The file (mode 0600) and the key are made if they are missing.
 
-    A file that outlived its database keeps its secret, so that clients that have read it still get in.
+    If the database is new but the file exists, the key is made for the file's secret, so that clients that have read the file
+    keep working.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
@@ -62,8 +63,8 @@ def _digest(secret: str) -> str:
 
 
 def _write_private(path: Path, secret: str) -> None:
-    """Whole or not at all, and never readable by others; when two threads or processes race, the first one's file stays."""
-    fd, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)  # mode 0600, a name of its own
+    """Write the whole file or nothing, never readable by others. If two threads or processes race, the first file stays."""
+    fd, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)  # mkstemp: mode 0600 and a unique name
     tmp = Path(name)
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         file.write(secret + "\n")

@@ -1,7 +1,7 @@
-"""What a run, a stage and an attempt can be, what may follow what, and why. Standard library only.
+"""Statuses of runs, stages and attempts, the allowed transitions, and the reasons for them. Standard library only.
 
-A run's status is derived from its stages (`derive`) and never set on its own. Intent (`Desired`) is separate: a user
-asks, the stages answer.
+A run's status is always derived from its stages (`derive`). What the user wants (`Desired`) is stored apart from it, because the
+stages take time to follow.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class Desired(StrEnum):
-    """What the user wants of a run. CANCEL is final."""
+    """What the user wants the run to do. CANCEL is final."""
 
     RUN = "RUN"
     PAUSE = "PAUSE"
@@ -20,12 +20,14 @@ class Desired(StrEnum):
 
 
 class StageStatus(StrEnum):
+    """Status of a stage."""
+
     PENDING = "PENDING"  # an input has not been published yet
-    QUEUED = "QUEUED"  # ready; waits for a worker
-    STARTING = "STARTING"  # claimed; the processes are being launched
+    QUEUED = "QUEUED"  # ready and waiting for a worker
+    STARTING = "STARTING"  # claimed; its processes are being launched
     RUNNING = "RUNNING"
-    STOPPING = "STOPPING"  # asked to save a checkpoint and end
-    BACKOFF = "BACKOFF"  # failed; waits for `retry_at`
+    STOPPING = "STOPPING"  # told to save a checkpoint and end
+    BACKOFF = "BACKOFF"  # failed; waits until `retry_at`
     PAUSED = "PAUSED"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
@@ -33,7 +35,7 @@ class StageStatus(StrEnum):
 
     @property
     def is_live(self) -> bool:
-        """A worker holds it."""
+        """Whether a worker holds the stage."""
         return self in LIVE
 
     @property
@@ -52,30 +54,30 @@ TRANSITIONS: dict[StageStatus, frozenset[StageStatus]] = {
         {
             StageStatus.PAUSED,
             StageStatus.CANCELLED,
-            StageStatus.QUEUED,  # the host drains, the run goes on elsewhere
-            StageStatus.SUCCEEDED,  # it finished while it was being stopped
+            StageStatus.QUEUED,  # its worker shuts down; another one continues
+            StageStatus.SUCCEEDED,  # it completed before it saw the stop request
             StageStatus.BACKOFF,
             StageStatus.FAILED,
         }
     ),
     StageStatus.BACKOFF: frozenset({StageStatus.QUEUED, StageStatus.PAUSED, StageStatus.CANCELLED, StageStatus.FAILED}),
     StageStatus.PAUSED: frozenset({StageStatus.QUEUED, StageStatus.CANCELLED}),
-    StageStatus.FAILED: frozenset({StageStatus.QUEUED}),  # only when a user asks for a retry
+    StageStatus.FAILED: frozenset({StageStatus.QUEUED}),  # only on a user's retry
     StageStatus.SUCCEEDED: frozenset(),
     StageStatus.CANCELLED: frozenset(),
 }
 
 
 class AttemptStatus(StrEnum):
-    """One try of a stage on one worker. Rows are never reused."""
+    """Status of an attempt: one try of a stage on one worker. Each try is a row of its own."""
 
     STARTING = "STARTING"
     RUNNING = "RUNNING"
     STOPPING = "STOPPING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
-    LOST = "LOST"  # its worker fell silent
-    PREEMPTED = "PREEMPTED"  # stopped at a checkpoint, to go on later
+    LOST = "LOST"  # its worker sent no more heartbeats
+    PREEMPTED = "PREEMPTED"  # stopped with a checkpoint; a later attempt continues
     CANCELLED = "CANCELLED"
 
     @property
@@ -87,16 +89,16 @@ LIVE_ATTEMPT = frozenset({AttemptStatus.STARTING, AttemptStatus.RUNNING, Attempt
 
 
 class Retry(StrEnum):
-    """What a reason means for the next attempt."""
+    """Whether a stage is tried again after an attempt ended for a reason."""
 
     NEVER = "never"
-    COUNTED = "counted"  # within the budget of failures since the last checkpoint progress
-    CRASH = "crash"  # counted, and never twice in a row without progress
-    FREE = "free"  # at once and uncounted: the stage did nothing wrong
+    COUNTED = "counted"  # yes, while failures since the last checkpoint progress are within the budget
+    CRASH = "crash"  # as COUNTED, but not after two crashes in a row without checkpoint progress
+    FREE = "free"  # yes, at once and without counting: the stage did not fail
 
 
 class Reason(StrEnum):
-    """Why an attempt ended. Each knows the status it leaves, whether to retry, and what to tell people."""
+    """Why an attempt ended. A reason determines the attempt's status, whether to retry, and a message for people."""
 
     COMPLETED = "COMPLETED"
     USER_CANCEL = "USER_CANCEL"
@@ -126,7 +128,7 @@ class Reason(StrEnum):
 
     @property
     def message(self) -> str:
-        """For people; the attempt's own message, where it has one, is better."""
+        """For people. Prefer the attempt's own message if it has one."""
         return _REASONS[self].message
 
 
@@ -138,31 +140,41 @@ class _Meaning:
 
 
 _REASONS: dict[Reason, _Meaning] = {
-    Reason.COMPLETED: _Meaning(AttemptStatus.SUCCEEDED, Retry.NEVER, "Done; every declared output is in place."),
+    Reason.COMPLETED: _Meaning(AttemptStatus.SUCCEEDED, Retry.NEVER, "Done; all declared outputs are in place."),
     Reason.USER_CANCEL: _Meaning(AttemptStatus.CANCELLED, Retry.NEVER, "Cancelled on request."),
     Reason.USER_PAUSE: _Meaning(AttemptStatus.PREEMPTED, Retry.FREE, "Paused on request."),
-    Reason.HOST_DRAIN: _Meaning(AttemptStatus.PREEMPTED, Retry.FREE, "Its worker shut down; it goes on elsewhere."),
-    Reason.STOPPED: _Meaning(AttemptStatus.PREEMPTED, Retry.COUNTED, "It stopped though nobody had asked it to."),
-    Reason.BAD_INPUT: _Meaning(AttemptStatus.FAILED, Retry.NEVER, "Its input or configuration cannot work."),
+    Reason.HOST_DRAIN: _Meaning(
+        AttemptStatus.PREEMPTED, Retry.FREE, "Its worker shut down; another worker continues the stage."
+    ),
+    Reason.STOPPED: _Meaning(AttemptStatus.PREEMPTED, Retry.COUNTED, "The stage stopped without a stop request."),
+    Reason.BAD_INPUT: _Meaning(AttemptStatus.FAILED, Retry.NEVER, "Its input or configuration is not valid."),
     Reason.NONFINITE: _Meaning(
         AttemptStatus.FAILED, Retry.NEVER, "The loss became NaN or infinite; lower the learning rate or clip gradients."
     ),
     Reason.CUDA_OOM: _Meaning(AttemptStatus.FAILED, Retry.NEVER, "Out of GPU memory; lower device_batch_size."),
     Reason.DISK_FULL: _Meaning(AttemptStatus.FAILED, Retry.NEVER, "The disk is full; free space, then retry the stage."),
-    Reason.NCCL_TIMEOUT: _Meaning(AttemptStatus.FAILED, Retry.COUNTED, "The GPUs lost touch with one another."),
-    Reason.TRANSIENT: _Meaning(AttemptStatus.FAILED, Retry.COUNTED, "A fault that may pass, as of the network or a disk."),
-    Reason.CRASHED: _Meaning(AttemptStatus.FAILED, Retry.CRASH, "It crashed; the end of its log says where."),
-    Reason.KILLED: _Meaning(
-        AttemptStatus.FAILED, Retry.COUNTED, "A process was killed from outside, perhaps for want of memory."
+    Reason.NCCL_TIMEOUT: _Meaning(
+        AttemptStatus.FAILED, Retry.COUNTED, "The GPUs lost contact with one another (NCCL timeout)."
     ),
-    Reason.BAD_OUTPUT: _Meaning(AttemptStatus.FAILED, Retry.CRASH, "It ended well, but an output is missing or damaged."),
-    Reason.LAUNCH_FAILED: _Meaning(AttemptStatus.FAILED, Retry.COUNTED, "Its processes could not be started."),
-    Reason.STALLED: _Meaning(AttemptStatus.FAILED, Retry.COUNTED, "It showed no sign of work for too long."),
-    Reason.WORKER_LOST: _Meaning(AttemptStatus.LOST, Retry.COUNTED, "Its worker fell silent."),
+    Reason.TRANSIENT: _Meaning(
+        AttemptStatus.FAILED, Retry.COUNTED, "A fault that may be temporary, such as a network or disk error."
+    ),
+    Reason.CRASHED: _Meaning(AttemptStatus.FAILED, Retry.CRASH, "The stage crashed; see the end of its log."),
+    Reason.KILLED: _Meaning(
+        AttemptStatus.FAILED, Retry.COUNTED, "A process was killed from outside, perhaps because memory ran out."
+    ),
+    Reason.BAD_OUTPUT: _Meaning(
+        AttemptStatus.FAILED, Retry.CRASH, "The stage ended normally, but an output is missing or damaged."
+    ),
+    Reason.LAUNCH_FAILED: _Meaning(AttemptStatus.FAILED, Retry.COUNTED, "The stage's processes could not be started."),
+    Reason.STALLED: _Meaning(AttemptStatus.FAILED, Retry.COUNTED, "The stage sent no event and no log line for too long."),
+    Reason.WORKER_LOST: _Meaning(AttemptStatus.LOST, Retry.COUNTED, "Its worker sent no more heartbeats."),
 }
 
 
 class RunStatus(StrEnum):
+    """Status of a run."""
+
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
     PAUSED = "PAUSED"
@@ -178,7 +190,7 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StageState:
-    """What `derive` needs to know of one stage."""
+    """The facts about one stage that `derive` uses."""
 
     name: str
     status: StageStatus
@@ -189,10 +201,10 @@ class StageState:
 
 
 def derive(stages: Sequence[StageState], desired: Desired) -> tuple[RunStatus, str]:
-    """A run's status and a detail for people, from its stages; the first rule that holds decides.
+    """Derive a run's status, and a detail for people, from its stages. The first rule that applies decides.
 
-    A failed stage fails the run only once no other stage is live or due, so a finished run does not come alive again by
-    itself; the stages below it stay PENDING, and a retry only has to queue the failed one.
+    A failed stage fails the run only when no other stage is live or due, so that a finished run never becomes active by itself.
+    The stages that depend on the failed one stay PENDING, so that a retry only has to queue the failed one.
     """
     by: dict[StageStatus, list[StageState]] = {status: [] for status in StageStatus}
     for stage in stages:

@@ -1,4 +1,4 @@
-"""What the control loops share: one leader at a time, and a record of how steadily they go round."""
+"""Shared by the control loops: electing one leader, and recording when they tick."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from controlplane.timing import Timing
 
 
 def leading(session: Session, name: str, timing: Timing) -> bool:
-    """Lead this loop until the transaction ends, unless another process does; a turn of the loop is put on record."""
+    """Try to lead this loop until the transaction ends, and record the tick. False if another process leads."""
     key = CONTROL_LOCK ^ zlib.crc32(name.encode())
     if not session.scalar(select(func.pg_try_advisory_xact_lock(key))):
         return False
@@ -33,7 +33,7 @@ def leading(session: Session, name: str, timing: Timing) -> bool:
 
 
 def steady_for(session: Session, name: str) -> float:
-    """Seconds since the loop's last gap: below a lease's length, an old lease proves nothing."""
+    """Seconds since the loop's last gap. While this is less than a lease lasts, an expired lease proves nothing."""
     age = select(func.extract("epoch", func.clock_timestamp() - Loop.steady_since)).where(Loop.name == name)
     return float(session.scalar(age) or 0.0)
 

@@ -1,7 +1,8 @@
-"""Metric series for charts: bucketed, never sampled, and aware of attempts.
+"""Metric series for charts, in buckets of neighbouring steps.
 
-A resumed attempt goes on from a checkpoint, so what earlier attempts recorded beyond that step is superseded. Each bucket
-keeps the extremes and the newest value, and the first and the last point of a series are always buckets of their own.
+A resumed attempt starts from a checkpoint. Points that earlier attempts recorded beyond that step are superseded and left out.
+Each bucket keeps the smallest, the largest and the newest value: unlike sampling, this loses no spike. When a series has more
+points than buckets, its first and its last point are buckets of their own.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ WITH begun AS (
 )
 SELECT s.name AS stage, b.key, max(b.step) AS step,
        min(b.value) FILTER (WHERE b.finite) AS min, max(b.value) FILTER (WHERE b.finite) AS max,
-       -- The greatest array is the one of the newest step: its time and value without a second sort.
+       -- Arrays compare by their first element, the step: max() yields the newest point's time and value without a second sort.
        max(ARRAY[b.step, extract(epoch FROM b.t), CASE WHEN b.finite THEN b.value END]::float8[]) AS newest
 FROM bucketed b JOIN stage s ON s.id = b.stage_id
 GROUP BY s.position, s.name, b.key, b.bucket
@@ -71,7 +72,7 @@ def metrics(
     """Series of at most `max_points` (3 or more) points each. Raises NotFound."""
     if session.get(Run, run_id) is None:
         raise NotFound(f"there is no run {run_id!r}")
-    session.execute(text("SET LOCAL work_mem = '64MB'"))  # 200,000 points sort in memory, not on disk
+    session.execute(text("SET LOCAL work_mem = '64MB'"))  # enough to sort 200,000 points in memory instead of on disk
     rows = session.execute(
         _SERIES,
         {

@@ -1,4 +1,4 @@
-"""The ledger's tables. Times are the database's; `t` columns are the clock of the machine that made the record."""
+"""The ledger's tables. Times are the database's clock; `t` columns are the clock of the machine that made the record."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Base(DeclarativeBase):
 
 
 class Word(TypeDecorator[StrEnum]):
-    """An enum stored as its word, so that adding a member needs no migration."""
+    """Stores an enum as text, so that a new member needs no migration."""
 
     impl = Text
     cache_ok = True
@@ -58,7 +58,7 @@ def new_id(prefix: str) -> str:
 
 
 class ApiKey(Base):
-    """A bearer key; only its digest is kept."""
+    """An API key. Only the digest of its secret is stored."""
 
     __tablename__ = "api_key"
 
@@ -70,7 +70,7 @@ class ApiKey(Base):
 
 
 class Run(Base):
-    """A user's intent with the whole recipe as it was resolved at submission."""
+    """A run: the whole recipe as it was resolved at submission, and what the user wants done with it."""
 
     __tablename__ = "run"
     __table_args__ = (Index("ix_run_created_at_id", "created_at", "id"), Index("ix_run_status", "status"))
@@ -90,7 +90,7 @@ class Run(Base):
 
 
 class IdempotencyKey(Base):
-    """Which run a client's retried submission already made."""
+    """Maps the idempotency key of a submission to the run that it made."""
 
     __tablename__ = "idempotency_key"
 
@@ -102,7 +102,7 @@ class IdempotencyKey(Base):
 
 
 class Stage(Base):
-    """A node of a run's graph. `attempt_no` is the fence: only the attempt of that number may write."""
+    """A node of a run's graph. `attempt_no` is the fence: only the attempt with that number may write."""
 
     __tablename__ = "stage"
     __table_args__ = (
@@ -117,21 +117,21 @@ class Stage(Base):
     queue: Mapped[str]
     position: Mapped[int]
     config: Mapped[Json]
-    inputs: Mapped[dict[str, str]]  # name the stage reads by -> "producer.output"
+    inputs: Mapped[dict[str, str]]  # the stage's name for an input -> "producer.output"
     outputs: Mapped[list[str]]
 
     status: Mapped[StageStatus] = mapped_column(Word(StageStatus), default=StageStatus.PENDING)
     reason: Mapped[Reason | None] = mapped_column(Word(Reason))
     message: Mapped[str] = mapped_column(default="")
     attempt_no: Mapped[int] = mapped_column(default=0)
-    failures: Mapped[int] = mapped_column(default=0)  # counted ones since the last checkpoint progress
-    best_step: Mapped[int | None]  # of the furthest checkpoint any attempt saved
+    failures: Mapped[int] = mapped_column(default=0)  # counted failures since the last checkpoint progress
+    best_step: Mapped[int | None]  # step of the furthest checkpoint that any attempt saved
     retry_at: Mapped[datetime | None]
     queued_at: Mapped[datetime | None]
     dispatched_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-    signs_of_life_at: Mapped[datetime | None]  # the last event or log line
+    signs_of_life_at: Mapped[datetime | None]  # time of the last event or log line
     progress: Mapped[Json | None]
     latest: Mapped[Json] = mapped_column(default=dict)  # metric key -> its newest value
 
@@ -139,7 +139,7 @@ class Stage(Base):
 
 
 class Worker(Base):
-    """A worker process: one queue of one machine. It may hold `slots` attempts at once."""
+    """A worker process, which serves one queue on one machine. It can hold `slots` attempts at once."""
 
     __tablename__ = "worker"
 
@@ -158,7 +158,7 @@ _ATTEMPT_IS_LIVE = text("status IN ({})".format(", ".join(sorted(f"'{s}'" for s 
 
 
 class Attempt(Base):
-    """One try of a stage on one worker, and how far its spool has been stored."""
+    """One try of a stage on one worker, and how much of its output has been stored."""
 
     __tablename__ = "attempt"
     __table_args__ = (
@@ -173,22 +173,24 @@ class Attempt(Base):
     status: Mapped[AttemptStatus] = mapped_column(Word(AttemptStatus), default=AttemptStatus.STARTING)
     reason: Mapped[Reason | None] = mapped_column(Word(Reason))
     message: Mapped[str] = mapped_column(default="")
-    stop_reason: Mapped[Reason | None] = mapped_column(Word(Reason))  # why it is asked to stop
+    stop_reason: Mapped[Reason | None] = mapped_column(Word(Reason))  # why it was told to stop
     worker_id: Mapped[str] = mapped_column(ForeignKey("worker.id"))
     slot: Mapped[int] = mapped_column(default=0)
-    process: Mapped[Json] = mapped_column(default=dict)  # who runs it, so that a restarted worker knows its orphans
+    process: Mapped[Json] = mapped_column(
+        default=dict
+    )  # identifies the supervisor, so that a restarted worker recognises its orphans
     lease_expires_at: Mapped[datetime]
     claimed_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     exit_code: Mapped[int | None]
     resumed_from_step: Mapped[int | None]
-    event_seq: Mapped[int] = mapped_column(default=-1)  # highest stored
-    log_no: Mapped[int] = mapped_column(default=-1)  # highest stored
+    event_seq: Mapped[int] = mapped_column(default=-1)  # number of the last event stored
+    log_no: Mapped[int] = mapped_column(default=-1)  # number of the last log line stored
 
 
 class Event(Base):
-    """What happened, in commit order within a run: what stages said (`seq` set) and what the ledger decided."""
+    """An event that a stage reported (`seq` is set) or that the ledger wrote. Ids follow commit order within a run."""
 
     __tablename__ = "event"
     __table_args__ = (UniqueConstraint("attempt_id", "seq"), Index("ix_event_run_id_id", "run_id", "id"))
@@ -218,7 +220,7 @@ class LogLine(Base):
 
 
 class MetricPoint(Base):
-    """One value of one key. It may be NaN: a chart must show that."""
+    """One value of a metric. NaN is stored as well, because a chart must show it."""
 
     __tablename__ = "metric_point"
 
@@ -231,7 +233,7 @@ class MetricPoint(Base):
 
 
 class Checkpoint(Base):
-    """A complete checkpoint: its manifest was written last and is named by its digest."""
+    """A complete checkpoint. `sha256` is the digest of its manifest, which is written last."""
 
     __tablename__ = "checkpoint"
     __table_args__ = (
@@ -251,11 +253,11 @@ class Checkpoint(Base):
     val_bpb: Mapped[float | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     promoted_at: Mapped[datetime | None]
-    deleted_at: Mapped[datetime | None]  # the stage keeps only its newest few and the best on disk
+    deleted_at: Mapped[datetime | None]  # a stage keeps only its newest few checkpoints and the best one
 
 
 class Artifact(Base):
-    """A sealed output that other stages may read."""
+    """A published output of an attempt, which other stages may read. Its content is fixed."""
 
     __tablename__ = "artifact"
     __table_args__ = (UniqueConstraint("attempt_id", "name"),)
@@ -271,7 +273,7 @@ class Artifact(Base):
 
 
 class Loop(Base):
-    """When a control loop last went round, and since when it has done so without a gap."""
+    """When a control loop last ticked, and since when it has ticked without a gap."""
 
     __tablename__ = "loop"
 

@@ -1,4 +1,4 @@
-"""Promoting a checkpoint: offering it to the inference service."""
+"""Promotion of checkpoints. The inference service serves promoted checkpoints."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from controlplane.models import Artifact, Checkpoint, Stage
 from controlplane.transitions import Gate, gate
 from nanochat.planning import graph
 
-TOKENIZER = "tokenizer"  # the artifact that every model of a run was trained with
+TOKENIZER = "tokenizer"  # name of the artifact that every model of a run is served with
 
 
 def promote(session: Session, checkpoint_id: str) -> Checkpoint:
-    """Offer this checkpoint. Raises NotFound, and Conflict when it was deleted or its run has no tokenizer to go with it."""
+    """Promote a checkpoint. Raises NotFound, and Conflict if it was deleted or its run has no tokenizer."""
     run_id = session.scalar(select(Checkpoint.run_id).where(Checkpoint.id == checkpoint_id))
     if run_id is None:
         raise NotFound(f"there is no checkpoint {checkpoint_id!r}")
     with gate(session, run_id) as g:
         checkpoint = session.get_one(Checkpoint, checkpoint_id)
         if checkpoint.deleted_at is not None:
-            raise Conflict(f"checkpoint {checkpoint_id} was deleted to make room; promote a newer one of its stage")
+            raise Conflict(f"checkpoint {checkpoint_id} was deleted to free disk space; promote a newer one of its stage")
         if session.scalar(select(func.count()).where(Artifact.run_id == run_id, Artifact.name == TOKENIZER)) == 0:
-            raise Conflict(f"run {run_id} has no tokenizer, without which its checkpoints cannot be served")
+            raise Conflict(f"run {run_id} has no tokenizer, and its checkpoints cannot be served without one")
         _promote(g, checkpoint)
     return checkpoint
 
 
 def promote_final(g: Gate, stage: Stage) -> None:
-    """On success of a stage whose model can hold a conversation, offer its final checkpoint."""
+    """Promote the final checkpoint of a stage that succeeded, if its model is a chat model."""
     if stage.name not in graph.CHAT_MODELS:
         return
     query = (

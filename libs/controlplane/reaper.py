@@ -1,4 +1,4 @@
-"""The loop that takes back what a silent worker held, and stops what shows no sign of work."""
+"""The control loop that reaps attempts of lost workers and stops attempts that have stalled."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from controlplane.transitions import stage_gate
 
 
 def tick(factory: SessionFactory, *, timing: Timing = DEFAULT) -> int:
-    """One turn; how many attempts it declared lost or told to stop is returned. Call it every few seconds.
+    """Reap once. Returns how many attempts were declared lost or told to stop. Call it every few seconds.
 
-    After a pause of its own, as when the database was away, it waits for one full lease before it judges anybody.
+    After a pause of this loop, for example a database outage, it waits for one full lease before it reaps anything: workers
+    could not renew their leases during the outage either.
     """
     with factory.begin() as session:
         if not leading(session, "reaper", timing):
@@ -29,7 +30,7 @@ def tick(factory: SessionFactory, *, timing: Timing = DEFAULT) -> int:
 
 
 def _lost(timing: Timing) -> Select[int]:
-    """Two proofs are wanted: the lease ran out, and the worker is silent too. Long after, the lease alone will do."""
+    """Attempts whose lease has expired and whose worker sends no heartbeat. Long after expiry the lease alone is enough."""
     now = func.clock_timestamp()
     silent = ~exists().where(Worker.id == Attempt.worker_id, Worker.heartbeat_at > now - seconds(timing.worker_silent_after))
     grace, long = seconds(timing.lease_grace), seconds(3 * (timing.lease_ttl + timing.lease_grace))
@@ -55,7 +56,7 @@ def _declare_lost(factory: SessionFactory, attempt_id: int, timing: Timing) -> b
         with stage_gate(session, stage_id) as (g, stage):
             still = _lost(timing).with_only_columns(Attempt).where(Attempt.id == attempt_id).with_for_update()
             attempt = session.scalars(still).first()
-            if attempt is None:  # it renewed or ended since we looked
+            if attempt is None:  # it was renewed or ended in the meantime
                 return False
             end(g, stage, attempt, Reason.WORKER_LOST, timing=timing)
             return True

@@ -1,4 +1,4 @@
-"""Submitting runs and steering them: cancel, pause, resume, retry."""
+"""Submit, cancel, pause, resume and retry runs."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from nanochat.planning import graph
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """A client's promise that submissions with this key are one and the same."""
+    """A client's idempotency key: submissions with the same key are the same run."""
 
-    principal: str  # the API key's id
+    principal: str  # id of the API key
     key: str
     request_sha256: str
 
 
 class Submission(NamedTuple):
     run: Run
-    created: bool  # False: an earlier submission with the same idempotency key made it
+    created: bool  # False if an earlier submission with the same idempotency key made the run
 
 
 def submit(session: Session, recipe: Recipe, *, name: str | None = None, idempotency: Idempotency | None = None) -> Submission:
-    """Store a run with its stages. Raises Conflict when the idempotency key was used for another request."""
+    """Store a run with its stages. Raises Conflict if the idempotency key was used for another request."""
     if idempotency is not None:
         earlier = _reserve(session, idempotency)
         if earlier is not None:
@@ -66,7 +66,7 @@ def submit(session: Session, recipe: Recipe, *, name: str | None = None, idempot
 
 
 def cancel(session: Session, run_id: str) -> Run:
-    """Stop a run for good. What waits is cancelled at once, what runs saves its work first. Raises NotFound, Conflict."""
+    """Cancel a run for good. Waiting stages are cancelled at once; live ones save their work first. Raises NotFound, Conflict."""
     with gate(session, run_id) as g:
         _unfinished(g.run)
         g.run.desired = Desired.CANCEL
@@ -79,7 +79,7 @@ def cancel(session: Session, run_id: str) -> Run:
 
 
 def pause(session: Session, run_id: str) -> Run:
-    """Free the workers; `resume` goes on from the last checkpoints. Raises NotFound, Conflict."""
+    """Pause a run, which frees its workers. `resume` continues from the last checkpoints. Raises NotFound, Conflict."""
     with gate(session, run_id) as g:
         _unfinished(g.run)
         _not_cancelled(g.run)
@@ -93,7 +93,7 @@ def pause(session: Session, run_id: str) -> Run:
 
 
 def resume(session: Session, run_id: str) -> Run:
-    """Undo `pause`. Raises NotFound, Conflict."""
+    """Resume a paused run. Raises NotFound, Conflict."""
     with gate(session, run_id) as g:
         _unfinished(g.run)
         _not_cancelled(g.run)
@@ -105,7 +105,7 @@ def resume(session: Session, run_id: str) -> Run:
 
 
 def retry(session: Session, run_id: str) -> Run:
-    """Queue the failed stages again with a fresh budget. Raises NotFound, and Conflict when none has failed."""
+    """Queue the failed stages again and reset their count of failures. Raises NotFound, and Conflict if none has failed."""
     with gate(session, run_id) as g:
         _not_cancelled(g.run)
         failed = [stage for stage in g.stages() if stage.status is StageStatus.FAILED]
@@ -128,7 +128,10 @@ def _not_cancelled(run: Run) -> None:
 
 
 def _reserve(session: Session, idempotency: Idempotency) -> Run | None:
-    """Take the key, or return the run that an earlier submission made with it (waiting for one in flight)."""
+    """Reserve the key, or return the run that an earlier submission with it made.
+
+    If that submission has not committed yet, the INSERT waits for it.
+    """
     taken = session.execute(
         insert(IdempotencyKey)
         .values(principal=idempotency.principal, key=idempotency.key, request_sha256=idempotency.request_sha256)

@@ -1,193 +1,252 @@
-"""Read models, shaped as the HTTP API answers. Times are UTC; `t` is unix seconds."""
+"""Read models of the ledger, in the shape in which the HTTP API answers them.
+
+Datetimes are UTC; fields named `t` are Unix time in seconds.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
 from controlplane.lifecycle import AttemptStatus, Reason, RunStatus, StageStatus
 
+# Types whose description holds in every model that has such a field.
+RunId = Annotated[str, Field(description="The run's id: `r_` and 16 hex digits.")]
+RunName = Annotated[str, Field(description="The run's name, for people; not unique.")]
+RecipeName = Annotated[str, Field(description="Name of the run's recipe.")]
+RunState = Annotated[RunStatus, Field(description="The run's status, derived from those of its stages.")]
+Detail = Annotated[str, Field(description="What the run is doing or why it ended, in a few words; may be empty.")]
+StageName = Annotated[str, Field(description="Name of the stage in the run's graph, such as `chat_eval_sft`.")]
+AttemptNo = Annotated[int, Field(description="Number of the stage's attempt, counted from 1.")]
+CreatedAt = Annotated[datetime, Field(description="When it was created.")]
+StartedAt = Annotated[datetime | None, Field(description="When work on it began; null if it has not begun.")]
+FinishedAt = Annotated[datetime | None, Field(description="When it ended; null while it has not ended.")]
+Latest = Annotated[
+    dict[str, float | str],
+    Field(description='Newest value of each metric, by key. "nan", "inf" and "-inf" are sent as strings.'),
+]
+Directory = Annotated[str, Field(description="Absolute path of the directory, as the machine that wrote it sees it.")]
+Digest = Annotated[
+    str, Field(description="SHA-256 of the directory's `manifest.json`, which names every file with its digest.")
+]
+Time = Annotated[float, Field(description="Unix time in seconds.")]
+NextAfter = Annotated[int, Field(description="Pass this as `after` to get the items that follow.")]
+
 
 class ProgressView(BaseModel):
-    done: float
-    total: float | None = None
-    unit: str = ""
-    eta_s: float | None = None
-    note: str | None = None
+    """How far a stage is."""
+
+    done: float = Field(description="Units done.")
+    total: float | None = Field(default=None, description="Units in all; null while that is unknown.")
+    unit: str = Field(default="", description="What is counted, such as step or shard.")
+    eta_s: float | None = Field(default=None, description="Estimated seconds until the end; null while that is unknown.")
+    note: str | None = Field(default=None, description="What the stage is busy with at the moment.")
 
 
 class AttemptView(BaseModel):
-    no: int
-    status: AttemptStatus
-    reason: Reason | None
-    message: str
-    worker: str
-    started_at: datetime | None
-    finished_at: datetime | None
-    exit_code: int | None
-    resumed_from_step: int | None = Field(description="null: from the beginning")
+    """One try of a stage on one worker."""
+
+    no: AttemptNo
+    status: AttemptStatus = Field(description="Status of the attempt.")
+    reason: Reason | None = Field(description="Why the attempt ended; null while it is live.")
+    message: str = Field(description="The reason in words for people; empty while the attempt is live.")
+    worker: str = Field(description="Id of the worker that runs or ran it.")
+    started_at: StartedAt
+    finished_at: FinishedAt
+    exit_code: int | None = Field(description="Exit code of the stage's processes; null if there is none.")
+    resumed_from_step: int | None = Field(description="Step of the checkpoint that it went on from; null: from the beginning.")
 
 
 class ArtifactView(BaseModel):
-    name: str
-    path: str
-    sha256: str
+    """A published output of a stage: a directory whose content is fixed."""
+
+    name: str = Field(description="Name of the output, such as model or tokenizer.")
+    path: Directory
+    sha256: Digest
 
 
 class StageView(BaseModel):
-    name: str
-    kind: str
-    queue: str
-    status: StageStatus
-    reason: Reason | None
-    message: str
-    started_at: datetime | None
-    finished_at: datetime | None
-    progress: ProgressView | None
-    latest: dict[str, float | str] = Field(description='newest value of each metric; "nan", "inf", "-inf" are words')
-    attempts: list[AttemptView]
-    artifacts: list[ArtifactView]
+    """One stage of a run with all its attempts."""
+
+    name: StageName
+    kind: str = Field(description="What the stage runs, such as `chat_eval`.")
+    queue: str = Field(description="Kind of worker that it needs: `cpu` or `gpu`.")
+    status: StageStatus = Field(description="Status of the stage.")
+    reason: Reason | None = Field(
+        description="Why it has this status: the reason of its newest attempt or of a user's request."
+    )
+    message: str = Field(description="The reason in words for people; may be empty.")
+    started_at: StartedAt
+    finished_at: FinishedAt
+    progress: ProgressView | None = Field(description="How far its newest attempt is; null before the first report.")
+    latest: Latest
+    attempts: list[AttemptView] = Field(description="All attempts, oldest first.")
+    artifacts: list[ArtifactView] = Field(description="Its published outputs, the newest of each name.")
 
 
 class CurrentStage(BaseModel):
-    """What a run is busy with: its furthest stage that has begun and not ended."""
+    """The stage that a run is busy with: the last one that has begun and has not succeeded or been cancelled."""
 
-    name: str
-    status: StageStatus
-    progress: ProgressView | None
-    latest: dict[str, float | str]
+    name: StageName
+    status: StageStatus = Field(description="Status of the stage.")
+    progress: ProgressView | None = Field(description="How far its newest attempt is; null before the first report.")
+    latest: Latest
 
 
 class RunSummary(BaseModel):
-    id: str
-    name: str
-    recipe: str
-    status: RunStatus
-    detail: str
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    stages_done: int
-    stages_total: int
-    current: CurrentStage | None
+    """One run as a list shows it."""
+
+    id: RunId
+    name: RunName
+    recipe: RecipeName
+    status: RunState
+    detail: Detail
+    created_at: CreatedAt
+    started_at: StartedAt
+    finished_at: FinishedAt
+    stages_done: int = Field(description="Stages that have succeeded.")
+    stages_total: int = Field(description="Stages of the run.")
+    current: CurrentStage | None = Field(description="The stage that the run is busy with; null if there is none.")
 
 
 class RunPage(BaseModel):
-    items: list[RunSummary]
-    next_cursor: str | None
+    """A page of runs."""
+
+    items: list[RunSummary] = Field(description="Runs, newest first.")
+    next_cursor: str | None = Field(description="Pass this as `cursor` to get the next page; null on the last one.")
 
 
 class RunView(BaseModel):
-    id: str
-    name: str
-    recipe: str
-    status: RunStatus
-    detail: str
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    config: dict[str, Any]
-    stages: list[StageView]
+    """One run with its recipe and its stages."""
+
+    id: RunId
+    name: RunName
+    recipe: RecipeName
+    status: RunState
+    detail: Detail
+    created_at: CreatedAt
+    started_at: StartedAt
+    finished_at: FinishedAt
+    config: dict[str, Any] = Field(description="The whole recipe as it was resolved at submission.")
+    stages: list[StageView] = Field(description="The stages in the order of the graph.")
 
 
 class EventView(BaseModel):
-    id: int
-    stage: str | None
-    attempt: int | None
-    seq: int | None = Field(description="place in the attempt's own log; null for what the platform decided")
-    t: float
-    kind: str
-    data: dict[str, Any]
+    """Something that a stage reported or that the platform decided."""
+
+    id: int = Field(description="Id of the event; later events of the run have greater ids.")
+    stage: str | None = Field(description="Name of the stage; null for an event of the run as a whole.")
+    attempt: int | None = Field(description="Number of the attempt, counted from 1; null if there is none.")
+    seq: int | None = Field(description="Position in the attempt's own event file; null for an event of the platform.")
+    t: Time
+    kind: str = Field(description="Kind of event, such as `checkpoint` or `stage_status`.")
+    data: dict[str, Any] = Field(description="The event's own fields, which depend on its kind.")
 
 
 class EventPage(BaseModel):
-    items: list[EventView]
-    next_after: int
+    """A page of events."""
+
+    items: list[EventView] = Field(description="Events, oldest first.")
+    next_after: NextAfter
 
 
 class LogView(BaseModel):
-    id: int
-    stage: str
-    attempt: int
-    t: float
-    line: str
+    """One line that the processes of a stage printed."""
+
+    id: int = Field(description="Id of the line; later lines of the run have greater ids.")
+    stage: StageName
+    attempt: AttemptNo
+    t: Time
+    line: str = Field(description="Text of the line, cut after 4000 characters.")
 
 
 class LogPage(BaseModel):
-    items: list[LogView]
-    next_after: int
+    """A page of log lines."""
+
+    items: list[LogView] = Field(description="Lines in the order in which they arrived.")
+    next_after: NextAfter
 
 
 class PointView(BaseModel):
-    """One bucket of neighbouring points; a bucket of one is the point itself."""
+    """One bucket of neighbouring points of a series. A bucket may hold a single point."""
 
-    step: int = Field(description="of the newest point in the bucket")
-    t: float
-    min: float | None = Field(description="of the finite values; null when there is none")
-    max: float | None
-    last: float | None = Field(description="null when the newest value is not finite")
+    step: int = Field(description="Step of the newest point in the bucket.")
+    t: float = Field(description="Unix time of the newest point, in seconds.")
+    min: float | None = Field(description="Smallest finite value in the bucket; null if there is none.")
+    max: float | None = Field(description="Largest finite value in the bucket; null if there is none.")
+    last: float | None = Field(description="Value of the newest point; null if it is not finite.")
 
 
 class GapView(BaseModel):
-    """A new attempt went on from here; what earlier ones had recorded beyond it is superseded."""
+    """A place where a new attempt went on. What earlier attempts recorded beyond this step is superseded."""
 
-    step: int
-    attempt: int
-    t: float
+    step: int = Field(description="Step that the attempt resumed from; 0 if it started afresh.")
+    attempt: AttemptNo
+    t: float = Field(description="Unix time at which the attempt started, in seconds.")
 
 
 class SeriesView(BaseModel):
-    stage: str
-    key: str
-    points: list[PointView]
-    gaps: list[GapView]
+    """One metric of one stage over its steps."""
+
+    stage: StageName
+    key: str = Field(description="Key of the metric, such as loss.")
+    points: list[PointView] = Field(description="Buckets in the order of their steps.")
+    gaps: list[GapView] = Field(description="Where new attempts of the stage went on.")
 
 
 class MetricsView(BaseModel):
-    series: list[SeriesView]
+    """Metric series of a run."""
+
+    series: list[SeriesView] = Field(description="One series per stage and key, in the order of the stages.")
 
 
 class CheckpointView(BaseModel):
-    id: str
-    stage: str
-    attempt: int
-    step: int
-    path: str
-    sha256: str
-    bytes: int
-    final: bool
-    val_bpb: float | None
-    created_at: datetime
-    promoted_at: datetime | None
+    """A complete checkpoint of a training stage."""
+
+    id: str = Field(description="The checkpoint's id: `c_` and 16 hex digits.")
+    stage: StageName
+    attempt: AttemptNo
+    step: int = Field(description="Optimizer steps that the model has been trained for in this stage.")
+    path: Directory
+    sha256: Digest
+    bytes: int = Field(description="Size of all its files in bytes.")
+    final: bool = Field(description="Whether it is the stage's last checkpoint.")
+    val_bpb: float | None = Field(description="Validation loss in bits per byte; null if it was not measured.")
+    created_at: CreatedAt
+    promoted_at: datetime | None = Field(description="When it was promoted; null if it was not.")
 
 
 class ContentView(BaseModel):
-    path: str
-    sha256: str
+    """A directory whose content is fixed."""
+
+    path: Directory
+    sha256: Digest
 
 
 class ModelView(BaseModel):
-    """A promoted checkpoint and the tokenizer it was trained with."""
+    """A promoted checkpoint and the tokenizer that it was trained with."""
 
-    id: str
-    run_id: str
-    run_name: str
-    stage: str
-    step: int
-    created_at: datetime
-    model: ContentView
-    tokenizer: ContentView
+    id: str = Field(description="Id of the checkpoint.")
+    run_id: RunId
+    run_name: RunName
+    stage: StageName
+    step: int = Field(description="Optimizer steps that the model has been trained for in this stage.")
+    created_at: CreatedAt
+    model: ContentView = Field(description="The checkpoint's weights and metadata.")
+    tokenizer: ContentView = Field(description="The tokenizer of its run.")
 
 
 class WorkerView(BaseModel):
-    id: str
-    queue: str
-    hostname: str
-    status: str = Field(description="idle, busy, draining or lost")
-    slots: int
-    gpus: int
-    gpu_name: str
-    heartbeat_at: datetime
-    attempts: list[str] = Field(description="what it holds, as run_id/stage/attempt")
+    """A worker process, which takes stages from one queue."""
+
+    id: str = Field(description="The worker's id, which it keeps over restarts.")
+    queue: str = Field(description="Queue that it takes stages from: `cpu` or `gpu`.")
+    hostname: str = Field(description="Name of its machine.")
+    status: str = Field(description="`idle`, `busy`, `draining` (takes no new stages) or `lost` (no heartbeat).")
+    slots: int = Field(description="Stages that it can run at the same time.")
+    gpus: int = Field(description="GPUs that it gives to a stage; 0 without GPUs.")
+    gpu_name: str = Field(description="Name of its GPUs as the driver gives it; empty without GPUs.")
+    heartbeat_at: datetime = Field(description="When it last sent a heartbeat.")
+    attempts: list[str] = Field(description="Attempts that it runs now, each as run_id/stage/attempt.")

@@ -1,4 +1,4 @@
-"""Every period and budget of the control plane in one place. All are judged by the database's clock."""
+"""All periods and budgets of the control plane. Periods are measured by the database's clock."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds, unless the name says otherwise. Tests shorten them; nothing else should need to."""
+    """Values are in seconds, except for the counts `max_failures` and `crash_limit`. Only tests change them."""
 
-    lease_ttl: float = 120.0  # a worker renews every few seconds, so this spans an outage, not a hiccup
-    lease_grace: float = 60.0  # beyond the lease, before an attempt is declared lost
-    worker_silent_after: float = 30.0  # six missed heartbeats
-    redeliver_after: float = 30.0  # an unclaimed wake-up call is sent again
-    steady_gap: float = 30.0  # a loop that paused this long starts afresh: after an outage every lease looks old
-    stall_after: float = 1800.0  # without an event or a log line
-    max_failures: int = 3  # counted ones since the last checkpoint progress
-    crash_limit: int = 2  # crashes in a row without progress
-    backoff: tuple[float, ...] = (3.0, 15.0, 60.0, 300.0)  # after the first failure, the second, ...
+    lease_ttl: float = 120.0  # workers renew every few seconds, so it only runs out in an outage
+    lease_grace: float = 60.0  # after the lease has run out, before the attempt is declared lost
+    worker_silent_after: float = 30.0  # without a heartbeat; workers send one every 5 s
+    redeliver_after: float = 30.0  # before a wake-up call that led to no claim is sent again
+    steady_gap: float = 30.0  # a control loop that paused longer counts as new: after an outage all leases look old
+    stall_after: float = 1800.0  # without an event or a log line a running stage is stopped
+    max_failures: int = 3  # counted failures since the last checkpoint progress, after which a stage fails for good
+    crash_limit: int = 2  # crashes in a row without checkpoint progress, after which a stage fails for good
+    backoff: tuple[float, ...] = (
+        3.0,
+        15.0,
+        60.0,
+        300.0,
+    )  # after the first failure, the second and so on; the last value repeats
 
     def retry_delay(self, failures: int) -> float:
-        """Seconds to wait after that many counted failures (1 or more)."""
+        """Seconds to wait before the next attempt, after 1 or more counted failures."""
         return self.backoff[min(failures, len(self.backoff)) - 1]
 
 

@@ -1,8 +1,8 @@
-"""The gate: the only code that changes a stage's, an attempt's or a run's status.
+"""The gate: the only code that changes the status of a stage or a run, or ends an attempt.
 
-`with gate(session, run_id) as g` locks the run; each `g.move` is checked against the table, applied by a conditional
-UPDATE and writes exactly one event; on leaving, the run's status is derived from its stages, all in one transaction.
-Lock order everywhere: the run, then a worker, then the rest.
+`with gate(session, run_id) as g` locks the run. Each `g.move` is checked against the transition table, applied by a conditional
+UPDATE, and writes exactly one event. At the end of the block the run's status is derived from its stages. All of this happens in
+one transaction. Locks are always taken in this order: the run, then a worker, then anything else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from controlplane.models import Attempt, Event, Run, Stage
 
 @contextmanager
 def gate(session: Session, run_id: str) -> Iterator[Gate]:
-    """The run, locked until the transaction ends. Raises NotFound."""
+    """Lock a run until the transaction ends. Raises NotFound."""
     query = select(Run).where(Run.id == run_id).with_for_update()
     run = session.scalars(query.execution_options(populate_existing=True)).first()
     if run is None:
@@ -33,7 +33,7 @@ def gate(session: Session, run_id: str) -> Iterator[Gate]:
 
 @contextmanager
 def stage_gate(session: Session, stage_id: int) -> Iterator[tuple[Gate, Stage]]:
-    """The gate of a stage's run, and the stage as it is now. Raises NotFound."""
+    """Lock the run of a stage; yields its gate and the stage as it is now. Raises NotFound."""
     run_id = session.scalar(select(Stage.run_id).where(Stage.id == stage_id))
     if run_id is None:
         raise NotFound(f"there is no stage {stage_id}")
@@ -42,13 +42,13 @@ def stage_gate(session: Session, stage_id: int) -> Iterator[tuple[Gate, Stage]]:
 
 
 class Gate:
-    """One locked run. Made by `gate` and `stage_gate` only."""
+    """A locked run. Only `gate` and `stage_gate` make one."""
 
     def __init__(self, session: Session, run: Run):
         self.session, self.run = session, run
 
     def stages(self) -> list[Stage]:
-        """In the order of the graph, as they are now."""
+        """The run's stages as they are now, in the order of the graph."""
         query = select(Stage).where(Stage.run_id == self.run.id).order_by(Stage.position)
         return list(self.session.scalars(query.execution_options(populate_existing=True)))
 
@@ -58,7 +58,7 @@ class Gate:
         return self.session.scalars(query.execution_options(populate_existing=True)).one()
 
     def move(self, stage: Stage, to: StageStatus, *, reason: Reason | None = None, message: str = "", **changes: Any) -> None:
-        """Change a stage's status, and the columns in `changes` with it. Raises IllegalTransition."""
+        """Change a stage's status and the columns in `changes`. Raises IllegalTransition."""
         frm = stage.status
         if to not in TRANSITIONS[frm]:
             raise IllegalTransition(f"stage {stage.name} of {self.run.id} cannot go from {frm} to {to}")
@@ -81,7 +81,7 @@ class Gate:
         )
 
     def end_attempt(self, attempt: Attempt, reason: Reason, *, message: str = "", exit_code: int | None = None) -> None:
-        """Give an attempt its final status. The move of its stage, which the caller makes next, is the event."""
+        """Set an attempt's final status. It writes no event: the caller moves the stage next, which writes one."""
         if not attempt.status.is_live:
             raise IllegalTransition(f"attempt {attempt.no} has already ended as {attempt.status}")
         attempt.status, attempt.reason, attempt.message = reason.attempt_status, reason, message
@@ -89,7 +89,7 @@ class Gate:
         self.session.flush()
 
     def ask_to_stop(self, stage: Stage, reason: Reason) -> None:
-        """Send a live stage to STOPPING; its supervisor reads `stop_reason` when it next renews its lease."""
+        """Move a live stage to STOPPING. Its supervisor sees `stop_reason` when it next renews the lease."""
         attempt = self.attempt_of(stage)
         if attempt.stop_reason is None or reason is Reason.USER_CANCEL:
             attempt.stop_reason = reason
@@ -98,7 +98,7 @@ class Gate:
             self.move(stage, StageStatus.STOPPING, reason=reason, message=reason.message)
 
     def note(self, kind: str, stage: Stage | None, data: dict[str, Any]) -> None:
-        """Write an event. Its id follows those of all earlier ones of the run, since the run is locked."""
+        """Write an event. Because the run is locked, its id is greater than those of all earlier events of the run."""
         self.session.add(Event(run_id=self.run.id, stage_id=stage.id if stage else None, kind=kind, data=data))
         self.session.flush()
 
@@ -106,7 +106,7 @@ class Gate:
         return self.session.scalar(select(func.clock_timestamp()))
 
     def close(self) -> None:
-        """Derive the run's status and store it, with an event when the word changes."""
+        """Derive and store the run's status. Writes an event if the status changed."""
         self.session.flush()
         rows = self.session.execute(
             select(Stage.name, Stage.status, Stage.queue, Stage.attempt_no, Stage.message, Attempt.resumed_from_step)
@@ -127,7 +127,7 @@ class Gate:
 
 
 def _stamps(to: StageStatus) -> dict[str, Any]:
-    """The columns that follow from the status."""
+    """Values of the columns that depend on the new status alone."""
     values: dict[str, Any] = {"retry_at": None}
     if to is StageStatus.QUEUED:
         values |= {"queued_at": func.now(), "dispatched_at": None, "finished_at": None}

@@ -1,4 +1,4 @@
-"""Read models of runs, models and workers, in a fixed number of queries each."""
+"""Read models of runs, checkpoints, models and workers. Each takes a fixed number of queries, however many rows there are."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class BadCursor(LedgerError):
-    """422: a cursor that no page of ours handed out."""
+    """422: the cursor does not come from a page of this API."""
 
 
 def run_view(session: Session, run_id: str) -> RunView:
@@ -63,12 +63,12 @@ def run_view(session: Session, run_id: str) -> RunView:
 
 
 def run_status(session: Session, run_id: str) -> RunStatus:
-    """The status alone, for those who ask several times a second. Raises NotFound."""
+    """The run's status alone, for callers that poll several times a second. Raises NotFound."""
     return _run(session, run_id).status
 
 
 def run_page(session: Session, *, limit: int = 20, cursor: str | None = None, status: Sequence[RunStatus] = ()) -> RunPage:
-    """Runs, newest first. Raises BadCursor."""
+    """A page of runs, newest first. Raises BadCursor."""
     query = select(Run).order_by(Run.created_at.desc(), Run.id.desc()).limit(limit + 1)
     if status:
         query = query.where(Run.status.in_(status))
@@ -85,7 +85,7 @@ def run_page(session: Session, *, limit: int = 20, cursor: str | None = None, st
 
 
 def checkpoints(session: Session, run_id: str) -> list[CheckpointView]:
-    """Those that are still on disk, the furthest first. Raises NotFound."""
+    """The run's checkpoints that are still on disk: last stage first, then furthest step first. Raises NotFound."""
     _run(session, run_id)
     query = (
         select(Checkpoint, Stage.name, Attempt.no)
@@ -98,7 +98,7 @@ def checkpoints(session: Session, run_id: str) -> list[CheckpointView]:
 
 
 def checkpoint_view(session: Session, checkpoint_id: str) -> CheckpointView:
-    """Raises NotFound."""
+    """One checkpoint. Raises NotFound."""
     query = (
         select(Checkpoint, Stage.name, Attempt.no)
         .join(Stage, Stage.id == Checkpoint.stage_id)
@@ -113,7 +113,7 @@ def checkpoint_view(session: Session, checkpoint_id: str) -> CheckpointView:
 
 
 def models(session: Session) -> list[ModelView]:
-    """The promoted checkpoints that are still on disk, the one promoted last first: what the inference service offers."""
+    """The promoted checkpoints that are still on disk, the newest promotion first. The inference service serves these."""
     query = (
         select(Checkpoint, Run, Stage.name, Artifact)
         .join(Run, Run.id == Checkpoint.run_id)
@@ -125,7 +125,7 @@ def models(session: Session) -> list[ModelView]:
     )
     found: dict[str, ModelView] = {}
     for checkpoint, run, stage, tokenizer in session.execute(query):
-        if checkpoint.id not in found:  # the first has the tokenizer's newest attempt
+        if checkpoint.id not in found:  # the first row has the newest attempt's tokenizer
             found[checkpoint.id] = ModelView(
                 id=checkpoint.id,
                 run_id=run.id,
@@ -140,7 +140,7 @@ def models(session: Session) -> list[ModelView]:
 
 
 def artifact(session: Session, run_id: str, stage: str, name: str) -> ArtifactView | None:
-    """A stage's newest artifact of that name, as the report's, or None while there is none. Raises NotFound."""
+    """A stage's newest artifact of this name, or None if there is none yet. Raises NotFound."""
     _run(session, run_id)
     for found in _newest_artifacts(session, run_id).get(_stage_id(session, run_id, stage), []):
         if found.name == name:
@@ -149,7 +149,7 @@ def artifact(session: Session, run_id: str, stage: str, name: str) -> ArtifactVi
 
 
 def workers(session: Session, timing: Timing = DEFAULT) -> list[WorkerView]:
-    """Every worker that ever registered, with what it holds now."""
+    """Every worker that ever registered, with the attempts that it holds now."""
     query = (
         select(Attempt.worker_id, Stage.run_id, Stage.name, Attempt.no)
         .join(Stage, Stage.id == Attempt.stage_id)
@@ -165,7 +165,7 @@ def workers(session: Session, timing: Timing = DEFAULT) -> list[WorkerView]:
     ]
 
 
-# -- shaping --
+# -- rows as read models --
 
 
 def _stage(stage: Stage, attempts: Sequence[Attempt], artifacts: Sequence[ArtifactView]) -> StageView:
@@ -256,7 +256,7 @@ def _progress(stored: dict[str, Any] | None) -> ProgressView | None:
     return None if stored is None else ProgressView.model_validate(stored)
 
 
-# -- looking up --
+# -- look-ups --
 
 
 def _run(session: Session, run_id: str) -> Run:
@@ -303,4 +303,4 @@ def _decode(cursor: str) -> tuple[datetime, str]:
         when, run_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
         return datetime.fromisoformat(when), str(run_id)
     except (binascii.Error, ValueError, TypeError) as err:
-        raise BadCursor("this cursor is not one that a page handed out; start again without it") from err
+        raise BadCursor("this cursor does not come from a page of runs; start again without a cursor") from err

@@ -1,4 +1,4 @@
-"""Workers announce themselves, beat, and find what a predecessor of theirs left behind."""
+"""Registration and heartbeats of workers, and the attempts that they hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from controlplane.models import Attempt, Json, Stage, Worker
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A live attempt in a worker's name."""
+    """A live attempt that a worker holds."""
 
     fence: Fence
     stage: str
@@ -27,7 +27,7 @@ class Held:
 def register(
     session: Session, worker_id: str, *, queue: str, hostname: str, slots: int = 1, gpus: int = 0, gpu_name: str = ""
 ) -> None:
-    """Announce a worker that starts, or starts again under the same id."""
+    """Register a worker that starts, or starts again with the same id."""
     now = func.clock_timestamp()
     values = {
         "queue": queue,
@@ -43,16 +43,17 @@ def register(
 
 
 def beat(session: Session, worker_id: str, *, draining: bool = False) -> None:
+    """Record a heartbeat. A draining worker gets no new stages."""
     session.execute(update(Worker).where(Worker.id == worker_id).values(heartbeat_at=func.clock_timestamp(), draining=draining))
 
 
 def retire(session: Session, worker_id: str) -> None:
-    """A worker that shut down in good order is lost at once, not after a silence."""
+    """Mark a worker that shut down in good order as lost at once, without waiting for missed heartbeats."""
     session.execute(update(Worker).where(Worker.id == worker_id).values(heartbeat_at=func.to_timestamp(0), draining=True))
 
 
 def held(session: Session, worker_id: str) -> list[Held]:
-    """Live attempts in this worker's name."""
+    """Live attempts of this worker. After a restart these are the attempts of its previous process."""
     query = (
         select(Attempt, Stage)
         .join(Stage, Stage.id == Attempt.stage_id)

@@ -1,5 +1,8 @@
-"""`python -m services.api [serve|migrate|openapi]`: run the control API, only bring the schema up to date, or print its
-OpenAPI document."""
+"""The control API's command line: `python -m services.api [serve|migrate|openapi]`.
+
+`serve`, the default, migrates the database and serves the API. `migrate` only migrates the database. `openapi` prints the OpenAPI
+document.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ from controlplane.db import make_engine, migrate, sessions
 from services.api.app import create_app
 from services.api.settings import Settings
 
-DATABASE_WAIT_S = 60.0
-SHUTDOWN_S = 10
+DATABASE_WAIT_S = 60.0  # for a database that does not answer yet
+SHUTDOWN_S = 10  # for requests in flight
 
 log = logging.getLogger("services.api")
 
@@ -50,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Open streams are ended at once, so that they do not hold up the shutdown."""
+    """Serve until SIGTERM or SIGINT, which end open streams at once so that these do not delay the shutdown."""
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -75,7 +78,7 @@ class _Server(uvicorn.Server):
 
 
 def ensure_key(settings: Settings) -> None:
-    """The first API key, made at the first start."""
+    """Make the first API key unless there is one."""
     engine = make_engine(settings.database_url)
     try:
         with sessions(engine).begin() as session:
@@ -86,7 +89,7 @@ def ensure_key(settings: Settings) -> None:
 
 
 def document() -> str:
-    """The OpenAPI document, as it is committed in `openapi.json`."""
+    """The content of `openapi.json`."""
     app = create_app(Settings(database_url="postgresql+psycopg://"))
     return json.dumps(app.openapi(), indent=1, ensure_ascii=False) + "\n"
 

@@ -1,4 +1,4 @@
-"""The control API: parse, call the ledger, answer. `create_app(settings)` puts the parts together."""
+"""The control API. Endpoints parse the request, call the ledger and answer; `create_app` puts the parts together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from controlplane import dispatcher, reaper
 from controlplane.db import make_engine, sessions
 from services.api import health, openapi, problems
-from services.api.background import Loop
+from services.api.background import LoopThread
 from services.api.body_limit import BodyLimit
 from services.api.catalog import endpoints as catalog
 from services.api.models import endpoints as models
@@ -29,7 +29,7 @@ DESCRIPTION = "POST a recipe, get a ChatGPT you trained yourself. Every error is
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The app; its engine connects and its control loops start with its lifespan. The schema must be current by then."""
+    """Make the app. Its lifespan opens the database and starts the control loops; the schema must be current by then."""
     app = FastAPI(
         title="nanochat control API",
         version="1",
@@ -39,7 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
-    app.state.stopping = threading.Event()  # ends the open streams
+    app.state.stopping = threading.Event()  # when set, open streams end
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     problems.install(app)
     openapi.install(app)
@@ -54,8 +54,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     engine = make_engine(settings.database_url, pool_size=10)
     ledger, publisher = sessions(engine), Publisher(settings.redis_url)
     loops = (
-        Loop("dispatcher", lambda: dispatcher.tick(ledger, publisher)),
-        Loop("reaper", lambda: reaper.tick(ledger)),
+        LoopThread("dispatcher", lambda: dispatcher.tick(ledger, publisher)),
+        LoopThread("reaper", lambda: reaper.tick(ledger)),
     )
     app.state.ledger, app.state.publisher, app.state.dispatcher = ledger, publisher, loops[0]
     for loop in loops:

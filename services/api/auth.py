@@ -1,4 +1,4 @@
-"""Who is asking, as a parameter type: an endpoint that takes a `Caller` is closed to those without a valid key."""
+"""Authentication as a parameter type: an endpoint that takes a `Caller` refuses requests without a valid API key."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from controlplane import keys
 from services.api.database import Ledger
 from services.api.problems import ProblemError
 
-_scheme = HTTPBearer(auto_error=False, description="an API key; the first one is in `keys/admin.key` under NANOCHAT_HOME")
+_scheme = HTTPBearer(auto_error=False, description="An API key. The first one is in `keys/admin.key` below NANOCHAT_HOME.")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)]
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="nanochat"'}
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The holder of a key, by the key's id."""
+    """The holder of an API key. `id` and `name` are the key's."""
 
     id: str
     name: str

@@ -1,6 +1,6 @@
-"""No request body is read beyond a limit, and the refusal is a problem like any other.
+"""Middleware that refuses request bodies beyond a limit, with a problem detail like any other refusal.
 
-FastAPI's own limit answers in plain text, so it stays off.
+FastAPI's own limit is not used, because it answers in plain text.
 """
 
 from __future__ import annotations
@@ -36,4 +36,4 @@ class BodyLimit:
         return await self._app(scope, limited, send)
 
     def _detail(self) -> str:
-        return f"a request may have {self._max_bytes} bytes"
+        return f"a request body may have at most {self._max_bytes} bytes"

@@ -1,4 +1,4 @@
-"""The ledger as a parameter type: `ledger: Ledger`, then `with ledger.begin() as session` for one transaction."""
+"""The ledger as a parameter type. With `ledger: Ledger`, `with ledger.begin() as session` is one transaction."""
 
 from __future__ import annotations
 

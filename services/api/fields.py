@@ -1,4 +1,4 @@
-"""Types that several nouns share: what a value may be before it comes near the database."""
+"""Parameter types that several endpoints share. They refuse what the database could not take."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from typing import Annotated
 from fastapi import Path, Query
 from pydantic import AfterValidator, JsonValue, StringConstraints
 
-BIGINT = 2**63 - 1
-MAX_DEPTH = 32
+BIGINT = 2**63 - 1  # largest value of a Postgres bigint
+MAX_DEPTH = 32  # levels of a nested JSON value
 
-RunId = Annotated[str, Path(pattern=r"^r_[0-9a-f]{16}$", description="as answered when the run was submitted")]
-CheckpointId = Annotated[str, Path(pattern=r"^c_[0-9a-f]{16}$", description="as listed among a run's checkpoints")]
-After = Annotated[int, Query(ge=0, le=BIGINT, description="only what has a greater id")]
-StageName = Annotated[str, Query(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="only of this stage, as base_train")]
+RunId = Annotated[str, Path(pattern=r"^r_[0-9a-f]{16}$", description="Id of the run, as answered when it was submitted.")]
+CheckpointId = Annotated[
+    str, Path(pattern=r"^c_[0-9a-f]{16}$", description="Id of the checkpoint, as in the list of a run's checkpoints.")
+]
+After = Annotated[int, Query(ge=0, le=BIGINT, description="Answer only items with a greater id.")]
+StageName = Annotated[
+    str | None, Query(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Answer only this stage, such as base_train.")
+]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_./@-]{1,80}$")]
 
 
 def storable(value: JsonValue) -> JsonValue:
-    """The value, if Postgres can hold it as jsonb. Raises ValueError for what Python's JSON allows and jsonb does not."""
+    """Return the value if Postgres can store it as jsonb. Raises ValueError for what Python's JSON allows but jsonb does not."""
     _check(value, 0)
     return value
 
@@ -30,7 +34,7 @@ def _check(value: JsonValue, depth: int) -> None:
     if isinstance(value, str):
         check_text(value)
     elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("holds NaN or an infinity; use a finite number or null")
+        raise ValueError("contains NaN or an infinity; use a finite number or null")
     elif isinstance(value, list):
         for item in value:
             _check(item, depth + 1)
@@ -41,9 +45,9 @@ def _check(value: JsonValue, depth: int) -> None:
 
 
 def check_text(text: str) -> str:
-    """The text, if Postgres can hold it. Raises ValueError."""
+    """Return the text if Postgres can store it. Raises ValueError."""
     if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
-        raise ValueError("holds a NUL or a lone surrogate, which cannot be stored; remove it")
+        raise ValueError("contains a NUL character or a lone surrogate, which cannot be stored; remove it")
     return text
 
 

@@ -1,4 +1,4 @@
-"""Probes, open to all: is the process alive, and can it take a run?"""
+"""Liveness and readiness probes, which need no API key."""
 
 from __future__ import annotations
 
@@ -15,26 +15,31 @@ router = APIRouter(tags=["health"])
 
 
 class Alive(BaseModel):
-    status: Literal["ok"] = "ok"
+    """The process is alive."""
+
+    status: Literal["ok"] = Field(default="ok", description="Always ok.")
 
 
 class Readiness(BaseModel):
+    """Whether requests can be served."""
+
     status: Literal["ready", "degraded", "unavailable"] = Field(
-        description="degraded: runs are accepted, but workers are not woken until the broker is back"
+        description="`degraded`: runs are accepted, but workers are not woken until the broker is back. "
+        "`unavailable`: the database cannot be used."
     )
-    database: Literal["ok", "unreachable", "schema is not current"]
-    broker: Literal["ok", "unreachable"]
+    database: Literal["ok", "unreachable", "schema is not current"] = Field(description="State of the database.")
+    broker: Literal["ok", "unreachable"] = Field(description="State of the broker, which carries wake-up calls to workers.")
 
 
 @router.get("/healthz")
 async def healthz() -> Alive:
-    """The process answers; says nothing of the database, whose outage a restart would not mend."""
+    """Whether the process is alive. The database is not checked, because a restart would not repair it."""
     return Alive()
 
 
-@router.get("/readyz", responses={503: {"model": Readiness, "description": "the database cannot be used"}})
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "The database cannot be used"}})
 def readyz(request: Request, response: Response, ledger: Ledger) -> Readiness:
-    """Requests can be served: the database answers and its schema is current."""
+    """Whether requests can be served: the database answers and its schema is current."""
     broker: Literal["ok", "unreachable"] = "ok" if request.app.state.publisher.ping() else "unreachable"
     database = _database(ledger)
     if database != "ok":

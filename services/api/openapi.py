@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document: FastAPI's, with every error as a problem (RFC 9457)."""
+"""The OpenAPI 3.1 document. It is FastAPI's, except that every error is a problem detail (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from fastapi.openapi.utils import get_openapi
 
 from services.api.problems import Problem
 
-# FastAPI declares these for its own validation errors, which this service answers as problems instead.
+# FastAPI declares these for its validation errors, which this service answers as problem details.
 _FASTAPI_OWN = ("HTTPValidationError", "ValidationError")
 
 
 def install(app: FastAPI) -> None:
+    """Make the app serve the document of `build`."""
+
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = build(app)
@@ -23,6 +25,7 @@ def install(app: FastAPI) -> None:
 
 
 def build(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document with `Problem` in place of FastAPI's own error models, schemas in alphabetical order."""
     schema = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
     )

@@ -1,7 +1,6 @@
-"""Errors as problem details (RFC 9457): one table of kinds, one exception, one shape for every refusal.
+"""Errors as problem details (RFC 9457): one table of kinds and one exception.
 
-Nothing else in this service builds an error response; FastAPI's own refusals (validation, 404, 405, 413) are given the
-same shape.
+Every error response of this service is built here. FastAPI's own refusals (validation, 404, 405, 413) get the same shape.
 """
 
 from __future__ import annotations
@@ -31,6 +30,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Kind:
+    """A kind of problem: its HTTP status and its title for people."""
+
     status: int
     title: str
 
@@ -49,7 +50,7 @@ KINDS: dict[str, Kind] = {
     "invalid-request": Kind(422, "The request is not valid"),
     "invalid-recipe": Kind(422, "The recipe cannot run"),
     "idempotency-key-reused": Kind(422, "This Idempotency-Key was used for another request"),
-    "internal": Kind(500, "Something is broken on our side"),
+    "internal": Kind(500, "The server failed"),
     "database-unavailable": Kind(503, "The database does not answer"),
     "malformed-body": Kind(400, "The request body cannot be read"),
 }
@@ -57,22 +58,24 @@ _BY_STATUS = {400: "malformed-body", 404: "not-found", 405: "method-not-allowed"
 
 
 class FieldProblem(BaseModel):
-    field: str = Field(description="dotted path of the field, as base.total_batch_size", examples=["base.total_batch_size"])
-    message: str = Field(description="what is wrong with it and what to do")
+    """One wrong field of a request."""
+
+    field: str = Field(description="Dotted path of the field.", examples=["base.total_batch_size"])
+    message: str = Field(description="What is wrong with it and what to do.")
 
 
 class Problem(BaseModel):
     """Why a request was refused (RFC 9457)."""
 
-    type: str = Field(description="stable name of the kind of problem", examples=[URN + "run-not-found"])
-    title: str = Field(description="the kind of problem, for people")
-    status: int = Field(ge=400, le=599)
-    detail: str = Field(description="this occurrence: what, where, what to do")
-    errors: list[FieldProblem] = Field(default=[], description="the fields at fault, when fields are at fault")
+    type: str = Field(description="Stable identifier of the kind of problem.", examples=[URN + "run-not-found"])
+    title: str = Field(description="The kind of problem in words for people.")
+    status: int = Field(ge=400, le=599, description="The HTTP status of the response.")
+    detail: str = Field(description="What is wrong in this case, where, and what to do.")
+    errors: list[FieldProblem] = Field(default=[], description="The wrong fields, if the problem is in fields.")
 
 
 class ProblemError(Exception):
-    """Raised anywhere below an endpoint; answered as the problem it names."""
+    """Raised anywhere in a request; the response is the problem that it names. `errors` is a list of (field, message)."""
 
     def __init__(
         self, kind: str, detail: str, errors: Iterable[tuple[str, str]] = (), *, headers: Mapping[str, str] | None = None
@@ -82,7 +85,7 @@ class ProblemError(Exception):
 
 
 def responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
-    """What an endpoint declares to OpenAPI: its kinds of problem by status, besides those that every endpoint has."""
+    """What an endpoint declares in OpenAPI: its own kinds of problem and those that every endpoint has, by status."""
     by_status: dict[int, list[str]] = {}
     for kind in ("unauthorized", "internal", "database-unavailable", *kinds):
         by_status.setdefault(KINDS[kind].status, []).append(kind)
@@ -90,7 +93,7 @@ def responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every exception as a problem."""
+    """Answer every exception with a problem detail."""
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(NotFound, _on_not_found)
     app.add_exception_handler(BadCursor, _on_bad_cursor)
@@ -107,8 +110,8 @@ def response(
     detail: str,
     errors: Iterable[tuple[str, str]] = (),
     headers: Mapping[str, str] | None = None,
-    status: int | None = None,
 ) -> JSONResponse:
+    """The response for a problem of this kind. `errors` is a list of (field, message)."""
     known = KINDS[kind]
     problem = Problem(
         type=URN + kind,
@@ -155,24 +158,26 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_bad_value(request: Request, error: Exception) -> JSONResponse:
-    log.warning("the database refused a value of %s %s: %s", request.method, request.url.path, error)
-    return response("invalid-request", "the request holds a value that the database cannot take, as a NUL; remove it")
+    log.warning("the database refused a value in %s %s: %s", request.method, request.url.path, error)
+    return response(
+        "invalid-request", "the request contains a value that the database cannot store, such as a NUL character; remove it"
+    )
 
 
 async def _on_database(request: Request, error: Exception) -> JSONResponse:
     log.warning("the database does not answer: %s", error)
     return response(
-        "database-unavailable", "try again in a few seconds; runs that are training go on", headers={"Retry-After": "5"}
+        "database-unavailable", "try again in a few seconds; running stages are not affected", headers={"Retry-After": "5"}
     )
 
 
 async def _on_crash(request: Request, error: Exception) -> JSONResponse:
-    # Starlette logs the traceback itself once this response has been sent.
-    return response("internal", f"{request.method} {request.url.path} failed; the server's log says why")
+    # Starlette logs the traceback after this response has been sent.
+    return response("internal", f"{request.method} {request.url.path} failed; see the server's log for the reason")
 
 
 def _allowed(request: Request) -> str:
-    # Starlette names the methods of the first route at this address; an address may have several routes.
+    # Starlette lists the methods of the first route at an address only; an address may have several routes.
     def taken(method: str) -> bool:
         scope = {**request.scope, "method": method}
         return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
@@ -184,7 +189,7 @@ def _field(loc: tuple[int | str, ...]) -> str:
     place, *path = loc
     if not path:
         return str(place)
-    # A field of the body is named by its path alone, as the client wrote it; others by their kind as well.
+    # Fields of the body are named by path alone, as the client wrote them; others get their place first, such as "query limit".
     return ".".join(map(str, path)) if place == "body" else f"{place} {'.'.join(map(str, path))}"
 
 

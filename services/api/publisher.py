@@ -1,4 +1,4 @@
-"""Wake-up calls for workers. The stage's row is the truth; a message that is lost is sent again by the dispatcher."""
+"""Wake-up calls for workers. The stage's row in the database is what counts: the dispatcher sends a lost message again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ KEY_PREFIX = "nanoctl:"
 
 
 class Publisher:
-    """`publisher(stage_id, queue)` sends one message, or raises within seconds when the broker does not answer."""
+    """`publisher(stage_id, queue)` sends one message. It raises within seconds if the broker does not answer."""
 
     def __init__(self, redis_url: str):
         self._celery = Celery("nanochat", broker=redis_url, set_as_current=False)
@@ -21,7 +21,7 @@ class Publisher:
                 "global_keyprefix": KEY_PREFIX,
                 "socket_connect_timeout": 2.0,
                 "socket_timeout": 5.0,
-                # Without a bound kombu would try to connect for ever, inside the dispatcher's tick.
+                # Without a limit kombu would retry for ever and block the dispatcher's tick.
                 "max_retries": 1,
                 "interval_start": 0.0,
                 "interval_step": 0.1,
@@ -33,7 +33,7 @@ class Publisher:
         self._celery.send_task(TASK, args=[stage_id], queue=queue, retry=False, ignore_result=True)
 
     def ping(self) -> bool:
-        """True when the broker answers."""
+        """Whether the broker answers."""
         try:
             with self._celery.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)

@@ -1,4 +1,4 @@
-"""What the control API is told from outside: environment variables with the prefix NANOCHAT_."""
+"""Settings of the control API, from environment variables with the prefix NANOCHAT_."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="NANOCHAT_")
 
-    database_url: str = Field(description="postgresql+psycopg://…")
-    redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="the broker that wakes workers")
-    home: Path = Field(default=Path(".nanochat"), description="keys and, shared with the workers, the runs' artifacts")
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65_535)
+    database_url: str = Field(description="Database, as postgresql+psycopg://user:password@host:port/database.")
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Broker that carries wake-up calls to workers.")
+    home: Path = Field(
+        default=Path(".nanochat"), description="Directory of the API keys and, shared with the workers, of the runs' artifacts."
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 means any free one.")
 
     @property
     def admin_key_file(self) -> Path:

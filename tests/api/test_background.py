@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import redis
 
-from services.api.background import Loop
+from services.api.background import LoopThread
 from services.standalone.valkey import Valkey
 from tests.api.server import Api, serving
 
@@ -87,12 +87,12 @@ def test_a_loop_goes_on_after_a_failure_and_stops_when_told(caplog: pytest.LogCa
             raise RuntimeError("once")
         again.set()
 
-    loop = Loop("counter", tick, period_s=0.01)
+    loop = LoopThread("counter", tick, period_s=0.01)
     loop.start()
     loop.wake()
     assert again.wait(10)
     loop.stop()
     done = len(rounds)
-    assert "counter failed; it goes on trying" in caplog.text
+    assert "counter failed and will be tried again" in caplog.text
     loop.wake()
     assert len(rounds) == done

@@ -72,6 +72,15 @@ def test_every_reference_resolves_and_the_framework_s_own_error_shape_is_gone() 
     assert {r.removeprefix("#/components/schemas/") for r in references} <= set(schemas)
 
 
+def test_every_schema_field_operation_and_parameter_has_a_description() -> None:
+    schemas = SCHEMA["components"]["schemas"]
+    described: dict[str, dict[str, Any]] = {name: s for name, s in schemas.items() if s}  # `JsonValue` is anything: {}
+    described |= {f"{name}.{field}": s for name in schemas for field, s in schemas[name].get("properties", {}).items()}
+    described |= OPERATIONS
+    described |= {f"{name} {p['name']}": p for name, operation in OPERATIONS.items() for p in operation.get("parameters", [])}
+    assert [name for name, part in described.items() if not part.get("description", "").strip()] == []
+
+
 def test_kinds_of_problem_are_of_one_status_each_and_say_so_in_words() -> None:
     for name, kind in KINDS.items():
         assert name == name.lower()

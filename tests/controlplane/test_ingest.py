@@ -157,5 +157,5 @@ def test_a_promoted_checkpoint_that_its_stage_deletes_is_no_longer_served(ledger
     store(ledger, claim, batch)
     with ledger.factory.begin() as s:
         assert views.models(s) == []
-        with pytest.raises(Conflict, match="deleted to make room"):
+        with pytest.raises(Conflict, match="deleted to free disk space"):
             promotion.promote(s, saved.id)

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs on the connection that `controlplane.db` hands over, inside its transaction."""
+"""Alembic's entry point. Runs in the transaction of the connection that `controlplane.db` passes in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recipe says of its text, its task data and its tokenizer. Imports no torch."""
+"""The recipe's settings for its text, its task data and its tokenizer. Imports no torch."""
 
 from __future__ import annotations
 
@@ -24,35 +24,46 @@ SPECIAL_TOKENS = (
 class PydocsSource(Spec):
     """English documentation found on any machine: docstrings and manuals of the standard library and installed packages."""
 
-    kind: Literal["pydocs"] = "pydocs"
-    max_chars: Positive = 12_000_000
+    kind: Literal["pydocs"] = Field(default="pydocs", description="Selects this source.")
+    max_chars: Positive = Field(
+        default=12_000_000, description="Most characters to collect, training and validation text together."
+    )
 
 
 class FolderSource(Spec):
     """Parquet shards with a `text` column in a local folder; the last file by name is the validation shard."""
 
-    kind: Literal["folder"] = "folder"
-    path: str
+    kind: Literal["folder"] = Field(default="folder", description="Selects this source.")
+    path: str = Field(description="The folder. The API's machine and every worker must see it under this path.")
 
 
 class HttpSource(Spec):
-    """Numbered parquet shards under one base URL. The validation shard is pinned, whatever else is fetched."""
+    """Numbered parquet shards under one base URL. The validation shard is always the same, however many others are fetched."""
 
-    kind: Literal["http"] = "http"
-    base_url: str = "https://huggingface.co/datasets/karpathy/fineweb-edu-100b-shuffle/resolve/main"
-    name: str = "shard_{index:05d}.parquet"
-    train_shards: Positive = 240
-    val_index: int = Field(default=1822, ge=0)
-    sha256: dict[str, str] = Field(
-        default_factory=dict, description="file name to digest, for the shards whose digest is known"
+    kind: Literal["http"] = Field(default="http", description="Selects this source.")
+    base_url: str = Field(
+        default="https://huggingface.co/datasets/karpathy/fineweb-edu-100b-shuffle/resolve/main",
+        description="URL of the directory that holds the shards; any mirror of it works.",
     )
-    workers: Positive = 8
+    name: str = Field(
+        default="shard_{index:05d}.parquet",
+        description="File name of a shard, with a placeholder for its number in the syntax of Python's `str.format`.",
+    )
+    train_shards: Positive = Field(default=240, description="Number of training shards, counted from shard 0.")
+    val_index: int = Field(
+        default=1822, ge=0, description="Number of the validation shard. It must not be one of the training shards."
+    )
+    sha256: dict[str, str] = Field(
+        default_factory=dict,
+        description="SHA-256 by file name, for shards whose digest is known. A download that does not match is refused.",
+    )
+    workers: Positive = Field(default=8, description="Shards fetched at the same time.")
 
     @model_validator(mode="after")
     def _val_is_not_trained_on(self) -> HttpSource:
         if self.val_index < self.train_shards:
             raise ValueError(
-                f"val_index {self.val_index} lies among the {self.train_shards} train shards; choose val_index >= train_shards"
+                f"val_index {self.val_index} is one of the {self.train_shards} train shards; choose val_index >= train_shards"
             )
         return self
 
@@ -61,27 +72,40 @@ TextSource = Annotated[PydocsSource | FolderSource | HttpSource, Field(discrimin
 
 
 class DataSpec(Spec):
-    source: TextSource = HttpSource()
+    """What the `data` stage gets for the run: text, task data and the CORE evaluation bundle."""
+
+    source: TextSource = Field(
+        default=HttpSource(), description="Text for the tokenizer and for pretraining. `kind` selects the source."
+    )
     tok_chars: Positive = Field(
-        default=2_000_000_000, description="characters that must be on disk before the tokenizer trains"
+        default=2_000_000_000,
+        description="Characters of training text that must be on disk before the tokenizer trains; fetching goes on meanwhile.",
     )
     tasks: str | None = Field(
         default="https://huggingface.co",
-        description='hub data of the tasks: a folder, a hub\'s base URL, or null (in TOML: "none") for none: then only built-in tasks work',
+        description="Data sets of the tasks: a folder, the base URL of a hub, or null for none. Without them only generated tasks "
+        'can be used. TOML has no null: write "none".',
     )
     core: str | None = Field(
         default="https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip",
-        description='the CORE bundle: a folder, a zip\'s URL, or null (in TOML: "none") for none',
+        description="The CORE evaluation bundle: a folder, the URL of a zip file, or null for none. "
+        'TOML has no null: write "none".',
     )
 
     @field_validator("tasks", "core", mode="before")
     @classmethod
     def _none_by_name(cls, value: Any) -> Any:
-        # TOML has no null, and these two have a default to get away from.
+        # TOML has no null, and a recipe must be able to override the default of these two with it.
         return None if value in ("none", "") else value
 
 
 class TokenizerSpec(Spec):
-    vocab_size: int = Field(default=65_536, ge=256 + len(SPECIAL_TOKENS), description="special tokens included")
-    max_chars: Positive = 2_000_000_000
-    doc_cap: Positive = 10_000
+    """The byte-level BPE tokenizer, trained on the first training shards."""
+
+    vocab_size: int = Field(
+        default=65_536,
+        ge=256 + len(SPECIAL_TOKENS),
+        description="Size of the vocabulary, special tokens included. nanochat: 32,768 since 2026-01-07.",
+    )
+    max_chars: Positive = Field(default=2_000_000_000, description="Most characters of text that training reads.")
+    doc_cap: Positive = Field(default=10_000, description="Most characters that training reads of one document.")

@@ -1,4 +1,4 @@
-"""What a recipe says of the stages that evaluate. Imports no torch."""
+"""The recipe's settings for the stages that evaluate. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,17 +10,32 @@ from nanochat.tasks.use import JudgedTask
 
 
 class BaseEvalSpec(Spec):
-    bpb_tokens: Positive = 20 * 524_288
-    core_max_per_task: Positive | None = Field(default=None, description="null: every example")
-    device_batch_size: Positive = 32
+    """Evaluation of the base model: bits per byte, CORE and samples."""
+
+    bpb_tokens: Positive = Field(
+        default=20 * 524_288, description="Tokens of each split, train and validation, on which bits per byte are measured."
+    )
+    core_max_per_task: Positive | None = Field(
+        default=None, description="Most examples of each CORE task; null means all of them."
+    )
+    device_batch_size: Positive = Field(default=32, description="Rows that one process evaluates at a time.")
 
 
 class ChatEvalSpec(Spec):
-    tasks: tuple[JudgedTask, ...] = tuple(task.name for task in TASKS if task.in_chatcore)
-    max_problems: Positive | None = None
-    max_new_tokens: Positive = 512
-    temperature: float = Field(default=0.0, ge=0)
-    top_k: int = Field(default=50, ge=0)
-    num_samples: Positive = 1
-    batch_size: Positive = 8
-    generated_size: Positive = Field(default=256, description="problems of a generated task")
+    """Evaluation of a chat model on tasks, after midtraining, SFT and reinforcement learning."""
+
+    tasks: tuple[JudgedTask, ...] = Field(
+        default=tuple(task.name for task in TASKS if task.in_chatcore),
+        description="Tasks to evaluate. ChatCORE is computed when all six of the default are among them.",
+    )
+    max_problems: Positive | None = Field(default=None, description="Most problems of each task; null means all of them.")
+    max_new_tokens: Positive = Field(default=512, description="Most tokens of one answer.")
+    temperature: float = Field(
+        default=0.0, ge=0, description="Sampling temperature of answers; 0 always takes the likeliest token."
+    )
+    top_k: int = Field(default=50, ge=0, description="Answers are sampled from this many likeliest tokens; 0 means from all.")
+    num_samples: Positive = Field(
+        default=1, description="Answers to each generative problem. The problem counts as solved when any of them is right."
+    )
+    batch_size: Positive = Field(default=8, description="Multiple-choice problems that one process evaluates at a time.")
+    generated_size: Positive = Field(default=256, description="Problems of each generated task, such as counting.")

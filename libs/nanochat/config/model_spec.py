@@ -1,7 +1,7 @@
-"""What a recipe says of the model and of its optimizer. Imports no torch.
+"""The recipe's settings for the model and its optimizer. Imports no torch.
 
-Defaults are the speedrun's of November 2025. Everything learnt since is a switch of its own, off by default, whose description
-names the source: an entry of nanochat's public log (MIT) by its date, or the paper.
+Defaults are those of nanochat's speedrun of November 2025. Each later improvement is a switch of its own, off by default. A
+description ends with nanochat's present value where that differs; dates are entries of nanochat's public log (MIT).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Spec(BaseModel):
+    """A section of a recipe. It refuses unknown fields and cannot be changed once made."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -22,53 +24,91 @@ Betas = tuple[Beta, Beta]
 
 
 class InitSpec(Spec):
-    """The weights of a fresh model. The two pairs run linearly from the first layer to the last."""
+    """Initial weights. `resid` and `x0` give the values of the first and the last layer; layers between are interpolated."""
 
-    embedding_std: float = Field(default=1.0, gt=0, description="0.8 since 2026-03-09")
-    matrices: Literal["normal", "uniform"] = Field(
-        default="normal", description="uniform of the same standard deviation, without outliers: 2026-01-01"
+    embedding_std: float = Field(
+        default=1.0, gt=0, description="Standard deviation of the token embedding. nanochat: 0.8 since 2026-03-09."
     )
-    mlp_scale: float = Field(default=1.0, gt=0, description="times the MLP's up-projection; 0.4 since 2026-03-14")
-    head_std: float = Field(default=0.0, ge=0, description="0: every logit starts at 0; 0.001 since 2026-01-01")
-    resid: tuple[float, float] = Field(default=(1.15, 1.05), description="with residual_scalars: 2026-03-14")
-    x0: tuple[float, float] = Field(default=(0.20, 0.05), description="with residual_scalars: 2026-03-14")
+    matrices: Literal["normal", "uniform"] = Field(
+        default="normal",
+        description="Distribution of the blocks' matrices. `uniform` has the same standard deviation as `normal` but no outliers. "
+        "nanochat: `uniform` since 2026-01-01.",
+    )
+    mlp_scale: float = Field(
+        default=1.0,
+        gt=0,
+        description="Factor on the standard deviation of the MLP's up-projection. nanochat: 0.4 since 2026-03-14.",
+    )
+    head_std: float = Field(
+        default=0.0,
+        ge=0,
+        description="Standard deviation of the unembedding. With 0 every logit starts at 0. nanochat: 0.001 since 2026-01-01.",
+    )
+    resid: tuple[float, float] = Field(
+        default=(1.15, 1.05),
+        description="Initial weight of the residual stream in the first and the last layer, used only with "
+        "`model.residual_scalars`. nanochat: these values since 2026-03-14.",
+    )
+    x0: tuple[float, float] = Field(
+        default=(0.20, 0.05),
+        description="Initial weight of the token embedding in the first and the last layer, used only with "
+        "`model.residual_scalars`. nanochat: these values since 2026-03-14.",
+    )
 
 
 class ModelSpec(Spec):
-    """One dial: `depth` layers give width 64 x depth and heads of 128."""
+    """The transformer. `depth` sets its size: it gives a width of 64 x depth and heads of 128 dimensions."""
 
-    depth: Positive = 20
-    seq_len: Positive = 2048
-    aspect_ratio: Positive = 64
-    head_dim: Positive = 128
-    init: InitSpec = InitSpec()
+    depth: Positive = Field(default=20, description="Number of layers. It also sets the width, depth x aspect_ratio.")
+    seq_len: Positive = Field(default=2048, description="Context length of training rows, in tokens.")
+    aspect_ratio: Positive = Field(default=64, description="Width of the residual stream divided by depth.")
+    head_dim: Positive = Field(
+        default=128,
+        description="Largest dimension of an attention head. The number of heads is width / head_dim, rounded up.",
+    )
+    init: InitSpec = Field(default=InitSpec(), description="Initial weights.")
     residual_scalars: bool = Field(
         default=False,
-        description="each layer reads r x stream + s x embedding, r and s learnt: -0.010 bpb at d8, -0.004 at d20 (2026-01-11)",
+        description="Each layer reads r x residual stream + s x token embedding, where r and s are learnt scalars. "
+        "Bits per byte fell by 0.010 at d8 and 0.004 at d20. nanochat: on since 2026-01-11.",
     )
     value_embeds: bool = Field(
         default=False,
-        description="every other layer, the last included, adds a gated embedding of the token to its values: wins on steps, "
-        "FLOPs and time (2026-01-17; Zhou et al. 2024, ResFormer)",
+        description="Every other layer, the last one included, adds a gated embedding of the token to its attention values. "
+        "Better per step, per FLOP and per second (ResFormer, Zhou et al. 2024). nanochat: on since 2026-01-17.",
     )
     window_pattern: str = Field(
         default="L",
         pattern="^[SL]+$",
-        description="repeated over the layers, S sees a short window, L all; the last layer is always L. SSSL: better bpb per "
-        "FLOP (2026-01-11), but slower where attention takes a mask for it, as ours does",
+        description="Attention window of each layer, repeated over the layers: S is a short window (see `window_ratio`), L the "
+        "whole context. The last layer is always L. SSSL gave better bits per byte per FLOP (nanochat, 2026-01-11), but it is "
+        "slower here, where attention needs a mask for a window.",
     )
     window_ratio: float = Field(
-        default=0.25, gt=0, le=1, description="of seq_len, rounded up to a multiple of 128: what S sees (2026-03-14)"
+        default=0.25,
+        gt=0,
+        le=1,
+        description="Short window as a fraction of `seq_len`, rounded up to a multiple of 128 tokens. "
+        "nanochat: 0.25 since 2026-03-14.",
     )
     qk_scale: float = Field(
-        default=1.0, gt=0, description="times queries and keys each, after their norm: sharper attention; 1.2 since 2026-03-14"
+        default=1.0,
+        gt=0,
+        description="Factor on queries and on keys after their norm; more than 1 sharpens attention. "
+        "nanochat: 1.2 since 2026-03-14.",
     )
-    rope_base: float = Field(default=10_000.0, gt=1, description="100,000 since 2026-03-09")
+    rope_base: float = Field(
+        default=10_000.0, gt=1, description="Base of the rotary position frequencies. nanochat: 100,000 since 2026-03-09."
+    )
     smear: bool = Field(
-        default=False, description="adds a gated part of the token before to each token's embedding (2026-03-14)"
+        default=False,
+        description="Adds a gated, learnt share of the previous token's embedding to each token's embedding. "
+        "nanochat: on since 2026-03-14.",
     )
     backout: bool = Field(
-        default=False, description="takes a learnt part of the middle layer's stream away before the head (2026-03-14)"
+        default=False,
+        description="Subtracts a learnt share of the middle layer's output from the residual stream before the head. "
+        "nanochat: on since 2026-03-14.",
     )
 
     @property
@@ -91,52 +131,96 @@ class ModelSpec(Spec):
 class AdamSpec(Spec):
     """AdamW for one group of parameters."""
 
-    lr: float = Field(gt=0)
-    betas: Betas = (0.8, 0.95)
-    weight_decay: float = Field(default=0.0, ge=0)
+    lr: float = Field(gt=0, description="Peak learning rate.")
+    betas: Betas = Field(default=(0.8, 0.95), description="Decay rates of the running means of the gradient and of its square.")
+    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay.")
 
 
 class OptimSpec(Spec):
-    """Learning rates are before the (width/768)^-0.5 factor that embeddings and unembedding get.
+    """Muon for the blocks' matrices, AdamW for everything else.
 
-    Groups that the speedrun's model lacks have the numbers of 2026-03-09; they matter only when the model has them.
+    The learning rates of the embeddings and the unembedding are multiplied by (width / 768)^-0.5. Parameters that the
+    speedrun's model lacks (`value_embeds`, `resid`, `x0`, `smear`) have nanochat's values of 2026-03-09; they have an effect
+    only when the model has these parameters.
     """
 
-    embedding_lr: float = Field(default=0.2, gt=0, description="0.3 since 2026-01-05")
-    unembedding_lr: float = Field(default=0.004, gt=0, description="0.008 since 2026-03-09")
-    matrix_lr: float = Field(default=0.02, gt=0)
+    embedding_lr: float = Field(
+        default=0.2,
+        gt=0,
+        description="Peak learning rate of the token embedding, before the width factor. nanochat: 0.3 since 2026-01-05.",
+    )
+    unembedding_lr: float = Field(
+        default=0.004,
+        gt=0,
+        description="Peak learning rate of the unembedding, before the width factor. nanochat: 0.008 since 2026-03-09.",
+    )
+    matrix_lr: float = Field(default=0.02, gt=0, description="Peak learning rate of Muon for the blocks' matrices.")
     weight_decay: float = Field(
-        default=0.0, ge=0, description="of embedding and unembedding, where they have none of their own"
+        default=0.0,
+        ge=0,
+        description="Weight decay of the token embedding and the unembedding, where `embedding_weight_decay` and "
+        "`unembedding_weight_decay` are not set.",
     )
     grad_clip: float = Field(
-        default=1.0, ge=0, description="0 turns clipping off: the norm never passed 1, +2 % speed (2026-01-08)"
+        default=1.0,
+        ge=0,
+        description="Largest global norm of the gradient; a larger gradient is scaled down to it. 0 turns clipping off. "
+        "nanochat: 0 since 2026-01-08, because the norm never passed 1 and training was 2 % faster.",
     )
-    embedding_betas: Betas = Field(default=(0.8, 0.95), description="(0.8, 0.995) since 2026-03-09")
-    unembedding_betas: Betas = Field(default=(0.8, 0.95), description="(0.8, 0.96) since 2026-03-09")
-    embedding_weight_decay: float | None = Field(default=None, ge=0, description="0.001 since 2026-03-09")
-    unembedding_weight_decay: float | None = Field(default=None, ge=0, description="0.01 since 2026-03-09")
+    embedding_betas: Betas = Field(
+        default=(0.8, 0.95), description="AdamW betas of the token embedding. nanochat: (0.8, 0.995) since 2026-03-09."
+    )
+    unembedding_betas: Betas = Field(
+        default=(0.8, 0.95), description="AdamW betas of the unembedding. nanochat: (0.8, 0.96) since 2026-03-09."
+    )
+    embedding_weight_decay: float | None = Field(
+        default=None,
+        ge=0,
+        description="Weight decay of the token embedding; null means `weight_decay`. nanochat: 0.001 since 2026-03-09.",
+    )
+    unembedding_weight_decay: float | None = Field(
+        default=None,
+        ge=0,
+        description="Weight decay of the unembedding; null means `weight_decay`. nanochat: 0.01 since 2026-03-09.",
+    )
     value_embeds: AdamSpec = Field(
-        default=AdamSpec(lr=0.15, betas=(0.8, 0.995), weight_decay=0.01), description="gets the width factor, too"
+        default=AdamSpec(lr=0.15, betas=(0.8, 0.995), weight_decay=0.01),
+        description="AdamW for the value embeddings (`model.value_embeds`). Its learning rate gets the width factor, too.",
     )
-    resid: AdamSpec = AdamSpec(lr=0.005, weight_decay=0.05)
-    x0: AdamSpec = AdamSpec(lr=0.5, betas=(0.96, 0.95))
-    smear: AdamSpec = Field(default=AdamSpec(lr=0.2), description="smear and backout")
+    resid: AdamSpec = Field(
+        default=AdamSpec(lr=0.005, weight_decay=0.05),
+        description="AdamW for the residual stream's scalars (r of `model.residual_scalars`).",
+    )
+    x0: AdamSpec = Field(
+        default=AdamSpec(lr=0.5, betas=(0.96, 0.95)),
+        description="AdamW for the token embedding's scalars (s of `model.residual_scalars`).",
+    )
+    smear: AdamSpec = Field(
+        default=AdamSpec(lr=0.2), description="AdamW for the parameters of `model.smear` and `model.backout`."
+    )
     matrix_weight_decay: float = Field(
         default=0.0,
         ge=0,
-        description="of the matrices, cautious: only where it and the update pull the same way. 0.28 since 2026-03-09 "
-        "(2026-01-10; Chen et al. 2025, Cautious Weight Decay)",
+        description="Cautious weight decay of the blocks' matrices: it acts only on weights that the update moves towards zero as "
+        "well (Chen et al. 2025). nanochat: 0.28 since 2026-03-09 (0.2 on 2026-01-10).",
     )
     orthogonalizer: Literal["newton_schulz", "polar_express"] = Field(
         default="newton_schulz",
-        description="Polar Express has a polynomial of its own for each step (2026-01-10; Amsel et al. 2025)",
+        description="Iteration with which Muon orthogonalizes its updates. `polar_express` uses a different polynomial in each "
+        "iteration (Amsel et al. 2025). nanochat: `polar_express` since 2026-01-10.",
     )
     normuon_beta2: Beta | None = Field(
         default=None,
-        description="evens out the size of each output's update by a running mean of its square; 0.9 since 2026-03-09 "
-        "(2026-01-10; Li et al. 2025, NorMuon)",
+        description="Decay rate of a running mean of each output's squared update, by which Muon evens out the sizes of the "
+        "updates (NorMuon, Li et al. 2025); null turns it off. nanochat: 0.9 since 2026-03-09 (0.95 on 2026-01-10).",
     )
 
 
 class UnclippedOptimSpec(OptimSpec):
-    grad_clip: float = Field(default=0.0, ge=0)
+    """The optimizer of the stages after pretraining, which do not clip gradients unless told to."""
+
+    grad_clip: float = Field(
+        default=0.0,
+        ge=0,
+        description="Largest global norm of the gradient; a larger gradient is scaled down to it. 0 turns clipping off.",
+    )

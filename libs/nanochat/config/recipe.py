@@ -1,7 +1,8 @@
 """A whole run as typed, validated data: what to train, on what, for how long. Imports no torch.
 
-A recipe is a TOML file under `recipes/` or an inline JSON object; `resolve` turns a name plus dotted overrides into a
-frozen `Recipe`. Defaults are the numbers of the nanochat d20 speedrun (MIT, November 2025), so `Recipe()` is that run.
+A recipe is a TOML file under `recipes/` or a table such as the JSON object of a request. `resolve` applies dotted overrides to
+it and returns a frozen `Recipe`. Defaults are those of nanochat's d20 speedrun (MIT, November 2025), so `Recipe()` is that run.
+The sections are defined in `data_spec.py`, `model_spec.py`, `train_spec.py` and `eval_spec.py`; import them from here.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ __all__ = [
 
 
 class RecipeError(ValueError):
-    """A recipe that cannot run. `problems` lists (field, what is wrong and what to do)."""
+    """The recipe cannot run. `problems` is a list of (field, what is wrong with it and what to do)."""
 
     def __init__(self, problems: list[tuple[str, str]]):
         self.problems = problems
@@ -63,23 +64,25 @@ class RecipeError(ValueError):
 
 
 class Recipe(Spec):
-    name: str = Field(default="speedrun", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
-    description: str = ""
-    seed: int = 42
-    data: DataSpec = DataSpec()
-    tokenizer: TokenizerSpec = TokenizerSpec()
-    model: ModelSpec = ModelSpec()
-    base: BaseSpec = BaseSpec()
-    base_eval: BaseEvalSpec = BaseEvalSpec()
-    mid: MidSpec = MidSpec()
-    sft: SftSpec = SftSpec()
-    rl: RlSpec = RlSpec()
-    chat_eval: ChatEvalSpec = ChatEvalSpec()
+    """A whole run: what to train, on what, for how long. What a recipe leaves out is as in nanochat's d20 speedrun."""
+
+    name: str = Field(default="speedrun", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Name of the recipe.")
+    description: str = Field(default="", description="What the recipe is for, in a sentence or two.")
+    seed: int = Field(default=42, description="Seed of the initial weights, the order of pretraining text and sampling.")
+    data: DataSpec = Field(default=DataSpec(), description="Text, task data and the CORE bundle.")
+    tokenizer: TokenizerSpec = Field(default=TokenizerSpec(), description="The tokenizer.")
+    model: ModelSpec = Field(default=ModelSpec(), description="The transformer.")
+    base: BaseSpec = Field(default=BaseSpec(), description="Pretraining.")
+    base_eval: BaseEvalSpec = Field(default=BaseEvalSpec(), description="Evaluation of the pretrained model.")
+    mid: MidSpec = Field(default=MidSpec(), description="Midtraining.")
+    sft: SftSpec = Field(default=SftSpec(), description="Supervised finetuning.")
+    rl: RlSpec = Field(default=RlSpec(), description="Reinforcement learning, off unless `rl.enabled`.")
+    chat_eval: ChatEvalSpec = Field(default=ChatEvalSpec(), description="Evaluation of the chat models.")
 
     @model_validator(mode="before")
     @classmethod
     def _auto_batch(cls, table: Any) -> Any:
-        # Here, not where it is used: whatever reads a validated recipe finds a number.
+        # Resolved here, so that every reader of a validated recipe finds a number.
         base = table.get("base") if isinstance(table, dict) else None
         if not isinstance(base, dict) or base.get("total_batch_size") != "auto":
             return table
@@ -87,7 +90,7 @@ class Recipe(Spec):
             model = ModelSpec.model_validate(table.get("model", {}))
             size = scaling.batch_size(model, TokenizerSpec.model_validate(table.get("tokenizer", {})).vocab_size)
         except ValidationError:
-            size = 524_288  # the fields that are wrong are reported by their own checks
+            size = 524_288  # a placeholder: the sections' own validation reports the wrong fields
         return {**table, "base": {**base, "total_batch_size": size}}
 
     @model_validator(mode="after")
@@ -114,14 +117,14 @@ class Recipe(Spec):
 
 
 def names() -> list[str]:
-    """Names of the recipes that ship with the project, sorted."""
+    """Sorted names of the recipes that ship with the project."""
     return sorted(
         p.name.removesuffix(".toml") for p in resources.files("nanochat.config.recipes").iterdir() if p.name.endswith(".toml")
     )
 
 
 def load(name: str) -> dict[str, Any]:
-    """The raw table of a shipped recipe, or of a TOML file when `name` is a path. Raises RecipeError when there is none."""
+    """Read the table of a shipped recipe, or of a TOML file if `name` ends in `.toml`. Raises RecipeError if there is none."""
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
@@ -138,10 +141,10 @@ def load(name: str) -> dict[str, Any]:
 
 
 def resolve(recipe: str | dict[str, Any], overrides: dict[str, Any] | None = None) -> Recipe:
-    """A recipe's name or table, plus dotted overrides (`{"base.num_iterations": 20}`), as a validated Recipe.
+    """Validate a recipe, given by name or as a table, with dotted overrides such as `{"base.num_iterations": 20}`.
 
-    A table value replaces a table of the same kind key by key, except a tagged one whose `kind` changes, which it
-    replaces whole. Raises RecipeError naming each field.
+    An override whose value is a table is merged into the old table key by key. If the two differ in `kind`, as those of
+    `data.source` may, it replaces the old table. Raises RecipeError, which names every wrong field.
     """
     table = load(recipe) if isinstance(recipe, str) else copy.deepcopy(recipe)
     for dotted, value in (overrides or {}).items():
@@ -153,7 +156,7 @@ def resolve(recipe: str | dict[str, Any], overrides: dict[str, Any] | None = Non
 
 
 def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
-    """`a.b=value` pairs as a command line gives them; a value is JSON when it parses as JSON, else text. Raises RecipeError."""
+    """Parse `a.b=value` pairs of a command line. A value that is not valid JSON is taken as text. Raises RecipeError."""
     found = {}
     for pair in pairs:
         key, sep, text = pair.partition("=")
@@ -178,12 +181,12 @@ def _set(table: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def _named(error: Any) -> str | None:
-    # A check over several fields sits at their common parent; it names the field to change in its context.
+    # Pydantic locates a check over several fields at their parent section; this check puts the field to change into `ctx`.
     return str(error["ctx"]["field"]) if error["type"] == "indivisible" else None
 
 
 def _field(loc: tuple[int | str, ...]) -> str:
-    # Pydantic puts a union member's tag into the path; the user never wrote it.
+    # Pydantic puts the tag of a union member into the path; users do not write it, so leave it out.
     return (
         ".".join(str(p) for i, p in enumerate(loc) if not (i and loc[i - 1] == "source" and p in ("pydocs", "folder", "http")))
         or "recipe"

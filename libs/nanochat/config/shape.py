@@ -1,4 +1,4 @@
-"""The shape of the model and the arithmetic that follows from it alone. Imports no torch, so that the API can plan with it."""
+"""The shape of the model, and its parameter and FLOP counts. Imports no torch, so that the API can plan with it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 from nanochat.config.model_spec import ModelSpec
 
-GATE_CHANNELS = 12  # leading channels of a layer's input that open its value embedding's gates
-SMEAR_CHANNELS = 24
-WINDOW_UNIT = 128
+GATE_CHANNELS = 12  # first channels of a layer's input, from which it computes the gates of its value embedding
+SMEAR_CHANNELS = 24  # first channels of a token's embedding, from which the gate of `smear` is computed
+WINDOW_UNIT = 128  # windows are rounded up to a multiple of this many tokens
 
 
 @dataclass(frozen=True, slots=True)
 class GPTConfig:
-    """What function the parameters compute, and so their shapes; it travels in each checkpoint's `meta.json`.
+    """Everything that determines the model's function and the shapes of its parameters.
 
-    What checkpoints of the speedrun's model do not name has that model's value here.
+    It is saved in the `meta.json` of each checkpoint. Checkpoints of the speedrun's model lack the fields that have a default
+    here; the defaults are that model's values.
     """
 
     sequence_len: int
@@ -27,7 +28,7 @@ class GPTConfig:
     residual_scalars: bool = False
     value_embeds: bool = False
     window_pattern: str = "L"
-    window: int = 0  # positions that an S layer sees, its own included
+    window: int = 0  # positions that an S layer attends to, including the token's own
     qk_scale: float = 1.0
     rope_base: float = 10_000.0
     smear: bool = False
@@ -39,7 +40,7 @@ class GPTConfig:
 
     @classmethod
     def of(cls, spec: ModelSpec, vocab_size: int) -> GPTConfig:
-        """The shape a recipe's `depth` dial stands for: as many key-value heads as heads."""
+        """The shape that a recipe describes, with as many key-value heads as query heads."""
         short = "S" in spec.window_pattern
         return cls(
             spec.seq_len,
@@ -59,7 +60,7 @@ class GPTConfig:
         )
 
     def window_of(self, layer: int) -> int | None:
-        """Positions that a layer sees, None for all."""
+        """Positions that a layer attends to; None means all."""
         short = self.window_pattern[layer % len(self.window_pattern)] == "S" and layer != self.n_layer - 1
         return self.window if short else None
 
@@ -72,28 +73,29 @@ class GPTConfig:
 
 
 def matrix_params(config: GPTConfig) -> int:
-    """Parameters of the blocks' matrices: q, k, v, out, the two of the MLP (C to 4C and back), gates of value embeddings."""
+    """Parameters in the blocks' matrices: q, k, v, out, both MLP matrices (C to 4C and back), gates of value embeddings."""
     width, kv_width = config.n_embd, config.n_kv_head * config.head_dim
     gates = config.value_layers * config.n_kv_head * min(GATE_CHANNELS, width)
     return config.n_layer * (2 * width * width + 2 * width * kv_width + 8 * width * width) + gates
 
 
 def scaling_params(config: GPTConfig) -> int:
-    """Parameters that are multiplied: the blocks' matrices and the head. Scaling laws are clean in them."""
+    """Parameters that take part in matrix products: the blocks' matrices and the head. Scaling laws are clean in them."""
     return matrix_params(config) + config.vocab_size * config.n_embd
 
 
 def num_params(config: GPTConfig) -> int:
-    """All parameters: blocks, embedding, the untied head, and what the switches add."""
+    """All parameters: blocks, embedding, the untied head, and those that switches of the recipe add."""
     values = config.value_layers * config.vocab_size * config.n_kv_head * config.head_dim
     scalars = 2 * config.n_layer * config.residual_scalars + config.smear + config.backout
     return scaling_params(config) + config.vocab_size * config.n_embd + values + scalars + _smear_gate(config)
 
 
 def flops_per_token(config: GPTConfig) -> int:
-    """FLOPs of forward and backward for one token: 6 for each weight of a matrix product, 12 x heads x head_dim x T for
-    each layer's attention, T at most the layer's window. Embeddings are look-ups and count nothing; causality is not
-    discounted (PaLM, appendix B).
+    """FLOPs of forward and backward for one token, counted as in PaLM, appendix B.
+
+    6 per weight of a matrix product, plus 12 x heads x head_dim x T per layer for attention, where T is the context or the
+    layer's window if that is shorter. Embedding look-ups count 0. The causal mask is not discounted.
     """
     seen = sum(min(config.window_of(layer) or config.sequence_len, config.sequence_len) for layer in range(config.n_layer))
     return 6 * (scaling_params(config) + _smear_gate(config)) + 12 * config.n_embd * seen

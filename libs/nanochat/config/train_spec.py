@@ -1,4 +1,4 @@
-"""What a recipe says of the stages that train: pretraining, midtraining, SFT and reinforcement learning. Imports no torch."""
+"""The recipe's settings for the stages that train: pretraining, midtraining, SFT and reinforcement learning. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,137 +9,236 @@ from pydantic import Field
 from nanochat.config.model_spec import Beta, Fraction, OptimSpec, Positive, Spec, UnclippedOptimSpec
 from nanochat.tasks.use import RewardedTask, TaskUse
 
-DeviceBatch = Annotated[int, Field(gt=0, le=65_536, description="rows at a time on one device; fewer where they do not fit")]
+# Types whose description holds wherever a section has such a field; a section only states its own default.
+DeviceBatch = Annotated[
+    int,
+    Field(
+        gt=0,
+        le=65_536,
+        description="Most rows that one device processes at a time. Fewer are used when these are predicted not to fit; "
+        "an optimizer step is then split into more of them, so that its size stays the same.",
+    ),
+]
+EvalEvery = Annotated[
+    int, Field(description="Optimizer steps between evaluations; -1 means none in between. There is always one at the end.")
+]
+SaveEvery = Annotated[
+    int, Field(description="Optimizer steps between checkpoints; -1 means none in between. There is always one at the end.")
+]
+KeepCheckpoints = Annotated[
+    int, Field(gt=0, description="How many of the newest checkpoints are kept; the best one is kept as well.")
+]
+Deterministic = Annotated[
+    bool,
+    Field(description="Use only deterministic GPU kernels, so that a repeated or resumed run gives the same bits. Slower."),
+]
+EvalTokens = Annotated[int, Field(gt=0, description="Validation tokens of one evaluation, over all processes.")]
+InitLrFrac = Annotated[
+    float, Field(ge=0.0, le=1.0, description="Learning rate at the start of this stage, as a fraction of those in `optim`.")
+]
+Unclipped = Annotated[UnclippedOptimSpec, Field(description="The optimizer of this stage.")]
 Packing = Literal["stream", "bos_aligned"]
 
 
 class TrainSpec(Spec):
-    """What base, mid and SFT share."""
+    """Settings that pretraining, midtraining and SFT share."""
 
     device_batch_size: DeviceBatch = 32
-    eval_every: int = Field(default=250, description="steps; -1 only at the end")
-    save_every: int = Field(default=1000, description="steps; -1 only at the end")
-    keep_checkpoints: Positive = Field(default=2, description="checkpoints kept: so many of the last, and the best")
-    optim: OptimSpec = OptimSpec()
-    deterministic: bool = False
-    compile: bool | None = Field(default=None, description="null: on CUDA only")
+    eval_every: EvalEvery = 250
+    save_every: SaveEvery = 1000
+    keep_checkpoints: KeepCheckpoints = 2
+    optim: OptimSpec = Field(default=OptimSpec(), description="The optimizer of this stage.")
+    deterministic: Deterministic = False
+    compile: bool | None = Field(
+        default=None, description="Whether torch.compile compiles the model; null means on CUDA only, and never for SFT."
+    )
     precision: Literal["bf16", "fp8"] = Field(
         default="bf16",
-        description="of the blocks' products while training, on GPUs that have fp8; 1.17 x tokens/s at d26, about 5 % at equal "
-        "capability, nothing at d12 (2026-02-02); weights and optimizer stay fp32",
+        description="Number format of the matrix products in the blocks while training. `fp8` takes effect on GPUs that have it; "
+        "weights and optimizer state stay fp32. nanochat measured 1.17 x tokens/s at d26, about 5 % at equal capability, and "
+        "nothing at d12 (2026-02-02).",
     )
 
 
 class BaseSpec(TrainSpec):
-    """Horizon: `num_iterations`, else `target_flops`, else `param_data_ratio` tokens per parameter."""
+    """Pretraining. Its length is `num_iterations` if set, else it follows from `target_flops` if set, else from
+    `param_data_ratio`."""
 
     total_batch_size: Positive = Field(
         default=524_288,
-        description='tokens per step; "auto" in a recipe is the power of two nearest 2^19 x (parameters / those of d12)^0.383, '
-        "as horizons grow with parameters (2026-02-05)",
+        description='Tokens of one optimizer step, over all processes. A recipe may say "auto": the power of two nearest to '
+        "2^19 x (parameters / parameters at d12)^0.383, because longer runs want larger batches (nanochat, 2026-02-05).",
     )
-    num_iterations: Positive | None = None
-    target_flops: float | None = Field(default=None, gt=0)
-    param_data_ratio: float = Field(default=20.0, gt=0)
+    num_iterations: Positive | None = Field(
+        default=None, description="Optimizer steps; null means that `target_flops` or `param_data_ratio` decides."
+    )
+    target_flops: float | None = Field(
+        default=None, gt=0, description="Training FLOPs of the whole stage; null means that `param_data_ratio` decides."
+    )
+    param_data_ratio: float = Field(
+        default=20.0,
+        gt=0,
+        description="Training tokens per parameter. nanochat: 12 since 2026-03-24, with `horizon_params` of "
+        "`matrices_and_head`.",
+    )
     horizon_params: Literal["all", "matrices_and_head"] = Field(
         default="all",
-        description="the parameters that param_data_ratio counts: scaling laws are clean in those that are multiplied (2026-01-27)",
+        description="Parameters that `param_data_ratio` counts. `matrices_and_head` leaves out embeddings: scaling laws are clean "
+        "in the parameters that take part in matrix products. nanochat: `matrices_and_head` since 2026-01-27.",
     )
-    warmup_ratio: Fraction = 0.0
-    warmup_steps: Positive | None = Field(default=None, description="in place of warmup_ratio; 40 since 2026-03-09")
-    warmdown_ratio: Fraction = Field(default=0.2, description='0.4 "biggest free win" (2026-01-05), 0.65 since 2026-03-09')
-    final_lr_frac: Fraction = Field(default=0.0, description="0.05 since 2026-03-09")
+    warmup_ratio: Fraction = Field(
+        default=0.0, description="Fraction of the steps in which the learning rate rises from near 0 to its peak."
+    )
+    warmup_steps: Positive | None = Field(
+        default=None,
+        description="Optimizer steps of that rise; overrides `warmup_ratio` when set. nanochat: 40 since 2026-03-09.",
+    )
+    warmdown_ratio: Fraction = Field(
+        default=0.2,
+        description="Fraction of the steps, at the end, in which the learning rate falls linearly to `final_lr_frac`. "
+        'nanochat: 0.65 since 2026-03-09 (0.4, "the biggest free win", on 2026-01-05).',
+    )
+    final_lr_frac: Fraction = Field(
+        default=0.0, description="Learning rate of the last step as a fraction of its peak. nanochat: 0.05 since 2026-03-09."
+    )
     scale_lr: bool = Field(
-        default=False, description="every learning rate x sqrt(total_batch_size / 2^19) (2026-01-07, 2026-02-06)"
+        default=False,
+        description="Multiply every learning rate by sqrt(total_batch_size / 2^19). "
+        "nanochat: on (log entries of 2026-01-07 and 2026-02-06).",
     )
     scale_weight_decay: bool = Field(
         default=False,
-        description="matrix_weight_decay, given for d12, x sqrt(total_batch_size / 2^19) x (d12's horizon / this one's), which "
-        "leaves the decay's time constant the same share of the run (2026-02-06)",
+        description="Take `optim.matrix_weight_decay` as tuned for d12 and multiply it by sqrt(total_batch_size / 2^19) x (tokens "
+        "of d12's run / tokens of this run). Weights then forget over the same share of the run at every size. "
+        "nanochat: on since 2026-02-06.",
     )
     weight_decay_schedule: Literal["constant", "linear", "cosine"] = Field(
-        default="constant", description="of matrix_weight_decay, to 0 at the end; linear 2026-01-10, cosine since 2026-03-09"
+        default="constant",
+        description="How `optim.matrix_weight_decay` falls over the run: not at all, or to 0 at the end. "
+        "nanochat: `cosine` since 2026-03-09 (`linear` on 2026-01-10).",
     )
-    momentum: Beta = Field(default=0.95, description="Muon's, reached from 0.85; 0.97 since 2026-03-09")
-    momentum_ramp_steps: Positive = Field(default=300, description="400 since 2026-03-09")
+    momentum: Beta = Field(
+        default=0.95, description="Peak momentum of Muon, which rises to it from 0.85. nanochat: 0.97 since 2026-03-09."
+    )
+    momentum_ramp_steps: Positive = Field(
+        default=300, description="Optimizer steps of that rise. nanochat: 400 since 2026-03-09."
+    )
     final_momentum: Beta | None = Field(
-        default=None, description="reached over the warm-down; null: stays. 0.90 since 2026-03-14"
+        default=None,
+        description="Momentum of Muon at the last step, to which it falls over the warm-down; null means it stays at `momentum`. "
+        "nanochat: 0.90 since 2026-03-14.",
     )
     packing: Packing = Field(
-        default="stream", description="train rows: one stream of documents, or each row begun by a document (best fit, cropped)"
+        default="stream",
+        description="How text becomes training rows. `stream` cuts one stream of documents into rows. `bos_aligned` begins each "
+        "row with a document, fills it with the documents that fit best and crops the last one. "
+        "nanochat: `bos_aligned` since 2026-01-13.",
     )
-    val_packing: Packing = Field(default="stream", description="of validation, whose figures compare only within one packing")
-    shuffle: bool = Field(default=False, description="row groups in shuffled order from the first epoch on, not the second")
-    eval_tokens: Positive = 20 * 524_288
-    core_every: int = 2000
-    core_max_per_task: Positive = 500
-    sample_every: int = 2000
+    val_packing: Packing = Field(
+        default="stream",
+        description="How text becomes validation rows, as in `packing`. Bits per byte compare only within one packing.",
+    )
+    shuffle: bool = Field(
+        default=False,
+        description="Read the row groups of the shards in shuffled order from the first epoch on. Without it the first epoch is in "
+        "file order and only later epochs are shuffled.",
+    )
+    eval_tokens: EvalTokens = 20 * 524_288
+    core_every: int = Field(
+        default=2000, description="Optimizer steps between evaluations of CORE, and once at the end; -1 means never."
+    )
+    core_max_per_task: Positive = Field(default=500, description="Most examples of each CORE task in these evaluations.")
+    sample_every: int = Field(
+        default=2000, description="Optimizer steps between sample completions, and once at the end; -1 means never."
+    )
 
 
 class MidSpec(TrainSpec):
-    total_batch_size: Positive = 524_288
-    num_iterations: Positive | None = Field(default=None, description="null: one pass over the mixture")
-    optim: UnclippedOptimSpec = UnclippedOptimSpec()
-    init_lr_frac: Fraction = 1.0
-    warmdown_ratio: Fraction = 0.2
-    eval_every: int = 150
-    eval_tokens: Positive = 20 * 524_288
-    train: tuple[TaskUse, ...] = (
-        TaskUse(task="smoltalk"),
-        TaskUse(task="mmlu", split="auxiliary_train"),
-        TaskUse(task="gsm8k"),
-        TaskUse(task="identity", size=1000, repeat=2),
-        TaskUse(task="spelling", size=200_000),
-        TaskUse(task="counting", size=80_000),
+    """Midtraining: the base model learns conversations, tasks and tool use, from every token of them."""
+
+    total_batch_size: Positive = Field(default=524_288, description="Tokens of one optimizer step, over all processes.")
+    num_iterations: Positive | None = Field(default=None, description="Optimizer steps; null means one pass over the mixture.")
+    optim: Unclipped = UnclippedOptimSpec()
+    init_lr_frac: InitLrFrac = 1.0
+    warmdown_ratio: Fraction = Field(
+        default=0.2, description="Fraction of the stage, at its end, in which the learning rate falls linearly to 0."
     )
-    val: tuple[TaskUse, ...] = (
-        TaskUse(task="smoltalk", split="test"),
-        TaskUse(task="mmlu", split="test", limit=5200),
-        TaskUse(task="gsm8k", split="test", limit=420),
+    eval_every: EvalEvery = 150
+    eval_tokens: EvalTokens = 20 * 524_288
+    train: tuple[TaskUse, ...] = Field(
+        default=(
+            TaskUse(task="smoltalk"),
+            TaskUse(task="mmlu", split="auxiliary_train"),
+            TaskUse(task="gsm8k"),
+            TaskUse(task="identity", size=1000, repeat=2),
+            TaskUse(task="spelling", size=200_000),
+            TaskUse(task="counting", size=80_000),
+        ),
+        description="Mixture to train on.",
+    )
+    val: tuple[TaskUse, ...] = Field(
+        default=(
+            TaskUse(task="smoltalk", split="test"),
+            TaskUse(task="mmlu", split="test", limit=5200),
+            TaskUse(task="gsm8k", split="test", limit=420),
+        ),
+        description="Mixture to validate on.",
     )
 
 
 class SftSpec(TrainSpec):
+    """Supervised finetuning: one conversation per row, where the model learns only from the assistant's words."""
+
     device_batch_size: DeviceBatch = 4
-    examples_per_step: Positive = 32
-    num_epochs: Positive = 1
-    num_iterations: Positive | None = Field(default=None, description="null: num_epochs passes over the mixture")
-    optim: UnclippedOptimSpec = UnclippedOptimSpec()
-    init_lr_frac: Fraction = 0.02
-    eval_every: int = 100
-    eval_batches: Positive = 100
-    metrics_every: int = 200
-    metrics_max_problems: Positive = 1024
-    train: tuple[TaskUse, ...] = (
-        TaskUse(task="arc_easy"),
-        TaskUse(task="arc_challenge"),
-        TaskUse(task="gsm8k"),
-        TaskUse(task="smoltalk", limit=10_000),
-        TaskUse(task="identity", size=1000),
-        TaskUse(task="spelling", size=300),
-        TaskUse(task="counting", size=300),
+    examples_per_step: Positive = Field(default=32, description="Conversations of one optimizer step, over all processes.")
+    num_epochs: Positive = Field(default=1, description="Passes over the mixture.")
+    num_iterations: Positive | None = Field(default=None, description="Optimizer steps; overrides `num_epochs` when set.")
+    optim: Unclipped = UnclippedOptimSpec()
+    init_lr_frac: InitLrFrac = 0.02
+    eval_every: EvalEvery = 100
+    eval_batches: Positive = Field(default=100, description="Validation batches that each process evaluates.")
+    metrics_every: int = Field(
+        default=200,
+        description="Optimizer steps between evaluations of MMLU and ARC-Easy, and once at the end; -1 means never.",
     )
-    val: tuple[TaskUse, ...] = (TaskUse(task="smoltalk", split="test"),)
+    metrics_max_problems: Positive = Field(default=1024, description="Most problems of each of these tasks.")
+    train: tuple[TaskUse, ...] = Field(
+        default=(
+            TaskUse(task="arc_easy"),
+            TaskUse(task="arc_challenge"),
+            TaskUse(task="gsm8k"),
+            TaskUse(task="smoltalk", limit=10_000),
+            TaskUse(task="identity", size=1000),
+            TaskUse(task="spelling", size=300),
+            TaskUse(task="counting", size=300),
+        ),
+        description="Mixture to train on.",
+    )
+    val: tuple[TaskUse, ...] = Field(default=(TaskUse(task="smoltalk", split="test"),), description="Mixture to validate on.")
 
 
 class RlSpec(Spec):
-    """REINFORCE with a group-mean baseline on one generative task with a 0/1 reward."""
+    """Reinforcement learning: REINFORCE with the group's mean as baseline, on one generative task with a reward of 0 or 1."""
 
-    enabled: bool = False
-    task: RewardedTask = "gsm8k"
-    size: Positive | None = None
-    device_batch_size: Positive = 8
-    examples_per_step: Positive = 16
-    num_samples: Positive = 16
-    max_new_tokens: Positive = 256
-    temperature: float = Field(default=1.0, gt=0)
-    top_k: int = Field(default=50, ge=0)
-    num_epochs: Positive = 1
-    num_iterations: Positive | None = None
-    init_lr_frac: Fraction = 0.05
-    save_every: int = 60
-    keep_checkpoints: Positive = 2
-    eval_every: int = 60
-    eval_examples: Positive = 400
-    optim: UnclippedOptimSpec = UnclippedOptimSpec()
-    deterministic: bool = False
+    enabled: bool = Field(default=False, description="Whether the run has this stage and the evaluation after it.")
+    task: RewardedTask = Field(default="gsm8k", description="Task to learn.")
+    size: Positive | None = Field(
+        default=None, description="Questions to learn from, the first of the task's; null means all, or 1000 generated ones."
+    )
+    device_batch_size: Positive = Field(default=8, description="Answers to one question that one device processes at a time.")
+    examples_per_step: Positive = Field(
+        default=16, description="Questions of one optimizer step, over all processes; a multiple of the number of processes."
+    )
+    num_samples: Positive = Field(default=16, description="Answers sampled to each question: the group of the baseline.")
+    max_new_tokens: Positive = Field(default=256, description="Most tokens of one answer.")
+    temperature: float = Field(default=1.0, gt=0, description="Sampling temperature of answers.")
+    top_k: int = Field(default=50, ge=0, description="Answers are sampled from this many likeliest tokens; 0 means from all.")
+    num_epochs: Positive = Field(default=1, description="Passes over the questions.")
+    num_iterations: Positive | None = Field(default=None, description="Optimizer steps; overrides `num_epochs` when set.")
+    init_lr_frac: InitLrFrac = 0.05
+    save_every: SaveEvery = 60
+    keep_checkpoints: KeepCheckpoints = 2
+    eval_every: EvalEvery = 60
+    eval_examples: Positive = Field(default=400, description="Test questions of one evaluation of pass@1 to pass@8.")
+    optim: Unclipped = UnclippedOptimSpec()
+    deterministic: Deterministic = False

@@ -25,58 +25,67 @@ class Frozen(BaseModel):
 
 
 class StagePlan(Frozen):
-    """One training stage. Null means that it cannot be known before the data is there, or of this hardware; `estimated`
-    that the length is a guess."""
+    """What one training stage takes. A figure is null if it cannot be known before the data is there or on this hardware."""
 
-    stage: str
-    steps: int | None
-    tokens: int | None
-    flops: float | None
-    device_batch_size: int = Field(description="rows that one process takes at a time: the recipe's, or as many as fit")
-    accumulation: int = Field(description="times that it does so for one optimizer step")
-    peak_gib: float | None = Field(default=None, description="predicted for each GPU; null on one of unknown memory")
-    fits: bool | None = Field(default=None, description="false when even one row at a time is predicted to be too much")
-    warmdown_steps: int | None = None
-    eval_steps: int | None = None
-    estimated: bool = False
-    tok_per_s: float | None = Field(default=None, description="of all processes together")
-    hours: float | None = None
-    usd: float | None = None
+    stage: str = Field(description="Name of the stage.")
+    steps: int | None = Field(description="Optimizer steps.")
+    tokens: int | None = Field(description="Tokens trained on.")
+    flops: float | None = Field(description="Training FLOPs.")
+    device_batch_size: int = Field(
+        description="Rows that one process takes at a time: as in the recipe, or fewer so that they fit."
+    )
+    accumulation: int = Field(description="How many times each process does so for one optimizer step.")
+    peak_gib: float | None = Field(
+        default=None, description="Predicted peak memory of each GPU in GiB; null if its memory is unknown."
+    )
+    fits: bool | None = Field(
+        default=None, description="False if even one row at a time is predicted not to fit; null if the memory is unknown."
+    )
+    warmdown_steps: int | None = Field(
+        default=None, description="Last steps, in which the learning rate falls; only in pretraining."
+    )
+    eval_steps: int | None = Field(default=None, description="Validation batches that each process evaluates each time.")
+    estimated: bool = Field(default=False, description="Whether the stage's length is an estimate.")
+    tok_per_s: float | None = Field(default=None, description="Predicted tokens per second of all processes together.")
+    hours: float | None = Field(default=None, description="Predicted hours of training.")
+    usd: float | None = Field(default=None, description="Predicted cost of training in US dollars.")
 
 
 class Plan(Frozen):
-    """What `POST /v1/runs/plan` answers. Hours and dollars cover the training steps alone; null on an unknown GPU."""
+    """A recipe's figures on given hardware. Hours and dollars cover the training steps alone; null on an unknown GPU."""
 
-    recipe: str
-    world_size: int
-    gpu: str | None
-    gpu_memory_gib: float | None
-    peak_tflops: float | None = Field(description="of one GPU: dense bf16")
-    mfu: float | None = Field(description="the share of that peak which is reckoned with")
-    usd_per_hour: float | None = Field(description="of one GPU")
-    params: int
-    flops_per_token: int
-    total_flops: float
-    hours: float | None
-    usd: float | None
-    stages: list[StagePlan]
+    recipe: str = Field(description="Name of the recipe.")
+    world_size: int = Field(description="Processes of a training stage, one GPU each.")
+    gpu: str | None = Field(description="Name of the GPU in the table of known GPUs; null if it is not there.")
+    gpu_memory_gib: float | None = Field(description="Memory of one GPU in GiB.")
+    peak_tflops: float | None = Field(description="Peak of one GPU in dense bf16 TFLOPS.")
+    mfu: float | None = Field(description="Fraction of that peak that training is assumed to reach.")
+    usd_per_hour: float | None = Field(description="Price of one GPU in US dollars per hour.")
+    params: int = Field(description="Parameters of the model.")
+    flops_per_token: int = Field(description="Training FLOPs per token, forward and backward.")
+    total_flops: float = Field(description="Training FLOPs of all stages whose FLOPs are known.")
+    hours: float | None = Field(description="Predicted hours of all stages whose hours are known.")
+    usd: float | None = Field(description="Predicted cost in US dollars of all stages whose cost is known.")
+    stages: list[StagePlan] = Field(description="The training stages in order.")
 
 
 class PlannedStage(Frozen):
-    name: str
-    kind: str
-    queue: str
-    needs: list[str] = Field(description="what it waits for, as producer.output")
+    """One stage of the run's graph."""
+
+    name: str = Field(description="Name of the stage, such as `chat_eval_sft`.")
+    kind: str = Field(description="What the stage runs, such as `chat_eval`.")
+    queue: str = Field(description="Kind of worker that it needs: `cpu` or `gpu`.")
+    needs: list[str] = Field(description="Outputs that it waits for, each as producer.output.")
 
 
 class RunPlan(Frozen):
     """What a run would do and cost. Nothing has been started or written."""
 
-    recipe: str
-    config: Recipe = Field(description="the whole recipe, defaults filled in")
-    stages: list[PlannedStage]
-    figures: Plan = Field(description="parameters, steps, tokens, FLOPs, batches, memory, hours and dollars on the hardware")
-    warnings: list[str]
+    recipe: str = Field(description="Name of the recipe.")
+    config: Recipe = Field(description="The whole recipe with its defaults filled in.")
+    stages: list[PlannedStage] = Field(description="All stages of the run; producers precede consumers.")
+    figures: Plan = Field(description="Parameters, steps, tokens, FLOPs, batches, memory, hours and dollars on the hardware.")
+    warnings: list[str] = Field(description="What to know before the run starts, in sentences for people.")
 
 
 def plan(

@@ -19,13 +19,18 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class TaskUse(BaseModel):
-    """One entry of a mixture. `repeat` oversamples the task, `limit` takes its first rows, `size` is for generated tasks."""
+    """One task in a mixture of conversations to train or validate on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: TrainableTask = Field(description="name of a task")
-    split: str = Field(default="train", description="which split of the task to train on")
-    limit: Positive | None = Field(default=None, description="take only the first rows; null: all")
-    repeat: Positive = Field(default=1, description="how often each row occurs in one pass over the mixture")
-    size: Positive | None = Field(default=None, description="rows of a generated task")
-    path: str | None = Field(default=None, description="file of conversations, for task jsonl")
+    task: TrainableTask = Field(description="Name of the task; `jsonl` is a file of your own conversations.")
+    split: str = Field(default="train", description="Split of the task's data.")
+    limit: Positive | None = Field(default=None, description="Take only this many rows, the first; null means all of them.")
+    repeat: Positive = Field(default=1, description="How many times the mixture holds each row.")
+    size: Positive | None = Field(
+        default=None, description="Rows to generate, for a generated task such as spelling; null means 1000."
+    )
+    path: str | None = Field(
+        default=None,
+        description="File of conversations, for the task jsonl; relative to the folder `data.tasks` if that is one.",
+    )

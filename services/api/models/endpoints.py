@@ -1,9 +1,9 @@
-"""Promoted checkpoints: what the inference service offers, and how a checkpoint becomes one of them."""
+"""Promoted checkpoints, which the inference service serves, and promoting one."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from controlplane import promotion, views
 from controlplane.errors import Conflict
@@ -17,12 +17,14 @@ router = APIRouter(prefix="/v1", tags=["models"])
 
 
 class ModelList(BaseModel):
-    items: list[ModelView]
+    """The models that can be served."""
+
+    items: list[ModelView] = Field(description="Promoted checkpoints that are still on disk, the newest promotion first.")
 
 
 @router.get("/models", responses=responses())
 def list_models(caller: Caller, ledger: Ledger) -> ModelList:
-    """Promoted checkpoints, newest first."""
+    """List the promoted checkpoints, the newest promotion first."""
     with ledger() as session:
         return ModelList(items=views.models(session))
 
@@ -32,7 +34,7 @@ def list_models(caller: Caller, ledger: Ledger) -> ModelList:
     responses=responses("checkpoint-not-found", "checkpoint-not-promotable", "invalid-request"),
 )
 def promote_checkpoint(caller: Caller, ledger: Ledger, checkpoint_id: CheckpointId) -> CheckpointView:
-    """Offer a checkpoint to the inference service. Promoting it again changes nothing."""
+    """Promote a checkpoint: offer it to the inference service. Promoting it again has no effect."""
     with ledger.begin() as session:
         try:
             promotion.promote(session, checkpoint_id)

@@ -1,4 +1,4 @@
-"""Runs: submit, plan, list, look at, cancel, and their report card."""
+"""Endpoints of runs: submit, plan, list, get, cancel, and the report card."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=255,
         pattern=r"^[\x20-\x7e]+$",
-        description="made by the client; repeating a request with its key answers with the run that the first one made"
-        " (draft-ietf-httpapi-idempotency-key-header)",
+        description="A key that the client makes up. A repeated request with the same key is answered with the run that the first "
+        "one made (draft-ietf-httpapi-idempotency-key-header).",
     ),
 ]
 
@@ -39,7 +39,7 @@ IdempotencyKey = Annotated[
     "",
     status_code=201,
     responses={
-        200: {"model": RunView, "description": "the run that an earlier request with this Idempotency-Key made"},
+        200: {"model": RunView, "description": "The run that an earlier request with this Idempotency-Key made"},
         **responses(*REFUSED_BODY, "idempotency-key-reused"),
     },
 )
@@ -51,9 +51,9 @@ def submit_run(
     body: SubmitRequest,
     idempotency_key: IdempotencyKey = None,
 ) -> RunView:
-    """Start a run. It is accepted whether or not the broker is up: the stored run is itself the order to work.
+    """Start a run. It is accepted even while the broker is down; the dispatcher finds it in the database.
 
-    A request that arrives while another one with its Idempotency-Key is being worked on waits for that one's run.
+    If another request with the same Idempotency-Key is in progress, this one waits for that request's run.
     """
     with ledger() as session:
         on = intake.hardware(views.workers(session))
@@ -73,10 +73,12 @@ def submit_run(
 
 @router.post("/plan", responses=responses(*REFUSED_BODY))
 def plan_run(caller: Caller, ledger: Ledger, body: PlanRequest) -> RunPlan:
-    """What a run would do and cost, on the workers at hand or on the hardware that is named. Refuses what `POST /v1/runs`
-    would refuse; writes nothing."""
+    """Plan a run: what it would do and cost, on the registered workers or on hardware that the request names.
+
+    It refuses what `POST /v1/runs` would refuse, and writes nothing.
+    """
     with ledger() as session:
-        on = intake.asked_for(body, intake.hardware(views.workers(session)))
+        on = intake.requested(body, intake.hardware(views.workers(session)))
     recipe, figures = intake.recipe_of(body, on)
     return run_plan(recipe, figures, on.gpu, on.warnings)
 
@@ -85,25 +87,25 @@ def plan_run(caller: Caller, ledger: Ledger, body: PlanRequest) -> RunPlan:
 def list_runs(
     caller: Caller,
     ledger: Ledger,
-    limit: Annotated[int, Query(ge=1, le=200)] = 20,
-    cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before")] = None,
-    status: Annotated[list[RunStatus], Query(description="only runs of these statuses")] = [],  # noqa: B006
+    limit: Annotated[int, Query(ge=1, le=200, description="Most runs on a page.")] = 20,
+    cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the previous page.")] = None,
+    status: Annotated[list[RunStatus], Query(description="Answer only runs with one of these statuses.")] = [],  # noqa: B006
 ) -> RunPage:
-    """Runs, newest first, a page at a time. Runs submitted meanwhile neither shift nor repeat an item."""
+    """List runs, newest first, in pages. Runs submitted between two requests do not shift or repeat items."""
     with ledger() as session:
         return views.run_page(session, limit=limit, cursor=cursor, status=status)
 
 
 @router.get("/{run_id}", responses=responses("run-not-found", "invalid-request"))
 def get_run(caller: Caller, ledger: Ledger, run_id: RunId) -> RunView:
-    """One run with its stages, their attempts, progress, newest figures and artifacts."""
+    """Get one run with its stages, their attempts, progress, newest metrics and artifacts."""
     with ledger() as session:
         return views.run_view(session, run_id)
 
 
 @router.post("/{run_id}/cancel", responses=responses("run-not-found", "run-finished", "invalid-request"))
 def cancel_run(request: Request, caller: Caller, ledger: Ledger, run_id: RunId) -> RunView:
-    """Stop a run for good. What waits is cancelled at once; what runs saves its work first."""
+    """Cancel a run for good. Waiting stages are cancelled at once; running ones save their work first."""
     with ledger.begin() as session:
         try:
             runs.cancel(session, run_id)
@@ -114,13 +116,15 @@ def cancel_run(request: Request, caller: Caller, ledger: Ledger, run_id: RunId) 
 
 @router.get("/{run_id}/report", responses=responses("run-not-found", "report-not-ready", "invalid-request"))
 def get_report(caller: Caller, ledger: Ledger, run_id: RunId) -> ReportView:
-    """The report card, once the report stage has made it."""
+    """Get the report card. It is available once the report stage has made it."""
     with ledger() as session:
         artifact = views.artifact(session, run_id, "report", "report")
     if artifact is None:
-        raise ProblemError("report-not-ready", f"run {run_id} has no report yet; it is made by the last stage")
+        raise ProblemError("report-not-ready", f"run {run_id} has no report yet; its last stage makes it")
     try:
         return ReportView(markdown=(Path(artifact.path) / "report.md").read_text(encoding="utf-8"))
     except OSError as err:
-        detail = f"{artifact.path}/report.md cannot be read here ({err.strerror}); share NANOCHAT_HOME with the workers"
+        detail = (
+            f"{artifact.path}/report.md cannot be read here ({err.strerror}); the API and the workers must share NANOCHAT_HOME"
+        )
         raise ProblemError("report-not-ready", detail) from err

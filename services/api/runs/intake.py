@@ -1,4 +1,4 @@
-"""A submitted recipe, refused here or fit to run: nothing is written before this has said yes."""
+"""Checks of a submitted recipe. Nothing is written before it has passed them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.api.runs.schemas import PlanRequest, RecipeRequest
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What the training stages would run on."""
+    """The hardware that the training stages would run on. None means unknown, or as in the table of GPUs."""
 
     world_size: int
     gpu: str | None
@@ -27,30 +27,30 @@ class Hardware:
 
 
 def hardware(workers: Sequence[WorkerView]) -> Hardware:
-    """The best worker of the gpu queue that is alive; one process of unknown speed while there is none."""
+    """Of the gpu workers that are not lost, the one with the most GPUs; one process of unknown speed if there is none."""
     alive = [w for w in workers if w.queue == "gpu" and w.status != "lost"]
     if not alive:
-        warning = "no gpu worker is alive: planned for one process of unknown speed; the run waits for a worker"
+        warning = "no gpu worker is alive; planned for one process of unknown speed, and the run would wait for a worker"
         return Hardware(1, None, warnings=(warning,))
     best = max(alive, key=lambda w: w.gpus)
     return Hardware(max(1, best.gpus), best.gpu_name or None)
 
 
-def asked_for(request: PlanRequest, here: Hardware) -> Hardware:
-    """The hardware that a plan is wanted for: what the request names, else what is `here`."""
+def requested(request: PlanRequest, available: Hardware) -> Hardware:
+    """The hardware to plan for: what the request names, and what is available where it names nothing."""
     named = request.gpus is not None or request.gpu is not None
     return Hardware(
-        request.gpus or here.world_size,
-        request.gpu or here.gpu,
+        request.gpus or available.world_size,
+        request.gpu or available.gpu,
         request.gpu_memory_gib,
         request.peak_tflops,
         request.usd_per_hour,
-        () if named else here.warnings,
+        () if named else available.warnings,
     )
 
 
 def recipe_of(request: RecipeRequest, on: Hardware) -> tuple[Recipe, plan.Plan]:
-    """The recipe that the request means and what it comes to. Raises ProblemError naming every field at fault."""
+    """The requested recipe and its plan. Raises ProblemError, which names every wrong field."""
     assert isinstance(request.recipe, str | dict)
     try:
         recipe = resolve(request.recipe, dict(request.overrides))
@@ -60,18 +60,18 @@ def recipe_of(request: RecipeRequest, on: Hardware) -> tuple[Recipe, plan.Plan]:
     except RecipeError as err:
         raise _refused(err.problems) from err
     except OverflowError as err:
-        raise _refused([("recipe", f"its numbers are too large to compute with ({err}); use smaller ones")]) from err
+        raise _refused([("recipe", f"its numbers are too large to compute with ({err}); use smaller numbers")]) from err
     try:
         problems = preflight.check(recipe)
-    except OSError as err:  # a path that this machine may not read, or that is too long for it
-        problems = [("data", f"{err.filename} cannot be looked at: {err.strerror}; give another path")]
+    except OSError as err:  # no permission to read a path, or the path is too long
+        problems = [("data", f"{err.filename} cannot be read: {err.strerror}; give another path")]
     if problems:
         raise _refused(problems)
     return recipe, figures
 
 
 def fingerprint(request: RecipeRequest) -> str:
-    """Digest of what was asked, the same for the same JSON value however it was written."""
+    """Digest of the request's JSON value; order of keys and white space do not matter."""
     text = json.dumps(request.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""What a run has said: metrics, events, log lines, checkpoints; as pages, and as live streams."""
+"""Endpoints of a run's records: metrics, checkpoints, and events and log lines as pages or live streams."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from controlplane import feeds, metrics, views
@@ -21,12 +21,14 @@ from services.api.streams import Batch, LastEventId
 
 router = APIRouter(prefix="/v1/runs/{run_id}", tags=["records"])
 
-STREAM_BATCH = 500
+STREAM_BATCH = 500  # items that a stream reads at a time
 Page = TypeVar("Page", EventPage, LogPage)
 
 
 class CheckpointList(BaseModel):
-    items: list[CheckpointView]
+    """The checkpoints of a run."""
+
+    items: list[CheckpointView] = Field(description="Checkpoints that are still on disk, those of the last stage first.")
 
 
 @router.get("/metrics", responses=responses("run-not-found", "invalid-request"))
@@ -34,11 +36,14 @@ def get_metrics(
     caller: Caller,
     ledger: Ledger,
     run_id: RunId,
-    stage: StageName | None = None,
-    keys: Annotated[list[Word] | None, Query(max_length=50, description="only these, as loss; all when left out")] = None,
-    max_points: Annotated[int, Query(ge=2, le=2000, description="buckets of a series, at most")] = 500,
+    stage: StageName = None,
+    keys: Annotated[
+        list[Word] | None,
+        Query(max_length=50, description="Answer only metrics with these keys, such as loss; all if left out."),
+    ] = None,
+    max_points: Annotated[int, Query(ge=2, le=2000, description="Most buckets of a series.")] = 500,
 ) -> MetricsView:
-    """Curves, bucketed by step: each bucket has its min, max and last value, so no spike is lost."""
+    """Get metric series in buckets of neighbouring steps. A bucket has its min, max and last value, so no spike is lost."""
     with ledger() as session:
         return metrics.metrics(session, run_id, stage=stage, keys=keys, max_points=max_points)
 
@@ -54,11 +59,13 @@ def get_events(
     ledger: Ledger,
     run_id: RunId,
     after: After = 0,
-    kinds: Annotated[list[Word], Query(max_length=50, description="only these, as checkpoint; all when left out")] = [],  # noqa: B006
-    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+    kinds: Annotated[
+        list[Word], Query(max_length=50, description="Answer only events of these kinds, such as checkpoint; all if left out.")
+    ] = [],  # noqa: B006
+    limit: Annotated[int, Query(ge=1, le=1000, description="Most events on a page.")] = 200,
     last_event_id: LastEventId = 0,
 ) -> Response | EventPage:
-    """What stages said and what the platform decided, in order."""
+    """List what the stages reported and what the platform decided, in order; as a page or as a live stream."""
 
     def fetch(session: Session, after: int, limit: int) -> EventPage:
         return feeds.events(session, run_id, after=after, kinds=kinds, limit=limit)
@@ -76,13 +83,13 @@ def get_logs(
     caller: Caller,
     ledger: Ledger,
     run_id: RunId,
-    stage: StageName | None = None,
-    attempt: Annotated[int | None, Query(ge=1, le=BIGINT)] = None,
+    stage: StageName = None,
+    attempt: Annotated[int | None, Query(ge=1, le=BIGINT, description="Answer only the attempt of this number.")] = None,
     after: After = 0,
-    limit: Annotated[int, Query(ge=1, le=5000)] = 1000,
+    limit: Annotated[int, Query(ge=1, le=5000, description="Most lines on a page.")] = 1000,
     last_event_id: LastEventId = 0,
 ) -> Response | LogPage:
-    """What the stages' processes printed, in the order it arrived."""
+    """List the lines that the stages' processes printed, in the order of arrival; as a page or as a live stream."""
 
     def fetch(session: Session, after: int, limit: int) -> LogPage:
         return feeds.logs(session, run_id, stage=stage, attempt=attempt, after=after, limit=limit)
@@ -92,7 +99,7 @@ def get_logs(
 
 @router.get("/checkpoints", responses=responses("run-not-found", "invalid-request"))
 def list_checkpoints(caller: Caller, ledger: Ledger, run_id: RunId) -> CheckpointList:
-    """Every complete checkpoint of the run, newest first."""
+    """List the complete checkpoints of the run, those of the last stage first."""
     with ledger() as session:
         return CheckpointList(items=views.checkpoints(session, run_id))
 
@@ -109,10 +116,10 @@ def _page_or_stream(
         with ledger() as session:
             return fetch(session, after, limit)
     with ledger() as session:
-        views.run_status(session, run_id)  # an unknown run is a 404, not a stream
+        views.run_status(session, run_id)  # an unknown run is answered with 404 instead of a stream
 
     def look(after: int) -> Batch:
-        # The status is read first: what a finished run said is stored before its status, so the read after it has all.
+        # Read the status before the items: the last items are stored before the final status, so then none is missed.
         with ledger() as session:
             finished = views.run_status(session, run_id).is_finished
             return Batch(fetch(session, after, STREAM_BATCH).items, finished)

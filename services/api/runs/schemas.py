@@ -1,4 +1,4 @@
-"""What a client sends about runs. What it is answered are the ledger's read models (controlplane.schemas)."""
+"""Bodies of requests about runs. The answers are the ledger's read models (`controlplane.schemas`)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ def _name_or_table(value: JsonValue) -> JsonValue:
     if isinstance(value, dict):
         return storable(value)
     if not isinstance(value, str):
-        raise ValueError("must be the name of a shipped recipe or a recipe's table")
-    if not re.match(NAME, value):  # nor is a path looked up on this machine
-        raise ValueError(f"is not a recipe's name; known: {', '.join(recipes.names())}. Send a file's content as a table")
+        raise ValueError("must be the name of a shipped recipe or a whole recipe as a table")
+    if not re.match(NAME, value):  # a path is refused as well: no file of this machine is read
+        raise ValueError(
+            f"is not the name of a recipe; known: {', '.join(recipes.names())}. To use a file, send its content as a table"
+        )
     return value
 
 
@@ -34,37 +36,46 @@ RunName = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_w
 
 
 class RecipeRequest(BaseModel):
-    """A recipe: what to train, on what, for how long."""
+    """A recipe by name or inline, with overrides."""
 
     model_config = ConfigDict(extra="forbid")
 
-    recipe: RecipeRef = Field(description="name of a shipped recipe, or a whole recipe inline", examples=["tiny"])
+    recipe: RecipeRef = Field(description="Name of a shipped recipe, or a whole recipe as an object.", examples=["tiny"])
     overrides: dict[DottedPath, Storable] = Field(
-        default={}, max_length=200, description="dotted field to its value", examples=[{"base.num_iterations": 20}]
+        default={},
+        max_length=200,
+        description="Values of recipe fields, by dotted path of the field.",
+        examples=[{"base.num_iterations": 20}],
     )
 
 
 class PlanRequest(RecipeRequest):
-    """A recipe, and the hardware to plan for where it is not that of the workers at hand."""
+    """A recipe and the hardware to plan for. Hardware that is left out is that of the best gpu worker."""
 
     gpus: int | None = Field(
-        default=None, strict=True, ge=1, le=100_000, description="processes of a training stage, one GPU each"
+        default=None, strict=True, ge=1, le=100_000, description="Processes of a training stage, one GPU each."
     )
     gpu: GpuName | None = Field(
-        default=None, description="a GPU's name; the table in docs/recipes.md has those known", examples=["H100"]
+        default=None, description="Name of the GPU; the table in docs/recipes.md lists those that are known.", examples=["H100"]
     )
     gpu_memory_gib: float | None = Field(
-        default=None, strict=True, gt=0, le=10_000, description="of one GPU; goes before the table"
+        default=None, strict=True, gt=0, le=10_000, description="Memory of one GPU in GiB; overrides the table."
     )
     peak_tflops: float | None = Field(
-        default=None, strict=True, ge=0.001, le=1e6, description="dense bf16, of one GPU; goes before the table"
+        default=None, strict=True, ge=0.001, le=1e6, description="Peak of one GPU in dense bf16 TFLOPS; overrides the table."
     )
-    usd_per_hour: float | None = Field(default=None, strict=True, ge=0, le=1e6, description="of one GPU; goes before the table")
+    usd_per_hour: float | None = Field(
+        default=None, strict=True, ge=0, le=1e6, description="Price of one GPU in US dollars per hour; overrides the table."
+    )
 
 
 class SubmitRequest(RecipeRequest):
-    name: RunName | None = Field(default=None, description="for people; the recipe's name when left out")
+    """A run to start."""
+
+    name: RunName | None = Field(default=None, description="Name of the run, for people; null means the recipe's name.")
 
 
 class ReportView(BaseModel):
-    markdown: str
+    """The report card of a run."""
+
+    markdown: str = Field(description="The report as Markdown.")

@@ -1,9 +1,9 @@
-"""Who does the work."""
+"""The workers."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from controlplane import views
 from controlplane.schemas import WorkerView
@@ -15,11 +15,13 @@ router = APIRouter(prefix="/v1/workers", tags=["workers"])
 
 
 class WorkerList(BaseModel):
-    items: list[WorkerView]
+    """The workers that have registered."""
+
+    items: list[WorkerView] = Field(description="Workers by queue and id, lost ones included.")
 
 
 @router.get("", responses=responses())
 def list_workers(caller: Caller, ledger: Ledger) -> WorkerList:
-    """Every worker that has registered, with what it holds."""
+    """List every worker that has registered, with the attempts that it runs."""
     with ledger() as session:
         return WorkerList(items=views.workers(session))

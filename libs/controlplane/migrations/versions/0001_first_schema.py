@@ -1,4 +1,4 @@
-"""The first schema: runs, stages, attempts and all they leave behind."""
+"""The first schema: keys, runs, stages, attempts, workers and the records of attempts."""
 
 from __future__ import annotations
 

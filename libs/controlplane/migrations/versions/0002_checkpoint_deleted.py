@@ -1,4 +1,4 @@
-"""Remember which checkpoints a stage has deleted to make room."""
+"""Record which checkpoints their stage has deleted to free disk space."""
 
 from __future__ import annotations
 
