@@ -1,4 +1,4 @@
-"""What stages and metrics there are and how to show them, so that a client needs no table of its own."""
+"""The catalog of stages and metrics, with names and units to show, so that a client needs no table of its own."""
 
 from __future__ import annotations
 
@@ -14,38 +14,46 @@ router = APIRouter(prefix="/v1/catalog", tags=["catalog"])
 
 
 class StageInfoView(BaseModel):
+    """A stage that a run can have."""
+
     model_config = ConfigDict(from_attributes=True)
 
-    name: str = Field(description="name of the stage in a run")
-    kind: str = Field(description="what it does; chat_eval is the kind of three stages")
-    title: str = Field(description="its name in a report")
-    short: str = Field(description="its name where there is little room")
-    queue: Queue = Field(description="the queue of workers that run it")
-    trains: str | None = Field(description="section of the recipe that configures its training; null when it trains nothing")
+    name: str = Field(description="Name of the stage in a run's graph.")
+    kind: str = Field(description="What the stage runs. Several stages may have the same kind, such as `chat_eval`.")
+    title: str = Field(description="Its name in a report.")
+    short: str = Field(description="Its name where there is little room.")
+    queue: Queue = Field(description="Kind of worker that it needs: `cpu` or `gpu`.")
+    trains: str | None = Field(description="Section of the recipe that configures its training; null if it trains nothing.")
 
 
 class MetricInfoView(BaseModel):
+    """A metric that a stage can report."""
+
     model_config = ConfigDict(from_attributes=True)
 
-    key: str = Field(description="key of the metric in events and series")
-    title: str = Field(description="its name")
-    unit: str = Field(description="its unit; empty when it has none")
-    label: str = Field(description="title and unit, as an axis is named")
-    short: str = Field(description="its name where there is little room")
-    better: Better | None = Field(description="the direction of progress; null when neither is")
-    stages: list[str] = Field(description="kinds of stages that report it")
-    plot: Plot | None = Field(description="the curve that shows it; a stage shows the first metric of a plot that it reports")
-    column: bool = Field(description="whether tables of stages show its newest value")
+    key: str = Field(description="Key of the metric in events and series.")
+    title: str = Field(description="Its name.")
+    unit: str = Field(description="Its unit; empty if it has none.")
+    label: str = Field(description="Title and unit, for the label of an axis.")
+    short: str = Field(description="Its name where there is little room.")
+    better: Better | None = Field(description="Which direction is better; null if neither is.")
+    stages: list[str] = Field(description="Kinds of the stages that report it.")
+    plot: Plot | None = Field(
+        description="Chart that shows it; null if none does. Of several metrics with the same chart, a stage's chart shows the first that it reports."
+    )
+    column: bool = Field(description="Whether tables of stages show its newest value.")
 
 
 class CatalogView(BaseModel):
-    stages: list[StageInfoView] = Field(description="every stage that a run can have, producers before consumers")
-    metrics: list[MetricInfoView] = Field(description="every metric that a stage can report, the most telling first")
+    """All stages and metrics."""
+
+    stages: list[StageInfoView] = Field(description="All stages that a run can have; producers precede consumers.")
+    metrics: list[MetricInfoView] = Field(description="All metrics that a stage can report, the most informative first.")
 
 
 @router.get("", responses=responses())
 def get_catalog(caller: Caller) -> CatalogView:
-    """Every stage and every metric, with the names and units under which to show them."""
+    """List every stage and every metric, with the names and units to show."""
     return CatalogView(
         stages=[StageInfoView.model_validate(stage) for stage in STAGES],
         metrics=[MetricInfoView.model_validate(metric) for metric in METRICS],
