@@ -28,12 +28,6 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
-def torchrun(kind: str, spec: Path, world_size: int) -> list[str]:
-    """The command of a stage: `world_size` ranks on this machine."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world_size}"]
-    return [*launcher, "-m", "nanochat", kind, "--spec", str(spec)]
-
-
 def launch(command: Sequence[str], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     """Start `command` in its own session, output appended to `log`. The kernel kills it when the calling thread ends.
 

@@ -19,6 +19,7 @@ from controlplane.db import SessionFactory
 from controlplane.errors import LedgerError
 from controlplane.lifecycle import Reason, StageStatus
 from nanochat.contract.contract import SPEC, STOP, StageError, StageSpec, verify, write_json
+from nanochat.contract.launch import stage_command
 from services.worker import processes
 from services.worker.relay import STDOUT, Relay
 from services.worker.settings import Settings, child_environment
@@ -102,7 +103,7 @@ class Supervisor:
             device=self.settings.device,
         )
         write_json(self.out / SPEC, spec.model_dump(mode="json"))
-        command = processes.torchrun(self.claim.kind, self.out / SPEC, self.world_size)
+        command = stage_command(self.claim.kind, self.out / SPEC, self.world_size)
         return processes.launch(command, child_environment({processes.MARK: self.mark}), self.out / STDOUT), resumed
 
     def _newest_intact(self) -> SavedCheckpoint | None:

@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from nanochat.__main__ import run as run_stage
 from nanochat.config.recipe import Recipe, resolve
 from nanochat.contract.contract import EVENTS, MANIFEST, Artifact, StageSpec
 from nanochat.contract.events import read
+from nanochat.contract.launch import stage_command
 from nanochat.model import GPT, GPTConfig, init_weights
 from nanochat.planning import graph
 from nanochat.tokenizer import Tokenizer
@@ -184,9 +184,7 @@ def torchrun() -> Callable[..., None]:
     cores = range(os.cpu_count() or 1)
 
     def run(ranks: int, kind: str, spec: Path) -> None:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-        command += ["-m", "nanochat", kind, "--spec", str(spec)]
         free = functools.partial(os.sched_setaffinity, 0, cores) if hasattr(os, "sched_setaffinity") else None
-        subprocess.run(command, check=True, timeout=500, capture_output=True, preexec_fn=free)
+        subprocess.run(stage_command(kind, spec, ranks), check=True, timeout=500, capture_output=True, preexec_fn=free)
 
     return run

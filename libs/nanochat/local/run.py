@@ -21,6 +21,7 @@ from typing import Any
 from nanochat.config.recipe import Recipe, RecipeError, parse_overrides, resolve
 from nanochat.contract.contract import EVENTS, MANIFEST, SPEC, STOP, Artifact, Exit, ExitReport, StageSpec, write_json
 from nanochat.contract.events import read
+from nanochat.contract.launch import stage_command
 from nanochat.planning import graph, preflight
 
 SLOTS = {"cpu": 2, "gpu": 1}
@@ -101,9 +102,7 @@ def _start_if_ready(node: Node, nodes: dict[str, Node], recipe: Recipe, cache: P
     )
     node.out.mkdir(parents=True, exist_ok=True)
     write_json(node.out / SPEC, spec.model_dump(mode="json"))
-    world = nproc if node.stage.queue == "gpu" else 1
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
-    command += ["-m", "nanochat", node.stage.kind, "--spec", str(node.out / SPEC)]
+    command = stage_command(node.stage.kind, node.out / SPEC, nproc if node.stage.queue == "gpu" else 1)
     with (node.out / "stdout.log").open("ab") as log:
         node.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     _say(node.stage.name, "started" + (f", resuming from {spec.resume_from.path}" if spec.resume_from else ""))

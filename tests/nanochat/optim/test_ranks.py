@@ -2,13 +2,12 @@
 
 import json
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from nanochat.contract.launch import torchrun
 from nanochat.distributed import Ranks
 from nanochat.model import GPT, init_weights
 from nanochat.optim import Optimizer
@@ -42,10 +41,8 @@ def one_rank(kind, device, tmp_path_factory):
 def many_ranks(kind, device, tmp_path_factory):
     out = tmp_path_factory.mktemp("many")
     ranks = {"seed": 4, "modern": 2}[kind] if device == "cpu" else 2
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    done = subprocess.run(
-        [*command, str(Path(worker.__file__)), str(out), kind, device], capture_output=True, text=True, timeout=240
-    )
+    command = torchrun(ranks, worker.__file__, str(out), kind, device)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     return out
 

@@ -24,6 +24,7 @@ import rustbpe
 from nanochat import __main__ as stage_main
 from nanochat.contract import events
 from nanochat.contract.contract import EVENTS, SPEC, STOP, Artifact, StageSpec, seal, write_json
+from nanochat.contract.launch import torchrun
 from nanochat.data.shards import Shard, write_index
 from nanochat.tokenizer import Tokenizer
 
@@ -99,8 +100,8 @@ class StageRun:
         """Run as a worker would, in processes of its own."""
         self.out.mkdir(parents=True)
         (self.out / SPEC).write_text(self.spec.model_dump_json(), encoding="utf-8")
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-        command = [sys.executable, *torchrun, *program, self.kind, "--spec", str(self.out / SPEC)]
+        stage = [*program, self.kind, "--spec", str(self.out / SPEC)]
+        command = torchrun(ranks, *stage) if ranks > 1 else [sys.executable, *stage]
         with (self.out / "stdout.log").open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, env=os.environ | env)
         return self

@@ -1,7 +1,6 @@
 """Running out of memory: half the batch once, the same training, or an end that says what to change."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from safetensors.torch import load_file
 
 from nanochat.config.recipe import ModelSpec
 from nanochat.contract.contract import SPEC, Exit, ExitReport
+from nanochat.contract.launch import torchrun
 from nanochat.model import GPT, GPTConfig
 from nanochat.planning import memory
 from nanochat.train import fit
@@ -154,17 +154,8 @@ def two_ranks(run: StageRun, script: Path, fails_from: int) -> int:
     script.write_text(ONE_RANK_FAILS, encoding="utf-8")
     run.out.mkdir(parents=True)
     (run.out / SPEC).write_text(run.spec.model_dump_json(), encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        str(script),
-        str(fails_from),
-    ]
-    done = subprocess.run([*command, run.kind, "--spec", str(run.out / SPEC)], capture_output=True, timeout=300, check=False)
-    return done.returncode
+    command = torchrun(2, str(script), str(fails_from), run.kind, "--spec", str(run.out / SPEC))
+    return subprocess.run(command, capture_output=True, timeout=300, check=False).returncode
 
 
 def test_when_one_of_two_ranks_is_short_of_memory_both_step_down(base, tmp_path):
