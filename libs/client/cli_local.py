@@ -12,9 +12,19 @@ from typing import Annotated, Any
 
 import typer
 
+from client import overrides
 from client.models import Plan
 
 BAD_INPUT = 64  # nanochat.contract.contract.Exit; this library imports nothing of the trainer
+
+
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="override one field, such as base.num_iterations=20")
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="FOLDER", help="train on the parquet shards (column `text`) of this folder"),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -29,14 +39,14 @@ def up(context: typer.Context) -> None:
 
 def local_run(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="name of a shipped recipe or a .toml file")],
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=V", help="override one field")] = None,
-    data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="train on this folder of parquet shards")] = None,
+    set_: SetOption = None,
+    data: DataOption = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="where the stages write")] = None,
     nproc: Annotated[int, typer.Option(min=1, help="processes of a training stage")] = 1,
 ) -> None:
     """Run a whole recipe here and now, with no services; a second call with the same --out resumes."""
-    options = [("--data", data), ("--out", out), ("--nproc", nproc), *(("--set", s) for s in set_ or [])]
-    given = [text for option, value in options if value is not None for text in (option, str(value))]
+    options = {"--overrides": json.dumps(overrides_of(set_, data)), "--out": out, "--nproc": nproc}
+    given = [text for option, value in options.items() if value is not None for text in (option, str(value))]
     code = _hand_over(["-m", "nanochat.local.run", recipe, *given])
     raise typer.Exit({0: 0, BAD_INPUT: 2}.get(code, 1))
 
@@ -44,12 +54,19 @@ def local_run(
 def plan_here(recipe: str, overrides: dict[str, Any], hardware: Sequence[str]) -> Plan:
     """What `POST /v1/runs/plan` answers, with `hardware` as that program's options. Raises typer.Exit when it refuses, which
     it has told on stderr."""
-    settings = [text for field, value in overrides.items() for text in ("--set", f"{field}={json.dumps(value)}")]
-    command = [sys.executable, "-m", "nanochat.local.plan", recipe, *settings, *hardware]
+    command = [sys.executable, "-m", "nanochat.local.plan", recipe, "--overrides", json.dumps(overrides), *hardware]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode:
         raise typer.Exit(2 if done.returncode in (2, BAD_INPUT) else 1)
     return Plan.model_validate_json(done.stdout)
+
+
+def overrides_of(set_: list[str] | None, data: Path | None) -> dict[str, Any]:
+    """The overrides that --set and --data ask for. Raises typer.BadParameter."""
+    try:
+        return overrides.parse(set_ or [], data)
+    except overrides.OverrideError as err:
+        raise typer.BadParameter(str(err), param_hint="--set") from err
 
 
 def _hand_over(arguments: list[str]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
-from client.cli_local import plan_here
+from client.cli_local import DataOption, SetOption, overrides_of, plan_here
 from client.client import Client
 from client.models import Run
 from client.settings import discover
@@ -23,13 +22,6 @@ RecipeArg = Annotated[
     str, typer.Argument(metavar="RECIPE", help="name of a shipped recipe (see `nanochat recipes`) or a .toml file")
 ]
 RunArg = Annotated[str, typer.Argument(metavar="RUN", help="id of a run, as r_… (see `nanochat ps`)")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=V", help="override one field, as base.num_iterations=20")
-]
-DataOption = Annotated[
-    Path | None,
-    typer.Option("--data", metavar="FOLDER", help="train on the parquet shards (column `text`) of this folder"),
-]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 out = Console()
@@ -197,24 +189,6 @@ def recipe_of(text: str) -> str | dict[str, Any]:
         raise typer.BadParameter(f"{text}: {err.strerror}", param_hint="RECIPE") from err
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise typer.BadParameter(f"{text} is not valid TOML: {err}", param_hint="RECIPE") from err
-
-
-def overrides_of(settings: list[str] | None, data: Path | None) -> dict[str, Any]:
-    """`--set a.b=v` as {"a.b": v}, where v is JSON when it parses and text otherwise; `--data` as the folder source."""
-    overrides: dict[str, Any] = {}
-    if data is not None:
-        overrides["data.source"] = {"kind": "folder", "path": str(data.expanduser().resolve())}
-    for setting in settings or []:
-        field, equals, text = setting.partition("=")
-        if not field or not equals:
-            raise typer.BadParameter(
-                f"{setting!r} is not of the form field=value, as base.num_iterations=20", param_hint="--set"
-            )
-        try:
-            overrides[field.strip()] = json.loads(text)
-        except ValueError:
-            overrides[field.strip()] = text
-    return overrides
 
 
 # -- output --

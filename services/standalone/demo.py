@@ -1,16 +1,16 @@
 """`make demo`: start the platform, train a small chat model over REST, ask it a question.
 
-In the environment: DATA (a folder of parquet shards), ONCE (stop at the end), SET (a JSON object of recipe overrides).
+In the environment: DATA (a folder of parquet shards), ONCE (stop at the end), SET (overrides of the recipe:
+`base.num_iterations=20`, or a JSON object of several).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
 
-from client import Client, ClientError, Inference
+from client import Client, ClientError, Inference, overrides
 from client.models import FINISHED
 from client.text import troubles
 from client.watch import watch
@@ -28,10 +28,10 @@ def demo() -> int:
     """Exit status: 0 when the run succeeded and a non-empty answer came."""
     began, status = time.monotonic(), 1
     try:
-        overrides = {**data_overrides(os.environ.get("DATA")), **set_overrides(os.environ.get("SET"))}
+        changes = {**data_overrides(os.environ.get("DATA")), **set_overrides(os.environ.get("SET"))}
         with PeakMemory().watching() as memory, running_stack(home_folder()) as stack:
             try:
-                status = 0 if train_and_ask(stack, overrides) else 1
+                status = 0 if train_and_ask(stack, changes) else 1
             except ClientError as err:
                 print(f"\n{err}", flush=True)
             minutes, seconds = divmod(round(time.monotonic() - began), 60)
@@ -62,22 +62,19 @@ def data_overrides(folder: str | None) -> dict[str, object]:
 
 
 def set_overrides(text: str | None) -> dict[str, object]:
-    """SET='{"base.num_iterations": 20}' as overrides of the recipe. Raises StartError when it is not a JSON object."""
+    """SET as overrides of the recipe. Raises StartError, before anything starts, for a text that cannot be read."""
     try:
-        overrides = json.loads(text or "{}")
-    except json.JSONDecodeError as err:
-        raise StartError(f"SET={text}: not JSON ({err}); write SET='{{\"base.num_iterations\": 20}}'") from err
-    if not isinstance(overrides, dict):
-        raise StartError(f'SET={text}: a JSON object is wanted, as {{"base.num_iterations": 20}}')
-    return overrides
+        return overrides.parse_text(text or "")
+    except overrides.OverrideError as err:
+        raise StartError(f"SET={text}: {err}") from err
 
 
-def train_and_ask(stack: Running, overrides: dict[str, object]) -> bool:
+def train_and_ask(stack: Running, changes: dict[str, object]) -> bool:
     with Client(stack.api_url, stack.key) as client:
         for earlier in client.runs_page(limit=50).items:
             if earlier.status not in FINISHED:
                 print(f"\nRun {earlier.id} of earlier has not ended and goes on first; `nanochat cancel {earlier.id}` ends it.")
-        run = client.submit(RECIPE, overrides, name="demo")
+        run = client.submit(RECIPE, changes, name="demo")
         print(f"\nRun {run.id}: the recipe {RECIPE!r}, every stage from text to chat\n", flush=True)
         if watch(client, run.id) != "SUCCEEDED":
             run = client.run(run.id)

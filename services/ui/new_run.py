@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import gradio as gr
 from markupsafe import Markup
 
+from client import overrides
 from client.client import Client
 from client.errors import ApiError, ClientError
 from client.models import Plan, Run
 from client.text import flops, number, seconds
 
 QUICKEST = "tiny"
-
-
-class FormError(ValueError):
-    """A line of the form is not an override."""
-
-
-def overrides(text: str) -> dict[str, Any]:
-    """Read lines such as `base.num_iterations = 20` as overrides. A value is JSON when it parses, else text.
-
-    Empty lines and lines that begin with # are skipped. Raises FormError naming the line.
-    """
-    found: dict[str, Any] = {}
-    for number_, line in enumerate(text.splitlines(), start=1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        name, equals, value = (part.strip() for part in line.partition("="))
-        if not name or not equals or not value:
-            raise FormError(f"line {number_}: {line!r} is not of the form field = value; an example: base.num_iterations = 20")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    return found
 
 
 def recipe_names(api: Client) -> list[str]:
@@ -51,16 +25,16 @@ def recipe_names(api: Client) -> list[str]:
 def submit(api: Client, recipe: str, name: str, changes: str) -> Run:
     """Submit the run. Raises gr.Error with the API's message about each field."""
     try:
-        return api.submit(recipe, overrides(changes), name.strip() or None)
-    except (ClientError, FormError) as err:
+        return api.submit(recipe, overrides.parse_text(changes), name.strip() or None)
+    except ClientError as err:
         raise gr.Error(_lines(err), title="Not started") from err
 
 
 def plan(api: Client, recipe: str, changes: str) -> str:
     """Size, length and cost of the run, as Markdown. Raises gr.Error when the recipe is refused."""
     try:
-        return _plan(api.plan(recipe, overrides(changes)))
-    except (ClientError, FormError) as err:
+        return _plan(api.plan(recipe, overrides.parse_text(changes)))
+    except ClientError as err:
         raise gr.Error(_lines(err), title="This recipe would be refused") from err
 
 

@@ -8,9 +8,7 @@ The sections are defined in `data_spec.py`, `model_spec.py`, `train_spec.py` and
 from __future__ import annotations
 
 import copy
-import json
 import tomllib
-from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -50,7 +48,6 @@ __all__ = [
     "TrainSpec",
     "load",
     "names",
-    "parse_overrides",
     "resolve",
 ]
 
@@ -153,20 +150,6 @@ def resolve(recipe: str | dict[str, Any], overrides: dict[str, Any] | None = Non
         return Recipe.model_validate(table)
     except ValidationError as err:
         raise RecipeError([(_named(e) or _field(e["loc"]), _message(e)) for e in err.errors()]) from err
-
-
-def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
-    """Parse `a.b=value` pairs of a command line. A value that is not valid JSON is taken as text. Raises RecipeError."""
-    found = {}
-    for pair in pairs:
-        key, sep, text = pair.partition("=")
-        if not sep:
-            raise RecipeError([(pair, "write overrides as field=value")])
-        try:
-            found[key] = json.loads(text)
-        except json.JSONDecodeError:
-            found[key] = text
-    return found
 
 
 def _set(table: dict[str, Any], dotted: str, value: Any) -> None:

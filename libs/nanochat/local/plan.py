@@ -9,15 +9,15 @@ import argparse
 import math
 import sys
 
-from nanochat.config.recipe import RecipeError, parse_overrides, resolve
+from nanochat.config.recipe import RecipeError, resolve
 from nanochat.contract.contract import Exit
+from nanochat.local import options
 from nanochat.planning import plan
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="nanochat plan", description=__doc__)
-    parser.add_argument("recipe", help="a shipped recipe's name or a TOML file")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="FIELD=VALUE")
+    options.add_recipe(parser)
     parser.add_argument("--gpus", type=int, default=1, help="processes of a training stage, one GPU each (default 1)")
     parser.add_argument("--gpu", help="the GPU's name, as H100")
     parser.add_argument("--gpu-memory", type=_positive, metavar="GIB", help="memory of one GPU")
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.gpus < 1:
         parser.error("--gpus must be at least 1")
     try:
-        recipe = resolve(args.recipe, parse_overrides(args.overrides))
+        recipe = resolve(args.recipe, args.overrides)
         figures = plan.plan(
             recipe, args.gpus, args.gpu, args.gpu_memory, peak_tflops=args.peak_tflops, usd_per_hour=args.usd_per_hour
         )

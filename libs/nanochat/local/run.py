@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nanochat.config.recipe import Recipe, RecipeError, parse_overrides, resolve
+from nanochat.config.recipe import Recipe, RecipeError, resolve
 from nanochat.contract.contract import EVENTS, MANIFEST, SPEC, STOP, Artifact, Exit, ExitReport, StageSpec, write_json
 from nanochat.contract.events import read
 from nanochat.contract.launch import stage_command
+from nanochat.local import options
 from nanochat.planning import graph, preflight
 
 SLOTS = {"cpu": 2, "gpu": 1}
@@ -179,17 +180,12 @@ def _say(stage: str, text: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="nanochat local-run", description=__doc__)
-    parser.add_argument("recipe", help="a shipped recipe's name or a TOML file")
-    parser.add_argument("--data", help="folder of parquet shards with a `text` column")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="FIELD=VALUE")
+    options.add_recipe(parser)
     parser.add_argument("--out", type=Path, help="the run's folder (default .nanochat/local/<recipe>)")
     parser.add_argument("--nproc", type=int, default=1, help="processes of a training stage (default 1)")
     args = parser.parse_args(argv)
     try:
-        overrides = parse_overrides(args.overrides)
-        if args.data:
-            overrides["data.source"] = {"kind": "folder", "path": str(Path(args.data).resolve())}
-        recipe = resolve(args.recipe, overrides)
+        recipe = resolve(args.recipe, args.overrides)
         problems = preflight.check(recipe)
         if problems:
             raise RecipeError(problems)

@@ -1,5 +1,6 @@
 """`nanochat local-run`: stages run as soon as their artifacts are there, stop on a signal, and what is done is kept."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,25 +12,26 @@ import pytest
 from nanochat.contract.contract import MANIFEST, Exit
 from tests.waiting import until
 
-SMALL = ["--set", "data.source.max_chars=300000", "--set", "data.tok_chars=200000", "--set", "base.num_iterations=4000"]
+SMALL = {"data.source.max_chars": 300_000, "data.tok_chars": 200_000, "base.num_iterations": 4000}
 
 
-def start(home: Path, *args: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "nanochat.local.run", "tiny", "--out", str(home / "run"), *args]
+def start(home: Path, overrides: object) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "nanochat.local.run", "tiny", "--out", str(home / "run")]
+    command += ["--overrides", json.dumps(overrides)]
     env = {**os.environ, "NANOCHAT_HOME": str(home)}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.mark.slow
 def test_a_stopped_run_is_resumable_and_keeps_what_was_done(tmp_path: Path) -> None:
-    first = start(tmp_path, *SMALL)
+    first = start(tmp_path, SMALL)
     until(lambda: (tmp_path / "run" / "tok_train" / "attempt-1" / MANIFEST).exists(), "tok_train", 180)
     first.send_signal(signal.SIGTERM)
     said, _ = first.communicate(timeout=120)
     assert first.returncode == Exit.STOPPED, said
     assert "tok_train      started" in said
 
-    second = start(tmp_path, *SMALL)
+    second = start(tmp_path, SMALL)
     until(
         lambda: (tmp_path / "run" / "tok_eval" / "attempt-1" / MANIFEST).exists() or second.poll() is not None, "tok_eval", 180
     )
@@ -41,16 +43,16 @@ def test_a_stopped_run_is_resumable_and_keeps_what_was_done(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("args", "says"),
+    ("overrides", "code", "says"),
     [
-        (["--data", "/no/such/folder"], "data.source"),
-        (["--set", "base.colour=1"], "base.colour: unknown field"),
-        (["--set", "nonsense"], "write overrides as field=value"),
+        ({"data.source": {"kind": "folder", "path": "/no/such/folder"}}, Exit.BAD_INPUT, "data.source"),
+        ({"base.colour": 1}, Exit.BAD_INPUT, "base.colour: unknown field"),
+        (["nonsense"], 2, "--overrides: not a JSON object"),
     ],
 )
-def test_bad_input_is_refused_before_any_work(tmp_path: Path, args: list[str], says: str) -> None:
-    process = start(tmp_path, *args)
+def test_bad_input_is_refused_before_any_work(tmp_path: Path, overrides: object, code: int, says: str) -> None:
+    process = start(tmp_path, overrides)
     said, _ = process.communicate(timeout=120)
-    assert process.returncode == Exit.BAD_INPUT
+    assert process.returncode == code
     assert says in said
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,79 @@
+"""Overrides of a recipe as people write them: `base.num_iterations=20`. The one parser of the command line, the dashboard's
+form and `make demo SET=…`; everything behind it (the API, `local-run`) takes the parsed object.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from client.errors import ClientError
+
+EXAMPLE = "base.num_iterations=20"
+
+
+class OverrideError(ClientError):
+    """An override that cannot be read."""
+
+
+def parse(settings: Iterable[str], data: Path | None = None) -> dict[str, Any]:
+    """`field=value` strings as {field: value}; a later one replaces an earlier one of the same field.
+
+    The value is JSON (a number, true, null, a list, "text in quotes"). What is not JSON is text and needs no quotes. Blanks
+    around the field and the value are dropped. `data`, a folder of shards, comes first, so that a setting can change it.
+    Raises OverrideError.
+    """
+    found: dict[str, Any] = {}
+    if data is not None:
+        found["data.source"] = {"kind": "folder", "path": str(data.expanduser().resolve())}
+    for setting in settings:
+        field, equals, text = (part.strip() for part in setting.partition("="))
+        if not field or not equals:
+            raise OverrideError(f"{setting!r} is not of the form field=value, such as {EXAMPLE}")
+        if not text:
+            raise OverrideError(f'{setting!r} has no value; for an empty text write {field}=""')
+        found[field] = _value(text)
+    return found
+
+
+def parse_text(text: str) -> dict[str, Any]:
+    """Overrides from one text: a `field = value` on each line, or a JSON object. Empty lines and lines that begin with # are
+    skipped. Raises OverrideError naming the line.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            table = _json(text)
+        except ValueError as err:
+            raise OverrideError(f'not a JSON object ({err}); write {{"base.num_iterations": 20}} or {EXAMPLE}') from err
+        assert isinstance(table, dict)  # JSON that begins with a brace is nothing else
+        return table
+    found: dict[str, Any] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            try:
+                found |= parse([line.strip()])
+            except OverrideError as err:
+                raise OverrideError(f"line {number}: {err}") from err
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return _json(text)
+    except ValueError:
+        return text
+
+
+def _json(text: str) -> Any:
+    # Python reads NaN, Infinity and 1e999, but cannot send them to the API: JSON has finite numbers only.
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a number that JSON can hold")
+    return value
