@@ -27,9 +27,9 @@ lint: env      ## check format, lint, types, import walls, Rust, container and K
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports && tools/lint_rust.sh && $(PY) -m pytest -q tests/deploy
 fmt: env       ## format, and fix what ruff can fix
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
-bench-%: env   ## bench-tokenizer, …: a table, then one line of JSON (QUICK=1, RECORD=1)
-	@$(PY) -m benchmarks.$*
-bench-tables: env ## the tables of docs/benchmarks.md, from benchmarks/results
-	@$(PY) -m benchmarks.tables
+bench-%: env   ## measure curves, loader, saving, tokenizer or train (QUICK=1, RECORD=1, ARGS=--help)
+	@$(PY) -m benchmarks.$* $(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(RECORD)),--record) $(ARGS)
+bench-tables: env ## write the tables of docs/benchmarks.md and docs/curves.svg from benchmarks/results
+	@$(PY) -m benchmarks.tables && $(PY) -m benchmarks.curves.plot
 lock:          ## pin every package with its hashes in requirements.lock
 	@PATH="$(CURDIR)/$(BIN):$$PATH" uv pip compile -q --universal --python-version 3.11 --all-extras --generate-hashes --no-header --no-annotate pyproject.toml -o requirements.lock

@@ -1,4 +1,4 @@
-"""Work handed out to the GPUs of this machine, one piece a card at a time."""
+"""The GPUs of this machine, and jobs run on all of them at once, one job per GPU."""
 
 from __future__ import annotations
 
@@ -8,28 +8,42 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-Piece = TypeVar("Piece")
+from benchmarks.result import cpu, slug
+
+Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 
-def spread(pieces: Iterable[Piece], cards: int, work: Callable[[Piece, dict[str, str]], Found]) -> list[Found]:
-    """`work(piece, env)` for every piece in turn, on whichever card is free; `env` shows it that card alone."""
-    waiting: queue.SimpleQueue[Piece] = queue.SimpleQueue()
-    for piece in pieces:
-        waiting.put(piece)
+def cards() -> list[str]:
+    """The names of the CUDA devices that this process sees."""
+    import torch  # takes seconds to load, so only after the options have been checked
+
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+
+
+def device() -> str:
+    """The GPU's name, or the processors' where there is none, as the results call it."""
+    return slug(found[0]) if (found := cards()) else cpu()
+
+
+def spread(jobs: Iterable[Item], count: int, work: Callable[[Item, dict[str, str]], Found]) -> list[Found]:
+    """Call `work(job, env)` for every job, on whichever of `count` GPUs is free; `env` shows a process that GPU alone."""
+    waiting: queue.SimpleQueue[Item] = queue.SimpleQueue()
+    for job in jobs:
+        waiting.put(job)
     found: list[Found] = []
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = shown.split(",") if shown else [str(card) for card in range(cards)]
+    names = shown.split(",") if shown else [str(card) for card in range(count)]
 
     def serve(card: int) -> None:
         while True:
             try:
-                piece = waiting.get_nowait()
+                job = waiting.get_nowait()
             except queue.Empty:
                 return
-            found.append(work(piece, {"CUDA_VISIBLE_DEVICES": names[card]}))
+            found.append(work(job, {"CUDA_VISIBLE_DEVICES": names[card]}))
 
-    threads = [threading.Thread(target=serve, args=(card,)) for card in range(cards)]
+    threads = [threading.Thread(target=serve, args=(card,)) for card in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,4 +1,4 @@
-"""The one shape of every benchmark's outcome: rows, and the JSON object that is the last line printed."""
+"""The one shape of every benchmark's result: measurements, and the JSON object that is the last line printed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.options import Options
+from benchmarks.process import ROOT
+
 RESULTS = ROOT / "benchmarks" / "results"
 
-Row = dict[str, Any]
+Measurement = dict[str, Any]
 
 
-def row(
+def measurement(
     name: str,
     value: float,
     unit: str,
@@ -26,10 +28,11 @@ def row(
     must: float | None = None,
     aim: float | None = None,
     **more: object,
-) -> Row:
-    """`must` and `aim` bound the ratio to the peer where there is one, else the value; a ratio above 1 is in our favour.
+) -> Measurement:
+    """One row of the result. `better` is "higher" or "lower"; a ratio above 1 is in our favour either way.
 
-    A peer that could not be measured has no value, and nothing is judged then.
+    `must` and `aim` bound the ratio to the peer, or the value itself where no peer is named. A peer that could not be measured
+    has no value, and then nothing is judged. `more` is kept as it is.
     """
     ratio = None
     if peer_value is not None:
@@ -54,11 +57,11 @@ def row(
     }
 
 
-def finish(bench: str, device: str, rows: list[Row]) -> None:
-    """Print the result as one line of JSON; with RECORD=1 also keep it in `benchmarks/results/<bench>-<device>.json`."""
+def finish(bench: str, device: str, rows: list[Measurement], options: Options) -> None:
+    """Print the result as one line of JSON; with --record also write it to `benchmarks/results/<bench>-<device>.json`."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    result = {"bench": bench, "device": device, "commit": commit(), "time": now, "rows": rows}
-    if os.environ.get("RECORD") == "1":
+    result = {"bench": bench, "device": device, "commit": options.commit or head(), "time": now, "rows": rows}
+    if options.record:
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"{bench}-{device}.json"
         path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -66,7 +69,7 @@ def finish(bench: str, device: str, rows: list[Row]) -> None:
 
 
 def cpu() -> str:
-    """This machine's processors as a file name, as in 2x-amd-epyc-9b14."""
+    """This machine's processors as part of a file name, such as 2x-amd-epyc-9b14."""
     name = f"{os.cpu_count()}x {platform.machine()}"
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -80,9 +83,7 @@ def slug(name: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in name).split()).lower()
 
 
-def commit() -> str | None:
-    """The commit of this tree, or what COMMIT says: for a copy without its history."""
-    if said := os.environ.get("COMMIT"):
-        return said
+def head() -> str | None:
+    """The commit that is checked out; None in a copy without its history."""
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() or None

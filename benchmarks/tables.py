@@ -1,19 +1,19 @@
-"""`make bench-tables`: the tables of docs/benchmarks.md, made from benchmarks/results/*.json so that no number lacks its run."""
+"""`make bench-tables`: write the tables of docs/benchmarks.md from benchmarks/results/*.json, so that every figure has its run."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+from benchmarks.process import ROOT
+from benchmarks.result import RESULTS
+
 PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 
 def main() -> None:
-    """Replace what stands between the markers of the page. Raises ValueError when the markers are gone."""
+    """Replace the text between the two markers of the page. Raises ValueError when a marker is missing."""
     page = PAGE.read_text(encoding="utf-8")
     head, begin, rest = page.partition(BEGIN)
     _, end, tail = rest.partition(END)
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def table(result: dict[str, Any]) -> str:
-    """One benchmark as a Markdown table. A ratio above 1 is in our favour whichever way is better."""
+    """One benchmark as a Markdown table. A ratio above 1 is in our favour, whichever direction is better."""
     title = f"### `make bench-{result['bench']}` on {result['device']}, {result['time'][:10]}, commit {result['commit']}"
     lines = ["| what | ours | peer | peer's | ratio | must | |", "|---|---:|---|---:|---:|---:|---|"]
     lines += [

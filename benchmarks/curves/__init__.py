@@ -1,1 +1,1 @@
-"""Validation bits per byte against time, of recipes on the same text in the same order."""
+"""`make bench-curves`: validation bits per byte against training time, of recipes on the same text in the same order."""

@@ -1,19 +1,19 @@
-"""`python -m benchmarks.curves.plot`: docs/curves.svg, a panel for each recorded machine, from benchmarks/results/curves-*.json."""
+"""`python -m benchmarks.curves.plot`: draw docs/curves.svg from benchmarks/results/curves-*.json, one panel per machine."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from benchmarks.result import RESULTS, ROOT
+from benchmarks.curves.curve import Curve
+from benchmarks.process import ROOT
+from benchmarks.result import RESULTS
 
 PAGE = ROOT / "docs" / "curves.svg"
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 460, 320, 56, 34, 14, 44
-# Of recipes, in the order in which they are recorded.
+# One per job, in the order in which they are recorded.
 COLORS = ("#1f6feb", "#d1242f", "#8250df", "#1a7f37", "#bf8700", "#57606a")
-SKIP = 0.06  # of the time: the first fall would make the rest a flat line
-
-Curve = dict[str, Any]
+SKIP = 0.06  # of the time: with the first steep fall in view the rest would be a flat line
 
 
 def main() -> None:
@@ -26,11 +26,10 @@ def main() -> None:
 
 
 def panel(result: dict[str, Any], x: int) -> str:
-    curves = [curve for row in result["rows"] for curve in row.get("runs", [])]
-    names = list(dict.fromkeys(curve["name"] for curve in curves))
-    longest = max(end(curve) for curve in curves)
-    points = {id(c): [(s * c["step_s"], b) for s, b in zip(c["steps"], c["bpb"], strict=True)] for c in curves}
-    shown = [b for c in curves for t, b in points[id(c)] if t >= SKIP * longest]
+    curves = [Curve(**curve) for row in result["rows"] for curve in row.get("runs", [])]
+    names = list(dict.fromkeys(curve.name for curve in curves))
+    longest = max(curve.seconds for curve in curves)
+    shown = [bpb for curve in curves for t, bpb in curve.points if t >= SKIP * longest]
     low, high = min(shown), max(shown)
 
     def at(t: float, bpb: float) -> tuple[float, float]:
@@ -49,8 +48,8 @@ def panel(result: dict[str, Any], x: int) -> str:
         f'<text x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">seconds of training; bits per byte upwards</text>'
     )
     for curve in curves:
-        line = " ".join("{:.1f},{:.1f}".format(*at(t, b)) for t, b in points[id(curve)] if b <= high)
-        color = COLORS[names.index(curve["name"]) % len(COLORS)]
+        line = " ".join("{:.1f},{:.1f}".format(*at(t, b)) for t, b in curve.points if b <= high)
+        color = COLORS[names.index(curve.name) % len(COLORS)]
         parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="1.6"/>')
     for index, name in enumerate(names):
         y, color = TOP + 14 + 16 * index, COLORS[index % len(COLORS)]
@@ -59,12 +58,8 @@ def panel(result: dict[str, Any], x: int) -> str:
     return "\n".join([*parts, "</g>"])
 
 
-def end(curve: Curve) -> float:
-    return float(curve["steps"][-1] * curve["step_s"])
-
-
 def ticks(low: float, high: float) -> list[float]:
-    """Round numbers between the two, about five."""
+    """About five round numbers from `low` to `high`."""
     step = next(s for s in (10.0**e * m for e in range(-4, 6) for m in (1, 2, 5)) if (high - low) / s <= 6)
     return [step * k for k in range(int(low / step), int(high / step) + 1) if low <= step * k <= high]
 

@@ -1,1 +1,1 @@
-"""`make bench-loader`: how far the loading of text keeps ahead of a training step, for both packings."""
+"""`make bench-loader`: how many times faster text is loaded than a training step uses it."""

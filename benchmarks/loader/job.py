@@ -1,29 +1,29 @@
-"""One packing in a process of its own: `python -m benchmarks.loader.job <json>` prints JSON."""
+"""`python -m benchmarks.loader.job <json>`: one packing in a process of its own; prints one line of JSON."""
+
+from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.tokenizer.job import peak_rss_mb
+from benchmarks.process import cpu_seconds, job_of_argv, peak_rss_mb
 from nanochat.data.bos_aligned import cropped_pct
 from nanochat.stages.base_train import LOADERS
 from nanochat.tokenizer import Tokenizer
-from nanochat.train.feed import Feed
+from nanochat.train.feed import AHEAD, Feed
 
 WARM_BATCHES = 4
 
 
 def main() -> None:
-    print(json.dumps(measure(json.loads(sys.argv[1]))))
+    print(json.dumps(measure(job_of_argv())))
 
 
 def measure(job: dict[str, Any]) -> dict[str, float]:
-    """What the feed does for one rank: reading, encoding, packing, the state; on a GPU also pinning and copying."""
+    """Everything that the feed does for one rank: reading, encoding, packing and its state; on a GPU also pinning and copying."""
     tokenizer = Tokenizer.load(Path(job["tokenizer"]))
     files = [Path(path) for path in job["files"]]
     shape = {"batch_size": job["batch_size"], "seq_len": job["seq_len"]}
@@ -48,18 +48,13 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
         "cpu_tok_per_s": tokens / cpu,
         "wall_tok_per_s": tokens / wall,
         "longest_s": longest,
+        "batches_ahead": AHEAD,
         "rss_mb": peak,
         "loader_mb": peak - before,
         "state_kb": len(json.dumps(state)) / 1000,
         "resume_s": time.perf_counter() - resumed,
         **cropped_pct(state),
     }
-
-
-def cpu_seconds() -> float:
-    """Of all threads of this process."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""One measurement in a process of its own: `python -m benchmarks.tokenizer.job <library> <json>` prints JSON."""
+"""`python -m benchmarks.tokenizer.job <json>`: one measurement of one library in a process of its own; prints one line of JSON.
+
+A peer is imported inside the function that measures it, since each process has only its own.
+"""
+
+from __future__ import annotations
 
 import hashlib
 import itertools
 import json
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,35 +15,34 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.process import cpu_seconds, job_of_argv, peak_rss_mb
 from benchmarks.tokenizer import corpus
 
 Ids = Sequence[Sequence[int]]
 
 
 def main() -> None:
-    library, job = sys.argv[1], json.loads(sys.argv[2])
+    job = job_of_argv()
     measure = {"train": train, "encode": encode, "batch": batch}[job["kind"]]
-    print(json.dumps(measure(library, job)))
+    print(json.dumps(measure(job)))
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    cpu, started = cpu_seconds(), time.perf_counter()
     result = call()
-    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return result, {"seconds": seconds, "cpu": cpu, "rss_mb": peak_rss_mb()}
+    seconds = time.perf_counter() - started
+    return result, {"seconds": seconds, "cpu": cpu_seconds() - cpu, "rss_mb": peak_rss_mb()}
 
 
-def peak_rss_mb() -> float:
-    """Of this process image. getrusage would include the parent that it was forked from."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+def load(job: dict[str, Any]) -> tuple[list[str], float]:
+    """The documents, and how many megabytes they are as UTF-8."""
+    documents = corpus.load(job["chars"], Path(job["data"]) if job["data"] else None)
+    return documents, sum(len(document.encode()) for document in documents) / 1e6
 
 
-def train(library: str, job: dict[str, Any]) -> dict[str, Any]:
-    """Learning `vocab` tokens from documents in memory (ours also: from the parquet files)."""
-    documents = corpus.load(job["chars"])
-    megabytes = sum(len(document.encode()) for document in documents) / 1e6
+def train(job: dict[str, Any]) -> dict[str, Any]:
+    """Learn `vocab` tokens from documents in memory."""
+    documents, megabytes = load(job)
     vocab, pattern = job["vocab"], job["pattern"]
     calls: dict[str, Callable[[], Any]] = {
         "ours": lambda: ours_train(documents, vocab, pattern, job["threads"]),
@@ -50,7 +52,7 @@ def train(library: str, job: dict[str, Any]) -> dict[str, Any]:
         "gigatoken": lambda: gigatoken_train(documents, vocab),
         "fast-bpe-rs": lambda: fast_bpe_rs_train(documents, vocab, pattern),
     }
-    tokens, figures = timed(calls[library])
+    tokens, figures = timed(calls[job["library"]])
     return figures | {"mb": megabytes, "digest": digest_tokens(tokens) if tokens else None}
 
 
@@ -92,7 +94,7 @@ def bpeasy_train(documents: list[str], vocab: int, pattern: str) -> None:
 
 
 def gigatoken_train(documents: list[str], vocab: int) -> None:
-    """Its own fixed pattern. Reads a file or one buffer, so that is what it gets."""
+    """With its own fixed pattern. It reads a file or one buffer, so all documents are joined."""
     import gigatoken
 
     gigatoken.train_bpe("\0".join(documents).encode(), vocab, [], separator=b"\0")
@@ -104,14 +106,13 @@ def fast_bpe_rs_train(documents: list[str], vocab: int, pattern: str) -> None:
     fast_bpe_rs.BPE(pattern).train(vocab, documents)
 
 
-def encode(library: str, job: dict[str, Any]) -> dict[str, Any]:
-    """One thread, in the form that suits the library best: arrays from ours and gigatoken, lists from the others.
+def encode(job: dict[str, Any]) -> dict[str, Any]:
+    """Encode on one thread, to the form that suits the library best: arrays for ours and gigatoken, lists for the others.
 
-    The first pass is cold, the best of three more is warm.
+    The first pass is called cold, the best of three more warm.
     """
-    documents = corpus.load(job["chars"])
-    megabytes = sum(len(document.encode()) for document in documents) / 1e6
-    encode_all = encoder(library, job)
+    documents, megabytes = load(job)
+    encode_all = encoder(job["library"], job)
     ids, cold = timed(lambda: encode_all(documents))
     digest = hashlib.sha256()
     for document in ids:
@@ -165,17 +166,16 @@ def encoder(library: str, job: dict[str, Any]) -> Callable[[list[str]], Ids]:
         return lambda documents: [list(getattr(e, "ids", e)) for e in map(fast.encode, documents)] if first else []
     import gigatoken
 
-    # It knows fixed patterns only, and reads them from tokenizer.json or by name.
-    giga = gigatoken.Tokenizer.from_tiktoken(ranks, job["gigatoken"])
+    # It knows only a fixed set of patterns, by name or as they stand in tokenizer.json.
+    giga = gigatoken.Tokenizer.from_tiktoken(ranks, job["pattern_name"])
     return lambda documents: [giga.encode(document) for document in documents]
 
 
-def batch(library: str, job: dict[str, Any]) -> dict[str, Any]:
-    """Ours to a flat array, as the data loader asks for it; best of three."""
+def batch(job: dict[str, Any]) -> dict[str, Any]:
+    """Encode with ours to one flat array, as the data loader does; the best of three passes after a first one."""
     import rustbpe
 
-    documents = corpus.load(job["chars"])
-    megabytes = sum(len(document.encode()) for document in documents) / 1e6
+    documents, megabytes = load(job)
     tokenizer = rustbpe.Tokenizer.from_tiktoken(job["ranks"], job["pattern"])
     runs = [timed(lambda: tokenizer.encode_to_numpy(documents, num_threads=job["threads"]))[1] for _ in range(4)]
     best = min(run["seconds"] for run in runs[1:])

@@ -1,1 +1,1 @@
-"""Training speed and memory of one GPU, or several, beside a plain configuration in the same run."""
+"""`make bench-train`: training speed and memory of one GPU or several, beside a plain configuration in the same run."""

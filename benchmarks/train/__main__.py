@@ -1,119 +1,133 @@
-"""Ours beside a plain configuration of our own and beside the reference's published reading, d20 at 524,288 tokens a step.
+"""Our training beside a plain configuration and beside nanochat's measured speed: d20 at 524,288 tokens per step.
 
-Each configuration runs twice, in the order A B C C B A, on every GPU there is; then all GPUs train together. The reference
-was measured on H100s with the same shapes (nanochat 4a87a0d, torch 2.11: 149,558 tok/s, 72.1 GiB; four GPUs 95.4 %).
-`JOBS`: names, comma-separated; "scaling" is all GPUs together.
-`SECONDS`: measured per run (20). `QUICK=1`: a small model, on a CPU if need be. `PROFILE=1`.
+Each configuration runs twice on every GPU, in the order A B C C B A. After that all GPUs train together (`scaling`).
+nanochat was measured on H100s with the same shapes (commit 4a87a0d, torch 2.11): 149,558 tok/s, 72.1 GiB; four GPUs
+reached 95.4 % of four times one.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections import defaultdict
+from dataclasses import asdict, dataclass, replace
 from statistics import mean
 from typing import Any
 
-import torch
+from benchmarks.cards import cards, device, spread
+from benchmarks.options import Options, Parser, names_of, positive_number
+from benchmarks.process import JobError, run_job
+from benchmarks.result import Measurement, finish, measurement
+from benchmarks.train.configuration import CONFIGURATIONS, QUICK, Configuration
 
-from benchmarks.cards import spread
-from benchmarks.result import ROOT, Row, finish, row, slug
-
-REFERENCE = "nanochat, 1 x H100"
-REFERENCE_TOK_PER_S, REFERENCE_GIB = 149_558, 72.1
-QUICK = os.environ.get("QUICK") == "1"
-SHAPE: dict[str, Any] = (
-    {"depth": 4, "vocab": 2048, "seq_len": 256, "batch": 4, "total_batch": 2048, "seconds": 3, "warm_s": 1} if QUICK else {}
-)
-JOBS: dict[str, dict[str, Any]] = {
-    "plain": {"plain": True},
-    "bf16": {},
-    "fp8": {"fp8": True},
-    "modern": {"recipe": "modern", "vocab": 32_768},  # on request
-}
+NANOCHAT, NANOCHAT_TOK_PER_S = "nanochat, 1 x H100", 149_558
+SCALING = "scaling"
+ON_GPU, ON_CPU = ["plain", "bf16", "fp8", SCALING], ["plain", "bf16"]
 
 
-def main() -> None:
-    cuda = torch.cuda.is_available()
-    names = os.environ.get("JOBS", "plain,bf16,fp8,scaling" if cuda else "plain,bf16").split(",")
-    scaling = "scaling" in names
-    names = [name for name in names if name != "scaling"]
-    if unknown := set(names) - set(JOBS):
-        raise SystemExit(f"JOBS has {', '.join(sorted(unknown))}; there are: {', '.join(JOBS)}, scaling")
-    cards = torch.cuda.device_count() if cuda else 1
-    found = [one for one in spread([*names, *reversed(names)] if not QUICK else names, cards, measured) if one]
-    print(f"\n{'':<8} {'tok/s':>10} {'MFU %':>7} {'step ms':>9} {'optim ms':>9} {'GiB':>6} {'start s':>8} {'MHz':>6} {'W':>5}")
-    for one in found:
-        show(one)
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(Options):
+    jobs: list[str] | None
+    seconds: float | None
+    profile: bool
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = Parser("train", __doc__)
+    parser.add_argument(
+        "--jobs",
+        type=names_of([*CONFIGURATIONS, SCALING]),
+        metavar="NAME,…",
+        help=f"of {', '.join([*CONFIGURATIONS, SCALING])} ({','.join(ON_GPU)} on a GPU, {','.join(ON_CPU)} on a CPU)",
+    )
+    parser.add_argument("--seconds", type=positive_number, metavar="S", help="measured per run (20, or 3 with --quick)")
+    parser.add_argument("--profile", action="store_true", help="also tell where the time goes, kernel by kernel; needs a GPU")
+    options = parser.parse(TrainOptions, argv)
+    if options.jobs and SCALING in options.jobs and "bf16" not in options.jobs:
+        parser.error("argument --jobs: scaling is judged by one GPU's speed and needs bf16 as well")
+    gpus = len(cards())
+    if options.profile and not gpus:
+        parser.error("argument --profile: there is no GPU")
+
+    jobs = options.jobs or (ON_GPU if gpus else ON_CPU)
+    names = [name for name in jobs if name != SCALING]
+    order = names if options.quick else [*names, *reversed(names)]
     runs = defaultdict(list)
-    for one in found:
-        runs[one["name"]].append(one)
-    rows, device = speed_rows(runs), slug(found[0]["device"])
-    finish("train", device, rows)
-    if cards > 1 and scaling and "bf16" in runs:  # the last, and the one that may hang: what is measured is kept already
-        finish("train", device, rows + scaling_rows(cards, mean(r["tok_per_s"] for r in runs["bf16"])))
+    for name, found in spread(order, gpus or 1, lambda name, env: (name, measured(name, configuration(name, options), env))):
+        if found:
+            runs[name].append(found)
+    if not runs:
+        raise SystemExit("every configuration failed")
+    print(f"\n{'':<9} {'tok/s':>10} {'MFU %':>7} {'step ms':>9} {'optim ms':>9} {'GiB':>6} {'start s':>8} {'MHz':>6} {'W':>5}")
+    for name, several in runs.items():
+        for one in several:
+            show(name, one)
+    rows = speeds(runs, compared=not options.quick)
+    finish("train", device(), rows, options)
+    if gpus > 1 and SCALING in jobs and "bf16" in runs:  # last, because several ranks may hang; the rest is recorded by now
+        one = mean(run["tok_per_s"] for run in runs["bf16"])
+        finish("train", device(), rows + scaling(gpus, one, configuration("bf16", options)), options)
 
 
-def measured(name: str, env: dict[str, str], ranks: int = 1) -> dict[str, Any]:
-    """What the job printed; {} with its last words on the terminal when it failed."""
-    job = {"name": name, **SHAPE, **JOBS[name.split(" ")[0]], "profile": os.environ.get("PROFILE") == "1" and ranks == 1}
-    if "SECONDS" in os.environ:
-        job["seconds"] = float(os.environ["SECONDS"])
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-    command = [sys.executable, *launch, "-m", "benchmarks.train.job", json.dumps(job)]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(f"{name} failed:\n{done.stderr[-3000:]}", flush=True)
+def configuration(name: str, options: TrainOptions) -> Configuration:
+    sizes: dict[str, Any] = dict(QUICK) if options.quick else {}
+    if options.seconds:
+        sizes["seconds"] = options.seconds
+    return replace(CONFIGURATIONS[name], **sizes, profile=options.profile)
+
+
+def measured(name: str, config: Configuration, env: dict[str, str], ranks: int = 1) -> dict[str, Any]:
+    """The figures of one run; {} when it failed, which is told on the terminal."""
+    try:
+        found = run_job("benchmarks.train.job", asdict(config), env=env, ranks=ranks)
+    except JobError as err:
+        print(f"{name} failed:\n{err.stderr[-3000:]}", flush=True)
         return {}
-    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    if "profile" in result:
-        print(f"\n{name}, ms a micro-step: {result['profile']['ms']}")
-        for kernel in result["profile"]["top"]:
+    if "profile" in found:
+        print(f"\n{name}, ms per micro-step: {found['profile']['ms']}")
+        for kernel in found["profile"]["top"]:
             print(f"  {kernel['ms']:8.2f} ms {kernel['launches']:5d} x {kernel['kernel']}")
-        for one in result["profile"]["products"]:
+        for one in found["profile"]["products"]:
             print(f"  {one['ms']:8.2f} ms {one['launches']:5d} x {one['product']}, {one['tflops']} TFLOP/s")
-    return result
+    return found
 
 
-def show(one: dict[str, Any]) -> None:
+def show(name: str, one: dict[str, Any]) -> None:
     cells = [one["tok_per_s"], one["mfu"], one["step_ms"], one["optimizer_ms"], one["peak_gib"], one["compile_s"]]
     text = [f"{cell:,.1f}" if cell is not None else "–" for cell in (*cells, one.get("sm_mhz"), one.get("watts"))]
     widths = (10, 7, 9, 9, 6, 8, 6, 5)
-    print(f"{one['name']:<8} " + " ".join(f"{cell:>{width}}" for cell, width in zip(text, widths, strict=True)))
+    print(f"{name:<9} " + " ".join(f"{cell:>{width}}" for cell, width in zip(text, widths, strict=True)))
 
 
-def speed_rows(runs: dict[str, list[dict[str, Any]]]) -> list[Row]:
-    rows: list[Row] = []
+def speeds(runs: dict[str, list[dict[str, Any]]], compared: bool) -> list[Measurement]:
+    """Speed, memory and start of each configuration, on average over its runs; `compared` with nanochat, too."""
+    rows: list[Measurement] = []
     speed = {name: mean(r["tok_per_s"] for r in found) for name, found in runs.items()}
     for name, found in runs.items():
         card = {key: round(mean(r[key] for r in found), 1) for key in ("sm_mhz", "watts", "mfu") if found[0].get(key)}
         peer, must = {"bf16": ("plain", 1.10), "fp8": ("bf16", 1.12)}.get(name, (None, None))
         bound = {"must": must} if peer in speed else {}
         rows.append(
-            row(f"{name}", speed[name], "tok/s", "higher", peer, speed.get(peer or ""), **bound, runs=len(found), **card)
+            measurement(name, speed[name], "tok/s", "higher", peer, speed.get(peer or ""), **bound, runs=len(found), **card)
         )
         if found[0]["peak_gib"]:
             memory = mean(r["peak_gib"] for r in found)
-            rows.append(row(f"{name} peak memory", memory, "GiB", "lower", must=60 if name == "bf16" else None))
-            rows.append(row(f"{name} compile + first 2 steps", max(r["compile_s"] for r in found), "s", "lower", must=90))
-    if not QUICK and "bf16" in speed:
-        rows.append(row("bf16", speed["bf16"], "tok/s", "higher", REFERENCE, REFERENCE_TOK_PER_S, must=1.09, aim=1.17))
-    if not QUICK and "fp8" in speed:
-        rows.append(row("fp8", speed["fp8"], "tok/s", "higher", REFERENCE, REFERENCE_TOK_PER_S, must=1.2035, aim=1.37))
+            rows.append(measurement(f"{name} peak memory", memory, "GiB", "lower", must=60 if name == "bf16" else None))
+            start = max(r["compile_s"] for r in found)
+            rows.append(measurement(f"{name} compile + first 2 steps", start, "s", "lower", must=90))
+    for name, must, aim in (("bf16", 1.09, 1.17), ("fp8", 1.2035, 1.37)) if compared else ():
+        if name in speed:
+            rows.append(measurement(name, speed[name], "tok/s", "higher", NANOCHAT, NANOCHAT_TOK_PER_S, must, aim))
     return rows
 
 
-def scaling_rows(cards: int, one: float) -> list[Row]:
-    found = measured(f"bf16 on {cards}", {}, ranks=cards)
+def scaling(gpus: int, one: float, config: Configuration) -> list[Measurement]:
+    name = f"bf16 on {gpus}"
+    found = measured(name, replace(config, profile=False), {}, ranks=gpus)
     if not found:
         return []
-    show(found)
-    speed = found["tok_per_s"]
+    show(name, found)
     return [
-        row(f"bf16 on {cards} GPUs", speed, "tok/s", "higher", f"{cards} x one", cards * one, must=0.97, aim=0.99),
-        row(f"bf16 on {cards} GPUs, peak memory of one", found["peak_gib"], "GiB", "lower"),
+        measurement(f"{name} GPUs", found["tok_per_s"], "tok/s", "higher", f"{gpus} x one", gpus * one, must=0.97, aim=0.99),
+        measurement(f"{name} GPUs, peak memory of one", found["peak_gib"], "GiB", "lower"),
     ]
 
 

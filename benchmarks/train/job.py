@@ -1,6 +1,7 @@
-"""One configuration, measured in a process of its own (or in one a GPU, under torchrun): prints one line of JSON.
+"""`python -m benchmarks.train.job <json>`: one configuration in a process of its own; prints one line of JSON.
 
-The model gets realistic weights: zero-initialised projections draw less power and look faster than training is.
+Under torchrun there is one process per GPU. The weights are realistic: with projections initialised to zero a GPU draws less
+power, and so looks faster than it is in training.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ import contextlib
 import json
 import math
 import subprocess
-import sys
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,10 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.train import kernels as classes
-from nanochat import kernels
+from benchmarks.process import job_of_argv
+from benchmarks.train.configuration import Configuration
+from benchmarks.train.kernels import profile
+from nanochat import distributed, kernels
 from nanochat.config.recipe import resolve
-from nanochat.distributed import Ranks, ranks
+from nanochat.distributed import Ranks
 from nanochat.model import GPT, GPTConfig, accumulate, fp8, init_weights
 from nanochat.model.compiled import compiled
 from nanochat.model.loss import softcap
@@ -32,47 +34,31 @@ from nanochat.optim.optimizer import Group
 from nanochat.planning import gpus
 
 
-@dataclass(frozen=True)
-class Job:
-    name: str
-    recipe: str = "speedrun"  # its model's switches and its optimizer; sizes are those below
-    depth: int = 20
-    vocab: int = 65_536
-    seq_len: int = 2048
-    batch: int = 32
-    total_batch: int = 524_288
-    plain: bool = False  # compiled as the reference is: no kernel of ours, all logits at once, a matrix at a time in Muon
-    fp8: bool = False
-    seconds: float = 20.0  # measured, after `warm_s` of the same work: a cold card is faster than a warm one
-    warm_s: float = 10.0
-    profile: bool = False
-
-
 def main() -> None:
-    job = Job(**json.loads(sys.argv[1]))
+    config = Configuration(**job_of_argv())
     torch.set_float32_matmul_precision("high")
-    with ranks() as here, kernels.plain() if job.plain else contextlib.nullcontext():
-        found = measure(job, here)
-        if here.is_main:
+    with distributed.ranks() as ranks, kernels.plain() if config.plain else contextlib.nullcontext():
+        found = measure(config, ranks)
+        if ranks.is_main:
             print(json.dumps(found), flush=True)
 
 
-def measure(job: Job, here: Ranks) -> dict[str, Any]:
-    torch.manual_seed(1 + here.rank)
-    model = build(job, here)
-    magnitudes = fp8.apply(model) if job.fp8 else None
-    kind = MatrixByMatrix if job.plain else Optimizer
-    optimizer = kind(model, resolve(job.recipe).base.optim, here, compiled=here.device.type == "cuda")
-    copies = accumulate.apply(model, here.dtype, products=not job.fp8) if kernels.found() and not job.plain else None
-    forward = loss_of(job, model)
-    if here.device.type == "cuda":
-        forward = torch.compile(forward, dynamic=False) if job.plain else compiled(forward)
-    accumulation = max(1, job.total_batch // (job.batch * job.seq_len * here.world_size))
-    batches = [torch.randint(job.vocab, (job.batch, job.seq_len + 1), device=here.device) for _ in range(2)]
+def measure(config: Configuration, ranks: Ranks) -> dict[str, Any]:
+    torch.manual_seed(1 + ranks.rank)
+    model = build(config, ranks)
+    magnitudes = fp8.apply(model) if config.fp8 else None
+    kind = MatrixByMatrix if config.plain else Optimizer
+    optimizer = kind(model, resolve(config.recipe).base.optim, ranks, compiled=ranks.device.type == "cuda")
+    copies = accumulate.apply(model, ranks.dtype, products=not config.fp8) if kernels.found() and not config.plain else None
+    forward = loss_of(config, model)
+    if ranks.device.type == "cuda":
+        forward = torch.compile(forward, dynamic=False) if config.plain else compiled(forward)
+    accumulation = max(1, config.total_batch // (config.batch * config.seq_len * ranks.world_size))
+    batches = [torch.randint(config.vocab, (config.batch, config.seq_len + 1), device=ranks.device) for _ in range(2)]
 
     def micro(index: int) -> Tensor:
         tokens = batches[index % 2]
-        with here.autocast():
+        with ranks.autocast():
             loss: Tensor = forward(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
         (loss / accumulation).backward()
         return loss.detach()
@@ -91,44 +77,43 @@ def measure(job: Job, here: Ranks) -> dict[str, Any]:
     first = step().item()
     micro(0)
     if dead := [name for name, param in model.named_parameters() if not _alive(param.grad)]:
-        raise RuntimeError(f"no gradient, or none that is a number, reaches {dead}")
+        raise RuntimeError(f"no gradient, or one that is zero or not finite, reaches {dead}")
     step().item()
     compile_s = time.perf_counter() - start
-    run_for(step, job.warm_s, here)
-    with Card(here) as card:
-        steps, seconds = run_for(step, job.seconds, here)
-    optimizer_ms = timed_ms(lambda: optimizer.step(1.0, 0.95), here)
-    tokens = steps * accumulation * job.batch * job.seq_len * here.world_size
+    run_for(step, config.warm_s, ranks)
+    with Card(ranks) as card:
+        steps, seconds = run_for(step, config.seconds, ranks)
+    optimizer_ms = timed_ms(lambda: optimizer.step(1.0, 0.95), ranks)
+    tokens = steps * accumulation * config.batch * config.seq_len * ranks.world_size
     speed = tokens / seconds
-    gpu = gpus.find(torch.cuda.get_device_name()) if here.device.type == "cuda" else None
+    gpu = gpus.find(torch.cuda.get_device_name()) if ranks.device.type == "cuda" else None
     last = step().item()
     if not math.isfinite(last):
         raise RuntimeError(f"the loss went from {first} to {last}")
-    found = {
-        "name": job.name,
-        "device": torch.cuda.get_device_name() if here.device.type == "cuda" else "cpu",
-        "world_size": here.world_size,
+    found: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if ranks.device.type == "cuda" else "cpu",
+        "world_size": ranks.world_size,
         "accumulation": accumulation,
         "tok_per_s": speed,
-        "mfu": 100 * speed * model.flops_per_token() / (gpu.peak_flops * here.world_size) if gpu else None,
+        "mfu": 100 * speed * model.flops_per_token() / (gpu.peak_flops * ranks.world_size) if gpu else None,
         "step_ms": 1000 * seconds / steps,
         "steps": steps,
         "optimizer_ms": optimizer_ms,
-        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if here.device.type == "cuda" else None,
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if ranks.device.type == "cuda" else None,
         "compile_s": compile_s,
         "first_loss": first,
         "last_loss": last,
         **card.figures(),
     }
-    if job.profile:
-        if here.is_main:
-            print(json.dumps(found), flush=True)  # what is measured is not lost if the profile takes too long
-        found["profile"] = classes.profile(lambda: micro(0))
+    if config.profile:
+        if ranks.is_main:
+            print(json.dumps(found), flush=True)  # so that a profile that takes too long loses nothing measured
+        found["profile"] = profile(lambda: micro(0))
     return found
 
 
 class MatrixByMatrix(Optimizer):
-    """The update of the reference: compiled as well, but each matrix has its own orthogonalization."""
+    """nanochat's update of the matrices: compiled like ours, but each matrix is orthogonalized by itself."""
 
     def _update_muon(self, group: Group, *scalars: Any) -> None:
         assert group.matrix
@@ -142,14 +127,14 @@ class MatrixByMatrix(Optimizer):
 
 
 def _alive(grad: Tensor | None) -> bool:
-    """Whether there is a gradient, of numbers that are not all 0."""
+    """Whether there is a gradient that is finite and not zero everywhere."""
     return grad is not None and bool(grad.isfinite().all()) and bool(grad.any())
 
 
-def build(job: Job, here: Ranks) -> GPT:
-    spec = resolve(job.recipe).model.model_copy(update={"depth": job.depth, "seq_len": job.seq_len})
-    with here.device:
-        model = GPT(GPTConfig.of(spec, job.vocab))
+def build(config: Configuration, ranks: Ranks) -> GPT:
+    spec = resolve(config.recipe).model.model_copy(update={"depth": config.depth, "seq_len": config.seq_len})
+    with ranks.device:
+        model = GPT(GPTConfig.of(spec, config.vocab))
     init_weights(model)
     with torch.no_grad():
         for param in model.parameters():
@@ -158,8 +143,8 @@ def build(job: Job, here: Ranks) -> GPT:
     return model
 
 
-def loss_of(job: Job, model: GPT) -> Any:
-    if not job.plain:
+def loss_of(config: Configuration, model: GPT) -> Any:
+    if not config.plain:
         return model
 
     def plain(ids: Tensor, targets: Tensor) -> Tensor:
@@ -169,40 +154,40 @@ def loss_of(job: Job, model: GPT) -> Any:
     return plain
 
 
-def run_for(step: Any, seconds: float, here: Ranks) -> tuple[int, float]:
-    """Whole steps for at least `seconds` on every rank; how many, and how long they took."""
-    wait(here)
+def run_for(step: Any, seconds: float, ranks: Ranks) -> tuple[int, float]:
+    """Run whole steps for at least `seconds` on every rank. Returns how many there were and how long they took."""
+    wait(ranks)
     start, steps = time.perf_counter(), 0
     while True:
         step()
-        wait(here)
+        wait(ranks)
         steps += 1
         gone = time.perf_counter() - start
-        if here.any(gone >= seconds):
+        if ranks.any(gone >= seconds):
             return steps, gone
 
 
-def timed_ms(call: Any, here: Ranks, times: int = 5) -> float:
-    wait(here)
+def timed_ms(call: Any, ranks: Ranks, times: int = 5) -> float:
+    wait(ranks)
     start = time.perf_counter()
     for _ in range(times):
         call()
-    wait(here)
+    wait(ranks)
     return 1000 * (time.perf_counter() - start) / times
 
 
-def wait(here: Ranks) -> None:
-    if here.device.type == "cuda":
+def wait(ranks: Ranks) -> None:
+    if ranks.device.type == "cuda":
         torch.cuda.synchronize()
 
 
 class Card:
-    """Clock, power and temperature while the block runs, as nvidia-smi reads them twice a second; only looks."""
+    """Clock, power and temperature of the GPU while the block runs, read with nvidia-smi twice a second."""
 
     FIELDS = ("clocks.sm", "power.draw", "temperature.gpu")
 
-    def __init__(self, here: Ranks):
-        self._on = here.device.type == "cuda" and here.is_main
+    def __init__(self, ranks: Ranks):
+        self._on = ranks.device.type == "cuda" and ranks.is_main
         self._readings: list[list[float]] = []
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -218,7 +203,7 @@ class Card:
             self._thread.join()
 
     def _watch(self) -> None:
-        card = f"GPU-{torch.cuda.get_device_properties().uuid}"  # nvidia-smi does not know of CUDA_VISIBLE_DEVICES
+        card = f"GPU-{torch.cuda.get_device_properties().uuid}"  # nvidia-smi ignores CUDA_VISIBLE_DEVICES
         command = ["nvidia-smi", f"--query-gpu={','.join(self.FIELDS)}", "--format=csv,noheader,nounits", "-i", card]
         while not self._done.wait(0.5):
             done = subprocess.run(command, capture_output=True, text=True, check=False)

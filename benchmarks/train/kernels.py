@@ -1,4 +1,4 @@
-"""Where the time of a step goes, by class of kernel."""
+"""Where the time of a micro-step goes: by class of kernel, by kernel and by shape of matrix product."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-# The first pattern that occurs in a kernel's name decides its class.
+# A kernel is of the first class whose pattern occurs in its name.
 CLASSES = {
     "fp8 products": r"e4m3|e5m2|nvjet.*qqt|nvjet_sm90_q|f8",
     "MLP product + relu^2": r"^_up$|^_back$",
@@ -28,8 +28,8 @@ def classify(kernel: str) -> str:
 
 
 def profile(work: Callable[[], Any], times: int = 3) -> dict[str, Any]:
-    """Milliseconds of one `work` by class, of the 25 kernels that take longest with their number of launches, and of each shape
-    of matrix product with the rate it ran at."""
+    """Milliseconds of one `work()`, on average over `times`: by class, for the 25 slowest kernels, and for each shape of matrix
+    product together with its TFLOP/s."""
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as torch_profile
@@ -43,7 +43,7 @@ def profile(work: Callable[[], Any], times: int = 3) -> dict[str, Any]:
     launches: Counter[str] = Counter()
     for event in found.key_averages():
         ms = event.self_device_time_total / 1000 / times
-        if ms > 0 and event.device_type == DeviceType.CUDA and not event.key.startswith("##"):  # a graph is no kernel
+        if ms > 0 and event.device_type == DeviceType.CUDA and not event.key.startswith("##"):  # ## marks a compiled graph
             spent[event.key] += ms
             launches[event.key] += event.count // times
     by_class: Counter[str] = Counter()
@@ -54,11 +54,16 @@ def profile(work: Callable[[], Any], times: int = 3) -> dict[str, Any]:
     return {"ms": {k: round(v, 2) for k, v in by_class.most_common()}, "top": top, "products": products(shapes, times)}
 
 
-OPERANDS = {"aten::mm": 0, "aten::_scaled_mm": 0, "aten::addmm": 1, "aten::addmm_": 1}  # where the first of the two stands
+OPERANDS = {
+    "aten::mm": 0,
+    "aten::_scaled_mm": 0,
+    "aten::addmm": 1,
+    "aten::addmm_": 1,
+}  # index of the first factor among the operands
 
 
 def products(events: Iterable[Any], times: int) -> list[dict[str, Any]]:
-    """Of every shape M x K x N: operator, milliseconds of one `work`, launches, TFLOP/s. The longest first."""
+    """For every shape M x K x N: operator, milliseconds of one `work()`, launches and TFLOP/s; the slowest first."""
     found = []
     for event in events:
         first = OPERANDS.get(event.key)

@@ -1,0 +1,1 @@
+"""`make bench-saving`: how long a checkpoint makes the training wait."""

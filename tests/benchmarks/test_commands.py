@@ -1,0 +1,109 @@
+"""Every benchmark as a person starts it: `python -m benchmarks.<name>`, and `make bench-<name>` in front of it."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.process import ROOT
+
+NAMES = sorted(path.parent.name for path in (ROOT / "benchmarks").glob("*/__main__.py"))
+
+# Options that are wrong only together with others, or in a way that no single value shows.
+BAD = [
+    ("curves", ["--more", "[1]"], "--more"),
+    ("curves", ["--more", '{"x": 1}'], "--more"),
+    ("curves", ["--more", '{"x": {"model.value_embed": false}}'], "model.value_embed"),
+    ("curves", ["--jobs", "speedrun,x", "--more", '{"y": {}}'], "'x'"),
+    ("curves", ["--batch", "100", "--seq-len", "128"], "base."),
+    ("curves", ["--seeds", "1,two"], "--seeds"),
+    ("curves", ["--steps", "0"], "--steps"),
+    ("train", ["--jobs", "bf16,fp9"], "'fp9'"),
+    ("train", ["--jobs", "scaling"], "bf16"),
+    ("train", ["--seconds", "nan"], "--seconds"),
+    ("train", ["--seconds", "-1"], "--seconds"),
+    ("tokenizer", ["--threads", "1.5"], "--threads"),
+    ("tokenizer", ["--data", str(ROOT / "docs")], "parquet"),
+    ("loader", ["--data", str(ROOT / "docs")], "parquet"),
+    ("saving", ["--folder", str(ROOT / "Makefile")], "--folder"),
+]
+
+
+def run(name: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"benchmarks.{name}", *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def assert_refused(name: str, options: list[str], word: str) -> None:
+    done = run(name, *options)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == "", "work began before the options were checked"
+    assert re.fullmatch(rf"python -m benchmarks\.{name}: .+\n", done.stderr), done.stderr
+    assert word in done.stderr
+
+
+def test_the_benchmarks_are_found() -> None:
+    assert {"curves", "loader", "saving", "tokenizer", "train"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_names_the_common_options_and_no_option_takes_nonsense(name: str) -> None:
+    text = run(name, "--help").stdout
+    assert {"--quick", "--record", "--commit"} <= set(re.findall(r"--[a-z-]+", text))
+    with_value = re.findall(r"^  (--[a-z-]+) [A-Z]", text, re.M)
+    assert "--commit" in with_value
+    for option in with_value:
+        assert_refused(name, [option, "no such thing"], option if option != "--jobs" else "'no such thing'")
+    assert_refused(name, ["--no-such-option"], "--no-such-option")
+    assert_refused(name, ["no such argument"], "no such argument")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "word"), BAD, ids=lambda value: value if isinstance(value, str) else " ".join(value)
+)
+def test_a_bad_option_is_one_line_before_any_work(name: str, options: list[str], word: str, tmp_path: Path) -> None:
+    if name == "curves":
+        options = [*options, "--data", str(shards(tmp_path))]
+    assert_refused(name, options, word)
+
+
+def test_curves_without_text_says_what_to_give(tmp_path: Path) -> None:
+    assert_refused("curves", ["--data", str(tmp_path / "missing")], "missing")
+
+
+def shards(folder: Path) -> Path:
+    from nanochat.data.shards import write_shard
+
+    for number in range(2):
+        write_shard(folder / f"shard_{number}.parquet", ["some text"])
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_make_turns_quick_and_record_into_options(name: str) -> None:
+    def recipe(*variables: str) -> str:
+        command = ["make", "-n", f"bench-{name}", *variables]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()[-1].strip()
+
+    assert recipe().split()[-2:] == ["-m", f"benchmarks.{name}"]
+    assert recipe("QUICK=1", "RECORD=1", "ARGS=--commit 0123abc").endswith(
+        f"benchmarks.{name} --quick --record --commit 0123abc"
+    )
+    assert recipe("QUICK=0", "RECORD=").split()[-1] == f"benchmarks.{name}"
+
+
+def test_no_benchmark_reads_an_environment_variable_of_ours() -> None:
+    for path in (ROOT / "benchmarks").rglob("*.py"):
+        read = re.findall(r"""(?:environ(?:\.get\(|\.setdefault\(|\[)|getenv\()["'](\w+)""", path.read_text(encoding="utf-8"))
+        assert set(read) <= {"CUDA_VISIBLE_DEVICES"}, path
+
+
+def test_training_is_measured_on_a_cpu_too() -> None:
+    done = run("train", "--quick", "--seconds", "0.1", "--jobs", "bf16", "--commit", "0123abc")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["bench"], result["commit"], result["rows"][0]["name"]) == ("train", "0123abc", "bf16")
+    assert result["rows"][0]["value"] > 0
