@@ -1,4 +1,4 @@
-"""The control API as typed Python. Every method raises ApiError for a refused request and Unreachable for no answer."""
+"""The control API as typed Python. Every method raises ApiError if the API refuses and Unreachable if it does not answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from client.errors import ApiError, ClientError, Unreachable
 from client.models import (
     Catalog,
     Checkpoint,
-    Event,
     EventPage,
     LogLine,
     LogPage,
@@ -32,15 +31,14 @@ from client.models import (
 from client.transport import RETRIED, Transport
 
 M = TypeVar("M", bound=BaseModel)
-Numbered = TypeVar("Numbered", Event, LogLine)
 
-STREAM_SILENCE_S = 45.0  # three of the server's keep-alive periods
+STREAM_SILENCE_S = 45.0  # three keep-alive periods of the server
 RECONNECT_S = 1.0
 RECONNECT_FOR_S = 60.0
 
 
 class Client:
-    """`with Client(url, key) as client: client.submit("tiny")`. One instance may serve many threads."""
+    """`with Client(url, key) as client: client.submit("tiny")`. Thread-safe."""
 
     def __init__(self, base_url: str, api_key: str | None = None):
         self._http = Transport(base_url, api_key)
@@ -67,8 +65,11 @@ class Client:
         name: str | None = None,
         idempotency_key: str | None = None,
     ) -> Run:
-        """Start a run of a shipped recipe's name or an inline recipe. Sent with an idempotency key (made up when none is
-        given), so that a repeat after a lost answer cannot start a second run."""
+        """Start a run. `recipe` is the name of a shipped recipe, or a whole recipe as a table.
+
+        The request always carries an idempotency key (a random one by default), so that repeating it after a lost answer
+        cannot start a second run.
+        """
         body = _request(recipe, overrides, name)
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         return Run.model_validate(self._http.post("/v1/runs", body, headers=headers, repeatable=True))
@@ -84,8 +85,10 @@ class Client:
         peak_tflops: float | None = None,
         usd_per_hour: float | None = None,
     ) -> Plan:
-        """What `submit` with the same arguments would do, on the workers at hand or on `gpus` times the GPU described;
-        nothing is started or written."""
+        """Length, memory use and cost of the run that `submit` would start; starts and stores nothing.
+
+        Plans for the API's own workers, or for `gpus` GPUs of the kind that the other arguments describe.
+        """
         hardware = {
             "gpus": gpus,
             "gpu": gpu,
@@ -117,30 +120,25 @@ class Client:
         return Run.model_validate(self._http.get(f"/v1/runs/{run_id}"))
 
     def cancel(self, run_id: str) -> Run:
-        """Ask for an end: waiting stages stop at once, a running one at its next step. ApiError 409 when it is finished."""
+        """Cancel a run: waiting stages at once, a running stage at its next step. ApiError 409 if the run is already finished."""
         return Run.model_validate(self._http.post(f"/v1/runs/{run_id}/cancel"))
 
     def report(self, run_id: str) -> str:
-        """The report card, as Markdown. ApiError 404 until the report stage has made it."""
+        """The report card, as Markdown. ApiError 404 until the report stage has finished."""
         return str(self._http.get(f"/v1/runs/{run_id}/report")["markdown"])
 
-    # -- what a run said --
+    # -- records of a run --
 
     def metrics(
         self, run_id: str, stage: str | None = None, keys: Sequence[str] | None = None, max_points: int = 500
     ) -> list[MetricSeries]:
-        """Curves in at most `max_points` buckets each, with every bucket's min, max and last value."""
+        """Curves of at most `max_points` buckets. Each bucket has its minimum, its maximum and its last value."""
         body = self._http.get(f"/v1/runs/{run_id}/metrics", stage=stage, keys=keys, max_points=max_points)
         return [MetricSeries.model_validate(s) for s in body["series"]]
 
     def events(self, run_id: str, after: int = 0, kinds: Sequence[str] | None = None, limit: int = 500) -> EventPage:
         body = self._http.get(f"/v1/runs/{run_id}/events", after=after, kinds=kinds, limit=limit)
         return EventPage.model_validate(body)
-
-    def follow_events(self, run_id: str, after: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
-        """Every event after `after`, once and in order, until the run is finished; a lost connection is resumed."""
-        params = {"kinds": list(kinds)} if kinds else {}
-        return self._follow(f"/v1/runs/{run_id}/events", params, after, Event)
 
     def logs(
         self, run_id: str, stage: str | None = None, attempt: int | None = None, after: int = 0, limit: int = 1000
@@ -151,33 +149,33 @@ class Client:
     def follow_logs(
         self, run_id: str, stage: str | None = None, attempt: int | None = None, after: int = 0
     ) -> Iterator[LogLine]:
-        """As `follow_events`, for the lines that stages print."""
-        params = {k: v for k, v in {"stage": stage, "attempt": attempt}.items() if v is not None}
-        return self._follow(f"/v1/runs/{run_id}/logs", params, after, LogLine)
+        """Every line after the id `after`, once and in order, until the run is finished.
 
-    def _follow(self, path: str, params: dict[str, Any], after: int, kind: type[Numbered]) -> Iterator[Numbered]:
+        Reconnects when the connection is lost, for up to a minute, and resumes after the last line it gave out.
+        """
+        params = {k: v for k, v in {"stage": stage, "attempt": attempt}.items() if v is not None}
         lost_at: float | None = None
         while True:
             headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
             try:
                 with self._http.stream(
-                    "GET", path, read_timeout_s=STREAM_SILENCE_S, headers=headers, params=params
+                    "GET", f"/v1/runs/{run_id}/logs", read_timeout_s=STREAM_SILENCE_S, headers=headers, params=params
                 ) as response:
                     lost_at = None
                     for message in sse.events(response):
                         if message.event == "end":
                             return
-                        item = kind.model_validate_json(message.data)
-                        if item.id > after:
-                            after = item.id
-                            yield item
+                        line = LogLine.model_validate_json(message.data)
+                        if line.id > after:
+                            after = line.id
+                            yield line
             except httpx.TransportError as err:
                 cause: Exception = Unreachable(self.base_url, err)
             except ApiError as err:
                 if err.status not in RETRIED:
                     raise
                 cause = err
-            else:  # closed without saying "end": the server is going away
+            else:  # closed without the event `end`: the server is shutting down
                 cause = Unreachable(self.base_url, ConnectionError("the stream was closed"))
             lost_at = lost_at or time.monotonic()
             if time.monotonic() - lost_at > RECONNECT_FOR_S:
@@ -190,7 +188,7 @@ class Client:
         return _items(self._http.get(f"/v1/runs/{run_id}/checkpoints"), Checkpoint)
 
     def promote(self, checkpoint_id: str) -> Checkpoint:
-        """Offer a checkpoint to the inference service."""
+        """Let the inference service serve a checkpoint."""
         return Checkpoint.model_validate(self._http.post(f"/v1/checkpoints/{checkpoint_id}/promote", repeatable=True))
 
     def models(self) -> list[Model]:
@@ -207,7 +205,7 @@ class Client:
         return _items(self._http.get("/v1/workers"), Worker)
 
     def is_ready(self) -> bool:
-        """True when the API can take a run: the database answers and its schema is current."""
+        """Whether the API can accept runs: its database answers and has the current schema."""
         try:
             self._http.request("GET", "/readyz", repeatable=False)
         except (ApiError, Unreachable):
@@ -219,8 +217,8 @@ def _request(recipe: str | Mapping[str, Any], overrides: Mapping[str, Any] | Non
     body: dict[str, Any] = {"recipe": recipe if isinstance(recipe, str) else dict(recipe), "overrides": dict(overrides or {})}
     try:
         json.dumps(body, allow_nan=False)
-    except (TypeError, ValueError) as err:  # a date or a NaN, which TOML has and JSON has not
-        raise ClientError(f"the recipe holds a value that JSON cannot: {err}") from err
+    except (TypeError, ValueError) as err:  # a date or NaN: valid TOML, but not valid JSON
+        raise ClientError(f"the recipe has a value that JSON cannot hold: {err}") from err
     return body | ({"name": name} if name is not None else {})
 
 

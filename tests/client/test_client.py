@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from client import ApiError, Client, ClientError, Unreachable
-from client.models import Event
+from client.models import LogLine
 from tests.api.server import Api
 from tests.api.work import Hand
 
@@ -101,19 +101,29 @@ def test_a_recipe_that_json_cannot_hold_is_told() -> None:
         client.submit({"base": {"target_flops": float("nan")}})
 
 
-def test_following_gives_every_event_once_and_ends_with_the_run(client: Client, hand: Hand) -> None:
+def test_following_gives_every_line_once_and_ends_with_the_run(client: Client, hand: Hand) -> None:
     run = client.submit("tiny")
     claim = hand.take(run.id, "data")
-    got: list[Event] = []
-    reader = threading.Thread(target=lambda: got.extend(client.follow_events(run.id, kinds=["log"])))
+    got: list[LogLine] = []
+    reader = threading.Thread(target=lambda: got.extend(client.follow_logs(run.id)))
     reader.start()
     for n in range(20):
-        hand.say(claim, "log", level="info", message=str(n))
+        hand.print(claim, n, str(n))
     hand.end(claim)
     client.cancel(run.id)
     reader.join(timeout=20)
     assert not reader.is_alive()
-    assert [e.data["message"] for e in got] == [str(n) for n in range(20)]
+    assert [line.line for line in got] == [str(n) for n in range(20)]
+
+
+def test_events_come_by_pages(client: Client, hand: Hand) -> None:
+    run = client.submit("tiny")
+    claim = hand.take(run.id, "data")
+    for n in range(3):
+        hand.say(claim, "log", level="info", message=str(n))
+    first = client.events(run.id, kinds=["log"], limit=2)
+    rest = client.events(run.id, kinds=["log"], after=first.next_after)
+    assert [e.data["message"] for e in first.items + rest.items] == ["0", "1", "2"]
 
 
 class Breaking:
