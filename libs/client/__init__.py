@@ -1,4 +1,4 @@
-"""A typed client of the platform's two HTTP APIs. Knows nothing but HTTP."""
+"""A typed client of the platform's two HTTP APIs, and the `nanochat` command. Imports no other part of the platform."""
 
 from client.client import Client
 from client.errors import ApiError, ClientError, FieldError, Unreachable

@@ -1,4 +1,4 @@
-"""The `nanochat` command: `nanochat submit tiny --watch`. Exit codes: 0 done, 1 failed, 2 used wrongly."""
+"""The `nanochat` command, such as `nanochat submit tiny --watch`. Exit codes: 0 success, 1 failure, 2 wrong usage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ cli_models.register(app)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point: errors become a message on stderr and an exit code, never a traceback."""
+    """Entry point. An error becomes a message on stderr and an exit code, never a traceback."""
     try:
         app(argv)
     except ClientError as err:

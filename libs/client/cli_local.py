@@ -1,4 +1,4 @@
-"""What is done on this machine with no API: up, local-run, and a plan for named GPUs. Each in a process of its own."""
+"""Commands that need no API: up, local-run, and plan with named GPUs. Each starts a process of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 from client import overrides
 from client.models import Plan
 
-BAD_INPUT = 64  # nanochat.contract.contract.Exit; this library imports nothing of the trainer
+BAD_INPUT = 64  # nanochat.contract.contract.Exit.BAD_INPUT; the client may not import nanochat
 
 
 SetOption = Annotated[
@@ -33,18 +33,20 @@ def register(app: typer.Typer) -> None:
 
 
 def up(context: typer.Context) -> None:
-    """Start the whole platform on this machine, with its own Postgres and Redis; Ctrl-C stops it all."""
+    """Start the whole platform on this machine, with its own Postgres and Redis. Ctrl-C stops everything."""
     raise typer.Exit(_hand_over(["-m", "services.standalone", "up", *context.args]))
 
 
 def local_run(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="name of a shipped recipe or a .toml file")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="name of a shipped recipe, or a .toml file")],
     set_: SetOption = None,
     data: DataOption = None,
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="where the stages write")] = None,
-    nproc: Annotated[int, typer.Option(min=1, help="processes of a training stage")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="directory of the run (default .nanochat/local/<recipe>)")
+    ] = None,
+    nproc: Annotated[int, typer.Option(min=1, help="processes per training stage (one per GPU)")] = 1,
 ) -> None:
-    """Run a whole recipe here and now, with no services; a second call with the same --out resumes."""
+    """Run a whole recipe on this machine, without any service. Run it again with the same --out to resume."""
     options = {"--overrides": json.dumps(overrides_of(set_, data)), "--out": out, "--nproc": nproc}
     given = [text for option, value in options.items() if value is not None for text in (option, str(value))]
     code = _hand_over(["-m", "nanochat.local.run", recipe, *given])
@@ -52,8 +54,10 @@ def local_run(
 
 
 def plan_here(recipe: str, overrides: dict[str, Any], hardware: Sequence[str]) -> Plan:
-    """What `POST /v1/runs/plan` answers, with `hardware` as that program's options. Raises typer.Exit when it refuses, which
-    it has told on stderr."""
+    """The plan that `POST /v1/runs/plan` would return for these GPUs. `hardware` holds options of `nanochat.local.plan`.
+
+    Raises typer.Exit if the recipe is refused; the process has then printed why on stderr.
+    """
     command = [sys.executable, "-m", "nanochat.local.plan", recipe, "--overrides", json.dumps(overrides), *hardware]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode:
@@ -70,7 +74,7 @@ def overrides_of(set_: list[str] | None, data: Path | None) -> dict[str, Any]:
 
 
 def _hand_over(arguments: list[str]) -> int:
-    """Run Python with these arguments and return its exit code. The terminal sends Ctrl-C to the child itself."""
+    """Run Python with these arguments and return its exit code. On Ctrl-C it waits: the terminal signals the child as well."""
     child = subprocess.Popen([sys.executable, *arguments])
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     while True:

@@ -1,4 +1,4 @@
-"""Commands about trained models: models, chat."""
+"""The commands for trained models: models, chat."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ def register(app: typer.Typer) -> None:
 
 
 def models() -> None:
-    """List the models that can be talked to, newest first."""
+    """List the models you can chat with, newest first."""
     with connect() as client:
         items = client.models()
     if not items:
-        typer.echo("no models yet; train one with `nanochat submit tiny --watch`")
+        typer.echo("No models yet. Train one: nanochat submit tiny --watch")
         return
-    table = Table("id", "run", "stage", "step", "made", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table("id", "run", "stage", "step", "created", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for model in items:
-        made = model.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
-        table.add_row(model.id, f"{model.run_id} {model.run_name}", model.stage, str(model.step), made)
+        created = model.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        table.add_row(model.id, f"{model.run_id} {model.run_name}", model.stage, str(model.step), created)
     out.print(table)
 
 
 def chat(
-    prompt: Annotated[str | None, typer.Argument(help="one question; without it, a conversation on the terminal")] = None,
-    model: Annotated[str | None, typer.Option(help="id of a model (see `nanochat models`); the newest when left out")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0.0, max=2.0)] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1)] = None,
+    prompt: Annotated[str | None, typer.Argument(help="one question; leave it out for a conversation")] = None,
+    model: Annotated[str | None, typer.Option(help="id of a model (see `nanochat models`); default: the newest")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, max=2.0, help="0 always takes the likeliest token")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="longest answer, in tokens")] = None,
 ) -> None:
-    """Talk to a trained model; the answer is written as it is made."""
+    """Chat with a trained model. The answer appears while it is generated."""
     settings = discover()
     sampling = {k: v for k, v in {"temperature": temperature, "max_tokens": max_tokens}.items() if v is not None}
     with Inference(settings.inference_url, settings.require_key()) as inference:
@@ -54,7 +54,7 @@ def chat(
             messages.append({"role": "user", "content": question})
             try:
                 answer = _answer(inference, messages, model, sampling)
-            except KeyboardInterrupt:  # enough of this answer; the conversation goes on without the question
+            except KeyboardInterrupt:  # stop this answer, forget its question, continue the conversation
                 sys.stdout.write("\n")
                 messages.pop()
                 continue
@@ -72,7 +72,7 @@ def _answer(inference: Inference, messages: list[Message], model: str | None, sa
 
 
 def _questions() -> Iterator[str]:
-    """Lines typed at a prompt, until Ctrl-D or an empty one; or the lines of what is piped in."""
+    """The lines of piped input, or the lines typed at a prompt until Ctrl-D or an empty line."""
     if not sys.stdin.isatty():
         yield from (line.strip() for line in sys.stdin if line.strip())
         return

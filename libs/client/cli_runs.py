@@ -1,4 +1,4 @@
-"""Commands about runs: submit, plan, ps, show, watch, logs, cancel, report, recipes."""
+"""The commands for runs: submit, plan, ps, show, watch, logs, cancel, report, recipes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from client.text import RunTable, plan_summary, plan_table, runs_table, troubles
 from client.watch import watch
 
 RecipeArg = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="name of a shipped recipe (see `nanochat recipes`) or a .toml file")
+    str, typer.Argument(metavar="RECIPE", help="name of a shipped recipe (see `nanochat recipes`), or a .toml file")
 ]
-RunArg = Annotated[str, typer.Argument(metavar="RUN", help="id of a run, as r_… (see `nanochat ps`)")]
+RunArg = Annotated[str, typer.Argument(metavar="RUN", help="id of a run, r_… (see `nanochat ps`)")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 out = Console()
@@ -36,9 +36,9 @@ def submit(
     recipe: RecipeArg,
     set_: SetOption = None,
     data: DataOption = None,
-    name: Annotated[str | None, typer.Option(help="a name for the run")] = None,
-    watch_it: Annotated[bool, typer.Option("--watch", "-w", help="stay and show the run until it ends")] = False,
-    idempotency_key: Annotated[str | None, typer.Option(help="submitting twice with one key starts one run")] = None,
+    name: Annotated[str | None, typer.Option(help="name of the run")] = None,
+    watch_it: Annotated[bool, typer.Option("--watch", "-w", help="show the run until it finishes")] = False,
+    idempotency_key: Annotated[str | None, typer.Option(help="two submissions with the same key start one run")] = None,
 ) -> None:
     """Start a run."""
     what, overrides = recipe_of(recipe), overrides_of(set_, data)
@@ -53,16 +53,16 @@ def plan(
     recipe: RecipeArg,
     set_: SetOption = None,
     data: DataOption = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="plan for so many GPUs")] = None,
-    gpu: Annotated[str | None, typer.Option(help="of this name, as H100")] = None,
-    gpu_memory: Annotated[float | None, typer.Option(metavar="GIB", help="with so much memory each")] = None,
-    peak_tflops: Annotated[float | None, typer.Option(metavar="TFLOPS", help="with this dense bf16 peak each")] = None,
-    usd_per_hour: Annotated[float | None, typer.Option(metavar="USD", help="at this price each")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="number of GPUs to plan for")] = None,
+    gpu: Annotated[str | None, typer.Option(help="name of the GPU, such as H100")] = None,
+    gpu_memory: Annotated[float | None, typer.Option(metavar="GIB", help="memory of one GPU")] = None,
+    peak_tflops: Annotated[float | None, typer.Option(metavar="TFLOPS", help="dense bf16 peak of one GPU")] = None,
+    usd_per_hour: Annotated[float | None, typer.Option(metavar="USD", help="price of one GPU")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a run would do and cost; start nothing.
+    """Show the length, memory use and cost of a run, without starting it.
 
-    Where the GPUs are named no service is needed; else the API is asked, which plans for the workers it has.
+    With any option about GPUs, no service is needed. Without one, the API plans for its own workers.
     """
     named = {
         "--gpus": gpus,
@@ -90,8 +90,8 @@ def plan(
 
 
 def ps(
-    status: Annotated[str | None, typer.Option(help="only runs of this status, as RUNNING")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="newest so many")] = 20,
+    status: Annotated[str | None, typer.Option(help="only runs with this status, such as RUNNING")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="how many runs, newest first")] = 20,
     as_json: Json = False,
 ) -> None:
     """List runs, newest first."""
@@ -102,7 +102,7 @@ def ps(
     elif page.items:
         out.print(runs_table(page.items))
     else:
-        typer.echo("no runs yet; start one with `nanochat submit tiny --watch`")
+        typer.echo("No runs yet. Start one: nanochat submit tiny --watch")
 
 
 def show(run_id: RunArg, as_json: Json = False) -> None:
@@ -116,21 +116,21 @@ def show(run_id: RunArg, as_json: Json = False) -> None:
 
 
 def watch_(run_id: RunArg) -> None:
-    """Show a run live until it ends; exit 0 only if it succeeded."""
+    """Show a run live until it finishes. Exits with 0 only if it succeeded."""
     with connect() as client:
         _watch(client, run_id)
 
 
 def logs(
     run_id: RunArg,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until the run ends")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="keep printing until the run finishes")] = False,
     stage: Annotated[str | None, typer.Option(help="only this stage")] = None,
     attempt: Annotated[int | None, typer.Option(help="only this attempt", min=1)] = None,
 ) -> None:
-    """Print what the stages of a run have printed."""
+    """Print the output of the stages of a run."""
     with connect() as client:
         if not client.logs(run_id, stage, attempt, 0).items:
-            typer.echo(f"Nothing printed yet: stages print little. Progress and metrics: nanochat watch {run_id}", err=True)
+            typer.echo(f"No output yet; stages print little. For progress and metrics: nanochat watch {run_id}", err=True)
         if follow:
             for line in client.follow_logs(run_id, stage, attempt):
                 typer.echo(f"{line.stage}#{line.attempt} | {line.line}")
@@ -146,13 +146,13 @@ def logs(
 
 
 def cancel(run_id: RunArg) -> None:
-    """End a run: waiting stages at once, a running one at its next step."""
+    """Cancel a run: waiting stages at once, a running stage at its next step."""
     with connect() as client:
         run = client.cancel(run_id)
     typer.echo(f"{run.id} {run.status}")
 
 
-def report(run_id: RunArg, raw: Annotated[bool, typer.Option("--raw", help="print the Markdown itself")] = False) -> None:
+def report(run_id: RunArg, raw: Annotated[bool, typer.Option("--raw", help="print the Markdown source")] = False) -> None:
     """Print the report card of a run."""
     with connect() as client:
         markdown = client.report(run_id)
@@ -165,7 +165,7 @@ def report(run_id: RunArg, raw: Annotated[bool, typer.Option("--raw", help="prin
 def recipes() -> None:
     """List the recipes that ship with the platform."""
     with connect() as client:
-        table = Table("recipe", "what it is", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table = Table("recipe", "description", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for recipe in client.recipes():
             table.add_row(recipe.name, recipe.description)
     out.print(table)
@@ -180,7 +180,7 @@ def connect() -> Client:
 
 
 def recipe_of(text: str) -> str | dict[str, Any]:
-    """A recipe's name as it is, a .toml file as its table, read here: the server may be on another machine."""
+    """The content of a .toml file, because the server may be on another machine; a name is returned unchanged."""
     if not text.endswith(".toml"):
         return text
     try:
@@ -198,7 +198,9 @@ def _watch(client: Client, run_id: str) -> None:
     try:
         status = watch(client, run_id, console=out)
     except KeyboardInterrupt:
-        typer.echo(f"{run_id} goes on; `nanochat watch {run_id}` shows it again, `nanochat cancel {run_id}` ends it", err=True)
+        typer.echo(
+            f"{run_id} is still running. Show it again: nanochat watch {run_id}. Cancel it: nanochat cancel {run_id}", err=True
+        )
         raise typer.Exit(130) from None
     if status != "SUCCEEDED":
         _explain(client.run(run_id))
@@ -209,4 +211,4 @@ def _explain(run: Run) -> None:
     typer.echo(f"{run.id} {run.status}", err=True)
     for line in troubles(run):
         typer.echo(line, err=True)
-    typer.echo(f"see `nanochat logs {run.id}`", err=True)
+    typer.echo(f"For its output: nanochat logs {run.id}", err=True)

@@ -1,4 +1,4 @@
-"""What can go wrong between a client and the platform."""
+"""The errors that this library raises."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import httpx
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One field that the server refused, and what to do about it."""
+    """One field that the server refused, with the reason and what to do."""
 
     field: str
     message: str
 
 
 class ClientError(Exception):
-    """Base of everything this library raises on purpose; its text is meant for people."""
+    """Base class of all errors of this library. Their messages are written for people."""
 
 
 class Unreachable(ClientError):
-    """No answer from the server: not started, wrong address, or gone."""
+    """The server did not answer: it is not running, or the address is wrong."""
 
     def __init__(self, url: str, cause: Exception):
         super().__init__(
@@ -31,7 +31,7 @@ class Unreachable(ClientError):
 
 
 class ApiError(ClientError):
-    """The server answered with a problem (RFC 9457)."""
+    """The server refused the request or failed, and answered with a problem (RFC 9457)."""
 
     def __init__(self, status: int, title: str, detail: str = "", errors: Sequence[FieldError] = (), type: str = "about:blank"):
         self.status, self.title, self.detail, self.errors, self.type = status, title, detail, list(errors), type
@@ -40,14 +40,14 @@ class ApiError(ClientError):
 
 
 def from_response(response: httpx.Response) -> ApiError:
-    """The problem in a response of status 400 or more, or one made of its status when the body is something else."""
+    """The problem in a response of status 400 or more. A body of another form gives one made from the status."""
     try:
         body = response.json()
     except ValueError:
         body = None
     if not isinstance(body, dict):
         return ApiError(response.status_code, response.reason_phrase, response.text.strip()[:500])
-    if isinstance(body.get("error"), dict):  # the shape of OpenAI's API, which the inference service speaks
+    if isinstance(body.get("error"), dict):  # the error format of OpenAI's API, which the inference service uses
         return ApiError(response.status_code, response.reason_phrase, str(body["error"].get("message", "")))
     errors = [
         FieldError(str(e.get("field", "")), str(e.get("message", ""))) for e in body.get("errors") or [] if isinstance(e, dict)

@@ -1,4 +1,4 @@
-"""The chat endpoint, in the shape of OpenAI's API. The official client works as well; this one needs only httpx."""
+"""A client of the chat endpoint, which follows OpenAI's API. The official `openai` client works as well."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from client import sse
 from client.errors import ApiError, Unreachable
 from client.transport import Transport
 
-REPLY_SILENCE_S = 120.0  # a cold model on a slow CPU
+REPLY_SILENCE_S = 120.0  # a model that has yet to be loaded, on a slow CPU
 
 
 class Message(TypedDict):
@@ -24,7 +24,7 @@ class Message(TypedDict):
 
 
 class ServedModel(BaseModel):
-    """A model of GET /v1/models; what is told beyond its id depends on where it came from."""
+    """A model of GET /v1/models. Which fields it has beside its id depends on where the model comes from."""
 
     id: str
     run_name: str | None = None
@@ -36,7 +36,7 @@ class ServedModel(BaseModel):
 
 
 class Calculation(BaseModel):
-    """One use of the calculator by the model; `output` is empty when it gave no value."""
+    """One use of the calculator by the model. `output` is empty if there was no result."""
 
     code: str
     output: str = ""
@@ -49,7 +49,7 @@ class Usage(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """News about an answer: text to add, calculations made, why it ended, and last what it took."""
+    """A part of a streamed answer: new text, calculations, the reason why it ended, or (last) the token counts."""
 
     text: str = ""
     calculations: tuple[Calculation, ...] = ()
@@ -73,11 +73,11 @@ class Inference:
         self.close()
 
     def models(self) -> list[str]:
-        """Ids of the models that can be asked now, newest first."""
+        """Ids of the available models, newest first."""
         return [m.id for m in self.served()]
 
     def served(self) -> list[ServedModel]:
-        """The models that can be asked now, newest first."""
+        """The available models, newest first."""
         return [ServedModel.model_validate(m) for m in self._http.get("/v1/models")["data"]]
 
     @overload
@@ -91,9 +91,9 @@ class Inference:
     def chat(
         self, messages: Sequence[Message], model: str | None = None, stream: bool = False, **sampling: Any
     ) -> str | Iterator[str]:
-        """The answer, whole or (stream) piece by piece as it is made; `model=None` asks the newest one.
+        """The answer: the whole text or, with `stream`, its pieces as they are generated. `model=None` uses the newest model.
 
-        `sampling` goes through as is: temperature, top_p, max_tokens, seed, … Closing the iterator ends the generation.
+        `sampling` is sent unchanged: temperature, top_p, max_tokens, seed, … Closing the iterator stops the generation.
         Raises ClientError.
         """
         if stream:
@@ -105,7 +105,7 @@ class Inference:
         return str(answer["choices"][0]["message"]["content"] or "")
 
     def pieces(self, messages: Sequence[Message], model: str | None = None, **sampling: Any) -> Generator[Piece]:
-        """As `chat` with stream, with all that the stream tells beside the text."""
+        """Like `chat` with `stream`, with calculations, finish reasons and token counts in addition to the text."""
         body = {"messages": list(messages), "stream": True, "stream_options": {"include_usage": True}, **sampling}
         try:
             body["model"] = model or self._newest()
@@ -120,9 +120,7 @@ class Inference:
     def _newest(self) -> str:
         models = self.models()
         if not models:
-            raise ApiError(
-                404, "No model", "no checkpoint has been promoted yet; train one with `nanochat submit tiny --watch`"
-            )
+            raise ApiError(404, "No model", "no checkpoint has been promoted yet; train one: nanochat submit tiny --watch")
         return models[0]
 
 
@@ -134,7 +132,7 @@ def _texts(pieces: Generator[Piece]) -> Iterator[str]:
 
 
 def _pieces(chunk: dict[str, Any]) -> Iterator[Piece]:
-    """Raises ApiError when the chunk tells that the answer broke off."""
+    """Raises ApiError if the chunk reports that the generation failed."""
     if "error" in chunk:
         raise ApiError(500, "The answer broke off", str(chunk["error"].get("message", "")))
     for choice in chunk["choices"]:

@@ -1,4 +1,4 @@
-"""What the control API answers, typed. Unknown fields are ignored, so an older client reads a newer server."""
+"""The answers of the control API. Unknown fields are ignored, so that an old client works with a newer server."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Stage(BaseModel):
     finished_at: datetime | None = None
     progress: Progress | None = None
     latest: dict[str, float | str | None] = Field(
-        default_factory=dict, description='newest value a key; "nan" and "inf" are text'
+        default_factory=dict, description='newest value of each metric; "nan" and "inf" are strings'
     )
     attempts: list[Attempt] = []
     artifacts: list[ArtifactRef] = []
@@ -74,7 +74,7 @@ class _RunHead(BaseModel):
 
 
 class CurrentStage(BaseModel):
-    """What a run is busy with."""
+    """The stage that a run is working on."""
 
     name: str
     status: str
@@ -93,7 +93,7 @@ class Run(_RunHead):
     stages: list[Stage]
 
     def stage(self, name: str) -> Stage:
-        """Raises KeyError when the run has no such stage."""
+        """Raises KeyError if the run has no such stage."""
         for stage in self.stages:
             if stage.name == name:
                 return stage
@@ -106,7 +106,7 @@ class RunPage(BaseModel):
 
 
 class MetricPoint(BaseModel):
-    """One bucket: its last step and time, and the smallest, largest and last value in it (null: not finite)."""
+    """One bucket of a curve: its last step, the time of that step, and its minimum, maximum and last value (None: not finite)."""
 
     step: int
     t: float
@@ -116,7 +116,7 @@ class MetricPoint(BaseModel):
 
 
 class MetricGap(BaseModel):
-    """A new attempt went on from here; what earlier ones had recorded beyond it is superseded."""
+    """A new attempt resumed at this step. What earlier attempts recorded after it no longer counts."""
 
     step: int
     attempt: int
@@ -166,7 +166,7 @@ class Located(BaseModel):
 
 
 class Model(BaseModel):
-    """A promoted checkpoint: what the inference service offers."""
+    """A promoted checkpoint: the inference service can serve it."""
 
     id: str
     run_id: str
@@ -207,7 +207,7 @@ class Worker(BaseModel):
 class RecipeInfo(BaseModel):
     name: str
     description: str = ""
-    config: dict[str, Any] = Field(default_factory=dict, description="the whole recipe, defaults filled in")
+    config: dict[str, Any] = Field(default_factory=dict, description="the whole recipe, with all defaults")
 
 
 class PlannedStage(BaseModel):
@@ -218,7 +218,7 @@ class PlannedStage(BaseModel):
 
 
 class StageFigures(BaseModel):
-    """One training stage. Null is what cannot be known before the data is there, or of this hardware."""
+    """One training stage. None: not known before the data is there, or not known for this hardware."""
 
     stage: str
     steps: int | None = None
@@ -235,7 +235,7 @@ class StageFigures(BaseModel):
 
 
 class Figures(BaseModel):
-    """Hours and dollars cover the training steps alone; null on hardware of unknown speed."""
+    """Totals of a plan. Hours and dollars cover the training steps only; they are None on hardware of unknown speed."""
 
     world_size: int
     gpu: str | None = None
@@ -252,7 +252,7 @@ class Figures(BaseModel):
 
 
 class Plan(BaseModel):
-    """What a run would do: its stages in order and what they come to."""
+    """The plan of a run: its stages in order, their length, memory use and cost."""
 
     recipe: str
     config: dict[str, Any]

@@ -1,5 +1,7 @@
-"""Overrides of a recipe as people write them: `base.num_iterations=20`. The one parser of the command line, the dashboard's
-form and `make demo SET=…`; everything behind it (the API, `local-run`) takes the parsed object.
+"""Parses overrides as people write them: `base.num_iterations=20`.
+
+The command line, the dashboard's form and `make demo SET=…` all use this parser. The API and the processes behind `local-run`
+and `plan --gpus` take the result as a JSON object.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ class OverrideError(ClientError):
 
 
 def parse(settings: Iterable[str], data: Path | None = None) -> dict[str, Any]:
-    """`field=value` strings as {field: value}; a later one replaces an earlier one of the same field.
+    """Read `field=value` strings as {field: value}. If a field occurs twice, the last value wins.
 
-    The value is JSON (a number, true, null, a list, "text in quotes"). What is not JSON is text and needs no quotes. Blanks
-    around the field and the value are dropped. `data`, a folder of shards, comes first, so that a setting can change it.
-    Raises OverrideError.
+    A value is read as JSON: a number, true, null, a list, "text in quotes". A value that is not JSON is text; it needs no
+    quotes. Spaces around the field and the value are dropped. `data`, a folder of shards, comes first in the result, so that
+    a setting can change it. Raises OverrideError.
     """
     found: dict[str, Any] = {}
     if data is not None:
@@ -48,7 +50,7 @@ def parse_text(text: str) -> dict[str, Any]:
             table = _json(text)
         except ValueError as err:
             raise OverrideError(f'not a JSON object ({err}); write {{"base.num_iterations": 20}} or {EXAMPLE}') from err
-        assert isinstance(table, dict)  # JSON that begins with a brace is nothing else
+        assert isinstance(table, dict)  # JSON that begins with a brace is an object
         return table
     found: dict[str, Any] = {}
     for number, line in enumerate(text.split("\n"), start=1):

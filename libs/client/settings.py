@@ -1,4 +1,4 @@
-"""Where the platform is and which key opens it: from the environment, else from what `nanochat up` left behind."""
+"""Addresses and API key of the platform: from the environment, or from the files that `nanochat up` writes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Settings:
     home: Path
 
     def require_key(self) -> str:
-        """Raises ClientError, saying where keys are looked for, when there is none."""
+        """Raises ClientError if there is no key. The message says where keys are looked for."""
         if self.api_key is None:
             raise ClientError(
                 f"no API key: set NANOCHAT_API_KEY or NANOCHAT_API_KEY_FILE, or start the platform with `nanochat up`,"
@@ -33,10 +33,13 @@ class Settings:
 
 
 def discover() -> Settings:
-    """NANOCHAT_API_URL, NANOCHAT_INFERENCE_URL, NANOCHAT_API_KEY and NANOCHAT_API_KEY_FILE win; then
-    `stack.json` and `keys/admin.key` under NANOCHAT_HOME (`./.nanochat`); then the default ports on loopback.
+    """Look in three places, the first that has a value wins:
 
-    Raises ClientError for a named key file or a `stack.json` that cannot be read.
+    1. the variables NANOCHAT_API_URL, NANOCHAT_INFERENCE_URL, NANOCHAT_UI_URL, NANOCHAT_API_KEY and NANOCHAT_API_KEY_FILE
+    2. `stack.json` and `keys/admin.key` in NANOCHAT_HOME (default `./.nanochat`)
+    3. the default ports on loopback
+
+    Raises ClientError if `stack.json` or the file in NANOCHAT_API_KEY_FILE cannot be read.
     """
     env, home = os.environ, Path(os.environ.get("NANOCHAT_HOME") or ".nanochat")
     stack = _stack(home / "stack.json")

@@ -26,7 +26,6 @@ SYMBOLS = {
     "SUCCEEDED": "✔",
     "FAILED": "✘",
     "CANCELLED": "◻",
-    "SKIPPED": "-",
 }
 COLORS = {
     "RUNNING": "cyan",
@@ -36,7 +35,7 @@ COLORS = {
     "BACKOFF": "yellow",
     "STOPPING": "yellow",
 }
-NOT_STARTED = frozenset({"PENDING", "QUEUED", "SKIPPED"})
+NOT_STARTED = frozenset({"PENDING", "QUEUED"})
 
 NARROW = 96  # columns; a narrower terminal gets fewer columns, so that no figure is cut off
 

@@ -42,7 +42,7 @@ def snapshots(client: Client, run_id: str, poll_s: float = POLL_S) -> Iterator[R
 
 
 def _patiently(poll_s: float) -> Retrying:
-    """Calls again while the API does not answer, for a minute at most."""
+    """Repeats a call while the API does not answer, for a minute at most."""
     return Retrying(
         retry=retry_if_exception_type(Unreachable), stop=stop_after_delay(PATIENCE_S), wait=wait_fixed(poll_s), reraise=True
     )
