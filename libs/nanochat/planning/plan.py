@@ -1,6 +1,7 @@
-"""A recipe and the hardware as steps, tokens, FLOPs, batches that fit, hours and dollars: pure arithmetic, no torch.
+"""What a recipe takes on given hardware: steps, tokens, FLOPs, batches that fit, hours and dollars. Imports no torch.
 
-The stages take their horizon, device batch and accumulation from here too, so a plan and its run cannot disagree.
+The stages compute their number of steps, device batch and accumulation with the same functions, so a run does what its plan
+said.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def plan(
 
 
 def run_plan(recipe: Recipe, figures: Plan, gpu: str | None = None, warnings: Sequence[str] = ()) -> RunPlan:
-    """`figures` with all of the run's stages, and what a person should know who sees only them. `gpu` is what was asked for."""
+    """Add every stage of the run and the warnings to `figures`. `gpu` is the name that the caller gave."""
     stages = [
         PlannedStage(name=stage.name, kind=stage.kind, queue=stage.queue, needs=sorted(stage.inputs.values()))
         for stage in graph.stages(recipe)
@@ -138,7 +139,7 @@ def run_plan(recipe: Recipe, figures: Plan, gpu: str | None = None, warnings: Se
 
 
 def base_steps(spec: BaseSpec, config: GPTConfig) -> int:
-    """The horizon: `num_iterations`, else `target_flops`, else `param_data_ratio` tokens for every parameter."""
+    """Optimizer steps of pretraining: from `num_iterations`, else `target_flops`, else `param_data_ratio` tokens per parameter."""
     if spec.num_iterations is not None:
         return spec.num_iterations
     if spec.target_flops is not None:
@@ -148,12 +149,12 @@ def base_steps(spec: BaseSpec, config: GPTConfig) -> int:
 
 
 def eval_steps(eval_tokens: int, device_batch_size: int, seq_len: int, world_size: int) -> int:
-    """Validation batches of each rank; at least one."""
+    """Number of validation batches per rank, at least one."""
     return max(1, eval_tokens // (device_batch_size * seq_len * world_size))
 
 
 def sft_steps(spec: SftSpec, rows: int) -> int:
-    """Optimizer steps over `rows` conversations; an incomplete last batch is left out."""
+    """Optimizer steps over `rows` conversations. An incomplete last batch is dropped."""
     return spec.num_iterations or max(1, spec.num_epochs * rows // spec.examples_per_step)
 
 
@@ -219,7 +220,7 @@ def _sft(stage: str, recipe: Recipe, config: GPTConfig, on: Hardware) -> StagePl
 
 
 def _rl(stage: str, recipe: Recipe, config: GPTConfig, on: Hardware) -> StagePlan:
-    """Only the steps are known: how long a completion becomes is the model's choice."""
+    """Only the number of steps is known in advance: the model decides how long its completions are."""
     spec, world_size = recipe.rl, on.world_size
     if spec.examples_per_step % world_size:
         near = " or ".join(str(n) for n in multiples(spec.examples_per_step, world_size))
@@ -285,7 +286,7 @@ def _warnings(recipe: Recipe, planned: Plan, gpu: str | None) -> Iterator[str]:
 
 
 def _conversations(uses: Sequence[TaskUse]) -> int | None:
-    """Rows of a mixture, None when one of its tasks is a file whose length is not known yet."""
+    """Conversations in a mixture; None when it names a file, whose length is not known before it is read."""
     total = 0
     for use in uses:
         rows = BY_NAME[use.task].rows(use.split, use.size)

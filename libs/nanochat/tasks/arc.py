@@ -9,7 +9,7 @@ from nanochat.tasks.dataset import DatasetTask
 
 
 class Arc(DatasetTask):
-    """Letters are the row's own labels, mostly A to D, in some rows 1 to 4."""
+    """The letters are the row's own labels: mostly A to D, in some rows 1 to 4."""
 
     def from_row(self, row: Any) -> Conversation:
         letters = row["choices"]["label"]

@@ -1,4 +1,4 @@
-"""Counting a letter in a word: by hand, letter for letter, then checked with the Python tool."""
+"""Letter counting: count a letter in a word letter by letter, then check with the Python tool."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PHRASINGS = (
     "In {word}, how many {letter} are there?",
     "Tell me how many {letter} the word {word} has.",
 )
-ABSENT = 0.1  # of the questions are about a letter drawn from the whole alphabet
+ABSENT = 0.1  # share of questions about a letter drawn from the whole alphabet, which the word may lack
 
 
 class Counting(GeneratedTask):
-    """A test problem is a letter and a word that training does not have together."""
+    """A test problem is a letter and a word that training never combines."""
 
     def draw(self, rng: random.Random) -> tuple[str, Conversation]:
         word = draw_word(rng, self.source.words)
@@ -36,7 +36,7 @@ class Counting(GeneratedTask):
 
 
 def worked(word: str, letter: str) -> list[Part]:
-    """The answer in steps. No space stands between a number, its colon and a letter, so that each is a token of its own."""
+    """The answer step by step. Without spaces between number, colon and letter, each of them is one token."""
     lines = [spelled(word), ""]
     count = 0
     for position, char in enumerate(word, start=1):

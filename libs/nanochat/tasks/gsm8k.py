@@ -17,7 +17,7 @@ class Gsm8k(DatasetTask):
 
 
 def solution_parts(answer: str) -> list[Part]:
-    """`<<expr=result>>` becomes a tool call and its output, split at the last `=`; the rest stays text."""
+    """Turn each `<<expr=result>>` into a tool call and its output, split at the last `=`; everything else stays text."""
     parts: list[Part] = []
     for i, piece in enumerate(_CALL.split(answer)):
         if i % 2 == 0:

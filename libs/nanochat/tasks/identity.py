@@ -1,7 +1,7 @@
 """Conversations in which the model says who it is and what it can do.
 
-Made from topics: many ways to ask, few and short ways to answer, so that even a very small model learns them. Diversity is put
-in by hand (topics, phrasings, greetings, letter case, marks), because chance alone gives little of it.
+Each topic has many questions and a few short answers, so that even a very small model learns them. The variety is written by
+hand (topics, phrasings, greetings, letter case, punctuation), because sampling alone gives little of it.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ _MIDDLE = tuple(name for name in TOPICS if name not in _OPENING + _CLOSING)
 
 
 class Identity(GeneratedTask):
-    """One to four turns: perhaps a greeting, some questions, perhaps thanks. No wording of a test question is in training."""
+    """One to four turns: sometimes a greeting, then questions, sometimes thanks. No test question is trained on in its wording."""
 
     def draw(self, rng: random.Random) -> tuple[str, Conversation]:
         topics = rng.sample(_MIDDLE, rng.choice((1, 1, 1, 2)))
@@ -253,7 +253,7 @@ class Identity(GeneratedTask):
         return str(messages[0]["content"]), {"messages": messages}
 
     def _question(self, rng: random.Random, topic: str) -> str:
-        """A wording that belongs to this split."""
+        """A question on the topic, in a wording that belongs to this split."""
         while True:
             question = rng.choice(TOPICS[topic].asked)
             if topic in _MIDDLE:

@@ -10,7 +10,7 @@ from nanochat.tasks.dataset import DatasetTask
 
 class Mmlu(DatasetTask):
     def from_row(self, row: Any) -> Conversation:
-        row = row.get("train", row)  # the auxiliary rows are wrapped once more
+        row = row.get("train", row)  # rows of auxiliary_train are wrapped in one more object
         letters = list(LETTERS[: len(row["choices"])])
         return {
             "messages": user_and_assistant(multiple_choice(row["question"], row["choices"], letters), letters[row["answer"]]),

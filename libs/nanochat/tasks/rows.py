@@ -1,4 +1,4 @@
-"""Rows of task data out of .jsonl and .parquet files, decoded one at a time, in a fixed shuffled order."""
+"""Rows of task data from .jsonl and .parquet files, decoded one at a time, in a fixed shuffled order."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 
 from nanochat.contract.contract import StageError
 
-SHUFFLE_SEED = 42  # the permutation that the hub's `datasets` library draws for shuffle(seed=42)
+SHUFFLE_SEED = 42  # gives the same permutation as `shuffle(seed=42)` of the hub's `datasets` library
 
 
 class Rows:
-    """`rows[i]` is row `i` of the shuffled files as Python data."""
+    """`rows[i]` is row `i` of the shuffled files, decoded into Python objects."""
 
     def __init__(self, parts: Sequence[pa.Table | list[bytes]], order: np.ndarray | range):
         self._parts, self._order = parts, order
@@ -25,7 +25,7 @@ class Rows:
 
     @classmethod
     def read(cls, paths: Iterable[Path], *, shuffled: bool = True) -> Rows:
-        """Raises StageError naming a file that cannot be read."""
+        """Open the files. Raises StageError naming the first that cannot be read."""
         parts = [_read(p) for p in paths]
         total = sum(len(p) for p in parts)
         return cls(parts, np.random.default_rng(SHUFFLE_SEED).permutation(total) if shuffled else range(total))

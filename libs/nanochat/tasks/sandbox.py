@@ -1,7 +1,7 @@
 """Runs model-written Python: a separate process, no network, no file outside its own temporary folder, hard limits.
 
-The walls are the kernel's where it offers them (Linux: seccomp and Landlock, in force before the first line of the
-program) and Python's audit hooks everywhere (`sandbox_guard.py`). Resource limits and the wall clock hold on every Unix.
+On Linux the kernel enforces the limits: seccomp and Landlock are in force before the program's first line. Python's audit
+hooks (`sandbox_guard.py`) and resource limits and a wall-clock limit apply on every Unix.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from pathlib import Path
 from typing import IO, Any
 
 GUARD = Path(__file__).with_name("sandbox_guard.py")
-OUTPUT_CAP = 64 * 1024  # characters of stdout and of stderr that are handed back
+OUTPUT_CAP = 64 * 1024  # characters of stdout and of stderr that are returned
 FILE_CAP = 8 * 1024 * 1024  # bytes of any file the program writes, its stdout included
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a program ended. `success`: its last line was reached with no exception and no exit call."""
+    """How a program ended. `success`: it reached its last line without an exception or an exit call."""
 
     success: bool
     stdout: str
     stderr: str
     timeout: bool = False
     memory: bool = False
-    walls: tuple[str, ...] = ()  # kernel walls that were in force, of "seccomp" and "landlock"
+    walls: tuple[str, ...] = ()  # the kernel mechanisms in force: "seccomp", "landlock"
 
 
 def run(program: str, *, timeout_s: float = 5.0, memory_mib: int = 256) -> Result:
     """Run Python source in a fresh interpreter (standard library only) and wait for it, at most `timeout_s` seconds.
 
     The program sees an empty folder as its current directory, an empty stdin and none of this process's environment.
-    Every process of its group is gone when this returns.
+    When this returns, every process of its process group has ended.
     """
     with contextlib.ExitStack() as stack:
         cwd = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nanochat-sandbox-", ignore_cleanup_errors=True)))
@@ -66,7 +66,7 @@ def _start(
     program: str, cwd: Path, stdout: IO[bytes], stderr: IO[bytes], outcome: int, timeout_s: float, memory_mib: int
 ) -> subprocess.Popen[bytes]:
     limits = {"cpu_s": int(timeout_s) + 2, "memory": memory_mib * 2**20, "file": FILE_CAP, "outcome": outcome, "cwd": str(cwd)}
-    # The source goes through a file and not the command line: it may be long, and `ps` shows command lines to everybody.
+    # A file rather than the command line: programs can be long, and `ps` shows command lines to every user.
     source = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the child, closed below
     with source:
         source.write(program.encode("utf-8", "surrogatepass"))
@@ -84,7 +84,7 @@ def _start(
 
 
 def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
-    """True when the wall clock ran out. The whole process group is killed either way."""
+    """Whether the time ran out. The whole process group is killed in any case."""
     try:
         process.wait(timeout_s)
         return False
@@ -97,7 +97,7 @@ def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
 
 
 def _read_outcome(fd: int) -> dict[str, Any]:
-    """The guard's last word: {"end": "ok"|"error"|"memory", "walls": [...]}; empty when the program died before it."""
+    """The guard's report: {"end": "ok"|"error"|"memory", "walls": [...]}; empty when the program died before it was written."""
     with contextlib.suppress(BlockingIOError, ValueError):
         value = json.loads(os.read(fd, 4096))
         if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""The child side of `sandbox.py`: raises the walls, then runs the program read from stdin. Standard library only.
+"""The child process of `sandbox.py`: sets every limit, then runs the program that it reads from stdin. Standard library only.
 
-Runs as a script under `python -I -S`; nothing imports it. Order matters: limits, Landlock, seccomp, audit hook, program.
-Numbers are of the Linux ABI: linux/landlock.h, linux/seccomp.h and the syscall tables of x86_64 and aarch64.
+It runs as a script under `python -I -S`; nothing imports it. The order matters: resource limits, Landlock, seccomp, audit
+hook, program. The numbers are those of the Linux ABI: linux/landlock.h, linux/seccomp.h and the syscall tables of x86_64 and aarch64.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-# Refused syscalls, as (x86_64, aarch64). Sockets, new processes, signals to others, other processes' memory, raising
-# one's own limits, memory that RLIMIT_AS does not count, and what only an administrator needs.
+# Refused syscalls with their numbers on (x86_64, aarch64): sockets, new processes, signals to other processes, access to
+# their memory, raising one's own limits, memory that RLIMIT_AS does not count, and what only an administrator needs.
 SYSCALLS: dict[str, tuple[int, int | None]] = {
     "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201), "sendto": (44, 206),
     "io_uring_setup": (425, 425), "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
@@ -35,7 +35,7 @@ SYSCALLS: dict[str, tuple[int, int | None]] = {
 CLONE, CLONE3 = (56, 220), (435, 435)
 ARCHES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of the table, AUDIT_ARCH
 
-# Audit events that Python itself refuses, where the kernel's walls are missing or as a second line behind them.
+# Audit events that Python refuses: the only defence where the kernel has none, a second one where it has.
 REFUSED_EVENTS = (
     "socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.forkpty", "os.spawn", "os.posix_spawn", "os.kill", "os.killpg",
     "pty.", "ctypes.", "signal.pthread_kill", "resource.setrlimit", "resource.prlimit", "os.putenv", "sys.addaudithook",
@@ -55,7 +55,7 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    for name in ("encodings.idna", "linecache", "tokenize"):  # what printing a traceback loads late
+    for name in ("encodings.idna", "linecache", "tokenize"):  # modules that printing a traceback would load later
         with contextlib.suppress(ImportError):
             __import__(name)
     walls = raise_walls(spec)
@@ -66,11 +66,11 @@ def main() -> None:
         sys.stdout.flush()
     with contextlib.suppress(Exception):
         sys.stderr.flush()
-    os._exit(0 if end == "ok" else 1)  # threads that the program left behind do not hold the process
+    os._exit(0 if end == "ok" else 1)  # does not wait for threads that the program left running
 
 
 def run(source: str) -> str:
-    """ "ok" when the last line is reached; "memory" or "error" with the traceback on stderr otherwise (exit calls too)."""
+    """Returns "ok" if the last line is reached, otherwise "memory" or "error" (exit calls included) with the traceback on stderr."""
     try:
         exec(compile(source, "program.py", "exec"), {"__name__": "__main__", "__builtins__": __builtins__})
         return "ok"
@@ -94,7 +94,7 @@ def raise_walls(spec: dict[str, Any]) -> list[str]:
     libc.syscall.restype = ctypes.c_long
     libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL: no orphan when the parent dies
     libc.prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE off: no core files, no ptrace from the same user
-    if libc.prctl(38, 1, 0, 0, 0):  # PR_SET_NO_NEW_PRIVS, which the two below ask for
+    if libc.prctl(38, 1, 0, 0, 0):  # PR_SET_NO_NEW_PRIVS, which Landlock and seccomp require
         return []
     walls = [name for name, wall in (("landlock", landlock), ("seccomp", seccomp)) if wall(libc, spec["cwd"])]
     for name in [n for n in sys.modules if n == "ctypes" or n.startswith(("ctypes.", "_ctypes"))]:
@@ -109,7 +109,7 @@ def set_limits(spec: dict[str, Any]) -> None:
         "RLIMIT_AS": spec["memory"],
         "RLIMIT_DATA": spec["memory"],
         "RLIMIT_FSIZE": spec["file"],
-        "RLIMIT_NPROC": 0,  # no further process or thread; root is exempt, for root seccomp refuses them
+        "RLIMIT_NPROC": 0,  # no new process or thread; root is exempt from the limit, so seccomp refuses them as well
         "RLIMIT_NOFILE": 64,
         "RLIMIT_CORE": 0,
         "RLIMIT_MEMLOCK": 0,
@@ -120,7 +120,7 @@ def set_limits(spec: dict[str, Any]) -> None:
 
 
 def landlock(libc: Any, cwd: str) -> bool:
-    """Files: read the interpreter and the system's libraries, write below `cwd`, nothing else. True when in force."""
+    """Allow reading the interpreter and the system's libraries and writing below `cwd`, nothing else. True when in force."""
     create, add, restrict = 444, 445, 446
     abi = libc.syscall(create, None, 0, 1)
     if abi < 1:
@@ -140,7 +140,7 @@ def landlock(libc: Any, cwd: str) -> bool:
             continue
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         if not os.path.isdir(path):
-            access &= 0b111 | 1 << 14 | 1 << 15  # what may be granted on a file
+            access &= 0b111 | 1 << 14 | 1 << 15  # the rights that exist for a file
         libc.syscall(add, ruleset, 1, ctypes.create_string_buffer(struct.pack("=Qi", access, fd)), 0)
         os.close(fd)
     done = bool(libc.syscall(restrict, ruleset, 0) == 0)
@@ -149,7 +149,7 @@ def landlock(libc: Any, cwd: str) -> bool:
 
 
 def seccomp(libc: Any, _cwd: str) -> bool:
-    """Refuse the table's syscalls with EPERM and kill on another architecture's calls. True when in force."""
+    """Refuse the table's syscalls with EPERM; kill the process on a syscall of another architecture. True when in force."""
     if platform.machine() not in ARCHES:
         return False
     column, arch = ARCHES[platform.machine()]
@@ -161,7 +161,10 @@ def seccomp(libc: Any, _cwd: str) -> bool:
         number = numbers[column]
         if number is not None:
             program += [(equal, 0, 1, number), (give, 0, 0, eperm)]
-    program += [(equal, 0, 1, CLONE3[column]), (give, 0, 0, enosys)]  # libc then falls back to clone, whose flags show
+    program += [
+        (equal, 0, 1, CLONE3[column]),
+        (give, 0, 0, enosys),
+    ]  # libc then falls back to clone, whose flags the filter can read
     program += [(equal, 0, 3, CLONE[column]), (load, 0, 0, 16), (any_bit, 1, 0, 0x10000), (give, 0, 0, eperm)]
     program += [(give, 0, 0, allow)]
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))

@@ -1,4 +1,4 @@
-"""Spelling: the letters of a word, one after the other."""
+"""Spelling: name the letters of a word one by one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PHRASINGS = (
 
 
 class Spelling(GeneratedTask):
-    """A test problem is a word in a phrasing that training does not have it in."""
+    """A test problem is a word in a phrasing in which training does not show that word."""
 
     def draw(self, rng: random.Random) -> tuple[str, Conversation]:
         word = draw_word(rng, self.source.words)

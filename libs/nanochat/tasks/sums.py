@@ -7,7 +7,7 @@ import random
 from nanochat.tasks.base import Conversation, Part, user_and_assistant
 from nanochat.tasks.generated import GeneratedTask, casually
 
-LARGEST = {"+": 99, "-": 99, "*": 12}  # operand by operator; products stay within the multiplication table
+LARGEST = {"+": 99, "-": 99, "*": 12}  # largest operand of each operator; products stay within the multiplication table
 SPOKEN = {"+": "plus", "-": "minus", "*": "times"}
 PHRASINGS = (
     "What is {a} {op} {b}?",
@@ -26,7 +26,7 @@ PHRASINGS = (
 
 
 class Sums(GeneratedTask):
-    """A test problem is an expression that training does not have in any phrasing."""
+    """A test problem is an expression that training does not contain in any phrasing."""
 
     def draw(self, rng: random.Random) -> tuple[str, Conversation]:
         op = rng.choice(tuple(LARGEST))
@@ -38,7 +38,7 @@ class Sums(GeneratedTask):
 
 
 def worked(a: int, op: str, b: int) -> list[Part]:
-    """The tool call, its output and the answer."""
+    """The answer: the tool call, its output and the final line."""
     result = str({"+": a + b, "-": a - b, "*": a * b}[op])
     return [
         {"type": "python", "text": f"{a}{op}{b}"},

@@ -1,4 +1,4 @@
-"""Attacks on the sandbox: each must fail inside it, leave nothing behind and let the caller go on."""
+"""Attacks on the sandbox: each must fail, leave nothing behind and not disturb the caller."""
 
 import os
 import subprocess
@@ -143,7 +143,7 @@ def test_secrets_outside_cannot_be_read(tmp_path):
     "attack", ["os.fork()", "__import__('socket').socket()", "os.kill(os.getppid(), 0)", "open('/tmp/nanochat-escape', 'w')"]
 )
 def test_the_kernel_refuses_what_gets_past_python(attack, tmp_path):
-    """The walls without the audit hook, as if the program had got round it."""
+    """The kernel's limits hold without the audit hook, as if the program had circumvented it."""
     script = f"""
         import os, sys
         sys.path.insert(0, {str(sandbox.GUARD.parent)!r})
