@@ -89,21 +89,24 @@ class RlTrainer:
         stopping = self.ranks.any(bool(self._stop))
         self._progress()
         while not stopping and state.step < self.steps:
+            if _due(spec.save_every, state.step):
+                self._save()
             if state.visited != state.step and _due(spec.eval_every, state.step):
                 self._evaluate()
-            if state.step and _due(spec.save_every, state.step):
-                self._save()
+                self.saver.describe(**self._description())
             stopping = self._step()
-        if not stopping and state.visited != state.step:
-            self._evaluate()
-        self._save(final=not stopping)
-        self.saver.finish()
+        self._save()
+        self.saver.finish()  # before the last evaluation, which may fail
         if stopping:
             raise StageError(
                 f"stopped as asked after step {state.step}; the last checkpoint is of step {self.last_saved}",
                 code="stopped",
                 exit_code=Exit.STOPPED,
             )
+        if state.visited != state.step:
+            self._evaluate()
+        self._save(final=True)
+        self.saver.finish()
 
     # -- one step --
 
@@ -165,16 +168,20 @@ class RlTrainer:
         state = self.state
         if state.step == 0 or (state.step == self.last_saved and not final):
             return
-        reached = self._latest()
-        self.saver.save(
-            state.step,
-            meta={"tokenizer_sha256": self.tokenizer_sha256, "pass_at_1": reached},
-            score=None if reached is None else -reached,  # the lowest is the best
-            loop_state=asdict(state),
-            loader_state={},  # a step's questions follow from its number
-            final=final,
-        )
+        # A step's questions follow from its number: there is no loader.
+        self.saver.save(state.step, **self._description(), loader_state={}, final=final)
         self.last_saved = state.step
+
+    def _description(self) -> dict[str, Any]:
+        """What a checkpoint of this step says of itself. Its figure is the latest, None when its own is still to come."""
+        state = self.state
+        to_come = state.visited != state.step and (state.step == self.steps or _due(self.spec.eval_every, state.step))
+        reached = None if to_come else self._latest()
+        return {
+            "meta": {"tokenizer_sha256": self.tokenizer_sha256, "pass_at_1": reached},
+            "score": None if reached is None else -reached,  # the lowest is the best
+            "loop_state": asdict(state),
+        }
 
     def _latest(self) -> float | None:
         return next(reversed(self.state.pass_at.values()))[0] if self.state.pass_at else None

@@ -1,7 +1,8 @@
 """The one training loop. Base, mid and SFT differ by their data, their loss mask and their schedule, which `Job` carries.
 
-Order at each step, as in the speedrun: evaluate if it is time, save if it is time, then train; one more visit after the
-last step evaluates, saves and publishes. Ranks agree on everything that ends or changes the loop by one small collective.
+Order at each step: save if it is time, evaluate if it is time, then train. Evaluations can fail, on a damaged file or for want
+of memory, so a save begins before them, and after the last step the checkpoint is on disk before them; then the model is
+published with their figures. Ranks agree on everything that ends or changes the loop by one small collective.
 """
 
 from __future__ import annotations
@@ -84,7 +85,6 @@ class Trainer:
         self.copies = accumulate.apply(job.model, ranks.dtype, products=not self.fp8) if kernels.found() else None
         self.forward: Callable[..., Tensor] = compiled(job.model) if job.compile else job.model
         self.state = LoopState()
-        self.metrics: Values = {}  # the latest figures of the visits
         self.last_saved: int | None = None
         if resume:
             self.state = LoopState(**resume.loop)
@@ -123,14 +123,17 @@ class Trainer:
             self._progress()
         while not stopping:
             last = self._done()
+            if last or _due(self.job.spec.save_every, self.state.step):
+                self._save()
+            if last:
+                self.saver.finish()
             if self.state.visited != self.state.step:
                 self._visit(last)
+                self.saver.describe(**self._description())
             if last:
                 self._save(final=True)
                 self.saver.finish()
                 return
-            if self.job.spec.save_every > 0 and self.state.step % self.job.spec.save_every == 0:
-                self._save()
             stopping = self._step()
         self._stopped()
 
@@ -203,8 +206,8 @@ class Trainer:
     # -- visits --
 
     def _visit(self, last: bool) -> None:
-        step, spec = self.state.step, self.job.spec
-        if last or step == 0 or _due(spec.eval_every, step):
+        step = self.state.step
+        if self._validates():
             with self.ranks.autocast():
                 value = self.job.validate()
             self.state.validated(value)
@@ -213,10 +216,14 @@ class Trainer:
             if step > 0 and (last or _due(visit.every, step)):
                 with self.ranks.autocast():
                     values = visit.run(step)
-                self.metrics |= values
+                self.state.metrics |= values
                 if values:
                     self.ctx.events.emit("metric", step=step, values=values)
         self.state.visited = step
+
+    def _validates(self) -> bool:
+        """Whether the validation figure of this step is wanted."""
+        return self._done() or self.state.step == 0 or _due(self.job.spec.eval_every, self.state.step)
 
     # -- saving and ending --
 
@@ -226,13 +233,18 @@ class Trainer:
             return
         self.saver.save(
             step,
-            meta={"tokenizer_sha256": self.job.tokenizer_sha256, self.job.val_name: self.state.latest},
-            score=self.state.latest,
-            loop_state=asdict(self.state),
+            **self._description(),
             loader_state=self.feed.state,
             final=final,
         )
         self.last_saved = step
+
+    def _description(self) -> dict[str, Any]:
+        """What a checkpoint of this step says of itself. Its figure is the latest, None when its own is still to come."""
+        to_come = self.state.visited != self.state.step and self._validates()
+        figure = None if to_come else self.state.latest
+        meta = {"tokenizer_sha256": self.job.tokenizer_sha256, self.job.val_name: figure}
+        return {"meta": meta, "score": figure, "loop_state": asdict(self.state)}
 
     def _stopped(self) -> None:
         self._save()
@@ -294,7 +306,7 @@ class Trainer:
             "accumulation": self.job.accumulation,
             "world_size": self.ranks.world_size,
             "device": self.meter.device,
-            **self.metrics,
+            **state.metrics,
         }
 
 

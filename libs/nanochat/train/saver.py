@@ -12,15 +12,25 @@ import copy
 import errno
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 
-from nanochat.contract.contract import Artifact, Exit, StageError, file_entry, sha256_file, write_json, write_manifest
+from nanochat.contract.contract import (
+    MANIFEST,
+    Artifact,
+    Exit,
+    StageError,
+    file_entry,
+    sha256_file,
+    write_json,
+    write_manifest,
+)
 from nanochat.contract.events import EventLog
 from nanochat.distributed import Ranks
 from nanochat.model import GPT
@@ -42,11 +52,12 @@ class Phase(IntEnum):
 
 @dataclass(slots=True)
 class Flight:
-    """The save in flight. `writing` ends with the seconds that this rank's part took."""
+    """A save. `documents` (file name -> content) are written by rank 0 when it is published, so that evaluations at the same
+    step can still add to them; `writing` ends with the seconds that this rank's part of the rest took."""
 
     step: int
     draft: Path
-    meta: Json
+    documents: dict[str, Json]
     final: bool
     writing: Future[float]
     stall_s: float
@@ -82,6 +93,7 @@ class Saver:
         self._weights, self._slice = (Snapshot(pinned=ranks.device.type == "cuda") for _ in range(2))
         self._thread = ThreadPoolExecutor(1, "saver")
         self._flight: Flight | None = None
+        self._published: Flight | None = None  # the latest
         self._deleting: dict[Path, Future[None]] = {}
         if ahead:
             self._snapshots(lambda snapshot, tensors: snapshot.reserve(tensors))
@@ -96,22 +108,28 @@ class Saver:
     ) -> None:
         """Copy everything as it is now and begin to write it. Of all checkpoints the one of the lowest `score` is kept.
 
-        Raises StageError with Exit.STOPPED, nothing of it left behind, when the disk is too full, or when the save before,
+        The `final` one is published as `model` too. If this step's checkpoint is published already, its tensors are not
+        written again. Raises StageError with Exit.STOPPED, nothing of it left behind, when the disk is too full, or when the save before,
         for which this one waits, has failed.
         """
         start = time.perf_counter()
         self._wait_for_the_one_before(step)
         draft = self.root / f".step_{step:06d}.draft"
-        described = {"format": FORMAT, "step": step, "stage": self.stage, "model_config": asdict(self._model.config)}
-        described |= {"score": score, **meta}
-        state = {"format": FORMAT, "world_size": self._ranks.world_size, "optimizer_steps": self._optimizer.steps}
-        documents = {loader_file(draft, self._ranks.rank): copy.deepcopy(loader_state)}
-        if self._ranks.is_main:
-            documents |= {draft / META: described, draft / TRAIN_STATE: {**state, "loop": copy.deepcopy(loop_state)}}
+        documents = self._documents(step, meta, score, loop_state)
+        if final and self._published and self._published.step == step:
+            flight = replace(self._published, documents=documents, final=True)
+            self._together(step, (lambda: self._publish(flight, self._linked(flight))) if self._ranks.is_main else None)
+            return
+        position = copy.deepcopy(loader_state)
         self._snapshots(lambda snapshot, tensors: snapshot.take(tensors))
         self._together(step, (lambda: self._prepare(draft)) if self._ranks.is_main else None)
-        writing = self._thread.submit(self._write, draft, documents)
-        self._flight = Flight(step, draft, meta, final, writing, time.perf_counter() - start)
+        writing = self._thread.submit(self._write, draft, position)
+        self._flight = Flight(step, draft, documents, final, writing, time.perf_counter() - start)
+
+    def describe(self, *, meta: Json, score: float | None, loop_state: Json) -> None:
+        """Replace what `save` was told of the save in flight, if there is one."""
+        if self._flight:
+            self._flight.documents = self._documents(self._flight.step, meta, score, loop_state)
 
     def settle(self, phases: Iterable[float]) -> None:
         """Given every rank's phase, publish the save in flight if it is written. Raises StageError as `save` does."""
@@ -121,8 +139,9 @@ class Saver:
         if Phase.FAILED in found:
             self._give_up(flight.step, flight.writing.exception() if flight.writing.done() else None)
         if found == {Phase.WRITTEN}:
-            self._together(flight.step, (lambda: self._publish(flight)) if self._ranks.is_main else None)
-            self._flight = None
+            publish = (lambda: self._publish(flight, self._listed(flight.draft))) if self._ranks.is_main else None
+            self._together(flight.step, publish)
+            self._flight, self._published = None, flight
 
     def finish(self) -> None:
         """Wait for the save in flight and publish it. Raises StageError as `save` does."""
@@ -139,7 +158,7 @@ class Saver:
             lists = (_list_file(flight.draft, rank).exists() for rank in range(self._ranks.world_size))
             try:
                 if flight.phase is Phase.WRITTEN and all(lists):
-                    self._publish(flight)
+                    self._publish(flight, self._listed(flight.draft))
             except OSError as err:
                 self._events.emit("log", level="error", message=f"checkpoint of step {flight.step}: {err}")
             shutil.rmtree(flight.draft, ignore_errors=True)
@@ -159,6 +178,11 @@ class Saver:
                 code="save_waited",
                 message=f"training waited {waited:.1f} s at step {step} for the checkpoint of step {flight.step} to be written",
             )
+
+    def _documents(self, step: int, meta: Json, score: float | None, loop_state: Json) -> dict[str, Json]:
+        described = {"format": FORMAT, "step": step, "stage": self.stage, "model_config": asdict(self._model.config)}
+        state = {"format": FORMAT, "world_size": self._ranks.world_size, "optimizer_steps": self._optimizer.steps}
+        return {META: {**described, "score": score, **meta}, TRAIN_STATE: {**state, "loop": copy.deepcopy(loop_state)}}
 
     def _snapshots(self, do: Callable[[Snapshot, Json], None]) -> None:
         do(self._slice, {**self._optimizer.state(), **random_state(self._ranks)})
@@ -198,28 +222,29 @@ class Saver:
 
     # -- in the thread --
 
-    def _write(self, draft: Path, documents: dict[Path, Json]) -> float:
+    def _write(self, draft: Path, position: Json) -> float:
         start = time.perf_counter()
+        loader = loader_file(draft, self._ranks.rank)
+        write_json(loader, position)
         tensors = {optim_file(draft, self._ranks.rank): self._slice.tensors}
         if self._ranks.is_main:
             tensors[draft / MODEL] = self._weights.tensors
-        for path, document in documents.items():
-            write_json(path, document)
         # A digest takes a core: on a GPU's host each file has one, on a CPU it would be the training's.
         with ThreadPoolExecutor(len(tensors) if self._ranks.device.type == "cuda" else 1) as pool:
             digests = dict(zip(tensors, pool.map(write_tensors, tensors, tensors.values()), strict=True))
-        digests |= {path: sha256_file(path) for path in documents}
+        digests[loader] = sha256_file(loader)
         write_json(_list_file(draft, self._ranks.rank), [file_entry(draft, path, sha) for path, sha in digests.items()])
         return time.perf_counter() - start
 
     # -- publishing --
 
-    def _publish(self, flight: Flight) -> None:
+    def _publish(self, flight: Flight, files: list[Json]) -> None:
         """Rank 0: draft -> checkpoint, its event, and what it supersedes deleted. Raises OSError."""
         start = time.perf_counter()
-        target = self.root / f"step_{flight.step:06d}"
-        artifact = self._seal(flight.draft)
-        shutil.rmtree(target, ignore_errors=True)  # of an earlier try in the same folder
+        target = self._target(flight.step)
+        artifact = self._seal(flight, files)
+        if target.exists():  # of this step's earlier save, or of an earlier try in the same folder
+            self._vanish(target)
         flight.draft.replace(target)
         sync(self.root)
         flight.stall_s += time.perf_counter() - start
@@ -230,7 +255,7 @@ class Saver:
             **place,
             bytes=_size(target),
             final=flight.final,
-            val_bpb=flight.meta.get("val_bpb"),
+            val_bpb=flight.documents[META].get("val_bpb"),
             stall_ms=round(1000 * flight.stall_s, 1),
             write_s=round(flight.writing.result(), 3),
         )
@@ -238,8 +263,11 @@ class Saver:
             self._events.emit("artifact", name="model", **place)
         self._delete(superseded(self.root, self.keep))
 
-    def _seal(self, draft: Path) -> Artifact:
-        """The manifest, of the files that the ranks list; they must be there in full, and nothing else."""
+    def _target(self, step: int) -> Path:
+        return self.root / f"step_{step:06d}"
+
+    def _listed(self, draft: Path) -> list[Json]:
+        """The manifest's entries of the files that the ranks list; they must be there in full, and nothing else."""
         lists = [_list_file(draft, rank) for rank in range(self._ranks.world_size)]
         files = [entry for path in lists for entry in json.loads(path.read_text(encoding="utf-8"))]
         for path in lists:
@@ -247,17 +275,37 @@ class Saver:
         listed = {entry["path"]: entry["bytes"] for entry in files}
         if listed != (found := {p.name: p.stat().st_size for p in draft.iterdir()}):
             raise OSError(errno.EIO, f"{draft} holds {found}, but the ranks wrote {listed}")
+        return files
+
+    def _linked(self, flight: Flight) -> list[Json]:
+        """Make a draft of hard links to the published files of the same step. Returns their entries in the manifest."""
+        target = self._target(flight.step)
+        shutil.rmtree(flight.draft, ignore_errors=True)
+        shutil.copytree(target, flight.draft, copy_function=os.link)
+        manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+        return [entry for entry in manifest["files"] if entry["path"] not in flight.documents]
+
+    def _seal(self, flight: Flight, files: list[Json]) -> Artifact:
+        """Add the documents to the draft's `files`, and the manifest of all."""
+        draft = flight.draft
+        for name, document in flight.documents.items():
+            write_json(draft / name, document)
+            files = [*files, file_entry(draft, draft / name, sha256_file(draft / name))]
         artifact = write_manifest(draft, sorted(files, key=lambda f: str(f["path"])), name="model", stage=self.stage)
         sync(draft)
-        return artifact
+        return Artifact(path=str(self._target(flight.step).resolve()), sha256=artifact.sha256)
 
     def _delete(self, directories: list[Path]) -> None:
-        """Each vanishes at once; its blocks are freed by the thread, which takes over a second for gigabytes."""
         for directory in directories:
             self._events.emit("checkpoint_deleted", step=int(directory.name[5:]), path=str(directory.resolve()))
-            leaving = directory.with_name(f".{directory.name}.old")  # so that no kill leaves half of it under its name
-            directory.replace(leaving)
-            self._deleting[leaving] = self._thread.submit(shutil.rmtree, leaving)
+            self._vanish(directory)
+
+    def _vanish(self, directory: Path) -> None:
+        """It is gone at once; the thread frees its blocks, which takes over a second for gigabytes."""
+        leaving = directory.with_name(f".{directory.name}.old")  # so that no kill leaves half of it under its name
+        wait([self._deleting[leaving]] if leaving in self._deleting else [])
+        directory.replace(leaving)
+        self._deleting[leaving] = self._thread.submit(shutil.rmtree, leaving)
 
     # -- agreeing --
 

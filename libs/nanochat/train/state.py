@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 EMA = 0.9
 
@@ -20,6 +20,7 @@ class LoopState:
     untrained: float | None = None  # validation figures: at step 0, the latest, the lowest
     latest: float | None = None
     lowest: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)  # the latest figures of the other evaluations
     device_batch_size: int = 0  # rows at a time; an attempt that resumes takes no more
 
     def loss_seen(self, loss: float) -> None:

@@ -200,6 +200,54 @@ def test_what_is_written_when_training_fails_is_still_published(desk):
     verify(Artifact(path=event["path"], sha256=event["sha256"]))
 
 
+def test_what_evaluations_find_while_it_is_written_is_published_with_it(desk):
+    desk.disk.clear()
+    desk.save(1)
+    desk.saver.describe(meta={"val_bpb": 2.0}, score=2.0, loop_state={"step": 1, "visited": 1})
+    desk.disk.set()
+    desk.saver.finish()
+    _, meta = load_model(desk.checkpoints / "step_000001", "cpu")
+    assert (meta["val_bpb"], meta["score"]) == (2.0, 2.0)
+    assert Resume(desk.checkpoints / "step_000001").loop == {"step": 1, "visited": 1}
+    assert [e["val_bpb"] for e in desk.said("checkpoint")] == [2.0]
+
+
+def test_the_final_one_is_the_same_tensors_under_the_figures_found_since(desk):
+    for step, score in ((1, 1.0), (2, 3.0), (3, None)):
+        desk.save(step, score)
+    desk.saver.finish()
+    assert desk.kept() == ["step_000001", "step_000002", "step_000003"]
+    weights = desk.checkpoints / "step_000003" / "model.safetensors"
+    before = weights.stat()
+    desk.disk.clear()  # no tensor is written again
+    meta = {"val_bpb": 0.5}
+    desk.saver.save(3, meta=meta, score=0.5, loop_state={"step": 3}, loader_state={"at": [3]}, final=True)
+    desk.saver.finish()
+    assert (weights.stat().st_ino, weights.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert [(e["step"], e["final"], e["val_bpb"]) for e in desk.said("checkpoint")][2:] == [(3, False, None), (3, True, 0.5)]
+    last, model = desk.said("checkpoint")[-1], desk.said("artifact")[-1]
+    assert (last["path"], last["sha256"]) == (model["path"], model["sha256"])
+    verify(Artifact(path=model["path"], sha256=model["sha256"]))
+    assert load_model(desk.checkpoints / "step_000003", "cpu")[1]["val_bpb"] == 0.5
+    assert desk.kept() == ["step_000002", "step_000003"]  # step 3 turned out to be the best
+
+
+def test_a_final_one_that_cannot_be_published_leaves_the_checkpoint(desk, monkeypatch):
+    desk.save(1)
+    desk.saver.finish()
+
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "write_json", full)
+    with pytest.raises(StageError, match="step 1 could not be written") as stop:
+        desk.saver.save(1, meta={}, score=1.0, loop_state={}, loader_state={}, final=True)
+    assert (stop.value.exit_code, stop.value.code) == (Exit.STOPPED, "disk_full")
+    assert desk.kept() == ["step_000001"]
+    (event,) = desk.said("checkpoint")
+    verify(Artifact(path=event["path"], sha256=event["sha256"]))
+
+
 def test_keeps_the_last_and_the_best(desk):
     for step, score in enumerate((3.0, 1.0, 2.0, 2.5, 2.0), 1):
         desk.save(step, score)
