@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Format, lint and unit tests of the Rust crate.
+# Checks the Rust crate: format, lint, unit tests.
 set -euo pipefail
 cd "$(dirname "$0")/../rustbpe"
 export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH" PYO3_PYTHON="$PWD/../.venv/bin/python"
