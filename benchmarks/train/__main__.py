@@ -82,7 +82,7 @@ def measured(name: str, config: Configuration, env: dict[str, str], ranks: int =
         print(f"{name} failed:\n{err.stderr[-3000:]}", flush=True)
         return {}
     if "profile" in found:
-        print(f"\n{name}, ms per micro-step: {found['profile']['ms']}")
+        print(f"\n{name}, ms per micro-batch: {found['profile']['ms']}")
         for kernel in found["profile"]["top"]:
             print(f"  {kernel['ms']:8.2f} ms {kernel['launches']:5d} x {kernel['kernel']}")
         for one in found["profile"]["products"]:

@@ -1,4 +1,4 @@
-"""Where the time of a micro-step goes: by class of kernel, by kernel and by shape of matrix product."""
+"""Where the time of a micro-batch goes: by class of kernel, by kernel and by shape of matrix product."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.process import ROOT
 
+PAGE = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 NAMES = sorted(path.parent.name for path in (ROOT / "benchmarks").glob("*/__main__.py"))
 
 # Options that are wrong only together with others, or in a way that no single value shows.
@@ -45,14 +46,17 @@ def assert_refused(name: str, options: list[str], word: str) -> None:
     assert word in done.stderr
 
 
-def test_the_benchmarks_are_found() -> None:
+def test_the_page_lists_every_benchmark() -> None:
     assert {"curves", "loader", "saving", "tokenizer", "train"} <= set(NAMES)
+    assert set(re.findall(r"^\| `make bench-([a-z]+)` \|", PAGE, re.M)) == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_help_names_the_common_options_and_no_option_takes_nonsense(name: str) -> None:
     text = run(name, "--help").stdout
-    assert {"--quick", "--record", "--commit"} <= set(re.findall(r"--[a-z-]+", text))
+    options = set(re.findall(r"^  (--[a-z-]+)", text, re.M))
+    assert {"--quick", "--record", "--commit"} <= options
+    assert all(f"`{option}" in PAGE for option in options), "docs/benchmarks.md lacks an option"
     with_value = re.findall(r"^  (--[a-z-]+) [A-Z]", text, re.M)
     assert "--commit" in with_value
     for option in with_value:

@@ -21,8 +21,8 @@ class Gpu:
 
 # Memory: the data sheets' sizes less what the driver keeps, as torch reports a card's total; a name sold in two sizes without
 # saying which in its name has the smaller. Peaks: NVIDIA's data sheets (without sparsity). MFU: H100, ours, d20 in bf16, two
-# cards with their communication, 57.6 % (docs/training.md), for which an H200 is taken as well; else public reports of the d20
-# speedrun: 8 x A100, 20.8 % of an H100's peak, so 66 % of its own; RTX 5090, 16.9 % of an H100's, so 80 % of its own. The
+# cards with their communication, 57.6 % (docs/lab/training-speed.md), for which an H200 is taken as well; else public reports of
+# the d20 speedrun: 8 x A100, 20.8 % of an H100's peak, so 66 % of its own; RTX 5090, 16.9 % of an H100's, so 80 % of its own. The
 # others are reckoned from the reports' 48 % on 8 x H100, without our kernels. Prices: the speedrun's own table (H100, A100,
 # V100); H200: median of specialist clouds, May 2026. The first name that occurs in the device's name wins.
 GPUS: tuple[Gpu, ...] = (
