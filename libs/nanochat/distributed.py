@@ -1,4 +1,4 @@
-"""Ranks, device and the few collectives that stages need. One rank needs no process group."""
+"""This process's rank, its device, and the few collectives that stages need. A single rank needs no process group."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nanochat import kernels
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process's place: `rank` of `world_size`, on `device`, multiplying matrices in `dtype`."""
+    """One process of a stage: `rank` of `world_size`, its `device`, and the `dtype` in which it multiplies matrices."""
 
     rank: int
     world_size: int
@@ -29,11 +29,14 @@ class Ranks:
         return self.rank == 0
 
     def autocast(self) -> torch.autocast:
-        """The context in which models run: parameters stay float32, products are taken in `dtype`."""
+        """The context in which a model runs: parameters stay float32, matrix products run in `dtype`."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def gather(self, *values: float) -> list[list[float]]:
-        """Every rank's values, in rank order: one small collective for all that ranks must agree on."""
+        """Every rank's values, in rank order, by one small collective. All ranks pass equally many values.
+
+        They travel as float64 (float32 on MPS, which has no float64).
+        """
         if self.world_size == 1:
             return [list(values)]
         mine = torch.tensor(values, dtype=torch.float64 if self.device.type != "mps" else torch.float32, device=self.device)
@@ -42,7 +45,7 @@ class Ranks:
         return [row.tolist() for row in everyone.view(self.world_size, -1)]
 
     def sum(self, *values: float) -> list[float]:
-        """Each value summed over ranks, in float64 (float32 on MPS, which has no float64)."""
+        """Each value summed over all ranks, in float64."""
         if self.world_size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -50,7 +53,7 @@ class Ranks:
         return [float(v) for v in total.tolist()]
 
     def any(self, flag: bool) -> bool:
-        """True on every rank when it is true on one."""
+        """True on every rank if `flag` is true on at least one."""
         return self.sum(float(flag))[0] > 0
 
     def barrier(self) -> None:
@@ -60,29 +63,32 @@ class Ranks:
 
 @contextlib.contextmanager
 def ranks(device: str | None = None) -> Iterator[Ranks]:
-    """Join the group that torchrun announced in the environment (nccl on CUDA, gloo elsewhere) and leave it at the end."""
+    """Join the process group that torchrun described in the environment (nccl on CUDA, gloo elsewhere); leave it on exit.
+
+    `device` is "cuda", "mps" or "cpu"; the default is the best one available. Without torchrun the group is this one rank.
+    """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     kind = device or autodetect()
     if kind == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        here = torch.device("cuda", torch.cuda.current_device())
-        kernels.detect(here)
+        torch_device = torch.device("cuda", torch.cuda.current_device())
+        kernels.detect(torch_device)
     else:
-        here = torch.device(kind)
+        torch_device = torch.device(kind)
         share_cores()
     if world > 1:
-        dist.init_process_group("nccl" if kind == "cuda" else "gloo", device_id=here if kind == "cuda" else None)
+        dist.init_process_group("nccl" if kind == "cuda" else "gloo", device_id=torch_device if kind == "cuda" else None)
     try:
-        yield Ranks(rank, world, here, native_dtype(here))
+        yield Ranks(rank, world, torch_device, native_dtype(torch_device))
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
 def share_cores() -> None:
-    """Divide this machine's cores among its ranks, where torchrun would give each a single one.
+    """Divide this machine's cores among its ranks: torchrun alone would give each rank a single core.
 
-    A lone rank keeps to OMP_NUM_THREADS if that is set: torchrun sets it for several ranks only, so a person did.
+    A single rank respects OMP_NUM_THREADS: torchrun sets that variable only for several ranks, so here the user set it.
     """
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if local == 1 and "OMP_NUM_THREADS" in os.environ:
@@ -92,7 +98,7 @@ def share_cores() -> None:
 
 
 def native_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it: GPUs, and CPUs with AVX-512 BF16 or AMX (there 2 to 3 times the speed)."""
+    """bfloat16 where the hardware multiplies it: GPUs, and CPUs with AVX-512 BF16 or AMX (2 to 3 times faster there)."""
     return torch.bfloat16 if device.type == "cuda" or (device.type == "cpu" and _cpu_has_bf16()) else torch.float32
 
 
@@ -106,7 +112,7 @@ def _cpu_has_bf16() -> bool:
 
 
 def autodetect() -> str:
-    """cuda, else mps, else cpu."""
+    """The best available device: cuda, else mps, else cpu."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"

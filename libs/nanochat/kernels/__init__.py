@@ -1,6 +1,6 @@
-"""Fused kernels for training on CUDA, each beside the plain function that it must agree with.
+"""Fused Triton kernels for training on CUDA. Each must agree with a plain function of `model/`.
 
-The plain functions in `model/` decide by `usable` whether to call a kernel; nothing else in the project knows of them.
+The plain functions call `usable` to choose between the two; no other part of the project knows that kernels exist.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-if torch.cuda.is_available():  # Triton is needed nowhere else, and loading it takes a while
+if torch.cuda.is_available():  # only CUDA needs Triton, which is slow to import
     from nanochat.kernels import cross_entropy as cross_entropy
     from nanochat.kernels import mlp as mlp
     from nanochat.kernels import rotary as rotary
@@ -21,32 +21,35 @@ _fused = False
 
 
 def detect(device: torch.device) -> None:
-    """Call once when a process has its GPU: the kernels are sized for Hopper's shared memory and were run on no other."""
+    """Enable the kernels if `device` is a Hopper GPU: they are sized for its shared memory and were tested on no other.
+
+    Call it once, as soon as the process has its device.
+    """
     global _fused
     _fused = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 9
 
 
 def found() -> bool:
-    """Whether `detect` approved of this process's GPU."""
+    """Whether `detect` enabled the kernels for this process's GPU."""
     return _fused
 
 
 def usable(x: Tensor) -> bool:
-    """Whether a training step on `x` may take the fused path: bf16 on a GPU that `detect` approved of, with gradients.
+    """Whether the training step may use a fused kernel on `x`: bf16, on a GPU that `detect` accepted, with gradients enabled.
 
-    Without gradients shapes vary from call to call and rows are few: cuBLAS and SDPA are the better choice there.
+    Without gradients (evaluation, sampling) shapes vary between calls and rows are few; cuBLAS and SDPA are faster there.
     """
     return _fused and training() and x.is_cuda and x.dtype is torch.bfloat16
 
 
 def training() -> bool:
-    """Whether gradients are wanted and nothing is switched off: where remembering less for them is worth its own code."""
+    """Whether gradients are enabled and `plain()` is not active. If so, code that saves less memory for backward pays off."""
     return _enabled and torch.is_grad_enabled()
 
 
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
-    """Within this context every model runs its plain functions: for tests of equality and as the baseline of benchmarks."""
+    """Inside this context every model runs its plain functions: the reference of tests, the baseline of benchmarks."""
     global _enabled
     before, _enabled = _enabled, False
     try:

@@ -1,8 +1,9 @@
-"""The gradient of an embedding, added in place to the fp32 gradient that is there.
+"""The gradient of an embedding, added in place to an existing fp32 gradient.
 
-Autograd would clear a table, add the rows to it and add the table to the gradient: 24 bytes a weight, for tables of which a
-micro-step touches a part. Rows of one token are added in no fixed order, as compiled autograd does; under
-`torch.use_deterministic_algorithms` they are sorted first. On a CPU it is what autograd does, to the bit.
+Autograd would zero a whole table, add the rows to it and add that table to the gradient: 24 bytes of traffic per weight,
+although a micro-step touches only part of the table. Gradients of the same token are added in no fixed order, as compiled
+autograd does; under `torch.use_deterministic_algorithms` they are sorted first. On a CPU the result equals autograd's bit
+for bit.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from torch import Tensor
 
 @torch.library.custom_op("nanochat::add_embedding_grad", mutates_args=("grad",))
 def add_embedding_grad(grad: Tensor, ids: Tensor, dy: Tensor) -> None:
-    """grad (V, C) fp32, contiguous: row ids[n] += dy[n], for ids (N,) int64 and dy (N, C) of any float type."""
+    """For each n: grad[ids[n]] += dy[n]. grad (V, C) fp32, contiguous; ids (N,) int64; dy (N, C), any float type."""
     if dy.is_cuda and not torch.are_deterministic_algorithms_enabled():
-        from nanochat.kernels import embedding_grad_triton  # where there is no GPU there may be no Triton
+        from nanochat.kernels import embedding_grad_triton  # here, because without a GPU Triton may not be installed
 
         embedding_grad_triton.launch(grad, ids, dy)
     elif dy.is_cuda:

@@ -1,4 +1,4 @@
-"""The Triton side of `embedding_grad.py`, imported only where it runs: on CUDA, or interpreted in a test."""
+"""The Triton kernel of `embedding_grad.py`. Import it only on CUDA or, in tests, under Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK = 512  # channels of one program: with 4 warps 8 bytes of bf16 a thread
+BLOCK = 512  # channels per program: 8 bytes of bf16 per thread with 4 warps
 
 
 @triton.jit
@@ -14,9 +14,9 @@ def _add_row(grad_ptr, ids_ptr, dy_ptr, C, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     place = tl.load(ids_ptr + row)
     channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    there = channel < C
-    dy = tl.load(dy_ptr + row * C + channel, mask=there, other=0.0).to(tl.float32)
-    tl.atomic_add(grad_ptr + place * C + channel, dy, mask=there, sem="relaxed")
+    inside = channel < C
+    dy = tl.load(dy_ptr + row * C + channel, mask=inside, other=0.0).to(tl.float32)
+    tl.atomic_add(grad_ptr + place * C + channel, dy, mask=inside, sem="relaxed")
 
 
 def launch(grad: Tensor, ids: Tensor, dy: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The two 8-bit floating-point formats (Micikevicius et al. 2022, arXiv 2209.05433) and how much headroom their scales leave."""
+"""The two fp8 formats (Micikevicius et al. 2022, arXiv 2209.05433) and the headroom that their scales leave."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A kind of fp8. The scale puts the largest magnitude between 2^exponent and twice that; `limit` is the largest value."""
+    """An fp8 format. A tensor's scale maps its largest magnitude into [2^exponent, 2^(exponent + 1)); the rest is headroom."""
 
     dtype: torch.dtype
-    mantissa: int  # stored bits
-    limit: float
-    tiny: float  # the smallest normal
-    exponent: int
+    mantissa: int  # stored mantissa bits
+    limit: float  # largest finite value
+    tiny: float  # smallest normal value
+    exponent: int  # of the largest magnitude after scaling
 
     @property
     def magic(self) -> float:
-        """Times a number's power of two: what rounds it to `mantissa` bits when added to it in fp32 and taken away again."""
+        """Rounds to `mantissa` bits: (y + magic * p) - magic * p in fp32 is y rounded, where |y| is in [p, 2p)."""
         return 1.5 * 2.0 ** (23 - self.mantissa)
 
 
-# Room to grow within a step before anything saturates: 3.5 to 7 times, and 14 to 28 times for gradients, whose format has range
-# to spare. Below the largest magnitude e4m3 keeps full precision for 2^12, e5m2 for 2^25.
+# Headroom is how far a tensor may grow within a step before values saturate: 3.5 to 7 times for e4m3, 14 to 28 times for e5m2,
+# which is for gradients and has range to spare. Values keep full precision down to 2^-12 (e4m3) or 2^-25 (e5m2) of the largest.
 E4M3 = Format(torch.float8_e4m3fn, 3, 448.0, 2.0**-6, 6)
 E5M2 = Format(torch.float8_e5m2, 2, 57344.0, 2.0**-14, 11)

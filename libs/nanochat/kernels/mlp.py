@@ -1,11 +1,11 @@
-"""The MLP's first product with relu^2 as its epilogue, and the way back through both.
+"""The MLP's first matrix product with relu^2 as its epilogue, and the backward pass through both.
 
-Unfused, relu^2 reads and writes (tokens, 4C) once in the forward and once more in the backward pass: at d20 with 65,536
-tokens 0.45 and 0.7 ms a layer. As an epilogue the values are squared while still in registers; backward needs no input of
-relu, since its derivative is twice the square root of what it gave (`layers.relu_squared`).
+Unfused, relu^2 reads and writes (tokens, 4C) once in the forward and once in the backward pass: at d20 with 65,536 tokens
+that takes 0.45 and 0.7 ms per layer. As an epilogue, it squares the values while they are still in registers. The backward
+pass needs no input of relu^2, because its derivative is twice the square root of its output (`layers.relu_squared`).
 
-Both products are persistent kernels: a program walks over tiles, tensor descriptors (TMA) bring the operands. Same plan as
-Triton's tutorial on persistent matrix products; the epilogue is ours.
+Both products are persistent kernels: each program loops over output tiles, and tensor descriptors (TMA) load the operands. The
+design is that of Triton's tutorial on persistent matrix products; the epilogue is ours.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from nanochat.kernels.launch import descriptor, programs
 from nanochat.kernels.weight_grad import add_weight_grad
 
 BLOCK_M, BLOCK_N, BLOCK_K = 128, 256, 64
-# Stages of the pipeline and tiles of M that share a stretch of N, so that both operands stay in L2. On an H100 at 65,536 x
-# 1280 x 5120: up 1.15 ms (cuBLAS alone 1.15, relu^2 0.45 more), 1.24 with groups of 8 or 16; back 1.49 ms (1.26 and 0.66),
-# 1.53 with groups of 32. Blocks of 128 x 128 and 256 x 128 were slower (1.31 to 1.84).
+# num_stages: depth of the load pipeline. GROUP: tiles along M that share a range of N, so that both operands stay in L2.
+# Milliseconds on an H100 at 65,536 x 1280 x 5120:
+#   UP    1.15 (cuBLAS 1.15, plus 0.45 for relu^2); 1.24 with GROUP 8 or 16
+#   BACK  1.49 (cuBLAS 1.26, plus 0.66 for relu^2); 1.53 with GROUP 32
+# Blocks of 128 x 128 and 256 x 128 were slower (1.31 to 1.84). BACK has no shared memory for a fourth stage: its epilogue holds
+# a tile of relu^2's output.
 UP = {"num_stages": 3, "GROUP": 32}
-BACK = {"num_stages": 3, "GROUP": 16}  # the epilogue needs room for a tile of what relu^2 gave: a fourth stage does not fit
+BACK = {"num_stages": 3, "GROUP": 16}
 
 
 @triton.jit
@@ -73,7 +76,7 @@ def _back(dy_desc, w_desc, a_desc, out_desc, M, N, K, BM: tl.constexpr, BN: tl.c
 
 @torch.library.custom_op("nanochat::up_relu_squared", mutates_args=())
 def up_relu_squared(x: Tensor, w: Tensor) -> Tensor:
-    """relu(x w^T)^2 of x (M, K) and w (N, K), both bf16; N and K multiples of 64."""
+    """relu(x w^T)^2, (M, N). x (M, K) and w (N, K) are bf16; N and K are multiples of 64."""
     (rows, inner), columns = x.shape, w.size(0)
     out = x.new_empty(rows, columns)
     half = [BLOCK_M, BLOCK_N // 2]
@@ -89,7 +92,10 @@ def _(x: Tensor, w: Tensor) -> Tensor:
 
 @torch.library.custom_op("nanochat::down_relu_squared_backward", mutates_args=())
 def down_relu_squared_backward(dy: Tensor, w: Tensor, a: Tensor) -> Tensor:
-    """The gradient before relu^2, whose output was a (M, N), from dy (M, K) behind the product with w (K, N); all bf16."""
+    """The gradient (M, N) of relu^2's input: (dy w) * 2 sqrt(a).
+
+    dy (M, K) is the gradient of the MLP's output, w (K, N) the weight of `down`, a (M, N) relu^2's output; all bf16.
+    """
     (rows, inner), columns = dy.shape, w.size(1)
     out, half = torch.empty_like(a), [BLOCK_M, BLOCK_N // 2]
     descs = (descriptor(dy, [BLOCK_M, BLOCK_K]), descriptor(w, [BLOCK_K, BLOCK_N]), descriptor(a, half), descriptor(out, half))
@@ -103,14 +109,15 @@ def _(dy: Tensor, w: Tensor, a: Tensor) -> Tensor:
 
 
 class FusedMLP(torch.autograd.Function):
-    """down(relu(up(x))^2) of x (M, C) bf16; weights of any float type.
+    """down(relu(up(x))^2). x (M, C) is bf16; the weights `up` (H, C) and `down` (C, H) have any float type.
 
-    Their gradients, of the same type, are handed to autograd, or added to `up_grad` and `down_grad` (fp32), if these are given.
+    Without `grads` autograd receives the weights' gradients, in the weights' type. With `grads`, the two fp32 gradients of
+    `up` and `down`, they are added to those in place and autograd receives none.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor, *grads: Tensor) -> Tensor:
-        up_narrow, down_narrow = (w if w.dtype == x.dtype else w.to(x.dtype) for w in (up, down))  # see the end of model/fp8.py
+        up_narrow, down_narrow = (w if w.dtype == x.dtype else w.to(x.dtype) for w in (up, down))  # why `if`: see model/fp8.py
         a = up_relu_squared(x, up_narrow)
         ctx.save_for_backward(x, up_narrow, down_narrow, a, *grads)
         ctx.weight_dtype = up.dtype

@@ -1,7 +1,7 @@
-"""The Triton side of `quantize.py`, imported only where it runs: on CUDA, or interpreted in a test.
+"""The Triton kernels of `quantize.py`. Import it only on CUDA or, in tests, under Triton's interpreter.
 
-A program takes one tile of 128 tokens by 64 features: it is read once, 16 bytes a thread, and written twice, as it lies and
-transposed. 64 bf16 are a line of 128 bytes for the reads; 128 tokens of one byte are a line for the transposed writes.
+A program handles one tile of 128 tokens by 64 features. It reads the tile once, 16 bytes per thread, and writes it twice: as it
+lies, and transposed. Both accesses fill whole 128-byte cache lines: 64 bf16 per read, 128 one-byte tokens per transposed write.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import Tensor
 from nanochat.kernels.fp8_format import Format
 
 ROWS, COLUMNS, WARPS = 128, 64, 8
-FIRST_BLOCK, FIRST_PROGRAMS = 4096, 528  # of the amax pass: four programs on each of an H100's multiprocessors
+FIRST_BLOCK, FIRST_PROGRAMS = 4096, 528  # of the amax pass: four programs for each of an H100's 132 multiprocessors
 
-PLAIN: tl.constexpr = tl.constexpr(0)  # the value is x
-RELU2: tl.constexpr = tl.constexpr(1)  # relu(x)^2
-RELU2_GRAD: tl.constexpr = tl.constexpr(2)  # 2 x relu(h): the gradient x of relu(h)^2, taken back to h
+PLAIN: tl.constexpr = tl.constexpr(0)  # quantize x
+RELU2: tl.constexpr = tl.constexpr(1)  # quantize relu(x)^2
+RELU2_GRAD: tl.constexpr = tl.constexpr(2)  # quantize 2 x relu(h): x is the gradient of relu(h)^2, the result that of h
 KINDS = {"plain": 0, "relu2": 1, "relu2_grad": 2}
 SMALLEST: tl.constexpr = tl.constexpr(2.0**-100)
 INF: tl.constexpr = tl.constexpr(float("inf"))
@@ -28,7 +28,7 @@ E5M2X4: tl.constexpr = tl.constexpr(FOUR.format("e5m2"))
 
 @triton.jit
 def _relu(h):
-    return tl.where(h <= 0.0, 0.0, h)  # not a maximum: NaN stays
+    return tl.where(h <= 0.0, 0.0, h)  # where, not maximum: keeps NaN
 
 
 @triton.jit
@@ -56,7 +56,7 @@ def _magnitude(value):
 
 @triton.jit
 def _scale(seen, EXPONENT: tl.constexpr):
-    """The power of two that puts `seen` between 2^EXPONENT and twice that, and its inverse; see quantize.scales."""
+    """The power of two that scales `seen` into [2^EXPONENT, 2^(EXPONENT + 1)), and its inverse; see quantize.scales."""
     exponent = tl.maximum(seen, SMALLEST).to(tl.int32, bitcast=True) >> 23
     scale = ((254 + EXPONENT - exponent) << 23).to(tl.float32, bitcast=True)
     inverse = ((exponent - EXPONENT) << 23).to(tl.float32, bitcast=True)
@@ -66,14 +66,14 @@ def _scale(seen, EXPONENT: tl.constexpr):
 @triton.jit
 def _cast(value, scale, DTYPE: tl.constexpr, LIMIT: tl.constexpr, MAGIC: tl.constexpr, TINY: tl.constexpr, ROUND: tl.constexpr):
     y = value * scale
-    y += y * (value - value)  # NaN, where the value is not finite
-    if ROUND:  # to the nearest, ties to even, by the adder: the interpreter's own cast truncates
+    y += y * (value - value)  # makes y NaN where the value is not finite
+    if ROUND:  # fp32 addition rounds to nearest even; the interpreter's own cast truncates
         y = tl.minimum(tl.maximum(y, -LIMIT), LIMIT)
         power = (tl.maximum(tl.abs(y), TINY).to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
         magic = power * MAGIC
         return ((y + magic) - magic).to(DTYPE)
-    # Four to a register at once. Triton's own cast makes pairs, and of the code that puts bytes of several pairs side by side
-    # ptxas 12.8 once dropped a part: six features of sixteen were something else in the transposed tile.
+    # Convert four values into one register. Triton's own cast converts pairs and then joins them, and ptxas 12.8 once
+    # miscompiled the joining: six of every sixteen features were wrong in the transposed tile.
     if tl.float8e5 == DTYPE:
         bits = tl.inline_asm_elementwise(E5M2X4, "=r,f,f,f,f", [y], dtype=tl.int8, is_pure=True, pack=4)
     else:
@@ -86,13 +86,13 @@ def first_amax_kernel(
     x_ptr, h_ptr, before_ptr, row, now_ptr, now_row, numel, TURNS: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr
 ):
     if tl.load(before_ptr + row) <= 0.0:
-        most = tl.zeros((BLOCK,), tl.float32)
+        amax = tl.zeros((BLOCK,), tl.float32)
         for turn in range(TURNS):
             block = (turn * tl.num_programs(0) + tl.program_id(0)).to(tl.int64)
             at = block * BLOCK + tl.arange(0, BLOCK)
             x, h = _load(x_ptr, h_ptr, at, at < numel, KIND)
-            most = tl.maximum(most, _magnitude(_value(x, h, KIND)))
-        tl.atomic_max(now_ptr + now_row, tl.max(most), sem="relaxed")
+            amax = tl.maximum(amax, _magnitude(_value(x, h, KIND)))
+        tl.atomic_max(now_ptr + now_row, tl.max(amax), sem="relaxed")
 
 
 @triton.jit(do_not_specialize=["row", "now_row"])
@@ -123,7 +123,7 @@ def quantize_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """x (M, N) to x8 (M, N) and, if TRANSPOSE, x8t (N, M); for RELU2_GRAD also relu(h)^2, transposed, to act8t (N, M)."""
+    """x (M, N) to x8 (M, N) and, if TRANSPOSE, to x8t (N, M). For RELU2_GRAD also relu(h)^2, transposed, to act8t (N, M)."""
     rows = (tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
     columns = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)
     inside = (rows < M)[:, None] & (columns < N)[None, :]
@@ -142,14 +142,13 @@ def quantize_kernel(
     if KIND == RELU2_GRAD:
         act_inverse = tl.load(act_inverse_ptr)
         act_scale = ((254 << 23) - act_inverse.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
-        act = _value(h, h, RELU2) + (act_inverse - act_inverse)  # of a scale that is none everything is NaN
+        act = _value(h, h, RELU2) + (act_inverse - act_inverse)  # makes everything NaN if the scale is not finite
         act8 = _cast(act, act_scale, act8t_ptr.dtype.element_ty, ACT_LIMIT, ACT_MAGIC, ACT_TINY, ROUND)
         tl.store(act8t_ptr + at_t, tl.trans(act8), mask=inside_t)
 
-    most = tl.max(_magnitude(value))
-    tl.atomic_max(
-        now_ptr + now_row, most, mask=most > now, sem="relaxed"
-    )  # `now` only grows: most programs need not queue for it
+    amax = tl.max(_magnitude(value))
+    # `now` only grows, so most programs find a value that is large enough and skip the atomic.
+    tl.atomic_max(now_ptr + now_row, amax, mask=amax > now, sem="relaxed")
     if (tl.program_id(0) == 0) & (tl.program_id(1) == 0):
         tl.store(inverse_ptr, inverse)
 
@@ -170,7 +169,10 @@ def launch(
     fmt: Format,
     act: Format,
 ) -> None:
-    """The first pass, which ends at once where `before` is known, and then the cast. All tensors contiguous, on one device."""
+    """Run the amax pass, which returns at once if `before` has a magnitude, and then the cast.
+
+    All tensors are contiguous and on one device. `fmt` is the format of x8, `act` that of act8t.
+    """
     which = KINDS[kind]
     rows, columns = x.shape
     blocks = triton.cdiv(x.numel(), FIRST_BLOCK)

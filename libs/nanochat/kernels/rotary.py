@@ -1,8 +1,8 @@
-"""Rotary positions and the norm of queries and keys in one pass over memory, forward and backward.
+"""Rotary positions and the RMS norm of queries and keys in one pass over memory, forward and backward.
 
-The compiler's own code reads its inputs twice in the backward pass, because a rotation pairs channel j with j + D/2 across
-the reduction of the norm. Here each row is read and written once, and both gradients land side by side where the one product
-that made queries and keys wants its gradient.
+In the backward pass the compiler's own code reads its inputs twice, because the rotation pairs channel j with j + D/2 across
+the norm's reduction. Here each row is read and written once. The gradients of queries and keys are written side by side, in
+the layout of the single matrix product that computed both.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ROWS = 16  # (token, head) rows of one program: with D = 128 and 4 warps, 16 bytes a thread and load
+ROWS = 16  # (token, head) rows per program: with D = 128 and 4 warps each thread loads 16 bytes
 
 
 @triton.jit
@@ -27,24 +27,24 @@ def _store2(q_ptr, k_ptr, q_at, k_at, is_q, is_k, value):
 
 
 @triton.jit
-def _place(rows, length, Q: tl.constexpr, K: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr):
-    """Of this program's rows: offsets in the joint tensor, in q and in k, which of the two each row is, offsets of its angles."""
+def _offsets(rows, length, Q: tl.constexpr, K: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr):
+    """Offsets of this program's rows: in the joint tensor, in q, in k and in the angle tables, and whether a row is q or k."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     token, head = row // (Q + K), row % (Q + K)
     channel = tl.arange(0, HALF)[None, :]
-    there = row < rows
-    is_q, is_k = (there & (head < Q))[:, None], (there & (head >= Q))[:, None]
+    inside = row < rows
+    is_q, is_k = (inside & (head < Q))[:, None], (inside & (head >= Q))[:, None]
     at = row[:, None] * (2 * HALF) + channel
     q_at = (token * Q + head)[:, None] * (2 * HALF) + channel
     k_at = (token * K + head - Q)[:, None] * (2 * HALF) + channel
     angle = (token % length)[:, None] * HALF + channel
-    return row, there, at, q_at, k_at, is_q, is_k, angle
+    return row, inside, at, q_at, k_at, is_q, is_k, angle
 
 
 @triton.jit
 def _forward(x_ptr, cos_ptr, sin_ptr, q_ptr, k_ptr, rstd_ptr, rows, length, eps, Q: tl.constexpr, K: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
-    row, there, at, q_at, k_at, is_q, is_k, angle = _place(rows, length, Q, K, HALF, ROWS)
-    mask = there[:, None]
+    row, inside, at, q_at, k_at, is_q, is_k, angle = _offsets(rows, length, Q, K, HALF, ROWS)
+    mask = inside[:, None]
     cos = tl.load(cos_ptr + angle, mask=mask, other=0.0).to(tl.float32)
     sin = tl.load(sin_ptr + angle, mask=mask, other=0.0).to(tl.float32)
     a = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
@@ -54,19 +54,19 @@ def _forward(x_ptr, cos_ptr, sin_ptr, q_ptr, k_ptr, rstd_ptr, rows, length, eps,
     rstd = tl.rsqrt((tl.sum(ra * ra, 1) + tl.sum(rb * rb, 1)) / (2 * HALF) + eps)
     _store2(q_ptr, k_ptr, q_at, k_at, is_q, is_k, ra * rstd[:, None])
     _store2(q_ptr, k_ptr, q_at + HALF, k_at + HALF, is_q, is_k, rb * rstd[:, None])
-    tl.store(rstd_ptr + row, rstd, mask=there)
+    tl.store(rstd_ptr + row, rstd, mask=inside)
 
 
 @triton.jit
 def _backward(dq_ptr, dk_ptr, q_ptr, k_ptr, rstd_ptr, cos_ptr, sin_ptr, dx_ptr, rows, length, Q: tl.constexpr, K: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
-    row, there, at, q_at, k_at, is_q, is_k, angle = _place(rows, length, Q, K, HALF, ROWS)
-    mask = there[:, None]
+    row, inside, at, q_at, k_at, is_q, is_k, angle = _offsets(rows, length, Q, K, HALF, ROWS)
+    mask = inside[:, None]
     cos = tl.load(cos_ptr + angle, mask=mask, other=0.0).to(tl.float32)
     sin = tl.load(sin_ptr + angle, mask=mask, other=0.0).to(tl.float32)
     ya, yb = _load2(q_ptr, k_ptr, q_at, k_at, is_q, is_k), _load2(q_ptr, k_ptr, q_at + HALF, k_at + HALF, is_q, is_k)
     da, db = _load2(dq_ptr, dk_ptr, q_at, k_at, is_q, is_k), _load2(dq_ptr, dk_ptr, q_at + HALF, k_at + HALF, is_q, is_k)
     along = ((tl.sum(da * ya, 1) + tl.sum(db * yb, 1)) / (2 * HALF))[:, None]
-    rstd = tl.load(rstd_ptr + row, mask=there, other=0.0)[:, None]
+    rstd = tl.load(rstd_ptr + row, mask=inside, other=0.0)[:, None]
     ga = (da - ya * along) * rstd
     gb = (db - yb * along) * rstd
     tl.store(dx_ptr + at, (ga * cos - gb * sin).to(tl.bfloat16), mask=mask)
@@ -75,7 +75,10 @@ def _backward(dq_ptr, dk_ptr, q_ptr, k_ptr, rstd_ptr, cos_ptr, sin_ptr, dx_ptr, 
 
 @torch.library.custom_op("nanochat::rotary_norm", mutates_args=())
 def rotary_norm(x: Tensor, cos: Tensor, sin: Tensor, heads: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """x (B, T, H + Hkv, D) bf16, cos and sin (T, D/2): q (B, T, H, D), k (B, T, Hkv, D), and 1/rms (B, T, H + Hkv) fp32."""
+    """Rotate x, split it into queries and keys, and normalize each head.
+
+    x (B, T, H + Hkv, D) bf16; cos and sin (T, D/2). Returns q (B, T, H, D), k (B, T, Hkv, D) and 1/rms (B, T, H + Hkv) fp32.
+    """
     batch, length, both, width = x.shape
     x, q, k = x.contiguous(), x.new_empty(batch, length, heads, width), x.new_empty(batch, length, both - heads, width)
     rstd = x.new_empty(batch, length, both, dtype=torch.float32)
@@ -93,7 +96,7 @@ def _(x: Tensor, cos: Tensor, sin: Tensor, heads: int, eps: float) -> tuple[Tens
 
 @torch.library.custom_op("nanochat::rotary_norm_backward", mutates_args=())
 def rotary_norm_backward(dq: Tensor, dk: Tensor, q: Tensor, k: Tensor, rstd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The gradient (B, T, H + Hkv, D) of `rotary_norm`'s x, from those of q and k and from what it returned."""
+    """The gradient (B, T, H + Hkv, D) of `rotary_norm`'s x, from its outputs and the gradients of q and k."""
     batch, length, heads, width = q.shape
     dx = q.new_empty(batch, length, heads + k.size(2), width)
     sizes = {"Q": heads, "K": k.size(2), "HALF": width // 2, "ROWS": ROWS}

@@ -1,11 +1,13 @@
-"""The gradient of a linear's weight, added in place to the fp32 gradient that is there.
+"""The gradient of a linear's weight, added in place to an existing fp32 gradient.
 
-A weight's gradient dy^T x sums over every token and is small: at d20 5120 x 1280, which is 200 tiles of 128 x 256 where an H100
-has 132 multiprocessors, so a kernel of whole tiles idles through a quarter of its time. Here the tiles that fill whole rounds
-stay whole, and the sums of the others are split over the programs (a hybrid of data-parallel and split-K; Osama et al. 2023,
-"Stream-K"). Parts of one tile are added in their order, by a turnstile, so the result is the same every time.
+The gradient dy^T x sums over every token, but the result is small: 5120 x 1280 at d20, which is 200 tiles of 128 x 256. An
+H100 has 132 multiprocessors, so a kernel that computes only whole tiles would idle for a quarter of its time. Here the tiles
+that fill whole rounds of multiprocessors stay whole; the sum of each remaining tile is split over several programs (a hybrid
+of data-parallel and split-K; Osama et al. 2023, "Stream-K"). The parts of a tile wait for one another and are added in
+order, so the result is deterministic.
 
-And it is fused with the accumulation over micro-steps: 8 bytes a weight instead of 20, and no rounding to bf16 between.
+Adding in place also fuses the accumulation over micro-steps: 8 bytes of traffic per weight instead of 20, and no rounding to
+bf16 in between.
 """
 
 from __future__ import annotations
@@ -13,14 +15,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-MULTIPLE = 8  # of both sides of a weight: TMA wants rows 16 bytes apart, or a multiple of it
+MULTIPLE = 8  # both sides of a weight must be multiples of it: TMA requires row strides that are multiples of 16 bytes
 
 
 @torch.library.custom_op("nanochat::add_weight_grad", mutates_args=("grad",))
 def add_weight_grad(grad: Tensor, dy: Tensor, x: Tensor) -> None:
-    """grad (N, K) fp32, contiguous, += dy (M, N)^T x (M, K), both bf16 on CUDA; N and K multiples of 8."""
+    """grad += dy^T x. grad (N, K) fp32, contiguous; dy (M, N) and x (M, K), both bf16 on CUDA; N and K multiples of 8."""
     if x.is_cuda:
-        from nanochat.kernels import weight_grad_triton  # where there is no GPU there may be no Triton
+        from nanochat.kernels import weight_grad_triton  # here, because without a GPU Triton may not be installed
 
         weight_grad_triton.launch(grad, dy, x)
     else:

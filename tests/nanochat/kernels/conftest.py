@@ -4,7 +4,8 @@ import pytest
 import torch
 
 if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before a kernel is defined: Triton's interpreter runs it on the CPU
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when a kernel is defined, so set it before any kernel is imported
+
 
 pytest.importorskip("triton", reason="Triton is not installed on this platform")
 

@@ -1,4 +1,4 @@
-"""The embedding gradient's kernel against plain torch: on a GPU if there is one, else through Triton's interpreter."""
+"""The embedding gradient's kernel equals plain torch: on a GPU if there is one, otherwise in Triton's interpreter."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from nanochat.kernels.embedding_grad import add_embedding_grad
 
 def case(device, channels):
     torch.manual_seed(0)
-    ids = torch.tensor([3, 0, 3, 3, 9, 5, 0], device=device)  # some rows several times, some never
+    ids = torch.tensor([3, 0, 3, 3, 9, 5, 0], device=device)  # some rows repeat, some are never used
     dy = torch.randn(len(ids), channels, device=device, dtype=torch.bfloat16)
     grad = torch.randn(10, channels, device=device)
     expected = grad.double().index_add_(0, ids, dy.double())
@@ -17,13 +17,13 @@ def case(device, channels):
 
 
 @pytest.mark.parametrize("channels", [8, 520, 1280])
-def test_rows_are_added_to_what_is_there(device, channels):
+def test_rows_are_added_to_the_existing_gradient(device, channels):
     grad, ids, dy, expected = case(device, channels)
     (add_embedding_grad if grad.is_cuda else embedding_grad_triton.launch)(grad, ids, dy)
     torch.testing.assert_close(grad.double(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_in_a_fixed_order_where_that_is_asked_for(device):
+def test_deterministic_mode_adds_in_a_fixed_order(device):
     start, ids, dy, expected = case(device, 64)
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)

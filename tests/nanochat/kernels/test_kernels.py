@@ -1,4 +1,4 @@
-"""Each kernel against the plain function it stands for: on a GPU if there is one, else through Triton's interpreter."""
+"""Each kernel agrees with the plain function it replaces: on a GPU if there is one, otherwise in Triton's interpreter."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from nanochat.model.layers import EPS, norm
 
 
 def close(actual, expected, tolerance=0.01):
-    """Frobenius distance: bf16 rounds each element by up to 0.4 %."""
+    """Compares by Frobenius norm, because bf16 rounds each element by up to 0.4 %."""
     actual, expected = actual.double(), expected.double()
     assert actual.isfinite().all()
     assert (actual - expected).norm() <= tolerance * expected.norm() + 1e-12
@@ -34,10 +34,10 @@ def test_rotary_norm(device, heads, kv_heads):
 
 
 @pytest.mark.parametrize("approximate", [False, pytest.param(True, marks=pytest.mark.gpu)])
-@pytest.mark.parametrize("vocab", [97, 9000, 20_000, 40_000])  # of 8, 8, 16 and 32 warps
+@pytest.mark.parametrize("vocab", [97, 9000, 20_000, 40_000])  # 8, 8, 16 and 32 warps
 def test_cross_entropy(device, vocab, approximate):
     if approximate and device == "cpu":
-        pytest.skip("tanh.approx is an instruction of the GPU")
+        pytest.skip("tanh.approx is a GPU instruction")
     torch.manual_seed(0)
     logits = (torch.randn(7, vocab, device=device) * 12).bfloat16()
     targets = torch.randint(0, vocab, (7,), device=device)
@@ -56,7 +56,7 @@ def test_cross_entropy(device, vocab, approximate):
 @pytest.mark.parametrize(("rows", "width"), [(256, 64), (200, 128)])
 def test_mlp(device, rows, width):
     torch.manual_seed(0)
-    dtype = torch.bfloat16 if device == "cuda" else torch.float16  # the interpreter multiplies bf16 matrices by their bits
+    dtype = torch.bfloat16 if device == "cuda" else torch.float16  # the interpreter multiplies bf16 matrices' bit patterns
     x = torch.randn(rows, width, device=device).to(dtype).requires_grad_()
     up = (torch.randn(4 * width, width, device=device) / width**0.5).requires_grad_()
     down = (torch.randn(width, 4 * width, device=device) / width**0.5).requires_grad_()
@@ -72,7 +72,7 @@ def test_mlp(device, rows, width):
         close(narrow.grad, reference.grad)
 
 
-def test_mlp_adds_its_weights_gradients_where_they_belong(device):
+def test_mlp_adds_weight_gradients_in_place(device):
     torch.manual_seed(0)
     dtype = torch.bfloat16 if device == "cuda" else torch.float16
     x = torch.randn(256, 64, device=device).to(dtype).requires_grad_()

@@ -1,4 +1,7 @@
-"""The Triton casts against their twin, bit for bit. Without a GPU they run interpreted; there NaN is left out, see below."""
+"""The Triton casts equal the reference implementation bit for bit.
+
+Without a GPU they run in Triton's interpreter, which cannot cast NaN to fp8; NaN is tested on a GPU only.
+"""
 
 from __future__ import annotations
 
@@ -12,34 +15,34 @@ CASES = [(kind, fmt) for kind, formats in FORMATS.items() for fmt in formats]
 
 
 def both(kind, fmt, x, h, before):
-    """[x8, x8t, inverse, now, relu(h)^2 in fp8] of the kernel and of the twin; the seen magnitudes start at 0."""
+    """Pairs (kernel, reference) of x8, x8t, inverse, `now` and relu(h)^2 in fp8; `now` starts at 0."""
     act_inverse = torch.tensor(2.0**-3, device=x.device)
-    now, twin_now = torch.zeros(3, device=x.device), torch.zeros(3, device=x.device)
+    now, reference_now = torch.zeros(3, device=x.device), torch.zeros(3, device=x.device)
     x8, x8t, inverse, act8t = q._triton(kind, x, h, before, 1, now, 2, fmt, act_inverse if kind == "relu2_grad" else None)
     slope = q._relu(h)
     value = {"plain": x.float(), "relu2": q._relu(x).square(), "relu2_grad": 2.0 * x.float() * slope}[kind]
-    twin = [
-        *q._twin(value, before, 1, twin_now, 2, fmt),
-        twin_now,
+    reference = [
+        *q._reference(value, before, 1, reference_now, 2, fmt),
+        reference_now,
         q.cast(slope.square(), act_inverse.reciprocal(), q.E4M3).t(),
     ]
     kernel = [x8, x8t, inverse, now, act8t]
     wanted = {"plain": 4, "relu2": 4, "relu2_grad": 5}[kind]
-    pairs = list(zip(kernel, twin, strict=True))[:wanted]
-    return [pair for number, pair in enumerate(pairs) if not (kind == "relu2" and number == 1)]  # no transpose there
+    pairs = list(zip(kernel, reference, strict=True))[:wanted]
+    return [pair for number, pair in enumerate(pairs) if not (kind == "relu2" and number == 1)]  # relu2 writes no transpose
 
 
 def check(pairs):
-    for kernel, twin in pairs:
-        torch.testing.assert_close(kernel.float(), twin.float(), rtol=0, atol=0, equal_nan=True)
+    for kernel, reference in pairs:
+        torch.testing.assert_close(kernel.float(), reference.float(), rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(("kind", "fmt"), CASES)
 @pytest.mark.parametrize("size", [1.0, 1e-30, 1e15, 0.0], ids=["random", "tiny", "huge", "zero"])
 @pytest.mark.parametrize("known", [0.0, 0.02], ids=["first step", "outgrown"])
-def test_kernel_equals_twin(kind, fmt, size, known, device):
+def test_kernel_equals_reference(kind, fmt, size, known, device):
     torch.manual_seed(0)
-    shape = (144, 80)  # a whole tile and parts of three
+    shape = (144, 80)  # one whole tile and three partial ones
     x = (torch.randn(shape) * torch.randn(shape).exp() ** 2 * size).to(device, torch.bfloat16)
     h = torch.randn(shape).to(device, torch.bfloat16)
     pairs = both(kind, fmt, x, h, torch.tensor([7.0, known * size, 5.0], device=device))
@@ -48,16 +51,18 @@ def test_kernel_equals_twin(kind, fmt, size, known, device):
 
 
 def test_fp32_weights_and_ties(device):
-    """Every e4m3 number, and the middle between each two: rounded to even, small ones included."""
+    """Every e4m3 number, and the midpoint of each two neighbours, which rounds to even; subnormals included."""
     numbers = torch.arange(0, 127, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
     middles = (numbers[1:] + numbers[:-1]) / 2
     x = torch.cat((numbers, -numbers, middles, -middles, torch.zeros(6))).reshape(-1, 16).contiguous().to(device)
-    check(both("plain", q.E4M3, x, x, torch.tensor([0.0, 64.0, 0.0], device=device)))  # at 64 the scale is 1
+    check(
+        both("plain", q.E4M3, x, x, torch.tensor([0.0, 64.0, 0.0], device=device))
+    )  # a previous magnitude of 64 makes the scale 1
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_what_is_not_finite_shows(bad):
-    """It is NaN in fp8, and in the next step, whose scale it would have given, everything is."""
+def test_values_that_are_not_finite_become_nan(bad):
+    """The value is NaN in fp8. In the next step, whose scale it would have determined, every value is."""
     x = torch.ones(16, 16)
     x[3, 5] = bad
     before, now = torch.ones(1), torch.zeros(1)
@@ -79,7 +84,7 @@ def test_scales_leave_room_to_grow():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: Triton's interpreter cannot cast NaN to fp8")
 @pytest.mark.parametrize(("kind", "fmt"), CASES)
-def test_kernel_equals_twin_on_the_gpu(kind, fmt):
+def test_kernel_equals_reference_on_the_gpu(kind, fmt):
     torch.manual_seed(0)
     x = torch.randn(4096, 1280, device="cuda", dtype=torch.bfloat16)
     h = torch.randn_like(x)
