@@ -49,7 +49,7 @@ def measure(config: Configuration, ranks: Ranks) -> dict[str, Any]:
     magnitudes = fp8.apply(model) if config.fp8 else None
     kind = MatrixByMatrix if config.plain else Optimizer
     optimizer = kind(model, resolve(config.recipe).base.optim, ranks, compiled=ranks.device.type == "cuda")
-    copies = accumulate.apply(model, ranks.dtype, products=not config.fp8) if kernels.found() and not config.plain else None
+    copies = accumulate.apply(model, ranks.dtype, matmuls=not config.fp8) if kernels.found() and not config.plain else None
     forward = loss_of(config, model)
     if ranks.device.type == "cuda":
         forward = torch.compile(forward, dynamic=False) if config.plain else compiled(forward)

@@ -1,4 +1,4 @@
-"""The transformer. No distribution, precision or compilation here: those are applied from outside."""
+"""The transformer, free of distribution, precision and compilation: those are applied from outside."""
 
 from nanochat.config.shape import GPTConfig
 from nanochat.model.gpt import GPT

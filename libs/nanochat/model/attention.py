@@ -1,4 +1,4 @@
-"""Causal self-attention with rotary positions, queries and keys normed after the rotation, and an optional KV cache."""
+"""Causal self-attention with rotary positions, RMS-normed queries and keys, and an optional KV cache."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ from nanochat import kernels
 from nanochat.config.shape import GATE_CHANNELS, GPTConfig
 from nanochat.model.layers import EPS, Linear, linears, norm
 
-GATE_RANGE = 3.0  # a value embedding's gate lies in (0, 3): nanochat's log of 2026-03-09
+GATE_RANGE = 3.0  # the gate of a value embedding lies in (0, 3); nanochat's log of 2026-03-09
 
 
 class KVCache(Protocol):
-    """What attention asks of a cache. The cache itself moves `pos` on, after the last layer's update."""
+    """The cache interface that attention uses. The cache advances `pos` itself, in the last layer's update."""
 
     pos: int | Tensor
-    """Positions already held: one number for all rows, or one a row (B,)."""
+    """How many positions the cache holds: one number for all rows, or one per row (B,)."""
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store this chunk's k and v (B, H, Tq, D); return all to attend to (B, H, Tk, D)."""
+        """Store k and v (B, H, Tq, D) of this chunk; return the keys and values to attend to (B, H, Tk, D)."""
         ...
 
     def before(self, x: Tensor) -> Tensor:
-        """What was given here one position earlier, for this chunk's x (B, T, C); zeros before the first. Once a pass."""
+        """This chunk's x (B, T, C) shifted by one position: each position gets its predecessor's x, the very first gets zeros.
+
+        Call it once per forward pass.
+        """
         ...
 
 
 class Rotary(nn.Module):
-    """Tables of cos and sin for `length` positions (Su et al. 2021), kept out of checkpoints."""
+    """Tables of cos and sin for `length` positions (Su et al. 2021). They are not saved in checkpoints."""
 
     cos: Tensor  # (length, D/2)
     sin: Tensor
@@ -46,11 +49,15 @@ class Rotary(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
 
     def reset(self) -> None:
-        """Compute the tables again, on the device they are on: a module moved from "meta" has none."""
+        """Recompute the tables on their present device. Needed after `to_empty`: a model built on "meta" has no values."""
         self.cos, self.sin = self._tables(self.cos.device)
 
     def at(self, length: int, cache: KVCache | None) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
-        """cos and sin, each (1 or B, T, 1, D/2), for the next `length` positions, and those positions (B, T) when rows differ."""
+        """cos and sin for the next `length` positions, each (1 or B, T, 1, D/2), and the positions (B, T) if rows differ,
+        else None.
+
+        Raises ValueError beyond the end of the tables.
+        """
         pos = 0 if cache is None else cache.pos
         if isinstance(pos, int):
             if pos + length > self.length:
@@ -69,14 +76,14 @@ class Rotary(nn.Module):
 
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """x (B, T, H, D) turned by minus its position's angles; channel j is paired with j + D/2. Checkpoints depend on the sign."""
+    """x (B, T, H, D) rotated by minus its position's angles, channel j with j + D/2. Checkpoints depend on this sign."""
     cos, sin = (table.to(x.dtype) for table in rotary)
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos + b * sin, b * cos - a * sin), dim=-1)
 
 
 def fused_rotary_norm(x: Tensor, rotary: tuple[Tensor, Tensor], heads: int) -> tuple[Tensor, Tensor]:
-    """`norm(rotate(x))` of x (B, T, H + Hkv, D) in one pass, as q (B, T, H, D) and k (B, T, Hkv, D); CUDA, bf16."""
+    """`norm(rotate(x))` in one kernel, for x (B, T, H + Hkv, D) bf16 on CUDA: q (B, T, H, D) and k (B, T, Hkv, D)."""
     cos, sin = (table.view(x.size(1), -1) for table in rotary)
     q, k = _RotaryNorm.apply(x, cos, sin, heads)
     return q, k
@@ -95,9 +102,8 @@ class _RotaryNorm(torch.autograd.Function):
 
 
 class Attention(nn.Module):
-    products: Callable[..., tuple[Tensor, ...]] = staticmethod(
-        linears
-    )  # of x and several weights: set for fp8, for `accumulate`
+    # (x, *weights) -> outputs; `fp8` and `accumulate` replace it.
+    matmuls: Callable[..., tuple[Tensor, ...]] = staticmethod(linears)
 
     def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
@@ -108,7 +114,7 @@ class Attention(nn.Module):
         self.v = Linear(config.n_embd, self.n_kv_head * self.head_dim)
         self.out = Linear(config.n_embd, config.n_embd)
         self.window = config.window_of(layer)
-        # Queries and keys times s each are their products times s^2. None is SDPA's own 1 / sqrt(D).
+        # Scaling both queries and keys by s scales their products by s^2. None means SDPA's default, 1 / sqrt(D).
         self.scale = config.qk_scale**2 / math.sqrt(self.head_dim) if config.qk_scale != 1.0 else None
         if config.has_value_embed(layer):
             self.value_gate = Linear(min(GATE_CHANNELS, config.n_embd), self.n_kv_head)
@@ -121,9 +127,10 @@ class Attention(nn.Module):
         cache: KVCache | None,
         value_embed: Tensor | None = None,
     ) -> Tensor:
-        """x (B, T, C) to (B, T, C). `positions` (B, T) is given when the rows of the cache stand at different places.
+        """x (B, T, C) to (B, T, C).
 
-        `value_embed` (B, T, H_kv * D) is added to the values, by a gate for each head.
+        `positions` (B, T) is given if the rows of the cache are at different positions. `value_embed` (B, T, H_kv * D) is added
+        to the values, through one gate per head.
         """
         batch, length, _ = x.shape
         q, k, v = (part.transpose(1, 2) for part in self._projections(x, rotary))
@@ -145,11 +152,11 @@ class Attention(nn.Module):
         return mixed
 
     def _projections(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """q (B, T, H, D) and k (B, T, Hkv, D), rotated and normed, and v (B, T, Hkv, D)."""
+        """Rotated and normed q (B, T, H, D) and k (B, T, Hkv, D), and v (B, T, Hkv, D)."""
         batch, length, _ = x.shape
         heads = self.n_head + self.n_kv_head
-        if kernels.usable(x):  # q and k from one product: the gradient of x is then one product, too, and one pass less
-            both, v = self.products(x, torch.cat((self.q.weight, self.k.weight)), self.v.weight)
+        if kernels.usable(x):  # q and k from one product, so the gradient of x needs one product and one pass less
+            both, v = self.matmuls(x, torch.cat((self.q.weight, self.k.weight)), self.v.weight)
             q, k = fused_rotary_norm(both.view(batch, length, heads, self.head_dim), rotary, self.n_head)
             return q, k, v.view_as(k)
         q = self.q(x).view(batch, length, self.n_head, self.head_dim)
@@ -157,7 +164,7 @@ class Attention(nn.Module):
         return norm(rotate(q, rotary)), norm(rotate(k, rotary)), self.v(x).view_as(k)
 
     def _gated(self, value_embed: Tensor, x: Tensor) -> Tensor:
-        """(B, H_kv, T, D) to add to the values."""
+        """The value embedding times its gate, (B, H_kv, T, D)."""
         gate = GATE_RANGE * torch.sigmoid(self.value_gate(x[..., : self.value_gate.in_features]))  # (B, T, H_kv)
         gated: Tensor = gate.unsqueeze(-1) * value_embed.view(*gate.shape, self.head_dim)
         return gated.transpose(1, 2)
@@ -166,16 +173,17 @@ class Attention(nn.Module):
 def attention_mask(
     queries: int, keys: int, positions: Tensor | None, device: torch.device, window: int | None = None
 ) -> Tensor | None:
-    """True where a query may look, or None where no mask or the causal one does.
+    """True where a query may attend to a key. None if no mask is needed or SDPA's causal flag does the same.
 
-    The queries are the last `queries` of `keys` positions, unless `positions` (B, Tq) says where each stands; keys beyond a
-    row's own position (a cache longer than the row) are hidden from it, and so are those `window` and more before it.
+    The shape is (queries, keys), or (B, 1, queries, keys) with `positions`. The queries are the last `queries` of the `keys`
+    positions, unless `positions` (B, Tq) gives the position of each. A query sees no later key, so the unused end of a cache
+    longer than its row stays hidden; with `window` it sees only the latest `window` keys, its own included.
     """
     reach = keys if window is None else min(window, keys)
     if positions is not None:
-        at, here = torch.arange(keys, device=device), positions[:, None, :, None]
-        seen = at <= here  # (B, 1, Tq, Tk)
-        return seen if reach == keys else seen & (at > here - reach)
+        keys_at, queries_at = torch.arange(keys, device=device), positions[:, None, :, None]
+        seen = keys_at <= queries_at  # (B, 1, Tq, Tk)
+        return seen if reach == keys else seen & (keys_at > queries_at - reach)
     if reach == keys and queries in (1, keys):
         return None
     ahead = keys - queries

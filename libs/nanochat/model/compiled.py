@@ -1,4 +1,4 @@
-"""How a model is compiled for training: in one place, for the stages and for what measures them."""
+"""How a model is compiled for training. Stages and benchmarks share this one place."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The sum of the residual stream and a layer's output feeds the next norm and the next sum. Left to itself (4) the compiler reads
-# up to five tensors to make it anew before it writes it down: 4.75 passes over a tensor for each norm of d20, where 4 will do.
+# When to store an intermediate tensor: once this many reads are needed to recompute it. A layer's output plus the residual
+# stream feeds both the next norm and the next sum. With the default of 4 the compiler recomputes that sum from up to five
+# tensors before it stores it: 4.75 passes over a tensor for each norm of d20. With 2 it takes 4 passes.
 OPTIONS: dict[str, Any] = {"realize_reads_threshold": 2}
 
 
 def compiled(model: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`model` for inputs of one shape; another shape compiles anew."""
+    """Compile `model` for inputs of one shape. Each further shape triggers a new compilation."""
     return torch.compile(model, dynamic=False, options=OPTIONS)

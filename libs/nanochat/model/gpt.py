@@ -1,7 +1,7 @@
 """The model: a pre-norm decoder with rotary positions, normed queries and keys, relu^2 and an untied, soft-capped head.
 
-Architecture of the nanochat speedrun (facts: November 2025). Norms have no gain, linears no bias; nothing is dropped out.
-What was learnt since is in `GPTConfig`'s switches, which are off in that model.
+The architecture is that of the nanochat speedrun as of November 2025. Norms have no gain, linears have no bias, and there is no
+dropout. Later findings are switches in `GPTConfig`, all off by default.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from nanochat.model.loss import head_loss, softcap
 
 Reduction = Literal["mean", "sum", "none"]
 
-ROTARY_MARGIN = 10  # the tables reach this many times further than training does, for long generations
+ROTARY_MARGIN = 10  # the tables cover this many times the training length, for long generations
 
 
 class MLP(nn.Module):
-    function: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None  # of x, `up` and `down`, for training: set for fp8
+    # (x, up, down) -> the MLP's output in training; `fp8` and `accumulate` set it.
+    implementation: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -34,8 +35,8 @@ class MLP(nn.Module):
         self.down = Linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.function is not None and torch.is_grad_enabled():
-            return self.function(x, self.up.weight, self.down.weight)
+        if self.implementation is not None and torch.is_grad_enabled():
+            return self.implementation(x, self.up.weight, self.down.weight)
         if kernels.usable(x):
             fused: Tensor = kernels.mlp.FusedMLP.apply(x.flatten(0, -2), self.up.weight, self.down.weight)
             return fused.view_as(x)
@@ -63,9 +64,9 @@ class Block(nn.Module):
 
 
 class Smear(nn.Module):
-    """Adds a part of the token before to each token's embedding: the first layer knows pairs of tokens.
+    """Adds part of the previous token's embedding to each token's embedding, so that the first layer already sees token pairs.
 
-    The part is `amount` times a gate in (0, 1) that the token's own first channels open.
+    The part is `amount` times a gate in (0, 1), computed from the first channels of the token itself.
     """
 
     def __init__(self, config: GPTConfig):
@@ -74,7 +75,7 @@ class Smear(nn.Module):
         self.amount = nn.Parameter(torch.empty(()))
 
     def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
-        """x (B, T, C)."""
+        """x (B, T, C) to (B, T, C)."""
         before = F.pad(x[:, :-1], (0, 0, 1, 0)) if cache is None else cache.before(x)
         return x + self.amount * torch.sigmoid(self.gate(x[..., : self.gate.in_features])) * before
 
@@ -82,8 +83,8 @@ class Smear(nn.Module):
 class GPT(nn.Module):
     """Token ids in, loss or logits out.
 
-    `GPT(config)` only allocates, on the default device; `init.init_weights` draws a fresh model, whose first loss is
-    ln(vocab_size).
+    `GPT(config)` only allocates its weights, on the default device. `init.init_weights` initialises them; the first loss is
+    then ln(vocab_size).
     """
 
     def __init__(self, config: GPTConfig):
@@ -108,10 +109,11 @@ class GPT(nn.Module):
     def forward(
         self, ids: Tensor, targets: Tensor | None = None, *, reduction: Reduction = "mean", cache: KVCache | None = None
     ) -> Tensor:
-        """ids (B, T) int64. Without targets: logits (B, T, V) in fp32, soft-capped.
+        """Without targets: the soft-capped logits (B, T, V) fp32 of ids (B, T) int64.
 
-        With targets (B, T), where -1 is ignored: the cross entropy in nats, fp32; a scalar for "mean" (over the targets that
-        count; 0 when none does) and "sum", (B, T) for "none". With a cache, `ids` continue what the cache holds.
+        With targets (B, T), where -1 is ignored: the cross entropy in nats, fp32. It is a scalar for "mean" (over the
+        targets not ignored; 0 if all are) and for "sum", and (B, T) for "none". With a cache, `ids` continue the cached
+        tokens.
         """
         x = self.hidden(ids, cache)
         if targets is None:
@@ -119,7 +121,7 @@ class GPT(nn.Module):
         return head_loss(x, self.lm_head.weight, targets, reduction)
 
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """The final normed states (B, T, C), before the head."""
+        """The final normed hidden states (B, T, C), which the head receives."""
         rotary, positions = self.rotary.at(ids.size(1), cache)
         x = norm(_in_compute_dtype(self.embed(ids)))
         if self.config.smear:
@@ -136,7 +138,7 @@ class GPT(nn.Module):
         return norm(x)
 
     def _value_embed(self, layer: int, ids: Tensor) -> Tensor | None:
-        """(B, T, H_kv * D), what a layer adds to its values; None for most."""
+        """The value embedding (B, T, H_kv * D) of a layer, or None if the layer has none."""
         return _in_compute_dtype(self.value_embeds[str(layer)](ids)) if self.config.has_value_embed(layer) else None
 
     def num_params(self) -> int:
@@ -150,6 +152,6 @@ class GPT(nn.Module):
 
 
 def _in_compute_dtype(x: Tensor) -> Tensor:
-    # An embedding look-up is not an operation autocast knows: without this the whole residual stream would stay fp32.
+    # Autocast does not convert embedding look-ups; without this the whole residual stream would stay fp32.
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x

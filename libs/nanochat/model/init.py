@@ -1,4 +1,4 @@
-"""The weights of a fresh model."""
+"""Weight initialisation of a fresh model."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from torch import Tensor, nn
 from nanochat.config.model_spec import InitSpec
 from nanochat.model.gpt import GPT
 
-ZERO = ("attn.out", "mlp.down", "attn.value_gate", "smear.gate")
+ZERO_INIT = ("attn.out", "mlp.down", "attn.value_gate", "smear.gate")
 BACKOUT = 0.2  # nanochat's log of 2026-03-14
 
 
 @torch.no_grad()
 def init_weights(model: GPT, spec: InitSpec | None = None) -> None:
-    """Normal(0, 1) embedding; linears Normal(0, s) with s = min(1, sqrt(out/in)) / sqrt(in) (Yang et al. 2023, spectral
-    scaling); then zero for the head and for what each block adds, so that every logit and every residual update starts at
-    0 and the first loss is ln(vocab_size). `spec` may say otherwise.
+    """Initialise every parameter in place, and the rotary tables. `spec` overrides the defaults below.
 
-    Value embeddings are drawn like the matrices that make the other part of the values; all gates start half open.
-    Numbers come from torch's global generator, which the caller seeds.
+    Embedding: Normal(0, 1). Linears: Normal(0, s) with s = min(1, sqrt(out/in)) / sqrt(in) (spectral scaling, Yang et al.
+    2023). Zero: the head and the last matrix of each attention and MLP, so that every logit and every residual update starts
+    at 0 and the first loss is ln(vocab_size); and the gates' weights, so that every gate starts half open. Value embeddings:
+    uniform, with standard deviation 1/sqrt(C), like the matrices that compute the values. Random numbers come from torch's
+    global generator, which the caller seeds.
     """
     spec = spec or InitSpec()
     model.rotary.reset()
@@ -52,7 +53,7 @@ def _linear(name: str, weight: Tensor, spec: InitSpec) -> None:
         _uniform(weight, std)
     else:
         nn.init.normal_(weight, std=std)
-    if name.endswith(ZERO) or (name == "lm_head" and not spec.head_std):
+    if name.endswith(ZERO_INIT) or (name == "lm_head" and not spec.head_std):
         nn.init.zeros_(weight)
 
 

@@ -1,8 +1,9 @@
-"""torch's layers without the weights they draw at birth, and the element-wise functions between them.
+"""Linear and Embedding without weight initialisation, and the element-wise functions of the model.
 
-`init_weights` or a checkpoint gives the weights: drawing them costs seconds at d20, and on the meta device it loads torch's
-whole compiler. `norm` and `relu_squared` remember their output for the backward pass, not their input: the next matrix
-product keeps that output anyway, so the input (of a d20 step of 32 x 2048 tokens 20 x 6 x 160 MiB = 19 GiB) can go.
+`init_weights` or a checkpoint fills the weights. torch's own initialisation would cost seconds at d20, and on the meta
+device it would import torch's whole compiler. `norm` and `relu_squared` save their output for the backward pass, not their
+input: the next matrix product saves that output anyway, so the input need not stay in memory. In a d20 step of 32 x 2048
+tokens that frees 20 x 6 x 160 MiB = 19 GiB.
 """
 
 from __future__ import annotations
@@ -16,45 +17,44 @@ from torch import Tensor, nn
 
 from nanochat import kernels
 
-EPS = torch.finfo(torch.float32).eps  # of the norms, whatever they norm
+EPS = torch.finfo(torch.float32).eps  # RMSNorm epsilon
 
 
 class Linear(nn.Linear):
-    """x (..., in) to (..., out), no bias. The weight (out, in) is uninitialised. `product(x, weight)` is set for fp8 and
-    for `accumulate`."""
+    """x (..., in) to (..., out), no bias. The weight (out, in) is uninitialised. `fp8` and `accumulate` replace `matmul`."""
 
-    product: Callable[[Tensor, Tensor], Tensor] = staticmethod(F.linear)
+    matmul: Callable[[Tensor, Tensor], Tensor] = staticmethod(F.linear)
 
     def __init__(self, n_in: int, n_out: int):
         super().__init__(n_in, n_out, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.product(x, self.weight)
+        return self.matmul(x, self.weight)
 
     def reset_parameters(self) -> None:
         pass
 
 
 class Embedding(nn.Embedding):
-    """ids (...) to (..., width). The weight is uninitialised. `look_up(ids, weight)` is set for `accumulate`."""
+    """ids (...) to (..., width). The weight is uninitialised. `accumulate` replaces `lookup`."""
 
-    look_up: Callable[[Tensor, Tensor], Tensor] = staticmethod(F.embedding)
+    lookup: Callable[[Tensor, Tensor], Tensor] = staticmethod(F.embedding)
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.look_up(ids, self.weight)
+        return self.lookup(ids, self.weight)
 
     def reset_parameters(self) -> None:
         pass
 
 
 def linears(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-    """x (..., K) times each weight (N, K) transposed."""
+    """x (..., K) times each weight (N, K) transposed: one (..., N) per weight."""
     return tuple(F.linear(x, weight) for weight in weights)
 
 
 def norm(x: Tensor) -> Tensor:
-    """x over the root mean square of its last dimension (Zhang and Sennrich 2019), computed in fp32, in x's dtype."""
-    # Uncompiled, the function below is six kernels on a GPU where torch's own is one.
+    """RMSNorm without gain (Zhang and Sennrich 2019) over the last dimension, computed in fp32, returned in x's dtype."""
+    # Outside the compiler, `_Norm` would take six GPU kernels; torch's own function takes one.
     if not kernels.training() or (x.is_cuda and not torch.compiler.is_compiling()):
         return F.rms_norm(x, (x.size(-1),), eps=EPS).to(x.dtype)
     y: Tensor = _Norm.apply(x)
@@ -62,7 +62,7 @@ def norm(x: Tensor) -> Tensor:
 
 
 def relu_squared(x: Tensor) -> Tensor:
-    """max(x, 0)^2 (So et al. 2021)."""
+    """max(x, 0)^2, element-wise (So et al. 2021)."""
     if not kernels.training():
         return F.relu(x).square()
     y: Tensor = _ReluSquared.apply(x)
@@ -75,7 +75,7 @@ class _Norm(torch.autograd.Function):
         wide = x.float()
         rstd = torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPS)
         y = wide * rstd
-        if y.dtype != x.dtype:  # torch 2.11 compiles a conversion that changes nothing, at this place, to a gradient of 0
+        if y.dtype != x.dtype:  # torch 2.11 compiles a conversion to the same dtype here into a gradient of 0
             y = y.to(x.dtype)
         ctx.save_for_backward(y, rstd)
         return y
@@ -101,7 +101,9 @@ class _ReluSquared(torch.autograd.Function):
 
 
 def norm_backward(grad: Tensor, y: Tensor, rstd: Tensor) -> Tensor:
-    """The gradient of `norm`'s x from that of its output y (..., C) and from 1/rms (..., 1): what y cannot follow, its own
-    direction, is taken out."""
+    """The gradient of `norm`'s x, from the gradient of its output, the output y (..., C) and 1/rms (..., 1).
+
+    The part of the gradient along y is removed, because y cannot change in that direction.
+    """
     wide, out = grad.float(), y.float()
     return ((wide - out * (wide * out).mean(-1, keepdim=True)) * rstd).to(y.dtype)

@@ -1,8 +1,8 @@
-"""The head, its soft cap and the cross entropy, as one function that never holds the logits of a whole batch.
+"""Head, soft cap and cross entropy as one function that never holds the logits of a whole batch.
 
-At V = 65,536 the fp32 logits of 32 x 2048 tokens are 16 GiB, and as much again for their gradient. Here a chunk of rows
-goes through head, cap, softmax and both gradients at a time: on a CPU while it is in cache (two cores, d4, V = 4,096: a
-micro-step fell from 1.89 to 1.46 s), on a GPU in place, so that a chunk costs two passes over its bf16 logits.
+At V = 65,536 the fp32 logits of 32 x 2048 tokens take 16 GiB, and their gradient as much again. Here one chunk of rows at a
+time goes through head, cap, softmax and both gradients. On a CPU a chunk stays in the cache (two cores, d4, V = 4,096: a
+micro-step fell from 1.89 to 1.46 s). On a GPU it is processed in place, with two passes over its bf16 logits.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from nanochat import kernels
 
 SOFTCAP = 15.0
 IGNORE = -1
-CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 28}  # logits held at once: 4 MiB fits a CPU's cache, 1 GiB fills a GPU
-FUSED_CHUNK_ELEMENTS = 1 << 30  # 2 GiB in bf16; each chunk more costs a pass over the head's fp32 gradient
+CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 28}  # logits per chunk, fp32: 4 MiB fit a CPU's cache, 1 GiB keeps a GPU busy
+FUSED_CHUNK_ELEMENTS = 1 << 30  # 2 GiB in bf16; every further chunk costs a pass over the head's fp32 gradient
 
 
 def softcap(logits: Tensor) -> Tensor:
-    """Logits squeezed smoothly into (-15, 15), in fp32: in bf16 the cap would round away what it keeps."""
+    """Logits squeezed smoothly into (-15, 15). The result is fp32: bf16 would lose the differences between large logits."""
     return SOFTCAP * torch.tanh(logits.float() / SOFTCAP)
 
 
 def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-    """Cross entropy in nats of the capped head's logits. hidden (B, T, C), weight (V, C), targets (B, T), -1 ignored.
+    """Cross entropy in nats under the soft cap. hidden (B, T, C), weight (V, C), targets (B, T), where -1 is ignored.
 
-    Returns (B, T) for reduction "none", else a scalar; "mean" divides by the targets that count and is 0 when none does.
+    Returns (B, T) for reduction "none", otherwise a scalar. "mean" divides by the number of targets that are not ignored,
+    and is 0 if all are.
     """
     x, rows = hidden.flatten(0, -2), targets.flatten()
     if reduction == "none":
@@ -43,7 +44,7 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, reduction: str = 
 
 
 def _token_losses(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """(N,) losses, 0 where the target is ignored; differentiable, holding all logits if a gradient is wanted."""
+    """The losses (N,), 0 for an ignored target. Differentiable, but then it holds all logits."""
     size = _chunk(x, weight)
     return torch.cat(
         [
@@ -54,7 +55,7 @@ def _token_losses(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 
 class _HeadLoss(torch.autograd.Function):
-    """scale * sum of the token losses; the gradients are made in the forward pass, chunk by chunk."""
+    """`scale` times the sum of the token losses. The forward pass already computes the gradients, chunk by chunk."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor, fused: bool) -> Tensor:
@@ -69,7 +70,10 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def plain_head(x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x (N, C), weight (V, C), targets (N,), scale 0-D: the losses' sum, and `scale` times its gradients by x and weight."""
+    """The sum of the losses, and `scale` times its gradients with respect to x and weight.
+
+    x (N, C), weight (V, C), targets (N,), scale 0-D.
+    """
     head = weight.to(x.dtype)
     total = torch.zeros((), dtype=torch.float32, device=x.device)
     grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight)
@@ -77,7 +81,7 @@ def plain_head(x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> tup
         counts = target != IGNORE
         index = target.clamp(min=0).unsqueeze(1)
         capped = (rows @ head.T).float().div_(SOFTCAP).tanh_()  # the logits are SOFTCAP times this
-        probs = (capped * SOFTCAP).exp_()  # at most e^15: no maximum need be taken away first
+        probs = (capped * SOFTCAP).exp_()  # at most e^15, so subtracting the maximum is unnecessary
         norm = probs.sum(dim=1)
         losses = norm.log() - SOFTCAP * capped.gather(1, index).squeeze(1)
         total += (losses * counts).sum()
@@ -95,7 +99,7 @@ def plain_head(x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> tup
 
 @torch.library.custom_op("nanochat::fused_head", mutates_args=())
 def fused_head(x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As `plain_head`, for bf16 x on CUDA: one kernel turns a chunk's logits into losses and, in place, their gradient."""
+    """`plain_head` for bf16 x on CUDA: one kernel replaces a chunk's logits by their gradient and returns the losses."""
     head = weight.to(x.dtype)
     grad_x, grad_weight = torch.empty_like(x), None
     losses = []
@@ -105,7 +109,7 @@ def fused_head(x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> tup
         torch.mm(logits, head, out=grad_rows)
         if grad_weight is None:
             grad_weight = torch.mm(logits.T, rows, out_dtype=torch.float32)
-        else:  # summed by the product, in fp32 and in place: `torch.addmm` would copy it first
+        else:  # the product itself accumulates, in fp32 and in place; `torch.addmm` would copy grad_weight first
             torch.ops.aten.addmm.dtype_out(grad_weight, logits.T, rows, torch.float32, out=grad_weight)
     assert grad_weight is not None  # there is at least one row
     return torch.stack(losses).sum(), grad_x, grad_weight.to(weight.dtype)

@@ -1,4 +1,4 @@
-"""Muon for the blocks' matrices and AdamW for embedding and head, sharded over any number of ranks."""
+"""Muon for the blocks' matrices and AdamW for the rest, with optimizer state sharded over the ranks (ZeRO stage 1)."""
 
 from nanochat.optim.optimizer import Optimizer
 

@@ -19,10 +19,10 @@ def adamw_update(
     eps: float,
     weight_decay: float,
 ) -> None:
-    """One step in place. All four tensors have one shape; `scale` multiplies the gradient, `step` counts from 1.
+    """One AdamW step, in place. The four tensors have the same shape; `scale` multiplies the gradient; `step` counts from 1.
 
-    Epsilon is added after the bias correction, as in the paper: added before, the first steps would be far too small
-    wherever the gradient is.
+    Epsilon is added after the bias correction, as in the paper. Added before, it would shrink the first steps of every weight
+    with a small gradient far too much.
     """
     grad = grads * scale
     exp_avg.lerp_(grad, 1 - beta1)

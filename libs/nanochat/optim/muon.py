@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024): momentum whose update is made orthogonal by a Newton-Schulz iteration."""
+"""Muon (Jordan et al. 2024): momentum SGD whose update is orthogonalized by a Newton-Schulz iteration."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 
 class Iteration(NamedTuple):
-    """An odd quintic a x + b x^3 + c x^5 of the singular values for each step, which bring them from (0, 1 / margin] to about 1."""
+    """One odd quintic a x + b x^3 + c x^5 per step. Together they map singular values from (0, 1 / margin] to about 1."""
 
     coefficients: tuple[tuple[float, float, float], ...]
     margin: float
 
 
 ITERATIONS = {
-    # One polynomial five times: fast to about 1, not exactly to 1 (Jordan et al. 2024).
+    # The restored polynomial five times: approaches 1 quickly, but not exactly (Jordan et al. 2024).
     "newton_schulz": Iteration(5 * ((3.4445, -4.7750, 2.0315),), margin=1.0),
-    # The best polynomial for where the step before has brought the values (Amsel et al. 2025), with 2 % to spare for bf16.
+    # Each step's polynomial is optimal for the range that the previous step leaves (Amsel et al. 2025). 2 % margin for bf16.
     "polar_express": Iteration(
         (
             (8.1566, -22.4833, 15.8788),
@@ -34,9 +34,10 @@ ITERATIONS = {
 
 
 def orthogonalize(x: Tensor, iteration: Iteration = ITERATIONS["newton_schulz"]) -> Tensor:
-    """Nearly the U V^T of each matrix's singular value decomposition U S V^T. x (K, R, C), any strides; computed in x's dtype.
+    """Approximately U V^T, where U S V^T is the singular value decomposition of each matrix. x (K, R, C), any strides.
 
-    A step is one polynomial of the smaller of x^T x and x x^T, times x: `torch.baddbmm` would copy its first term before.
+    Computed in x's dtype. Each step multiplies x by one polynomial of x^T x or x x^T, whichever is smaller. `torch.baddbmm`
+    is not used for the polynomial, because it would first copy the term it adds to.
     """
     norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=torch.float32)
     x = x / (norm * iteration.margin + 1e-7).to(x.dtype)
@@ -63,13 +64,14 @@ def muon_update(
     beta2: float | None = None,
     weight_decay: Tensor | None = None,
 ) -> None:
-    """One step in place for K stacked matrices (K, R, C), R the outputs. `scale` multiplies the gradient.
+    """One Muon step for K stacked matrices (K, R, C), R outputs by C inputs, in place. `scale` multiplies the gradient.
 
-    The buffer is an average (not a sum) of gradients, looked ahead of once (Nesterov). Tall matrices step further by
-    sqrt(R / C), so that each changes its outputs alike. The iteration runs in `dtype`.
+    The momentum buffer is an average (not a sum) of gradients, with Nesterov's look-ahead. Tall matrices take steps longer by
+    sqrt(R / C), so that outputs change equally much in matrices of any shape. The iteration runs in `dtype`.
 
-    `squares` (K, max(R, C)) with `beta2` evens out the update, see `even`. `weight_decay` shrinks a weight, by itself times
-    the step's length, only where the update does not enlarge it (Chen et al. 2025): elsewhere it would work against the loss.
+    `squares` (K, max(R, C)) with `beta2` enable NorMuon, see `normalize_neurons`. `weight_decay` times the step length
+    shrinks a weight, but only where the update does not enlarge it: elsewhere decay would work against the loss (Chen et al.
+    2025).
     """
     grad = grads * scale
     momentum_buffer.lerp_(grad, 1 - momentum)
@@ -78,22 +80,24 @@ def muon_update(
     length = lr * math.sqrt(max(1.0, rows / columns))
     update = orthogonalize(ahead.to(dtype), iteration)
     if squares is not None and beta2 is not None:
-        update = even(update, squares, beta2)
+        update = normalize_neurons(update, squares, beta2)
     if weight_decay is not None:
         update = update + weights * (update * weights >= 0) * weight_decay
     weights.sub_(update * length)
 
 
-def even(update: Tensor, squares: Tensor, beta2: float) -> Tensor:
-    """The update (K, R, C) with each of its rows, or columns where a matrix is wide, over the root of its running mean square;
-    each matrix keeps its norm (Li et al. 2025, NorMuon). `squares` (K, max(R, C)) starts at 0 and is moved on in place.
+def normalize_neurons(update: Tensor, squares: Tensor, beta2: float) -> Tensor:
+    """NorMuon (Li et al. 2025): divide each row by the root of its running mean square, then restore each matrix's norm.
+
+    update (K, R, C); columns take the place of rows where a matrix is wide. `squares` (K, max(R, C)), the running means,
+    start at 0 and are updated in place.
     """
     along = -1 if update.size(-2) >= update.size(-1) else -2
     update = update.float()
     square = update.square().mean(dim=along, keepdim=True)
     running = squares.view_as(square)
     running.lerp_(square, 1 - beta2)
-    evened = update * running.clamp(min=1e-10).rsqrt()
-    norm, now = (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) for x in (update, evened))
-    same: Tensor = evened * (norm / now.clamp(min=1e-10))
-    return same
+    normalized = update * running.clamp(min=1e-10).rsqrt()
+    norm, new_norm = (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) for x in (update, normalized))
+    restored: Tensor = normalized * (norm / new_norm.clamp(min=1e-10))
+    return restored

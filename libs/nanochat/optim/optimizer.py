@@ -1,6 +1,7 @@
-"""The one optimizer, over any number of ranks: average the gradients, clip by their global norm, update, share.
+"""The one optimizer, for any number of ranks: average gradients, clip by their global norm, update own shards, all-gather
+weights.
 
-No wrapper around the model: ranks run their own forward and backward passes and meet here.
+The model needs no wrapper: each rank runs its own forward and backward pass; the ranks communicate only here.
 """
 
 from __future__ import annotations
@@ -21,40 +22,47 @@ from nanochat.optim.muon import ITERATIONS, muon_update
 from nanochat.optim.sharding import Bucket, wait
 
 EPS = 1e-10
-LR_WIDTH = 768  # the width at which the learning rates of embedding and head were tuned
+LR_WIDTH = 768  # model width at which the learning rates of embedding and head were tuned
 
 
 @dataclass(slots=True)
 class Group:
-    """A bucket, its learning rate and this rank's slice of the optimizer's state."""
+    """A bucket, its learning rate and this rank's shard of the optimizer state."""
 
     bucket: Bucket
     lr: float
     state: dict[str, Tensor]
-    matrix: tuple[int, int] | None = None  # (R, C) for Muon, None for AdamW
+    matrix: tuple[int, int] | None = None  # (R, C) of the stacked matrices for Muon, None for AdamW
     adam: AdamSpec | None = None
 
 
 class Optimizer:
-    """Takes over the storage of the model's parameters and gradients: use `zero_grad` here, never the module's.
+    """Owns the storage of the model's parameters and gradients. Clear gradients with this `zero_grad`, never with the module's.
 
-    `lr_scale` multiplies every learning rate; the width factor (C / 768)^-0.5 falls on embeddings and head only.
+    `lr_scale` multiplies every learning rate. Embeddings and head are also scaled by the width factor (C / 768)^-0.5.
     """
 
     def __init__(self, model: GPT, spec: OptimSpec, ranks: Ranks, *, lr_scale: float = 1.0, compiled: bool = False):
         self.spec, self.ranks, self.steps = spec, ranks, 0
-        self.carried: dict[str, Tensor] = {}  # tensors of this rank that no update changes and that travel with its state
+        self.carried: dict[str, Tensor] = {}  # this rank's extra tensors: saved and loaded with the state, never updated here
         width = (model.config.n_embd / LR_WIDTH) ** -0.5
         self.groups = [
-            *(self._adamw(name, params, adam, adam.lr * width * lr_scale) for name, params, adam in _wide(model, spec)),
-            *(self._adamw(name, params, adam, adam.lr * lr_scale) for name, params, adam in _scalar(model, spec) if params),
+            *(
+                self._adamw(name, params, adam, adam.lr * width * lr_scale)
+                for name, params, adam in _vocabulary_tables(model, spec)
+            ),
+            *(
+                self._adamw(name, params, adam, adam.lr * lr_scale)
+                for name, params, adam in _other_parameters(model, spec)
+                if params
+            ),
             *self._muon(model.blocks.parameters(), spec.matrix_lr * lr_scale),
         ]
         if sum(g.bucket.numel for g in self.groups) != model.num_params():
             raise ValueError("a parameter of the model belongs to no group of the optimizer")
         for group in self.groups:
             group.bucket.broadcast()
-        # The scalars travel as 0-D tensors, so that a new learning rate does not compile the update anew.
+        # Scalars are passed as 0-D tensors: a Python number would recompile the update whenever it changes.
         self._adamw_update = _maybe_compiled(adamw_update, compiled)
         self._muon_update = _maybe_compiled(muon_update, compiled)
 
@@ -64,45 +72,46 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self, lrm: float, momentum: float, decay: float = 1.0) -> Tensor:
-        """One update with the learning rates times `lrm` and the matrices' weight decay times `decay`.
+        """One update. `lrm` multiplies the learning rates, `decay` the matrices' weight decay.
 
-        All gradients set out at once; while one group is updated, those of the next arrive and the weights of the last leave.
+        Launches every reduce-scatter at once. Each group's update then overlaps with the communication of its neighbours: the
+        gradients of the next group arrive while the weights of the previous one are gathered.
 
-        Returns the norm (0-D) of the averaged gradient, before clipping.
+        Returns the norm (0-D) of the averaged gradient before clipping.
         """
-        arriving = [g.bucket.reduce() for g in self.groups]
+        reductions = [g.bucket.reduce() for g in self.groups]
         scale = torch.full((), 1 / self.ranks.world_size, device=self.ranks.device)
         norm = None
-        if self.spec.grad_clip:  # the norm is of all gradients together, so every group waits for the last
-            wait(arriving)
+        if self.spec.grad_clip:  # the norm covers all gradients, so the first update waits for every group
+            wait(reductions)
             norm = self._grad_norm()
             scale = scale * (self.spec.grad_clip / (norm + 1e-6)).clamp(max=1.0)
         self.steps += 1
-        leaving = []
-        for group, work in zip(self.groups, arriving, strict=True):
+        gathers = []
+        for group, work in zip(self.groups, reductions, strict=True):
             wait([work])
             lr = torch.tensor(group.lr * lrm)
             if group.adam:
                 self._update_adamw(group, group.adam, scale, lr)
             else:
                 self._update_muon(group, scale, lr, torch.tensor(momentum), decay)
-            leaving.append(group.bucket.gather())
+            gathers.append(group.bucket.gather())
         norm = self._grad_norm() if norm is None else norm
-        wait(leaving)
+        wait(gathers)
         return norm
 
     def state(self) -> dict[str, Tensor]:
-        """This rank's slice of the state, by name; flat, so that any other number of ranks can take it over."""
+        """This rank's shard of the state, by name. All tensors are flat, so that another number of ranks can take them over."""
         return {f"{g.bucket.name}.{key}": value for g in self.groups for key, value in g.state.items()} | self.carried
 
     def load(self, shards: Sequence[Mapping[str, Tensor]], steps: int) -> None:
-        """Take over the state after `steps` updates: this rank's own slice, or the slices of all ranks that wrote it.
+        """Restore the state after `steps` updates, from this rank's own shard or from the shards of all ranks that saved it.
 
-        Raises KeyError or RuntimeError when they are not slices of this optimizer's state.
+        Raises KeyError or RuntimeError if they are not shards of this optimizer's state.
         """
         self.steps = steps
         for key, value in self.carried.items():
-            if len(shards) == 1 and key in shards[0]:  # of another number of ranks, or without it, they begin anew
+            if len(shards) == 1 and key in shards[0]:  # otherwise, as after a change of world size, they start afresh
                 value.copy_(shards[0][key])
         for group in self.groups:
             for key, value in group.state.items():
@@ -121,7 +130,7 @@ class Optimizer:
         return Group(bucket, lr, state, adam=adam)
 
     def _muon(self, params: Iterable[Tensor], lr: float) -> list[Group]:
-        """Matrices stacked by shape, so that the iteration runs on many at once."""
+        """One group per matrix shape: equal shapes are stacked, so that one iteration runs on many matrices."""
         by_shape: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
         for param in params:
             by_shape[(param.size(0), param.size(1))].append(param)
@@ -176,26 +185,26 @@ class Optimizer:
         )
 
 
-Table = tuple[str, list[Tensor], AdamSpec]
+AdamParams = tuple[str, list[Tensor], AdamSpec]
 
 
-def _wide(model: GPT, spec: OptimSpec) -> list[Table]:
-    """What is looked up in or multiplied to the vocabulary: learning rates fall with the model's width."""
+def _vocabulary_tables(model: GPT, spec: OptimSpec) -> list[AdamParams]:
+    """Tables over the vocabulary: embedding, head and value embeddings. Their learning rates fall with the model's width."""
     embed_decay, head_decay = (
         spec.weight_decay if own is None else own for own in (spec.embedding_weight_decay, spec.unembedding_weight_decay)
     )
     embed = AdamSpec(lr=spec.embedding_lr, betas=spec.embedding_betas, weight_decay=embed_decay)
     head = AdamSpec(lr=spec.unembedding_lr, betas=spec.unembedding_betas, weight_decay=head_decay)
-    tables: list[Table] = [("embed", [model.embed.weight], embed), ("lm_head", [model.lm_head.weight], head)]
+    tables: list[AdamParams] = [("embed", [model.embed.weight], embed), ("lm_head", [model.lm_head.weight], head)]
     values: list[Tensor] = list(model.value_embeds.parameters())
     return [*tables, ("value_embeds", values, spec.value_embeds)] if values else tables
 
 
-def _scalar(model: GPT, spec: OptimSpec) -> list[Table]:
-    """The few parameters outside the blocks that are no matrices."""
+def _other_parameters(model: GPT, spec: OptimSpec) -> list[AdamParams]:
+    """The few parameters outside the blocks that are not vocabulary tables: residual scalars, smear and backout."""
     of = {name: param for name, param in model.named_parameters() if "." not in name or name.startswith("smear.")}
     smear: list[Tensor] = [param for name, param in of.items() if name not in ("resid", "x0")]
-    tables: list[Table] = [(name, [of[name]] if name in of else [], getattr(spec, name)) for name in ("resid", "x0")]
+    tables: list[AdamParams] = [(name, [of[name]] if name in of else [], getattr(spec, name)) for name in ("resid", "x0")]
     return [*tables, ("smear", smear, spec.smear)]
 
 

@@ -1,7 +1,9 @@
-"""Parameters side by side in one buffer, of which every rank owns an equal slice (ZeRO stage 2, Rajbhandari et al. 2020).
+"""Flat buffers of parameters whose optimizer state is sharded over the ranks (ZeRO stage 1, Rajbhandari et al. 2020).
 
-Because weights and gradients live in the buffer from the start, one collective moves a whole group with no copy: gradients
-are summed into their owner, the owner updates its slice, and the slices are gathered back.
+Every rank holds all weights and all of its own gradients, and owns an equal slice of each buffer. Per step, gradients are
+reduce-scattered, so that each owner receives the sum for its slice; the owner updates that slice, with the only copy of its
+optimizer state; the slices are all-gathered. (Stage 2 would also free the gradients outside a rank's slice.) Weights and
+gradients live in these buffers from the start, so one collective moves a whole group without copying.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ from nanochat.distributed import Ranks
 
 
 class Bucket:
-    """`params` as views of one flat buffer. `unit` elements are never split between ranks (a matrix for Muon).
+    """`params` and their gradients as views of two flat buffers. `unit` elements (a matrix for Muon) are never split between
+    ranks.
 
-    The buffer is padded with zeros so that it divides: any vocabulary and any number of ranks will do.
+    The buffers are padded with zeros to a multiple of the world size, so any vocabulary and any number of ranks will do.
     """
 
     def __init__(self, name: str, params: Sequence[Tensor], ranks: Ranks, unit: int = 1):
@@ -30,37 +33,38 @@ class Bucket:
         self.grads = torch.zeros_like(self.weights)
         offset = 0
         for param in params:
-            here = slice(offset, offset + param.numel())
-            self.weights[here] = param.detach().flatten()
-            param.data = self.weights[here].view_as(param)
-            param.grad = self.grads[here].view_as(param)
+            span = slice(offset, offset + param.numel())
+            self.weights[span] = param.detach().flatten()
+            param.data = self.weights[span].view_as(param)
+            param.grad = self.grads[span].view_as(param)
             offset += param.numel()
-        mine = slice(ranks.rank * self.shard, (ranks.rank + 1) * self.shard)
-        self.own_weights = self.weights[mine]
+        own = slice(ranks.rank * self.shard, (ranks.rank + 1) * self.shard)
+        self.own_weights = self.weights[own]
         self.own_grads = self.grads if ranks.world_size == 1 else torch.empty_like(self.own_weights)
 
     def broadcast(self) -> None:
-        """Rank 0's weights on every rank."""
+        """Copy rank 0's weights to every rank."""
         if self.ranks.world_size > 1:
             dist.broadcast(self.weights, src=0)
 
     def reduce(self) -> dist.Work | None:
-        """Start summing every rank's gradients into the owners' `own_grads`. Gloo has no average, so this is the sum."""
+        """Start the reduce-scatter into `own_grads`. The result is a sum over ranks, because gloo cannot average."""
         if self.ranks.world_size == 1:
             return None
         return dist.reduce_scatter_tensor(self.own_grads, self.grads, async_op=True)
 
     def gather(self) -> dist.Work | None:
-        """Start handing every owner's updated weights to all."""
+        """Start the all-gather of every owner's updated weights."""
         if self.ranks.world_size == 1:
             return None
         return dist.all_gather_into_tensor(self.weights, self.own_weights.clone(), async_op=True)
 
     def reshard(self, shards: Sequence[Tensor], own: int) -> Tensor:
-        """This rank's slice, of `own` elements, of a state that another number of ranks wrote, in rank order.
+        """This rank's slice, `own` elements long, of a state saved by another number of ranks. `shards` are in rank order.
 
-        A state has as many elements for each unit of the weights: one for one, or fewer.
+        A state tensor has equally many elements for every unit of the weights: one per weight, or fewer.
         """
+
         held = self.numel // self.unit * (own * self.unit // self.shard)
         whole = torch.zeros(own * self.ranks.world_size, dtype=shards[0].dtype)
         whole[:held] = torch.cat(list(shards))[:held]
@@ -68,6 +72,7 @@ class Bucket:
 
 
 def wait(works: Sequence[dist.Work | None]) -> None:
+    """Wait for collectives to finish. None stands for one that a single rank does not need."""
     for work in works:
         if work is not None:
             work.wait()

@@ -82,7 +82,7 @@ class Trainer:
         self.optimizer = Optimizer(job.model, job.spec.optim, ranks, lr_scale=job.lr_scale, compiled=job.compile)
         if self.fp8:
             self.optimizer.carried["fp8.magnitudes"] = self.fp8.before
-        self.copies = accumulate.apply(job.model, ranks.dtype, products=not self.fp8) if kernels.found() else None
+        self.copies = accumulate.apply(job.model, ranks.dtype, matmuls=not self.fp8) if kernels.found() else None
         self.forward: Callable[..., Tensor] = compiled(job.model) if job.compile else job.model
         self.state = LoopState()
         self.last_saved: int | None = None

@@ -1,4 +1,4 @@
-"""Gradients added in place are those that autograd would have added, and nothing else changes."""
+"""Adding gradients in place gives the same gradients as autograd, and changes nothing else."""
 
 from contextlib import nullcontext
 
@@ -12,12 +12,12 @@ from nanochat.model import GPT, GPTConfig, accumulate, init_weights
 from nanochat.model.layers import linears
 from nanochat.optim import Optimizer
 
-SEED = GPTConfig(32, 256, 2, 2, 2, 32)
+SPEEDRUN = GPTConfig(32, 256, 2, 2, 2, 32)
 GROUPED = GPTConfig(32, 256, 4, 4, 2, 64, residual_scalars=True, value_embeds=True, smear=True, backout=True)
 
 
 def trained(config, *, applied, dtype=torch.float32, compiled=False, plain=False):
-    """The gradients after two micro-steps, and the weights after two of the optimizer's steps."""
+    """The gradients after two micro-steps and the weights after two optimizer steps."""
     torch.manual_seed(0)
     model = GPT(config)
     init_weights(model)
@@ -40,9 +40,9 @@ def trained(config, *, applied, dtype=torch.float32, compiled=False, plain=False
     return grads, {name: param.detach().clone() for name, param in model.named_parameters()}
 
 
-@pytest.mark.parametrize("config", [SEED, GROUPED], ids=["speedrun", "modern"])
+@pytest.mark.parametrize("config", [SPEEDRUN, GROUPED], ids=["speedrun", "modern"])
 @pytest.mark.parametrize("how", [{}, {"compiled": True}, {"plain": True}], ids=["eager", "compiled", "switched off"])
-def test_gradients_and_weights_are_autograds(config, how):
+def test_gradients_and_weights_equal_autograds(config, how):
     expected = trained(config, applied=False, plain="plain" in how)
     for mine, theirs in zip(trained(config, applied=True, **how), expected, strict=True):
         for name, tensor in theirs.items():
@@ -51,18 +51,18 @@ def test_gradients_and_weights_are_autograds(config, how):
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
-def test_bf16_is_as_good(compiled):
-    """Gradients that are not rounded to bf16 on their way are nearer to those of fp32."""
-    truth, _ = trained(SEED, applied=False)
-    autograd, _ = trained(SEED, applied=False, dtype=torch.bfloat16)
-    found, _ = trained(SEED, applied=True, dtype=torch.bfloat16, compiled=compiled)
+def test_bf16_gradients_are_as_accurate_as_autograds(compiled):
+    """Gradients that are never rounded to bf16 come closer to those of fp32."""
+    truth, _ = trained(SPEEDRUN, applied=False)
+    autograd, _ = trained(SPEEDRUN, applied=False, dtype=torch.bfloat16)
+    found, _ = trained(SPEEDRUN, applied=True, dtype=torch.bfloat16, compiled=compiled)
     for name, grad in truth.items():
         mine, theirs = ((grads[name] - grad).norm() / grad.norm() for grads in (found, autograd))
         assert mine <= 1.5 * theirs + 0.01, name
 
 
 def test_products_of_several_weights():
-    """As a GPU's attention asks for them: queries and keys from one product, values from another, gradients each in its place."""
+    """Attention's call on a GPU: one product for queries and keys, one for values. Each weight gets its own gradient."""
     torch.manual_seed(0)
     model = GPT(GROUPED)
     init_weights(model)
@@ -75,19 +75,19 @@ def test_products_of_several_weights():
             weight.normal_()
     copies.refresh()
     results = []
-    for products in (attn.products, linears):
+    for matmuls in (attn.matmuls, linears):
         optimizer.zero_grad()
         x = torch.randn(2, 8, 64, generator=torch.Generator().manual_seed(1), requires_grad=True)
-        both, v = products(x, torch.cat(weights[:2]), weights[2])
+        both, v = matmuls(x, torch.cat(weights[:2]), weights[2])
         (both.square().sum() + v.pow(3).sum()).backward()
         results.append([both, v, x.grad, *(weight.grad.clone() for weight in weights)])
     for mine, theirs in zip(*results, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-3)
 
 
-def test_what_was_not_refreshed_is_old():
-    """The copy is read, not the weight: whoever changes weights refreshes."""
-    model = GPT(SEED)
+def test_a_changed_weight_has_no_effect_before_refresh():
+    """The model reads the copy, so code that changes weights must call `refresh`."""
+    model = GPT(SPEEDRUN)
     init_weights(model)
     optimizer = Optimizer(model, OptimSpec(), Ranks(0, 1, torch.device("cpu")))
     copies = accumulate.apply(model, torch.float32)
@@ -101,9 +101,9 @@ def test_what_was_not_refreshed_is_old():
     assert optimizer.steps == 0
 
 
-def test_a_weight_without_a_place_is_refused():
-    model = GPT(SEED)
+def test_a_weight_without_a_gradient_tensor_is_refused():
+    model = GPT(SPEEDRUN)
     with pytest.raises(ValueError, match="optimizer first"):
         accumulate.apply(model, torch.float32)
     with pytest.raises(ValueError, match="optimizer first"):
-        accumulate.apply(model, torch.float32, products=False)
+        accumulate.apply(model, torch.float32, matmuls=False)

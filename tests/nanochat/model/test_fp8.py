@@ -10,7 +10,7 @@ from nanochat.model import GPT, GPTConfig, fp8, init_weights
 
 
 def error(actual, expected):
-    """Of the Frobenius norm."""
+    """Relative, in the Frobenius norm."""
     return ((actual.float() - expected.float()).norm() / expected.float().norm()).item()
 
 
@@ -37,9 +37,9 @@ def test_product_is_close_to_fp32(steps):
     magnitudes = fp8.Magnitudes(1, x.device)
     upstream = torch.randn(4, 64, 256) * torch.rand(4, 64, 1)
     for _ in range(steps):
-        y = fp8.Product(magnitudes, 0)(x, weight)
+        y = fp8.Fp8Linear(magnitudes, 0)(x, weight)
         actual = [y, *torch.autograd.grad(y, (x, weight), upstream)]
-        magnitudes.probe.grad = torch.full_like(magnitudes.before, upstream.abs().max().item())  # what backward() would add
+        magnitudes.probe.grad = torch.full_like(magnitudes.before, upstream.abs().max().item())  # backward() would add this
         magnitudes.roll()
     expected = grads(F.linear, (x, weight), upstream)
     assert [error(a, e) < limit for a, e, limit in zip(actual, expected, (0.04, 0.07, 0.07), strict=True)] == [True] * 3
@@ -48,17 +48,17 @@ def test_product_is_close_to_fp32(steps):
 def test_mlp_is_close_to_fp32():
     inputs = operands()
     upstream = torch.randn(4, 64, 128)
-    actual = grads(fp8.Relu2MLP(fp8.Magnitudes(2, inputs[0].device), 0, 1), inputs, upstream)
+    actual = grads(fp8.Fp8MLP(fp8.Magnitudes(2, inputs[0].device), 0, 1), inputs, upstream)
     expected = grads(relu2_mlp, inputs, upstream)
     limits = (0.08, 0.1, 0.1, 0.1)
     assert [error(a, e) < limit for a, e, limit in zip(actual, expected, limits, strict=True)] == [True] * 4
 
 
-def test_magnitudes_are_those_of_the_step():
+def test_state_holds_the_magnitudes_of_the_last_step():
     x, weight, _ = operands()
     magnitudes = fp8.Magnitudes(1, x.device)
-    upstream = torch.randn(4, 64, 256).bfloat16().float()  # the product's own precision
-    y = fp8.Product(magnitudes, 0)(x, weight)
+    upstream = torch.randn(4, 64, 256).bfloat16().float()  # the product rounds it to bf16 anyway
+    y = fp8.Fp8Linear(magnitudes, 0)(x, weight)
     y.backward(upstream)
     expected = torch.stack([x.abs().max(), weight.abs().max(), upstream.abs().max()])
     magnitudes.roll()
@@ -71,9 +71,9 @@ def test_magnitudes_are_those_of_the_step():
         other.load_state(torch.zeros(4))
 
 
-def test_without_gradients_or_of_odd_sizes_it_is_plain():
+def test_no_fp8_without_gradients_or_for_sizes_that_do_not_fit():
     x, weight, _ = operands()
-    product = fp8.Product(fp8.Magnitudes(1, x.device), 0)
+    product = fp8.Fp8Linear(fp8.Magnitudes(1, x.device), 0)
     with torch.no_grad():
         torch.testing.assert_close(product(x, weight), F.linear(x, weight), rtol=0, atol=0)
     torch.testing.assert_close(product(x[:, :3], weight), F.linear(x[:, :3], weight), rtol=0, atol=0)
@@ -104,10 +104,10 @@ def train(fast, steps=50):
     return loss.item(), magnitudes
 
 
-def test_a_model_trains_as_well(one_core):
+def test_a_model_trains_as_well_as_in_bf16(one_core):
     plain, _ = train(False)
     fast, magnitudes = train(True)
-    assert plain < 4.5  # from ln 256 = 5.5
+    assert plain < 4.5  # down from ln 256 = 5.5
     assert abs(fast - plain) < 0.05
     used = magnitudes.state().view(-1, 3)
     assert ((used > 0).all(1) | (used == 0).all(1)).all()
@@ -124,7 +124,7 @@ def test_apply_leaves_the_state_dict_alone():
     assert fp8.unfit(odd)[0] == "blocks.0.attn.q.weight (24, 24)"
 
 
-def test_compiled_is_the_same_without_a_graph_break(one_core):
+def test_compiled_equals_eager_without_a_graph_break(one_core):
     tokens = torch.randint(0, 256, (2, 33), generator=torch.Generator().manual_seed(0))
     results = []
     for compiled in (False, True):
@@ -144,8 +144,8 @@ def test_compiled_is_the_same_without_a_graph_break(one_core):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: Triton's casts and cuBLAS's fp8 products")
-def test_cuda_agrees_with_the_twin():
-    for function, count in ((lambda m: fp8.Product(m, 0), 2), (lambda m: fp8.Relu2MLP(m, 0, 1), 3)):
+def test_cuda_agrees_with_the_reference():
+    for function, count in ((lambda m: fp8.Fp8Linear(m, 0), 2), (lambda m: fp8.Fp8MLP(m, 0, 1), 3)):
         inputs = [t.detach().requires_grad_() for t in operands(dtype=torch.bfloat16)][:count]
         upstream = torch.randn(4, 64, 256 if count == 2 else 128, dtype=torch.bfloat16)
         expected = grads(function(fp8.Magnitudes(2, inputs[0].device)), inputs, upstream)

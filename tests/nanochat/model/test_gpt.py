@@ -15,14 +15,14 @@ def small(config: GPTConfig = SMALL, *, trained: bool = True) -> GPT:
     model = GPT(config)
     torch.manual_seed(1)
     init_weights(model)
-    if trained:  # what is zero in a fresh model would hide most mistakes
+    if trained:  # the zeros of a fresh model would hide most mistakes
         for param in model.parameters():
             torch.nn.init.normal_(param, std=0.2)
     return model
 
 
 class GrowingCache:
-    """The KV-cache protocol in its simplest form."""
+    """The simplest implementation of the KV-cache protocol."""
 
     def __init__(self, layers: int):
         self.pos, self.layers = 0, layers
@@ -38,13 +38,13 @@ class GrowingCache:
 
 
 class StaticCache:
-    """Rows that stand at different places in buffers of a fixed length, as a batched engine keeps them."""
+    """Fixed-length buffers whose rows are at different positions, like those of a batched engine."""
 
     def __init__(self, config: GPTConfig, rows: int, length: int):
         size = (rows, config.n_kv_head, length, config.head_dim)
         self.pos = torch.zeros(rows, dtype=torch.int64)
         self.layers = config.n_layer
-        self.k = [torch.full(size, 1e4) for _ in range(config.n_layer)]  # garbage that a wrong mask would let through
+        self.k = [torch.full(size, 1e4) for _ in range(config.n_layer)]  # garbage that a wrong mask would expose
         self.v = [torch.full(size, 1e4) for _ in range(config.n_layer)]
 
     def update(self, layer, k, v):
@@ -56,7 +56,7 @@ class StaticCache:
         return self.k[layer], self.v[layer]
 
 
-def test_fresh_model_knows_nothing():
+def test_fresh_model_predicts_uniformly():
     model = small(trained=False)
     ids = torch.randint(0, 97, (2, 16))
     assert model(ids).abs().max() == 0
@@ -74,7 +74,7 @@ def test_built_on_meta_is_the_same_model():
     torch.testing.assert_close(model.hidden(ids), expected.hidden(ids))
 
 
-def test_counts_agree_with_the_arithmetic():
+def test_counts_equal_the_formulas():
     for kv in (4, 2):
         config = GPTConfig(32, 97, 2, 4, kv, 32)
         assert GPT(config).num_params() == shape.num_params(config)
@@ -96,18 +96,18 @@ def test_rotation_is_by_minus_theta_and_pairs_halves():
     torch.testing.assert_close(rotate(x, (cos, sin)).flatten(), torch.tensor([0.8, -0.6]))
 
 
-def test_attention_sees_only_distances():
+def test_attention_depends_only_on_distances():
     model = small()
     ids = torch.randint(0, 97, (1, 8))
     cache = GrowingCache(SMALL.n_layer)
-    cache.pos = 100  # an empty cache that starts late: every distance is the same, only positions move
+    cache.pos = 100  # an empty cache at position 100: distances stay the same, positions shift
 
     torch.testing.assert_close(model(ids, cache=cache), model(ids), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
 @pytest.mark.parametrize("pieces", [[16], [15, 1], [7, 9], [1] * 16, [5, 1, 6, 4]])
-def test_in_pieces_with_a_cache_equals_at_once(pieces, kv_heads):
+def test_chunks_with_a_cache_equal_one_pass(pieces, kv_heads):
     config = GPTConfig(32, 97, 2, 4, kv_heads, 32)
     model, cache = small(config), GrowingCache(2)
     ids = torch.randint(0, 97, (3, 16))
@@ -123,7 +123,7 @@ def test_rows_at_different_positions():
     with torch.no_grad():
         whole = model(ids)
         model(ids[:, :4], cache=cache)
-        cache.pos = torch.tensor([4, 2])  # the second row forgets two tokens
+        cache.pos = torch.tensor([4, 2])  # the second row drops two tokens
         step = torch.stack((ids[0, 4:7], ids[1, 2:5]))
         out = model(step, cache=cache)
     torch.testing.assert_close(out[0], whole[0, 4:7], atol=1e-4, rtol=1e-4)

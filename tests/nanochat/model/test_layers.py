@@ -1,4 +1,4 @@
-"""What remembers its output for the backward pass, against torch's own functions, which remember their input."""
+"""The functions that save their output for the backward pass agree with torch's own, which save their input."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from nanochat.model.layers import norm, relu_squared
 
 @pytest.mark.parametrize("function", [norm, relu_squared])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.01)])
-def test_agrees_with_the_plain_twin(function, dtype, tolerance):
+def test_agrees_with_the_plain_function(function, dtype, tolerance):
     torch.manual_seed(0)
     x = (torch.randn(5, 64) * 3).to(dtype).requires_grad_()
     upstream = torch.randn(5, 64).to(dtype)
@@ -23,7 +23,7 @@ def test_agrees_with_the_plain_twin(function, dtype, tolerance):
     assert (grad - expected_grad).norm() <= tolerance * expected_grad.norm()
 
 
-def test_the_input_can_go():
+def test_the_input_is_not_saved():
     x = torch.randn(5, 64, requires_grad=True)
     for function in (norm, relu_squared):
         saved = []

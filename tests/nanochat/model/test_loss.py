@@ -6,8 +6,8 @@ from nanochat.model import loss as loss_module
 from nanochat.model.loss import head_loss, softcap
 
 
-def slow(hidden, weight, targets, reduction):
-    """The head and its loss as a textbook writes them."""
+def reference(hidden, weight, targets, reduction):
+    """The textbook form of head and loss."""
     logits = 15 * torch.tanh((hidden @ weight.T).float() / 15)
     losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=-1, reduction="none")
     counted = (targets.flatten() != -1).sum()
@@ -30,9 +30,9 @@ def case(dtype=torch.float32):
 
 @pytest.mark.usefixtures("_chunks")
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_fused_agrees_with_the_slow_twin(reduction):
+def test_fused_agrees_with_the_reference(reduction):
     hidden, weight, targets = case()
-    expected = slow(hidden, weight, targets, reduction)
+    expected = reference(hidden, weight, targets, reduction)
     actual = head_loss(hidden, weight, targets, reduction)
     torch.testing.assert_close(actual, expected)
     with torch.no_grad():
@@ -46,16 +46,16 @@ def test_fused_agrees_with_the_slow_twin(reduction):
         torch.testing.assert_close(a, e, atol=1e-5, rtol=1e-4)
 
 
-def test_half_precision_states_leave_the_head_in_full_precision():
+def test_bf16_states_keep_loss_and_head_gradient_in_fp32():
     hidden, weight, targets = case(torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         actual = head_loss(hidden, weight, targets)
     actual.backward()
     assert (actual.dtype, weight.grad.dtype, hidden.grad.dtype) == (torch.float32, torch.float32, torch.bfloat16)
-    torch.testing.assert_close(actual, slow(hidden.float(), weight, targets, "mean"), atol=0.02, rtol=0.02)
+    torch.testing.assert_close(actual, reference(hidden.float(), weight, targets, "mean"), atol=0.02, rtol=0.02)
 
 
-def test_nothing_to_learn_is_a_loss_of_zero():
+def test_all_targets_ignored_gives_zero_loss():
     hidden, weight, targets = case()
     loss = head_loss(hidden, weight, torch.full_like(targets, -1))
     loss.backward()

@@ -1,4 +1,4 @@
-"""What was learnt since the speedrun, one switch at a time: neutral when off, whole when on, the same with a cache as without."""
+"""Each architecture switch: off is the speedrun's model, on works as described, and a KV cache changes nothing."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ from nanochat.model import GPT, GPTConfig, init_weights
 from nanochat.model.attention import attention_mask
 
 pytestmark = pytest.mark.usefixtures("one_core")
-SEED = GPTConfig(sequence_len=48, vocab_size=400, n_layer=4, n_head=2, n_kv_head=2, n_embd=32)
+SPEEDRUN = GPTConfig(sequence_len=48, vocab_size=400, n_layer=4, n_head=2, n_kv_head=2, n_embd=32)
 SWITCHES = {
     "residual_scalars": {"residual_scalars": True},
     "value_embeds": {"value_embeds": True},
@@ -40,7 +40,7 @@ switches = pytest.mark.parametrize("switch", SWITCHES.values(), ids=SWITCHES)
 
 
 def model_of(changes: dict, *, trained: bool = True) -> GPT:
-    model = GPT(dataclasses.replace(SEED, **changes))
+    model = GPT(dataclasses.replace(SPEEDRUN, **changes))
     torch.manual_seed(1)
     init_weights(model)
     if trained:
@@ -56,7 +56,7 @@ def ids_of(rows: int = 2, length: int = 24) -> torch.Tensor:
 # -- off --
 
 
-def test_the_seeds_model_has_the_seeds_parameters_and_draws():
+def test_without_switches_parameters_and_initialisation_are_the_speedruns():
     model = model_of({}, trained=False)
     parts = {name.split(".")[0] for name, _ in model.named_parameters()}
     assert parts == {"embed", "blocks", "lm_head"}
@@ -75,26 +75,26 @@ def test_the_seeds_model_has_the_seeds_parameters_and_draws():
         ({"window_pattern": "SSL", "window": 48}, {}),
     ],
 )
-def test_a_switch_at_its_neutral_value_is_the_seed_bit_for_bit(switch, neutral):
-    seed, other = model_of({}), GPT(dataclasses.replace(SEED, **switch))
-    missing, _ = other.load_state_dict(seed.state_dict(), strict=False)
+def test_a_switch_at_its_neutral_value_equals_the_speedrun_bit_for_bit(switch, neutral):
+    speedrun, other = model_of({}), GPT(dataclasses.replace(SPEEDRUN, **switch))
+    missing, _ = other.load_state_dict(speedrun.state_dict(), strict=False)
     with torch.no_grad():
         for name in missing:
             other.get_parameter(name).fill_(neutral.get(name, 1.0))
-    assert torch.equal(other(ids_of()), seed(ids_of()))
+    assert torch.equal(other(ids_of()), speedrun(ids_of()))
 
 
-def test_a_checkpoint_that_names_no_switch_is_the_seeds():
+def test_a_checkpoint_that_names_no_switch_is_the_speedruns():
     old = {"sequence_len": 48, "vocab_size": 400, "n_layer": 4, "n_head": 2, "n_kv_head": 2, "n_embd": 32}
-    assert GPTConfig(**old) == SEED
-    assert GPTConfig(**dataclasses.asdict(SEED)) == SEED
+    assert GPTConfig(**old) == SPEEDRUN
+    assert GPTConfig(**dataclasses.asdict(SPEEDRUN)) == SPEEDRUN
 
 
 # -- on --
 
 
 @switches
-def test_counts_agree_with_the_arithmetic(switch):
+def test_counts_equal_the_formulas(switch):
     model = model_of(switch)
     assert model.num_params() == shape.num_params(model.config)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
@@ -109,7 +109,7 @@ def test_it_changes_the_logits_and_hides_the_future(switch):
     other = ids.clone()
     other[:, 12:] = (other[:, 12:] + 1) % 400
     torch.testing.assert_close(model(ids)[:, :12], model(other)[:, :12])
-    same = GPT(dataclasses.replace(SEED, n_kv_head=model.config.n_kv_head))
+    same = GPT(dataclasses.replace(SPEEDRUN, n_kv_head=model.config.n_kv_head))
     same.load_state_dict(model.state_dict(), strict=False)
     assert not torch.allclose(same(ids), model(ids), atol=1e-2)
 
@@ -125,7 +125,7 @@ def test_gradients_reach_every_parameter(switch):
 
 @switches
 @pytest.mark.parametrize("pieces", [[24], [23, 1], [5, 1, 7, 1, 10], [1] * 24])
-def test_in_pieces_with_a_cache_equals_at_once(switch, pieces):
+def test_chunks_with_a_cache_equal_one_pass(switch, pieces):
     model, ids = model_of(switch), ids_of()
     with torch.no_grad():
         cache = KVCache(4, 24)
@@ -134,7 +134,7 @@ def test_in_pieces_with_a_cache_equals_at_once(switch, pieces):
 
 
 @switches
-def test_selected_rows_go_on_as_if_alone(switch):
+def test_selected_rows_continue_as_if_alone(switch):
     model, ids = model_of(switch), ids_of(3)
     with torch.no_grad():
         cache = KVCache(4, 24)
@@ -160,12 +160,12 @@ def test_greedy_generation_is_the_same_cached_and_uncached(switch, tokenizer):
 
 def test_value_embeddings_lie_on_every_other_layer_and_the_last():
     for depth, layers in ((4, [1, 3]), (5, [0, 2, 4])):
-        config = dataclasses.replace(SEED, n_layer=depth, value_embeds=True)
+        config = dataclasses.replace(SPEEDRUN, n_layer=depth, value_embeds=True)
         assert [layer for layer in range(depth) if config.has_value_embed(layer)] == layers
         assert sorted(GPT(config).value_embeds) == [str(layer) for layer in layers]
 
 
-def test_values_get_their_embedding_by_a_gate_for_each_head():
+def test_value_embeddings_pass_one_gate_per_head():
     model = model_of({"value_embeds": True})
     attn, x, value = model.blocks[1].attn, torch.randn(2, 3, 32), torch.randn(2, 3, 32)
     for head in range(2):
@@ -193,9 +193,9 @@ def test_smear_looks_one_token_back():
 def test_windows_hide_all_but_the_latest(queries, keys):
     mask = attention_mask(queries, keys, None, torch.device("cpu"), window=4)
     for row in range(queries):
-        here = keys - queries + row
+        position = keys - queries + row
         seen = [key for key in range(keys) if mask is None or mask[row, key]]
-        allowed = list(range(max(0, here - 3), here + 1))
+        allowed = list(range(max(0, position - 3), position + 1))
         assert seen == allowed if mask is not None else queries in (1, keys)
     positions = torch.arange(keys - queries, keys)[None]
     each = attention_mask(queries, keys, positions, torch.device("cpu"), window=4)
@@ -204,7 +204,7 @@ def test_windows_hide_all_but_the_latest(queries, keys):
 
 
 def test_the_last_layer_sees_all():
-    config = dataclasses.replace(SEED, window_pattern="SSSL", window=5, n_layer=6)
+    config = dataclasses.replace(SPEEDRUN, window_pattern="SSSL", window=5, n_layer=6)
     assert [config.window_of(layer) for layer in range(6)] == [5, 5, 5, None, 5, None]
     of = GPTConfig.of(recipe.ModelSpec(window_pattern="SSSL", seq_len=2000), 100)
     assert of.window == 512  # 500, rounded up to a multiple of 128
@@ -215,7 +215,7 @@ def test_the_last_layer_sees_all():
 
 def test_modern_fresh_weights():
     init = InitSpec(embedding_std=0.8, matrices="uniform", mlp_scale=0.4, head_std=0.001)
-    config = dataclasses.replace(SEED, **{**SWITCHES["all"], "n_embd": 128})
+    config = dataclasses.replace(SPEEDRUN, **{**SWITCHES["all"], "n_embd": 128})
     model = GPT(config)
     torch.manual_seed(0)
     init_weights(model, init)
@@ -226,7 +226,7 @@ def test_modern_fresh_weights():
     assert std["blocks.0.attn.q.weight"] == pytest.approx(unit, rel=0.03)
     assert std["blocks.0.mlp.up.weight"] == pytest.approx(0.4 * unit, rel=0.03)
     assert std["value_embeds.1.weight"] == pytest.approx(unit, rel=0.03)
-    assert model.blocks[0].attn.q.weight.abs().max() <= math.sqrt(3) * unit  # uniform: nothing lies further out
+    assert model.blocks[0].attn.q.weight.abs().max() <= math.sqrt(3) * unit  # the bound of the uniform distribution
     for name in ("blocks.1.attn.out", "blocks.1.mlp.down", "blocks.1.attn.value_gate", "smear.gate"):
         assert model.get_submodule(name).weight.abs().max() == 0
     torch.testing.assert_close(model.resid.detach(), torch.tensor([1.15, 1.15 - 0.1 / 3, 1.15 - 0.2 / 3, 1.05]))
@@ -234,10 +234,10 @@ def test_modern_fresh_weights():
     assert (model.smear.amount.item(), model.backout.item()) == (0.0, pytest.approx(0.2))
 
 
-# -- the public model's numbers --
+# -- numbers of nanochat's published models --
 
 
-def test_counts_of_the_public_models():
+def test_counts_of_nanochats_published_models():
     def spec(depth):
         return recipe.resolve("modern", {"model.depth": depth, "model.window_pattern": "SSSL"}).model
 

@@ -1,4 +1,4 @@
-"""Muon and AdamW with what was learnt since the speedrun, beside slow twins."""
+"""The options of Muon and AdamW that the speedrun does not use agree with slow reference implementations."""
 
 import math
 
@@ -9,7 +9,7 @@ from nanochat.config.recipe import AdamSpec, OptimSpec
 from nanochat.distributed import Ranks
 from nanochat.model import GPT, init_weights
 from nanochat.optim import Optimizer
-from nanochat.optim.muon import ITERATIONS, even, muon_update, orthogonalize
+from nanochat.optim.muon import ITERATIONS, muon_update, normalize_neurons, orthogonalize
 
 from . import worker
 
@@ -24,7 +24,7 @@ POLAR = (
 
 
 def update(weight, gradients, **how):
-    """muon_update on one stack, over some steps."""
+    """`weight` after one muon_update per gradient."""
     momentum = torch.zeros_like(weight)
     for gradient in gradients:
         muon_update(
@@ -42,7 +42,7 @@ def update(weight, gradients, **how):
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 32, 8), (2, 8, 32)])
 def test_polar_express_follows_the_singular_values(shape):
-    """An odd polynomial of a matrix is the polynomial of its singular values, between the same vectors."""
+    """An odd polynomial of a matrix applies that polynomial to its singular values and keeps its singular vectors."""
     torch.manual_seed(0)
     x = torch.randn(shape, dtype=torch.float64)
     u, s, v = torch.linalg.svd(x, full_matrices=False)
@@ -58,7 +58,7 @@ def test_cautious_decay_shrinks_only_where_the_update_shrinks():
     before, gradient = torch.randn(2, 8, 8), torch.randn(2, 8, 8)
     plain = update(before.clone(), [gradient])
     got = update(before.clone(), [gradient], weight_decay=torch.tensor(0.5))
-    step = before - plain  # what is taken away
+    step = before - plain  # subtracted from the weights
     for old, new, without, taken in zip(before.flatten(), got.flatten(), plain.flatten(), step.flatten(), strict=True):
         expected = without - 0.1 * 0.5 * old if old * taken >= 0 else without
         torch.testing.assert_close(new, expected, atol=1e-6, rtol=1e-5)
@@ -67,23 +67,23 @@ def test_cautious_decay_shrinks_only_where_the_update_shrinks():
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 8), (2, 32, 8), (2, 8, 32)])
-def test_even_updates_against_a_slow_twin(shape):
+def test_normuon_agrees_with_a_slow_reference(shape):
     torch.manual_seed(0)
     squares = torch.zeros(2, max(shape[1:]))
     running = [[0.0] * max(shape[1:]) for _ in range(2)]
     for _ in range(3):
         u = torch.randn(shape) * torch.linspace(0.1, 3, max(shape[1:])).view((1, -1, 1) if shape[1] >= shape[2] else (1, 1, -1))
-        got = even(u, squares, 0.9)
+        got = normalize_neurons(u, squares, 0.9)
         for k in range(2):
             lines = list(u[k]) if shape[1] >= shape[2] else list(u[k].T)
             for i, line in enumerate(lines):
                 running[k][i] = 0.9 * running[k][i] + 0.1 * line.square().mean().item()
-            evened = torch.stack([line / math.sqrt(r) for line, r in zip(lines, running[k], strict=True)])
-            evened = evened * (u[k].norm() / evened.norm())
-            torch.testing.assert_close(got[k], evened if shape[1] >= shape[2] else evened.T, atol=1e-5, rtol=1e-4)
+            normalized = torch.stack([line / math.sqrt(r) for line, r in zip(lines, running[k], strict=True)])
+            normalized = normalized * (u[k].norm() / normalized.norm())
+            torch.testing.assert_close(got[k], normalized if shape[1] >= shape[2] else normalized.T, atol=1e-5, rtol=1e-4)
 
 
-def test_nothing_learnt_is_nothing_changed():
+def test_zero_gradients_change_nothing():
     weight = torch.randn(1, 8, 8)
     how = {"iteration": ITERATIONS["polar_express"], "squares": torch.zeros(1, 8), "beta2": 0.9}
     assert torch.equal(update(weight.clone(), [torch.zeros(1, 8, 8)], **how), weight)
@@ -109,7 +109,7 @@ def test_every_parameter_belongs_to_one_group():
     assert "muon_2x12" in groups  # the gates of the value embeddings
 
 
-def test_adam_groups_follow_their_twins():
+def test_adam_groups_agree_with_torchs_adamw():
     model = modern_model()
     spec = OptimSpec(
         grad_clip=0,
@@ -131,23 +131,27 @@ def test_adam_groups_follow_their_twins():
         "smear.gate.weight": (0.2, (0.8, 0.95), 0.0),
         "backout": (0.2, (0.8, 0.95), 0.0),
     }
-    twins = {name: torch.nn.Parameter(model.get_parameter(name).detach().clone()) for name in how}
+    references = {name: torch.nn.Parameter(model.get_parameter(name).detach().clone()) for name in how}
     adams = [
-        torch.optim.AdamW([twins[name]], lr=lr * 0.7, betas=betas, eps=1e-10, weight_decay=decay)
+        torch.optim.AdamW([references[name]], lr=lr * 0.7, betas=betas, eps=1e-10, weight_decay=decay)
         for name, (lr, betas, decay) in how.items()
     ]
     optimizer = Optimizer(model, spec, ONE)
     for _ in range(4):
         for name, param in model.named_parameters():
             param.grad.normal_()
-            if name in twins:
-                twins[name].grad = param.grad.clone()
+            if name in references:
+                references[name].grad = param.grad.clone()
         optimizer.step(0.7, 0.9)
         for adam in adams:
             adam.step()
-    for name, twin in twins.items():
+    for name, reference in references.items():
         torch.testing.assert_close(
-            model.get_parameter(name).detach(), twin.detach(), atol=2e-5, rtol=1e-4, msg=lambda text, n=name: f"{n}: {text}"
+            model.get_parameter(name).detach(),
+            reference.detach(),
+            atol=2e-5,
+            rtol=1e-4,
+            msg=lambda text, n=name: f"{n}: {text}",
         )
 
 

@@ -1,4 +1,4 @@
-"""The optimizer over real process groups: any number of ranks takes the same steps as one."""
+"""The optimizer over real process groups: any number of ranks makes the same updates as one."""
 
 import json
 import subprocess
@@ -40,7 +40,7 @@ def one_rank(kind, device, tmp_path_factory):
 @pytest.fixture(scope="module")
 def many_ranks(kind, device, tmp_path_factory):
     out = tmp_path_factory.mktemp("many")
-    ranks = {"seed": 4, "modern": 2}[kind] if device == "cpu" else 2
+    ranks = {"speedrun": 4, "modern": 2}[kind] if device == "cpu" else 2
     command = torchrun(ranks, worker.__file__, str(out), kind, device)
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -48,14 +48,14 @@ def many_ranks(kind, device, tmp_path_factory):
 
 
 def test_losses_and_weights_equal_those_of_one_rank(kind, one_rank, many_ranks):
-    # Clipping is active from the first step on: were it done before averaging, the runs would part at once.
+    # Clipping is active from the first step. If it happened before averaging, the runs would diverge at once.
     one, many = (json.loads((out / "log.json").read_text()) for out in (one_rank, many_ranks))
     assert min(one["norms"]) > worker.SPEC.grad_clip
     assert many["norms"] == pytest.approx(one["norms"], rel=1e-4)
     assert many["losses"] == pytest.approx(one["losses"], rel=1e-4)
     expected = load_file(one_rank / "model.safetensors")
     for name, value in load_file(many_ranks / "model.safetensors").items():
-        if kind == "modern":  # Polar Express enlarges noise: of 6e-8 in one rank's gradients, weights move 3e-3, norms 5e-4
+        if kind == "modern":  # Polar Express amplifies noise: 6e-8 in one rank's gradients moves weights by 3e-3, norms by 5e-4
             assert (value - expected[name]).norm() <= 2e-3 * expected[name].norm(), name
         else:
             torch.testing.assert_close(value, expected[name], atol=2e-4, rtol=1e-3, msg=lambda text, n=name: f"{n}: {text}")

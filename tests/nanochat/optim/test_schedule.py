@@ -28,7 +28,7 @@ def test_finetuning_falls_from_the_start():
     assert [schedule.linear(s, 4) for s in range(4)] == [1, 0.75, 0.5, 0.25]
 
 
-def test_warmup_in_steps_takes_the_ratios_place_and_ends_where_the_way_down_begins():
+def test_warmup_steps_override_the_ratio_and_end_where_the_warmdown_begins():
     def lrm(step, warmup):
         return schedule.trapezoid(step, 100, warmup_ratio=0.5, warmdown_ratio=0.65, final_lr_frac=0.05, warmup_steps=warmup)
 

@@ -1,4 +1,4 @@
-"""Each update beside a slow, readable twin of itself."""
+"""Each update agrees with a slow, readable reference implementation."""
 
 import math
 
@@ -25,7 +25,7 @@ def slow_orthogonal(gradient):
 
 
 def slow_muon(weight, gradients, *, lr, momentum):
-    """One matrix at a time, as the facts describe it."""
+    """Muon, one matrix at a time."""
     average = torch.zeros_like(weight)
     for gradient in gradients:
         average = momentum * average + (1 - momentum) * gradient
@@ -50,7 +50,7 @@ def run(model, optimizer, gradients, momentum=0.9, lrm=0.7):
         optimizer.step(lrm, momentum)
 
 
-def test_every_group_follows_its_twin():
+def test_every_group_agrees_with_its_reference():
     model, before, gradients = model_with_gradients(steps=4)
     spec = OptimSpec(grad_clip=0.0, weight_decay=0.1)
     run(model, Optimizer(model, spec, ONE, lr_scale=0.5), gradients)
@@ -59,12 +59,12 @@ def test_every_group_follows_its_twin():
         history = [step[name] for step in gradients]
         if param is model.embed.weight or param is model.lm_head.weight:
             lr = (spec.embedding_lr if param is model.embed.weight else spec.unembedding_lr) * width * 0.5 * 0.7
-            twin = torch.nn.Parameter(before[name].clone())
-            reference = torch.optim.AdamW([twin], lr=lr, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.1)
+            param_copy = torch.nn.Parameter(before[name].clone())
+            reference = torch.optim.AdamW([param_copy], lr=lr, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.1)
             for gradient in history:
-                twin.grad = gradient
+                param_copy.grad = gradient
                 reference.step()
-            expected = twin.detach()
+            expected = param_copy.detach()
         else:
             expected = slow_muon(before[name], history, lr=0.02 * 0.5 * 0.7, momentum=0.9)
         torch.testing.assert_close(param.detach(), expected, atol=2e-5, rtol=1e-4, msg=lambda text, n=name: f"{n}: {text}")
