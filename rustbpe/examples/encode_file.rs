@@ -1,7 +1,7 @@
-//! Encodes a file over and over: a process to put a profiler on.
+//! Encodes a file repeatedly, as a process to profile.
 //!
-//! `cargo run --release --example encode_file TEXT RANKS.tiktoken-as-hex PASSES`
-//! where the ranks are one token a line, in order, as hexadecimal bytes.
+//! `cargo run --release --example encode_file TEXT RANKS.tiktoken-as-hex PASSES`,
+//! where the ranks file has one token per line, in rank order, as hexadecimal bytes.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use rustbpe::vocab::Vocabulary;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, text, ranks, passes] = &arguments[..] else {
-        return Err("three arguments: text, ranks, passes".into());
+        return Err("usage: encode_file TEXT RANKS PASSES".into());
     };
     let text = std::fs::read_to_string(text)?;
     let hex = |line: &str| -> Result<Vec<u8>, std::num::ParseIntError> {

@@ -1,35 +1,35 @@
-//! Encoding a stream of texts on several threads.
+//! Encodes a stream of texts on several threads.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
-use crate::count::Batch;
+use crate::count::TextBatch;
 use crate::encode::{Encoder, Scratch};
 use crate::error::{Error, Result};
 use crate::id::Id;
 
-/// Text handed to a thread at a time: 0.2 ms of work, far above the hand-over, and
-/// small enough to stay in the cache from the copy to the look-ups.
+/// Bytes of text handed to a thread at a time. That is 0.2 ms of work, far more than the
+/// hand-over costs, and small enough to stay in the cache between the copy and the look-ups.
 pub const GROUP_BYTES: usize = 64 << 10;
 
-/// Ids of consecutive texts, flat, with the number of ids of each text.
+/// Ids of consecutive texts, end to end, and the number of ids of each text.
 #[derive(Debug)]
 pub struct Part<T> {
     pub ids: Vec<T>,
     pub lengths: Vec<usize>,
 }
 
-/// A text that is not copied.
+/// A text that is shared between threads instead of copied.
 pub type Shared = Arc<dyn AsRef<str> + Send + Sync>;
 
-/// Encodes what `produce` sends, in order, `first` (a BOS id) before each text.
+/// Encodes the texts that `produce` sends, in order, with `first` (a BOS id) before each.
 ///
 /// `produce` runs on the calling thread, so it may hold an interpreter lock; `threads`
-/// counts that thread. O(total bytes).
+/// includes that thread. O(total bytes).
 ///
 /// # Errors
-/// Those of the splitter, for the earliest text that has one, else the producer's own.
+/// The splitter's error for the earliest text that has one, else the producer's own error.
 pub fn encode_stream<T: Id, E: From<Error>>(
     encoder: &Encoder,
     first: Option<T>,
@@ -44,7 +44,7 @@ pub fn encode_stream<T: Id, E: From<Error>>(
             others: threads.saturating_sub(1),
             sender: None,
             workers: Vec::new(),
-            done: Vec::new(),
+            outcomes: Vec::new(),
             sent: 0,
         };
         let produced = produce(&mut sink);
@@ -53,10 +53,10 @@ pub fn encode_stream<T: Id, E: From<Error>>(
     })
 }
 
-/// Consecutive texts for one thread, or a part of one text.
+/// Work for one thread: consecutive texts, or a piece of one text.
 enum Work {
-    Batch(Batch),
-    /// `text[start..end]`; behind another piece of the same text unless `start` is 0.
+    Texts(TextBatch),
+    /// `text[start..end]`. If `start` is not 0, it continues the piece sent before it.
     Piece {
         text: Shared,
         start: usize,
@@ -69,39 +69,39 @@ struct Job {
     work: Work,
 }
 
-/// What came of the jobs `from..to`.
-struct Done<T> {
+/// The result of the jobs `from..to`.
+struct Outcome<T> {
     from: usize,
     to: usize,
     continues: bool,
     part: Result<Part<T>>,
 }
 
-/// Where the producer puts its texts.
+/// Takes texts from the producer.
 pub struct Sink<'scope, 'env, T> {
     encoder: &'env Encoder,
     first: Option<T>,
     scope: &'scope Scope<'scope, 'env>,
     others: usize,
     sender: Option<SyncSender<Job>>,
-    workers: Vec<ScopedJoinHandle<'scope, Vec<Done<T>>>>,
-    done: Vec<Done<T>>,
+    workers: Vec<ScopedJoinHandle<'scope, Vec<Outcome<T>>>>,
+    outcomes: Vec<Outcome<T>>,
     sent: usize,
 }
 
 impl<T: Id> Sink<'_, '_, T> {
-    /// Encodes a batch, here or on another thread, and leaves an empty one.
-    pub fn send(&mut self, batch: &mut Batch) {
+    /// Encodes a batch, on this thread or another one, and leaves an empty batch in its place.
+    pub fn send(&mut self, batch: &mut TextBatch) {
         if batch.is_empty() {
             return;
         }
-        if let Some(Work::Batch(mut emptied)) = self.submit(Work::Batch(std::mem::take(batch))) {
+        if let Some(Work::Texts(mut emptied)) = self.submit(Work::Texts(std::mem::take(batch))) {
             emptied.clear();
             *batch = emptied;
         }
     }
 
-    /// Encodes one text, of any size, without a copy.
+    /// Encodes one text of any size without copying it. A large text is split over threads.
     pub fn send_text(&mut self, text: &Shared) {
         let whole = (**text).as_ref();
         let mut start = 0;
@@ -118,8 +118,8 @@ impl<T: Id> Sink<'_, '_, T> {
         }
     }
 
-    /// The work, when it was done here: the first, and while every other thread has some
-    /// waiting.
+    /// Hands the work to another thread and returns None, or does it here and returns it.
+    /// It is done here if it is the first, and while the other threads' queue is full.
     fn submit(&mut self, work: Work) -> Option<Work> {
         let mut job = Job { at: self.sent, work };
         self.sent += 1;
@@ -134,8 +134,8 @@ impl<T: Id> Sink<'_, '_, T> {
                 _ => return None,
             }
         }
-        let Sink { encoder, first, done, .. } = self;
-        encoder.with_scratch(|scratch| run(encoder, *first, &job, scratch, done));
+        let Sink { encoder, first, outcomes, .. } = self;
+        encoder.with_scratch(|scratch| run(encoder, *first, &job, scratch, outcomes));
         Some(job.work)
     }
 
@@ -152,14 +152,15 @@ impl<T: Id> Sink<'_, '_, T> {
     fn finish(mut self) -> Result<Vec<Part<T>>> {
         drop(self.sender);
         for worker in self.workers {
-            self.done.extend(worker.join().expect("a worker returns its errors"));
+            self.outcomes
+                .extend(worker.join().expect("a worker returns errors instead of panicking"));
         }
-        self.done.sort_unstable_by_key(|done| done.from);
-        let mut joined: Vec<Part<T>> = Vec::with_capacity(self.done.len());
-        for done in self.done {
-            let part = done.part?;
+        self.outcomes.sort_unstable_by_key(|outcome| outcome.from);
+        let mut joined: Vec<Part<T>> = Vec::with_capacity(self.outcomes.len());
+        for outcome in self.outcomes {
+            let part = outcome.part?;
             match joined.last_mut() {
-                Some(before) if done.continues => before.go_on(&part),
+                Some(before) if outcome.continues => before.extend_last(&part),
                 _ => joined.push(part),
             }
         }
@@ -171,43 +172,43 @@ fn work<T: Id>(
     encoder: &Encoder,
     first: Option<T>,
     receiver: &Mutex<Receiver<Job>>,
-) -> Vec<Done<T>> {
-    let mut done = Vec::new();
+) -> Vec<Outcome<T>> {
+    let mut outcomes = Vec::new();
     encoder.with_scratch(|scratch| {
         loop {
             let received = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(job) = received else { break };
-            run(encoder, first, &job, scratch, &mut done);
+            run(encoder, first, &job, scratch, &mut outcomes);
         }
     });
-    done
+    outcomes
 }
 
-/// Does a job. Jobs in a row share a part, which saves joining them.
+/// Does a job. Consecutive jobs of one thread share a part, so fewer parts are joined later.
 fn run<T: Id>(
     encoder: &Encoder,
     first: Option<T>,
     job: &Job,
     scratch: &mut Scratch,
-    done: &mut Vec<Done<T>>,
+    outcomes: &mut Vec<Outcome<T>>,
 ) {
-    if let Some(Done { to, part: Ok(part), .. }) = done.last_mut()
+    if let Some(Outcome { to, part: Ok(part), .. }) = outcomes.last_mut()
         && *to == job.at
     {
         *to += 1;
         match encode_work(encoder, first, &job.work, scratch, part) {
             Ok(()) => return,
-            Err(error) => return done.extend([failed(job.at, error)]),
+            Err(error) => return outcomes.extend([failed(job.at, error)]),
         }
     }
     let mut part = Part { ids: Vec::new(), lengths: Vec::new() };
     let part = encode_work(encoder, first, &job.work, scratch, &mut part).map(|()| part);
     let continues = matches!(job.work, Work::Piece { start: 1.., .. });
-    done.push(Done { from: job.at, to: job.at + 1, continues, part });
+    outcomes.push(Outcome { from: job.at, to: job.at + 1, continues, part });
 }
 
-fn failed<T>(at: usize, error: Error) -> Done<T> {
-    Done { from: at, to: at + 1, continues: false, part: Err(error) }
+fn failed<T>(at: usize, error: Error) -> Outcome<T> {
+    Outcome { from: at, to: at + 1, continues: false, part: Err(error) }
 }
 
 fn encode_work<T: Id>(
@@ -219,7 +220,7 @@ fn encode_work<T: Id>(
 ) -> Result<()> {
     let Part { ids, lengths } = part;
     match work {
-        Work::Batch(batch) => {
+        Work::Texts(batch) => {
             for text in batch.texts() {
                 let start = ids.len();
                 ids.extend(first);
@@ -243,8 +244,8 @@ fn encode_work<T: Id>(
 }
 
 impl<T: Id> Part<T> {
-    /// Appends a part whose first text is the rest of this one's last.
-    fn go_on(&mut self, rest: &Part<T>) {
+    /// Appends a part whose first text continues the last text of this one.
+    fn extend_last(&mut self, rest: &Part<T>) {
         self.ids.extend_from_slice(&rest.ids);
         if let (Some(length), Some((more, others))) =
             (self.lengths.last_mut(), rest.lengths.split_first())

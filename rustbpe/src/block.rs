@@ -1,17 +1,17 @@
-//! Chunk boundaries of 64 ASCII bytes at once.
+//! Finds chunk boundaries in windows of 64 ASCII bytes.
 //!
-//! Inside a window that starts at a boundary, whether an ASCII byte begins a chunk
-//! depends on its own class and its neighbours', so the boundaries are a few
-//! operations on bit masks, one bit a byte, and cost no branch (the way simdjson
-//! finds its structural characters; Langdale and Lemire, 2019). What needs more
-//! context than that - a tab, a character beyond ASCII - ends the window, and the
-//! scanner of `scan.rs` takes over until behind it.
+//! In a window that starts at a boundary, an ASCII byte begins a chunk or not depending only
+//! on its own class and its neighbours' classes. So boundaries follow from a few operations
+//! on bit masks with one bit per byte, without a branch (as simdjson finds structural
+//! characters; Langdale and Lemire, 2019). A "hard" byte needs more context: a tab, for
+//! example, or a character beyond ASCII. It ends the window, and the scanner of `scan.rs`
+//! takes over until it is past that byte.
 
 use crate::scan::{Rules, chunk_end};
 
 const WINDOW: usize = 64;
 
-/// Classes of the bytes of a window. A byte in none of them is an "other".
+/// Masks of a window's byte classes. A byte in none of them is an "other".
 #[derive(Default)]
 struct Classes {
     letters: u64,
@@ -19,19 +19,19 @@ struct Classes {
     spaces: u64,
     /// `\n` and `\r`.
     newlines: u64,
-    /// Other white space, and bytes beyond ASCII.
+    /// White space other than space and newlines, and bytes beyond ASCII.
     hard: u64,
 }
 
-/// Most ends of one step: a window's, and what the scanner may add.
+/// Maximum number of chunk ends per step: those of a window, plus what the scanner may add.
 const STEP: usize = 2 * WINDOW;
 
-/// Ends of chunks found before they are handed on, at most. Long runs of one kind of
-/// work predict better than a bit of each in turn.
+/// Maximum number of chunk ends collected before they are handed on. Long runs of one kind
+/// of work predict better than alternating short ones.
 pub const BATCH: usize = 2 * STEP;
 
-/// Calls `batch(start, ends)` for each batch of chunks of `text`, valid UTF-8, in order:
-/// the start of the first and the end of each.
+/// Calls `batch(start, ends)` for each batch of chunks of `text`, in order. `text` must be
+/// valid UTF-8. `start` is where the first chunk starts, `ends` has the end of each chunk.
 #[inline(always)]
 pub fn for_each_batch(text: &[u8], rules: Rules, mut batch: impl FnMut(usize, &[usize])) {
     let mut ends = [0; BATCH];
@@ -48,13 +48,13 @@ pub fn for_each_batch(text: &[u8], rules: Rules, mut batch: impl FnMut(usize, &[
     }
 }
 
-/// Writes the ends of the chunks from `start` on, at least one, and returns how many.
+/// Writes the ends of at least one chunk from `start` on, and returns how many it wrote.
 #[inline(always)]
 fn chunk_ends(text: &[u8], start: usize, rules: Rules, ends: &mut [usize; STEP]) -> usize {
     let (mut starts, clear) = match text[start..].first_chunk::<WINDOW>() {
         Some(window) => starts_of(window, rules),
         None => {
-            // A tab is hard: the window ends where the text does.
+            // A tab is hard, so the window ends where the text does.
             let mut window = [b'\t'; WINDOW];
             window[..text.len() - start].copy_from_slice(&text[start..]);
             starts_of(&window, rules)
@@ -69,8 +69,8 @@ fn chunk_ends(text: &[u8], start: usize, rules: Rules, ends: &mut [usize; STEP])
     if clear == WINDOW && n > 0 {
         return n;
     }
-    // The chunk that reaches the hard byte, and those behind it until an ASCII
-    // letter may follow again.
+    // Scan the chunk that reaches the hard byte, and those after it until the window method
+    // can resume: at a chunk whose first two bytes are ASCII.
     let hard = start + clear;
     let wide = |at: usize| text.get(at).is_some_and(|byte| *byte >= 0x80);
     let mut at = if n == 0 { start } else { ends[(n - 1) % STEP] };
@@ -82,8 +82,8 @@ fn chunk_ends(text: &[u8], start: usize, rules: Rules, ends: &mut [usize; STEP])
     n
 }
 
-/// Bytes after the first that begin chunks, as far as that is certain, and the
-/// place of the first hard byte.
+/// The bytes, except the first, that certainly begin chunks, and the index of the first
+/// hard byte.
 #[inline(always)]
 fn starts_of(window: &[u8; WINDOW], rules: Rules) -> (u64, usize) {
     let Classes { letters, digits, spaces, newlines, hard } = classify(window);
@@ -91,14 +91,14 @@ fn starts_of(window: &[u8; WINDOW], rules: Rules) -> (u64, usize) {
     let clear = hard.trailing_zeros();
     let certain = !u64::MAX.checked_shl(clear).unwrap_or(0) & !1;
 
-    // Newlines right behind an other belong to its chunk: the sum carries a one
-    // through each such run and clears it. The others are white space.
+    // Newlines directly after an "other" belong to its chunk: the addition carries a one
+    // through each such run and clears it. The remaining newlines are white space.
     let free = newlines & newlines.wrapping_add(newlines & others << 1);
     let visible = letters | digits | others;
-    // Besides, the last space of a run goes with a letter or an other behind it.
+    // Also, the last space of a run joins a letter or an "other" that follows it.
     let white_starts = white_starts(spaces, free, visible) | spaces & visible >> 1;
     let other_starts = others & !((spaces | others) << 1);
-    // An other that begins a chunk takes the letters behind it along.
+    // An "other" that begins a chunk takes the letters after it along.
     let after = digits | newlines | (others & !other_starts);
     let mut letter_starts = letters & after << 1;
     let mut digit_starts = digits & !(digits << 1);
@@ -121,15 +121,15 @@ fn starts_of(window: &[u8; WINDOW], rules: Rules) -> (u64, usize) {
     ((white_starts | other_starts | letter_starts | digit_starts) & certain, clear as usize)
 }
 
-/// Bytes that begin a chunk of white space whatever the chunk before: the first of a
-/// run, and the first space behind its last newline.
+/// White-space bytes that begin a chunk whatever chunk precedes them: the first byte of a
+/// run, and the first space after the run's last newline.
 #[inline(always)]
 fn white_starts(spaces: u64, newlines: u64, visible: u64) -> u64 {
     let white = spaces | newlines;
     let first = white & !(white << 1);
     let indents = spaces & newlines << 1;
-    // The sum carries each of these to the byte behind its run of spaces. Unless that
-    // is visible, a newline stands there, or may behind the window.
+    // The addition carries each indent's bit to the byte after its run of spaces. If that byte
+    // is not visible, it is a newline, or the run may go on in the next window.
     let (sum, open) = spaces.overflowing_add(indents);
     if open || sum & !(spaces | visible) != 0 {
         return first | closed_indents(indents, spaces, visible);
@@ -137,7 +137,7 @@ fn white_starts(spaces: u64, newlines: u64, visible: u64) -> u64 {
     first | indents
 }
 
-/// The indents that a visible byte ends.
+/// The indents that end at a visible byte.
 #[cold]
 fn closed_indents(mut indents: u64, spaces: u64, visible: u64) -> u64 {
     let mut closed = 0;
@@ -152,8 +152,8 @@ fn closed_indents(mut indents: u64, spaces: u64, visible: u64) -> u64 {
     closed
 }
 
-/// Bytes of the contraction whose apostrophe is at `at`; 0 if it is none. What
-/// would begin behind the window is of no interest here.
+/// Length in bytes of the contraction whose apostrophe is at `at`, or 0 if there is none.
+/// Bytes after the window do not matter here.
 fn contraction(window: &[u8; WINDOW], at: usize) -> u32 {
     let lower = |at: usize| window.get(at).map_or(0, |byte| byte | 0x20);
     match (lower(at + 1), lower(at + 2)) {
@@ -180,14 +180,14 @@ fn classify(window: &[u8; WINDOW]) -> Classes {
     classes
 }
 
-/// One bit a byte: letters, digits, spaces, newlines, hard.
+/// One bit per byte: letters, digits, spaces, newlines, hard bytes.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "sse2")]
 fn masks(bytes: u128) -> [u32; 5] {
     use std::arch::x86_64::*;
     let block = _mm_set_epi64x((bytes >> 64) as i64, bytes as i64);
-    // As signed bytes: a range moved to the bottom is below -128 + its length.
+    // Compare as signed bytes: shift a range to the bottom, where it is below -128 + its length.
     let among = |bytes, first: u8, length: i8| {
         let moved = _mm_add_epi8(bytes, _mm_set1_epi8(0x80_u8.wrapping_sub(first) as i8));
         _mm_cmplt_epi8(moved, _mm_set1_epi8(-128 + length))
@@ -197,7 +197,7 @@ fn masks(bytes: u128) -> [u32; 5] {
     let digits = among(block, b'0', 10);
     let spaces = equal(b' ');
     let newlines = _mm_or_si128(equal(b'\n'), equal(b'\r'));
-    // Tab to carriage return without the newlines; bytes beyond ASCII have their top bit.
+    // Tab to carriage return, without newlines. Bytes beyond ASCII have their top bit set.
     let hard = _mm_or_si128(_mm_andnot_si128(newlines, among(block, b'\t', 5)), block);
     [letters, digits, spaces, newlines, hard].map(|mask| _mm_movemask_epi8(mask) as u32)
 }

@@ -1,11 +1,11 @@
-//! Merging one chunk: the lowest rank first, the leftmost of equals.
+//! Merges one chunk: always the pair of lowest rank, the leftmost if several have it.
 //!
-//! The rule is tiktoken's: two neighbours may merge when their joined bytes are a
-//! token, and that token's id is the rank. Inside a chunk the parts between two
-//! standing boundaries evolve as they would alone, so a token is only ever reached
-//! from one pair of parts: the last step of merging its own bytes. One table entry
-//! a token therefore says everything (compare the uniqueness argument of GitHub's
-//! rust-gems `bpe`), whatever the order of the ranks.
+//! The rule is tiktoken's: two neighbours may merge if their joined bytes are a token, whose
+//! id is the rank of that merge. In a chunk, the parts between two boundaries that remain
+//! evolve as they would alone. So a token is only ever made from one particular pair of parts:
+//! the last step of merging the token's own bytes. One table entry per token is therefore
+//! enough, whatever the order of the ranks (compare the uniqueness argument in the `bpe` crate
+//! of GitHub's rust-gems).
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -15,7 +15,7 @@ use crate::table::{NONE, PairTable};
 
 type Ids<'t> = HashMap<&'t [u8], u32, BytesHash>;
 
-/// Chunks above this length go through the heap: O(n log n) instead of O(n²).
+/// Longer chunks use a heap: O(n log n) instead of O(n²).
 const SCAN_LIMIT: usize = 96;
 
 /// The merge rules of a vocabulary.
@@ -25,7 +25,7 @@ pub struct Merger {
     pairs: PairTable,
 }
 
-/// Working memory of `Merger::merge`.
+/// Memory that `Merger::merge` reuses between calls.
 #[derive(Debug, Default)]
 pub struct Workspace {
     ids: Vec<u32>,
@@ -36,7 +36,7 @@ pub struct Workspace {
 }
 
 impl Merger {
-    /// Rules for tokens in rank order; every single byte is among them.
+    /// The rules of a vocabulary in rank order, which must contain every single byte.
     pub fn new<'t>(tokens: impl Iterator<Item = &'t [u8]> + Clone) -> Self {
         let mut ids = Ids::with_hasher(BytesHash(Seeds::random()));
         ids.extend(tokens.clone().zip(0..));
@@ -53,15 +53,15 @@ impl Merger {
         Merger { byte_ids, pairs }
     }
 
-    /// The pair that makes each token of two or more bytes; tokens that no sequence
-    /// of merges reaches are left out.
+    /// `(left id, right id, id)` for each token of two or more bytes, sorted by id. Tokens
+    /// that no sequence of merges produces are left out.
     pub fn rules(&self) -> Vec<(u32, u32, u32)> {
         let mut rules: Vec<_> = self.pairs.iter().collect();
         rules.sort_unstable_by_key(|(_, _, id)| *id);
         rules
     }
 
-    /// Appends the ids of `chunk` (at least one byte).
+    /// Calls `emit` with each id of `chunk` (at least one byte), in order.
     pub fn merge(&self, chunk: &[u8], space: &mut Workspace, mut emit: impl FnMut(u32)) {
         if chunk.len() <= SCAN_LIMIT {
             self.merge_by_scan(chunk, space);
@@ -110,8 +110,8 @@ impl Merger {
         }
     }
 
-    /// A list linked through `previous` and `next`; the heap holds `(rank, place)`
-    /// and an entry counts only while `ranks[place]` is still its rank.
+    /// A linked list through `previous` and `next`. The heap holds `(rank, place)`; an entry
+    /// is valid only while `ranks[place]` equals its rank.
     fn merge_by_heap(&self, chunk: &[u8], space: &mut Workspace) {
         self.start(chunk, space);
         let Workspace { ids, ranks, previous, next, heap } = space;
@@ -154,8 +154,8 @@ impl Merger {
     }
 }
 
-/// Merges the bytes of `token` by looking up joined bytes, and returns the pair
-/// whose merge completes it, if that point is reached.
+/// Merges the bytes of `token` by looking up joined bytes, and returns the pair whose merge
+/// completes the token. None if merging stops before that.
 fn last_step(token: &[u8], ids: &Ids) -> Option<(u32, u32)> {
     let mut starts: Vec<usize> = (0..=token.len()).collect();
     let rank = |starts: &[usize], at: usize| match (starts.get(at), starts.get(at + 2)) {
@@ -190,7 +190,7 @@ mod tests {
         (*state >> 33) % bound
     }
 
-    /// Random tokens in random rank order: many unreachable, many out of order.
+    /// Random tokens in random rank order: many are unreachable, many out of order.
     fn random_tokens(state: &mut u64) -> Vec<Vec<u8>> {
         let mut tokens: Vec<Vec<u8>> = (0..=255_u8).map(|byte| vec![byte]).collect();
         for _ in 0..next(state, 60) {
@@ -203,7 +203,7 @@ mod tests {
         tokens
     }
 
-    /// The rule itself, on byte strings.
+    /// Reference implementation: the rule applied to byte strings.
     fn merge_slowly(chunk: &[u8], tokens: &[Vec<u8>]) -> Vec<u32> {
         let rank = |bytes: &[u8]| tokens.iter().position(|token| token == bytes);
         let mut parts: Vec<Vec<u8>> = chunk.iter().map(|byte| vec![*byte]).collect();

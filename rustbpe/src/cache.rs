@@ -1,25 +1,25 @@
-//! Chunks met before with the ids they came to: one slot of half a cache line each.
+//! A cache from chunks to their ids. One slot takes half a cache line.
 
 use crate::id::Id;
 use crate::key::{Key, Seeds};
 use crate::table::prefetch;
 
-/// Chunks remembered by one thread; 16 MiB of slots when full, then it is emptied.
+/// Chunks that one thread caches: 16 MiB of slots. A full cache is emptied.
 const LIMIT: usize = 1 << 18;
 
-/// Ids that a slot holds; more of them are spilled.
+/// Ids that fit in a slot; longer lists go to `spilled`.
 const INLINE: usize = 3;
 
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(align(32))]
 struct Slot {
     key: Key,
-    /// The ids, or where in `spilled` they begin.
+    /// The ids, or in the first element the index in `spilled` where they begin.
     ids: [u32; INLINE],
     length: u32,
 }
 
-/// Chunks of up to 15 bytes to ids, linear probing, at most half full.
+/// Maps chunks of up to 15 bytes to ids. Linear probing, at most half full.
 #[derive(Debug)]
 pub struct Cache {
     slots: Vec<Slot>,
@@ -33,13 +33,13 @@ impl Cache {
         Cache { slots: vec![Slot::default(); 1 << 11], spilled: Vec::new(), length: 0, seeds }
     }
 
-    /// Starts loading the slot where a key of this hash begins.
+    /// Starts loading the first slot in which a key of this hash could be.
     #[inline(always)]
     pub fn prefetch(&self, hash: u64) {
         prefetch(&self.slots, hash as usize & (self.slots.len() - 1));
     }
 
-    /// Appends the ids of a chunk; false, and nothing appended, when it is new.
+    /// Appends the ids of a chunk. Returns false, appending nothing, if the chunk is unknown.
     #[inline(always)]
     pub fn append<T: Id>(&self, key: Key, hash: u64, out: &mut Vec<T>) -> bool {
         let slot = &self.slots[self.find(key, hash)];
@@ -52,14 +52,14 @@ impl Cache {
             out.extend(self.spilled[start..start + length].iter().map(|id| T::from_u32(*id)));
             return true;
         }
-        // All of them, then those that were too many: no branch on the length.
+        // Append the whole slot, then cut the surplus: no branch on the length.
         let end = out.len() + length;
         out.extend_from_slice(&slot.ids.map(T::from_u32));
         out.truncate(end);
         true
     }
 
-    /// Index of the key's slot, or of the vacant slot where it belongs.
+    /// Index of the key's slot, or of the empty slot where the key belongs.
     #[inline(always)]
     fn find(&self, key: Key, hash: u64) -> usize {
         let mask = self.slots.len() - 1;
@@ -70,7 +70,7 @@ impl Cache {
         at
     }
 
-    /// Remembers the ids, one or more, of a new chunk.
+    /// Stores the ids (at least one) of a chunk that is not in the cache yet.
     pub fn insert(&mut self, key: Key, hash: u64, ids: &[u32]) {
         if self.length >= LIMIT {
             self.slots.fill(Slot::default());

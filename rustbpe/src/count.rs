@@ -1,4 +1,4 @@
-//! Counting the distinct chunks of a stream of texts on several threads.
+//! Counts the distinct chunks in a stream of texts, on several threads.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,27 +11,27 @@ use crate::key::{BytesHash, Key, MAX_SHORT, Seeds};
 use crate::split::Splitter;
 use crate::table::ShortTable;
 
-/// Text of a batch before it is handed to a worker: large enough that a hand-over
-/// (a few microseconds) does not show, small enough to stay in the L2 cache.
+/// Bytes of text per batch: large enough to hide the cost of handing it to a worker (a few
+/// microseconds), small enough to stay in the L2 cache.
 const BATCH_BYTES: usize = 256 << 10;
 
-/// Chunks scanned ahead of counting them, so that the table is fetched meanwhile.
+/// How many chunks are scanned before they are counted; the table's slots load meanwhile.
 const PENDING: usize = 64;
 
-/// Documents laid end to end. The padding lets `Key::new` read past the last one.
+/// Documents in one buffer, end to end. Padding lets `Key::new` read past the last one.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct TextBatch {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
-impl Batch {
+impl TextBatch {
     pub fn push(&mut self, document: &[u8]) {
         self.bytes.extend_from_slice(document);
         self.ends.push(self.bytes.len());
     }
 
-    /// Adds the document that `write` appends.
+    /// Adds the document that `write` appends to the buffer. On an error adds nothing.
     pub fn push_with<E>(
         &mut self,
         write: impl FnOnce(&mut Vec<u8>) -> std::result::Result<(), E>,
@@ -55,13 +55,13 @@ impl Batch {
         })
     }
 
-    /// Forgets the documents, keeps the room.
+    /// Removes all documents but keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
     }
 
-    /// Bytes of all documents.
+    /// Total bytes of all documents.
     pub fn size(&self) -> usize {
         self.bytes.len()
     }
@@ -75,13 +75,13 @@ impl Batch {
     }
 }
 
-/// Distinct chunks and how often each occurs.
+/// The distinct chunks and how often each occurs.
 #[derive(Debug)]
 pub struct Counts {
     short: ShortTable<u64>,
     long: HashMap<Box<[u8]>, u64, BytesHash>,
     seeds: Seeds,
-    /// Chunks scanned but not yet counted; empty between batches.
+    /// Chunks that were scanned but not counted yet. Empty between batches.
     pending: Vec<(Key, u64)>,
 }
 
@@ -104,7 +104,7 @@ impl Counts {
         self.len() == 0
     }
 
-    /// Adds every chunk of one text. `padded` starts with the text and may go on.
+    /// Adds every chunk of one text. `padded` starts with the text and may be longer.
     fn add_text(&mut self, splitter: &Splitter, text: &str, padded: &[u8]) -> Result<()> {
         splitter.for_each(text, |start, end| {
             if end - start > MAX_SHORT {
@@ -146,7 +146,7 @@ impl Counts {
         }
     }
 
-    fn add_batch(&mut self, splitter: &Splitter, mut batch: Batch) -> Result<()> {
+    fn add_batch(&mut self, splitter: &Splitter, mut batch: TextBatch) -> Result<()> {
         let length = batch.bytes.len();
         batch.bytes.resize(length + 16, 0);
         let mut start = 0;
@@ -185,28 +185,28 @@ impl Counts {
     }
 }
 
-/// Where the producer of a stream puts its batches.
+/// Takes batches from the producer of a stream.
 pub struct Feed<'f> {
-    sender: SyncSender<Batch>,
+    sender: SyncSender<TextBatch>,
     failed: &'f AtomicBool,
 }
 
 impl Feed<'_> {
-    /// Hands a batch to the workers, waiting while they are behind.
-    /// `false`: a worker has failed, there is no point in going on.
-    pub fn send(&self, batch: Batch) -> bool {
+    /// Hands a batch to the workers; waits while they are behind. Returns false once a
+    /// worker has failed: the producer should stop.
+    pub fn send(&self, batch: TextBatch) -> bool {
         self.sender.send(batch).is_ok() && !self.failed.load(Ordering::Relaxed)
     }
 }
 
-/// Counts what `produce` sends, on `threads` workers beside the calling thread.
+/// Counts the chunks of what `produce` sends, on `threads` workers besides this thread.
 ///
-/// `produce` runs on the calling thread, so it may hold an interpreter lock; the
-/// workers never need it. Sums commute: the result does not depend on the number
-/// of threads or on how the stream is cut into batches.
+/// `produce` runs on the calling thread, so it may hold an interpreter lock; the workers
+/// never need one. Addition commutes, so the result depends neither on the number of
+/// threads nor on how the stream is cut into batches.
 ///
 /// # Errors
-/// What a worker met (regex engine only), else the producer's own error.
+/// A worker's error (text that is not UTF-8, or the splitter's), else the producer's own.
 pub fn count_stream<E: From<Error>>(
     splitter: &Splitter,
     threads: usize,
@@ -226,7 +226,7 @@ pub fn count_stream<E: From<Error>>(
         let mut total: Option<Counts> = None;
         let mut worker_error = None;
         for worker in workers {
-            match worker.join().expect("a worker returns its errors") {
+            match worker.join().expect("a worker returns errors instead of panicking") {
                 Err(error) => worker_error = Some(error),
                 Ok(counts) => match &mut total {
                     Some(total) => total.absorb(counts),
@@ -244,14 +244,14 @@ pub fn count_stream<E: From<Error>>(
 fn work(
     splitter: &Splitter,
     seeds: Seeds,
-    receiver: &Mutex<Receiver<Batch>>,
+    receiver: &Mutex<Receiver<TextBatch>>,
     failed: &AtomicBool,
 ) -> Result<Counts> {
     let mut counts = Counts::new(seeds);
     let mut result = Ok(());
     loop {
-        // A worker that failed goes on receiving, so that the producer never waits
-        // for a queue that nobody empties.
+        // A failed worker keeps receiving; otherwise the producer could wait forever for
+        // room in the queue.
         let received = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(batch) = received else { break };
         if result.is_ok() {
@@ -274,7 +274,7 @@ mod tests {
         let splitter = Splitter::new(SPLIT_PATTERN).unwrap();
         let counts = count_stream::<Error>(&splitter, threads, |feed| {
             for document in documents {
-                let mut batch = Batch::default();
+                let mut batch = TextBatch::default();
                 batch.push(document.as_bytes());
                 assert!(feed.send(batch));
             }
@@ -303,7 +303,7 @@ mod tests {
     fn text_that_is_not_utf8_is_an_error() {
         let splitter = Splitter::new(SPLIT_PATTERN).unwrap();
         let counts = count_stream::<Error>(&splitter, 2, |feed| {
-            let mut batch = Batch::default();
+            let mut batch = TextBatch::default();
             batch.push(b"\xff");
             feed.send(batch);
             Ok(())

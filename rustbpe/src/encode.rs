@@ -1,4 +1,4 @@
-//! Text to token ids.
+//! Encodes text to token ids.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,22 +13,22 @@ use crate::split::Splitter;
 use crate::token_table::{MAX_ID, MAX_TOKEN, Probe, TokenTable};
 use crate::vocab::Vocabulary;
 
-/// Ids copied at a time; a rare chunk comes about every sixteenth.
+/// Ids copied per step; about every sixteenth chunk misses its first slot.
 const RUN: usize = 16;
 
-/// What one thread needs to encode.
+/// Working memory of one encoding thread.
 #[derive(Debug)]
 pub struct Scratch {
     probes: Box<[Probe; BATCH]>,
-    rares: Box<[Rare; BATCH]>,
+    misses: Box<[Miss; BATCH]>,
     cache: Cache,
     merging: Merging,
 }
 
-/// A chunk that is not in its first slot: its place in the batch, and its key and hash
-/// for the cache if it is short.
+/// A chunk that its first slot in the token table does not hold: its index in the batch and,
+/// if it is short, its key and hash for the cache.
 #[derive(Debug, Clone, Copy, Default)]
-struct Rare {
+struct Miss {
     at: usize,
     key: Key,
     hash: u64,
@@ -38,22 +38,22 @@ struct Rare {
 struct Merging {
     space: Workspace,
     ids: Vec<u32>,
-    /// Chunks too long for the cache that took merging; emptied when it is full.
+    /// Merged ids of chunks too long for the cache; emptied when it is full.
     long: HashMap<Box<[u8]>, Box<[u32]>, BytesHash>,
 }
 
-/// Longest chunk in `Merging::long`, and how many: 4 MiB at most.
+/// Longest chunk in `Merging::long`, and how many it holds: 4 MiB at most.
 const LONG_CHUNK: usize = 64;
 const LONG_CHUNKS: usize = 1 << 14;
 
-/// Encoder of one vocabulary and pattern; shared by any number of threads.
+/// The encoder of one vocabulary and pattern. Any number of threads can share it.
 #[derive(Debug)]
 pub struct Encoder {
     pub vocabulary: Vocabulary,
     pub merger: Merger,
     pub splitter: Splitter,
     tokens: TokenTable,
-    /// Tokens that do not fit `tokens`.
+    /// Tokens that do not fit in `tokens`.
     longer: HashMap<Box<[u8]>, u32, BytesHash>,
     longest: usize,
     seeds: Seeds,
@@ -82,12 +82,12 @@ impl Encoder {
         Encoder { vocabulary, merger, splitter, tokens, longer, longest, seeds, idle }
     }
 
-    /// Lends working memory that keeps its cache between calls.
+    /// Runs `run` with working memory whose cache survives between calls.
     pub fn with_scratch<R>(&self, run: impl FnOnce(&mut Scratch) -> R) -> R {
         let lent = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut scratch = lent.unwrap_or_else(|| Scratch {
             probes: Box::new([Probe::default(); BATCH]),
-            rares: Box::new([Rare::default(); BATCH]),
+            misses: Box::new([Miss::default(); BATCH]),
             cache: Cache::new(self.seeds),
             merging: Merging {
                 space: Workspace::default(),
@@ -100,12 +100,12 @@ impl Encoder {
         result
     }
 
-    /// Appends the ids of `text`, valid UTF-8; never a special token's.
+    /// Appends the ids of `text`, which must be valid UTF-8. Never emits a special token.
     ///
-    /// O(n) for chunks that are tokens or cached, O(n log n) for the rest.
+    /// O(n) for chunks that are tokens or cached, O(n log n) for the others.
     ///
     /// # Errors
-    /// Those of the splitter, and text that is not UTF-8 (regex engine only).
+    /// The splitter's errors; with the regex engine also text that is not UTF-8.
     pub fn encode<T: Id>(
         &self,
         text: &[u8],
@@ -129,11 +129,11 @@ impl Encoder {
         }
     }
 
-    /// Appends the ids of consecutive chunks, at most `BATCH`, that `ends` and the start
-    /// of the first bound.
+    /// Appends the ids of at most `BATCH` consecutive chunks. The first begins at `start`;
+    /// `ends` has the end of each.
     ///
-    /// In steps over the whole batch, so that what one step loads ahead has come when
-    /// the next one needs it, and no step waits for another's mispredicted branches.
+    /// Each step runs over the whole batch. So whatever one step prefetches has arrived when
+    /// the next step needs it, and no step stalls on another's mispredicted branches.
     #[inline(always)]
     fn batch<T: Id>(
         &self,
@@ -143,45 +143,45 @@ impl Encoder {
         scratch: &mut Scratch,
         out: &mut Vec<T>,
     ) {
-        let Scratch { probes, rares, cache, merging } = scratch;
+        let Scratch { probes, misses, cache, merging } = scratch;
         let mut from = start;
         for (probe, end) in probes.iter_mut().zip(ends) {
             *probe = self.tokens.probe(text, from, end - from);
             from = *end;
         }
-        // Longer by a run, so that a whole one can be copied from any place.
+        // One run longer, so that a whole run can be copied from any index.
         let mut ids = [T::default(); BATCH + RUN];
-        let mut n_rares = 0;
+        let mut n_misses = 0;
         for (at, (id, probe)) in ids.iter_mut().zip(&probes[..ends.len()]).enumerate() {
             let (hit, found) = self.tokens.first(probe);
             *id = T::from_u32(found);
-            rares[n_rares % BATCH].at = at;
-            n_rares += usize::from(!hit);
+            misses[n_misses % BATCH].at = at;
+            n_misses += usize::from(!hit);
         }
         let bounds = |at: usize| (if at == 0 { start } else { ends[at - 1] }, ends[at]);
-        for rare in &mut rares[..n_rares] {
-            let (from, to) = bounds(rare.at);
-            rare.key = Key::new(text, from, (to - from).min(MAX_SHORT));
-            rare.hash = self.seeds.hash(rare.key);
-            cache.prefetch(rare.hash);
+        for miss in &mut misses[..n_misses] {
+            let (from, to) = bounds(miss.at);
+            miss.key = Key::new(text, from, (to - from).min(MAX_SHORT));
+            miss.hash = self.seeds.hash(miss.key);
+            cache.prefetch(miss.hash);
         }
         let mut done = 0;
-        for rare in &rares[..n_rares] {
-            append(out, &ids, done, rare.at);
-            done = rare.at + 1;
-            let (from, to) = bounds(rare.at);
+        for miss in &misses[..n_misses] {
+            append(out, &ids, done, miss.at);
+            done = miss.at + 1;
+            let (from, to) = bounds(miss.at);
             if to - from > MAX_SHORT {
                 self.encode_long(&text[from..to], merging, out);
-            } else if !cache.append(rare.key, rare.hash, out) {
-                self.encode_new(&text[from..to], &probes[rare.at], merging);
-                cache.insert(rare.key, rare.hash, &merging.ids);
+            } else if !cache.append(miss.key, miss.hash, out) {
+                self.encode_new(&text[from..to], &probes[miss.at], merging);
+                cache.insert(miss.key, miss.hash, &merging.ids);
                 out.extend(merging.ids.iter().map(|id| T::from_u32(*id)));
             }
         }
         append(out, &ids, done, ends.len());
     }
 
-    /// Leaves the ids of a chunk of up to 15 bytes in `merging`.
+    /// Writes the ids of a chunk of up to 15 bytes to `merging.ids`.
     #[inline(never)]
     fn encode_new(&self, chunk: &[u8], probe: &Probe, merging: &mut Merging) {
         let Merging { space, ids, .. } = merging;
@@ -220,8 +220,8 @@ impl Encoder {
     }
 }
 
-/// Appends `ids[from..to]`. Copying whole runs and forgetting the rest takes a few vector
-/// moves; a copy of unknown length takes a call.
+/// Appends `ids[from..to]`. It copies whole runs and cuts the surplus: that takes a few vector
+/// moves, while a copy of unknown length takes a function call.
 #[inline(always)]
 fn append<T: Id>(out: &mut Vec<T>, ids: &[T; BATCH + RUN], mut from: usize, to: usize) {
     let length = out.len() + to - from;

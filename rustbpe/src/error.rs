@@ -1,13 +1,13 @@
-//! What can be wrong with a caller's input. The binding turns each into a
-//! Python exception; the core never panics on input.
+//! Errors in a caller's input. The Python binding turns each into an exception;
+//! the core never panics on bad input.
 
 use std::fmt;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// The input is unusable; the message names the value and the bound.
+    /// Unusable input; the message names the value and its bound.
     Invalid(String),
-    /// The caller asked to stop (a signal or a failing callback).
+    /// The caller asked to stop: by a signal, or because its callback failed.
     Stopped,
 }
 

@@ -1,6 +1,6 @@
-//! The integer types that token ids are written as.
+//! The integer types that can hold token ids.
 
-/// Type of an emitted id; the caller picks one that holds the vocabulary.
+/// Integer type of the ids that encoding emits. The caller chooses one that fits the vocabulary.
 pub trait Id: Copy + Default + Send + Sync + 'static {
     fn from_u32(id: u32) -> Self;
 }

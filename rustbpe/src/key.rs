@@ -1,15 +1,15 @@
-//! Chunks of up to 15 bytes as 16-byte keys, and the hash of both kinds of chunk.
+//! Chunks of up to 15 bytes as 16-byte keys, and the hash functions of all chunks.
 //!
-//! 99 % of the chunks of English text fit, so the hot tables hold their keys
-//! inline: one load, one multiplication, one comparison, no pointer to follow.
+//! 99 % of the chunks of English text fit a key. Hot tables store keys inline, so a
+//! look-up takes one load, one multiplication and one comparison, and follows no pointer.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// Longest chunk that fits a key; the sixteenth byte holds the length.
 pub const MAX_SHORT: usize = 15;
 
-/// Little-endian bytes of the chunk, zero-padded, the length in the top byte.
-/// The length is at least 1, so the all-zero key is free to mean "empty".
+/// The chunk's bytes in little-endian order, padded with zeros, and its length in the top
+/// byte. The length is at least 1, so the all-zero key can mean "empty slot".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Key {
     pub low: u64,
@@ -29,10 +29,10 @@ const MASKS: [(u64, u64); 16] = {
 };
 
 impl Key {
-    /// Key of `text[start..start + length]`, `1 <= length <= MAX_SHORT`.
+    /// Key of `text[start..start + length]`, with `1 <= length <= MAX_SHORT`.
     ///
-    /// Reads 16 bytes at once where the text has them; callers pad their buffers
-    /// so that only the end of a caller's own string takes the copy.
+    /// Reads 16 bytes at once if the text has that many. Callers pad their buffers, so only
+    /// the end of a caller's own string needs the copy.
     #[inline(always)]
     pub fn new(text: &[u8], start: usize, length: usize) -> Key {
         let bytes: [u8; 16] = match text[start..].first_chunk::<16>() {
@@ -59,14 +59,14 @@ impl Key {
         self.high == 0
     }
 
-    /// The chunk's bytes, `len()` of the array.
+    /// The chunk's bytes; only the first `len()` of the array count.
     pub fn bytes(self) -> [u8; 16] {
         let value = (self.high as u128) << 64 | self.low as u128;
         value.to_le_bytes()
     }
 }
 
-/// The 12 bytes from `start` on as little-endian words; zeros behind the end.
+/// The 12 bytes from `start` on, as little-endian words; zeros after the end of the text.
 #[inline(always)]
 pub fn first_bytes(text: &[u8], start: usize) -> (u64, u32) {
     match text[start..].first_chunk::<12>() {
@@ -85,8 +85,8 @@ fn halves(bytes: [u8; 12]) -> (u64, u32) {
     (u64::from_le_bytes([a, b, c, d, e, f, g, h]), u32::from_le_bytes(rest))
 }
 
-/// Random seeds of one table family: an input crafted to collide under one
-/// process's seeds does not collide under another's. Results never depend on them.
+/// Random seeds of a family of tables. Input crafted to collide under one process's seeds
+/// does not collide under another's. Results never depend on the seeds.
 #[derive(Debug, Clone, Copy)]
 pub struct Seeds {
     low: u64,
@@ -99,7 +99,7 @@ impl Seeds {
         Seeds { low: state.hash_one(1) | 1, high: state.hash_one(2) }
     }
 
-    /// Folded 64x64->128 multiplication (the construction of wyhash and foldhash).
+    /// Folded 64x64->128-bit multiplication, as in wyhash and foldhash.
     #[inline(always)]
     pub fn hash(self, key: Key) -> u64 {
         self.hash_words(key.low, key.high)
@@ -127,7 +127,7 @@ fn fold(left: u64, right: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
-/// The seeds as a hasher for the standard map (byte slices only).
+/// `Seeds` as a hasher of byte slices for the standard map.
 #[derive(Debug, Clone, Copy)]
 pub struct BytesHash(pub Seeds);
 
@@ -149,7 +149,7 @@ impl Hasher for BytesHasher {
         self.state ^= self.seeds.hash_bytes(bytes);
     }
 
-    // The length is already part of `hash_bytes`.
+    // `hash_bytes` already includes the length.
     fn write_usize(&mut self, _length: usize) {}
 
     fn finish(&self) -> u64 {

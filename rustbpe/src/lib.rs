@@ -1,4 +1,4 @@
-//! Exact byte-level BPE: training and encoding for language models.
+//! Exact byte-level BPE for language models: training and encoding.
 
 pub mod batch;
 mod block;

@@ -1,27 +1,27 @@
-//! Long words whose symbols stay where they are.
+//! Long words as linked lists, whose symbols never move.
 //!
-//! A merged symbol keeps the slot of its first byte; the first and the last slot
-//! behind it hold its width, so both neighbours are found without a search:
+//! A merged symbol stays in the slot of its first byte. The second and the last slot that it
+//! covers hold its width, so both neighbours are found without a search:
 //!
 //! ```text
 //! a  b  c  d        merge(b c), merge(bc d):   a  bcd  [3]  [3]
 //! ```
 
-/// Set on slots that hold a width instead of a symbol. Symbols stay below 2^31.
+/// Marks slots that hold a width instead of a symbol. Symbols are below 2^31.
 const WIDTH: u32 = 1 << 31;
 
-/// Between words.
+/// Separates words.
 const WALL: u32 = u32::MAX;
 
 #[derive(Debug, Default)]
 pub struct LinkedWords {
-    /// Words, each with a wall behind it.
+    /// The words, each followed by a wall.
     slots: Vec<u32>,
-    /// First slot and count of each word.
+    /// The first slot and the count of each word.
     words: Vec<(u32, u64)>,
 }
 
-/// What stands beside a replacement, and the count of the word.
+/// The neighbours of a replacement and the count of its word.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sides {
     pub count: u64,
@@ -44,7 +44,7 @@ impl LinkedWords {
         self.slots.push(WALL);
     }
 
-    /// Calls `visit(place, count, pair)` for every pair, in ascending places.
+    /// Calls `visit(place, count, pair)` for every pair, in ascending order of places.
     pub fn for_each_pair(&self, mut visit: impl FnMut(u32, u64, (u32, u32))) {
         for &(start, count) in &self.words {
             let mut place = start;
@@ -55,7 +55,7 @@ impl LinkedWords {
         }
     }
 
-    /// Forgets words of one symbol and closes the gaps between symbols.
+    /// Drops words of one symbol and closes the gaps between symbols.
     pub fn compact(&mut self) {
         let mut write = 0;
         let words = std::mem::take(&mut self.words);
@@ -66,7 +66,7 @@ impl LinkedWords {
             self.words.push((write as u32, count));
             let mut place = Some((start, self.slots[start as usize]));
             while let Some((at, symbol)) = place {
-                // Read ahead first: the slot written can be the one just read.
+                // Read the next symbol first: this write can overwrite the slot just read.
                 place = self.next(at);
                 self.slots[write] = symbol;
                 write += 1;
@@ -77,7 +77,7 @@ impl LinkedWords {
         self.slots.truncate(write);
     }
 
-    /// Replaces `pair` by `merged` at a place; None when it does not stand there.
+    /// Replaces `pair` by `merged` at `place`. Returns None if the pair is not there.
     pub fn merge(&mut self, place: u32, pair: (u32, u32), merged: u32) -> Option<Sides> {
         if self.slots[place as usize] != pair.0 {
             return None;
@@ -90,7 +90,7 @@ impl LinkedWords {
         let end = next + self.width(next);
         let width = WIDTH | (end - place);
         self.slots[place as usize] = merged;
-        // Older lists may name this slot: it must not look like a symbol any more.
+        // Older lists may still name this slot, so it must not look like a symbol any more.
         self.slots[next as usize] = width;
         self.slots[place as usize + 1] = width;
         self.slots[end as usize - 1] = width;
@@ -114,7 +114,7 @@ impl LinkedWords {
         (symbol != WALL).then_some((next, symbol))
     }
 
-    /// The symbol before `place`, which is not the first of its word.
+    /// The symbol before `place`, which must not be the first of its word.
     fn previous(&self, place: u32) -> (u32, u32) {
         let slot = self.slots[place as usize - 1];
         let start = if slot & WIDTH != 0 { place - (slot & !WIDTH) } else { place - 1 };

@@ -1,19 +1,19 @@
-//! Learning the merges: the most frequent pair first, ties by the smaller pair.
+//! Learns the merges: always the most frequent pair, the smaller pair if several tie.
 //!
-//! The greedy rule is that of Sennrich et al. 2016 (arXiv:1508.07909), kept exact
-//! by updating the counts of the pairs around each replacement only. Two facts
-//! about BPE carry the data structures:
+//! The greedy rule is that of Sennrich et al. 2016 (arXiv:1508.07909). It stays exact because
+//! each merge updates the counts of exactly the pairs around its replacements. The data
+//! structures rely on two facts about BPE:
 //!
-//! * A pair is born complete: all its occurrences appear in the one merge that
-//!   creates its newer symbol, afterwards its count can only fall. So a heap entry
-//!   never understates a count, and the top entry that is up to date is the best.
-//! * Hence a pair below the count of the last merge is never needed. A *round*
-//!   follows only pairs of at least `threshold` occurrences; when the best falls
-//!   below it, the next round counts the remaining words afresh with a lower one.
-//!   On 160 MB of English nine pairs in ten are never indexed at all.
+//! * All occurrences of a pair appear in the one merge that creates its newer symbol; after
+//!   that its count only falls. So a heap entry never understates a count, and the top entry
+//!   is the best pair if it is up to date.
+//! * Hence a pair that is rarer than the last merge is not needed yet. A *round* tracks only
+//!   pairs with at least `threshold` occurrences. When the best pair falls below that, the
+//!   next round recounts the remaining words with a lower threshold. On 160 MB of English
+//!   nine of ten pairs are never indexed.
 //!
-//! O(total symbols + visits + merges log pairs) time; a visit rewrites one word of at
-//! most 64 symbols, or one place of a longer word.
+//! Time: O(total symbols + visits + merges log pairs). A visit rewrites one word of at most
+//! 64 symbols, or one place in a longer word.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -23,24 +23,24 @@ use crate::neighbours::{Entry, Neighbours};
 use crate::table::{NONE, PairTable, pack};
 use crate::words::Words;
 
-/// A merge: the two ids it joins; merge `k` makes id `256 + k`.
+/// The two ids that a merge joins. Merge `k` creates id `256 + k`.
 pub type Merge = (u32, u32);
 
-/// Each round goes down to the `1 / ROUND_SPAN` of its best count.
+/// Each round goes down to `1 / ROUND_SPAN` of its highest count.
 const ROUND_SPAN: u64 = 16;
 
-/// Learns up to `wanted` merges; fewer when no pair is left.
+/// Learns up to `wanted` merges; fewer if no pair is left.
 ///
-/// `observe(done)` is called before every merge and returns false to stop.
+/// Calls `observe(done)` before every merge; it returns false to stop.
 ///
 /// # Errors
-/// `Error::Stopped` when `observe` asked for it.
+/// `Error::Stopped` if `observe` returned false.
 pub fn learn(
     words: Words,
     wanted: usize,
     mut observe: impl FnMut(usize) -> bool,
 ) -> Result<Vec<Merge>> {
-    // A merge takes at least one symbol away, so more than that cannot be learnt.
+    // Each merge removes at least one symbol, so there cannot be more merges than symbols.
     let wanted = wanted.min(words.n_symbols());
     let mut learner = Learner::new(words, wanted);
     while learner.merges.len() < wanted && learner.next_round() {
@@ -60,10 +60,10 @@ struct Learner {
     words: Words,
     merges: Vec<Merge>,
     threshold: u64,
-    /// Pair to its entry, for the pairs of this round.
+    /// From a pair to the index of its entry, for the pairs of this round.
     index: PairTable,
     entries: Vec<Entry>,
-    /// Places of each entry, run after run.
+    /// The places of each entry, one run per entry.
     lists: Vec<u32>,
     heap: BinaryHeap<(u64, Reverse<u64>, u32)>,
     before: Neighbours,
@@ -85,7 +85,7 @@ impl Learner {
         }
     }
 
-    /// Indexes every pair of the words as they are now; false when there is none.
+    /// Indexes the pairs in the words as they are now. Returns false if there are none.
     fn next_round(&mut self) -> bool {
         if self.threshold == 1 {
             return false;
@@ -127,7 +127,7 @@ impl Learner {
         self.entries = entries;
     }
 
-    /// Applies the best merge; false when no pair of this round is left.
+    /// Applies the best merge. Returns false if this round has no pair left.
     fn merge_best(&mut self) -> bool {
         while let Some((count, Reverse(pair), at)) = self.heap.pop() {
             let entry = self.entries[at as usize];
@@ -146,18 +146,18 @@ impl Learner {
         let (left, right) = pair;
         let merged = 256 + self.merges.len() as u32;
         self.merges.push(pair);
-        // The merged pair is gone; its own decrements (as in `aaa`) must not find it.
+        // Remove the pair from the index: its own decrements (as in `aaa`) must not find it.
         self.index.insert(left, right, NONE);
         for at in entry.start..entry.start + entry.places as usize {
             let place = self.lists[at];
             self.words.merge(place, pair, merged, &mut self.before, &mut self.after);
         }
-        self.lose(left, right, merged);
-        self.gain(left, merged);
+        self.subtract_replaced(left, right, merged);
+        self.add_created(left, merged);
     }
 
-    /// Takes the replaced occurrences from the pairs that lost them.
-    fn lose(&mut self, left: u32, right: u32, merged: u32) {
+    /// Subtracts the replaced occurrences from the counts of the pairs that contained them.
+    fn subtract_replaced(&mut self, left: u32, right: u32, merged: u32) {
         let (index, entries) = (&self.index, &mut self.entries);
         let mut take = |left, right, count| {
             let at = index.get(left, right);
@@ -166,7 +166,8 @@ impl Learner {
             }
         };
         self.before.for_each(|symbol, count| {
-            // `merged` was `right` when its own replacement noted what follows it.
+            // If the left neighbour is `merged`, the lost pair is (right, left), and the `after`
+            // note of that neighbour's own replacement already covers it.
             if symbol != merged {
                 take(symbol, left, count);
             }
@@ -175,9 +176,9 @@ impl Learner {
     }
 
     /// Adds the pairs that `merged` forms with its neighbours.
-    fn gain(&mut self, left: u32, merged: u32) {
-        // Two replacements side by side: the first noted the second's `left`, which
-        // has become `merged` since and is counted there.
+    fn add_created(&mut self, left: u32, merged: u32) {
+        // Two adjacent replacements: the first noted the second's `left` as its right
+        // neighbour. That is `merged` now, and `before` already counts the pair.
         let doubled = self.before.count(merged);
         if doubled > 0 {
             self.after.discount(left, doubled);
@@ -190,12 +191,12 @@ impl Learner {
             entries.push(entry);
         };
         let open = |count| count >= *threshold;
-        before.settle(lists, open, |symbol, entry| add(symbol, merged, entry));
-        after.settle(lists, open, |symbol, entry| add(merged, symbol, entry));
+        before.flush(lists, open, |symbol, entry| add(symbol, merged, entry));
+        after.flush(lists, open, |symbol, entry| add(merged, symbol, entry));
     }
 }
 
-/// Every pair of the words with its count and its number of places.
+/// Every pair in the words, with its count and its number of places.
 struct Tallies {
     index: PairTable,
     entries: Vec<Entry>,
@@ -236,7 +237,7 @@ mod tests {
         counts
     }
 
-    /// Recounts everything before every merge.
+    /// Reference implementation: recounts all pairs before every merge.
     fn learn_slowly(chunks: &[(Vec<u8>, u64)], wanted: usize) -> Vec<Merge> {
         let mut words: Vec<(Vec<u32>, u64)> = chunks
             .iter()

@@ -1,6 +1,6 @@
-//! Tally of the symbols beside the replacements of one merge.
+//! Tallies the symbols next to the replacements of one merge.
 
-/// A pair that is followed: its count and the run of places where it stood when it was found.
+/// A tracked pair: its count, and the run of places where it was when it was found.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
     pub count: u64,
@@ -8,7 +8,7 @@ pub struct Entry {
     pub places: u32,
 }
 
-/// No list is open for this symbol.
+/// Marks a symbol that has no list.
 const CLOSED: usize = usize::MAX;
 
 #[derive(Debug, Clone, Copy)]
@@ -17,9 +17,9 @@ struct Tally {
     places: u32,
 }
 
-/// For one side of a merge: how often each symbol stands there, weighted by word
-/// counts, and where. Dense over the symbols, so that noting a neighbour
-/// hashes nothing; cleared by visiting what was touched only.
+/// For one side of a merge: how often each symbol is the neighbour there, weighted by word
+/// counts, and where. The arrays are indexed by symbol, so noting a neighbour needs no hash;
+/// clearing visits only the symbols that were noted.
 #[derive(Debug)]
 pub struct Neighbours {
     tallies: Vec<Tally>,
@@ -50,26 +50,26 @@ impl Neighbours {
         self.notes.push((symbol, place));
     }
 
-    /// Weighted number of replacements beside `symbol`.
+    /// Number of replacements next to `symbol`, weighted by word counts.
     pub fn count(&self, symbol: u32) -> u64 {
         self.tallies[symbol as usize].count
     }
 
-    /// Takes notes back: `count` of the replacements are not beside `symbol` any more.
+    /// Corrects the tally: `count` of the replacements are no longer next to `symbol`.
     pub fn discount(&mut self, symbol: u32, count: u64) {
         self.tallies[symbol as usize].count -= count;
     }
 
-    /// Calls `visit(symbol, count)` for every symbol noted.
+    /// Calls `visit(symbol, count)` for every symbol that was noted.
     pub fn for_each(&self, mut visit: impl FnMut(u32, u64)) {
         for &symbol in &self.touched {
             visit(symbol, self.tallies[symbol as usize].count);
         }
     }
 
-    /// Empties the tally. For each symbol whose count passes `open`, its places are
-    /// appended to `lists` as one run, which `add(symbol, entry)` receives.
-    pub fn settle(
+    /// Empties the tally. If `open(count)` holds for a symbol, its places are appended to
+    /// `lists` as one run, which `add(symbol, entry)` receives.
+    pub fn flush(
         &mut self,
         lists: &mut Vec<u32>,
         open: impl Fn(u64) -> bool,

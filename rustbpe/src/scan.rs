@@ -1,31 +1,31 @@
 //! Hand-written scanner for the GPT-4 family of split patterns.
 //!
-//! The alternatives, tried in order at each position (the pattern's own text is
-//! in `split.rs`; semantics after OpenAI's published `cl100k_base` pattern):
+//! At each position it tries these alternatives in order. `split.rs` has the patterns
+//! themselves; the semantics are those of OpenAI's published `cl100k_base` pattern.
 //!
-//! 1. an apostrophe and `s d m t ll ve re` in any case (`ſ` folds to `s`);
-//! 2. at most one character that is no newline, letter or number, then letters;
+//! 1. an apostrophe and one of `s d m t ll ve re` in any case (`ſ` folds to `s`);
+//! 2. at most one character that is not a newline, letter or number, then letters;
 //! 3. one to `max_digits` numbers;
-//! 4. at most one space, then others (no space, letter, number), then newlines;
-//! 5. with `run_to_end` only: white space that reaches the end of the text;
+//! 4. at most one space, then "others" (not white space, letter or number), then newlines;
+//! 5. only with `run_to_end`: white space up to the end of the text;
 //! 6. white space up to its last newline;
-//! 7. white space less its last character, unless it reaches the end of the text.
+//! 7. white space without its last character, or all of it at the end of the text.
 //!
-//! One pass, no backtracking: every chunk end is found by looking at the chunk
-//! and at most one white-space run behind it, so a text of n bytes costs O(n).
+//! One pass without backtracking: to find a chunk's end, the scanner reads the chunk and
+//! at most one run of white space after it. A text of n bytes costs O(n).
 
 use crate::unicode::{ASCII, LETTER, NUMBER, OTHER, SPACE, class_at, wide_class_at};
 
-/// Where the patterns of the family differ.
+/// The differences between the patterns of the family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     pub max_digits: u32,
     pub run_to_end: bool,
 }
 
-/// End of the chunk that starts at `start`, both character boundaries.
+/// End of the chunk that starts at `start`. Both are character boundaries.
 ///
-/// `text` is valid UTF-8 and `start < text.len()`.
+/// `text` must be valid UTF-8, and `start < text.len()`.
 #[inline(always)]
 pub fn chunk_end(text: &[u8], start: usize, rules: Rules) -> usize {
     let first = text[start];
@@ -66,30 +66,30 @@ pub fn chunk_end(text: &[u8], start: usize, rules: Rules) -> usize {
     }
 }
 
-/// End of the chunk when it is, as nine English chunks in ten are, a letter or a
-/// space and then ASCII letters, in all at most 15 bytes with an ASCII byte behind.
+/// Fast path for nine of ten chunks of English text: an optional space, then ASCII
+/// letters. At most 15 bytes in all, followed by an ASCII byte.
 ///
-/// Sixteen bytes are classified at once, so the length of a word costs no branch.
+/// It classifies 16 bytes at once, so it has no branch that depends on the word's length.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn short_word_end(text: &[u8], start: usize) -> Option<usize> {
     let block = text[start..].first_chunk::<16>()?;
     // SAFETY: the only precondition is SSE2, which every x86-64 processor has.
     let (letters, wide) = unsafe { letter_and_wide_masks(u128::from_le_bytes(*block)) };
-    // Bit 16 is no letter, so the run always ends.
+    // Bit 16 is never set (not a letter), so the run always ends.
     let length = 1 + (!(letters >> 1)).trailing_zeros();
     let starts_word = letters & 1 != 0 || (block[0] == b' ' && length > 1);
     (starts_word && length < 16 && wide >> length & 1 == 0).then(|| start + length as usize)
 }
 
-/// One bit a byte: is it an ASCII letter, is it 0x80 or above.
+/// Two masks with one bit per byte: ASCII letters, and bytes >= 0x80.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "sse2")]
 fn letter_and_wide_masks(bytes: u128) -> (u32, u32) {
     use std::arch::x86_64::*;
     let block = _mm_set_epi64x((bytes >> 64) as i64, bytes as i64);
-    // As signed bytes: 'a'..='z' moved to the bottom of the range is below -128 + 26.
+    // Compare as signed bytes: shift 'a'..='z' to the bottom of the range, below -128 + 26.
     let folded = _mm_or_si128(block, _mm_set1_epi8(0x20));
     let moved = _mm_add_epi8(folded, _mm_set1_epi8((128 - b'a') as i8));
     let letters = _mm_cmplt_epi8(moved, _mm_set1_epi8(-128 + 26));
@@ -102,7 +102,7 @@ fn short_word_end(_text: &[u8], _start: usize) -> Option<usize> {
     None
 }
 
-/// `'(?i:[sdmt]|ll|ve|re)`; U+017F is the only non-ASCII simple fold involved.
+/// `'(?i:[sdmt]|ll|ve|re)`. U+017F is the only non-ASCII character that folds to one of these.
 fn contraction_end(text: &[u8], start: usize) -> Option<usize> {
     let lower = |at: usize| text.get(start + at).map_or(0, |byte| byte | 0x20);
     match (lower(1), lower(2)) {
@@ -113,10 +113,10 @@ fn contraction_end(text: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// End of the run of letters that goes on at `at`.
+/// End of the run of letters that continues at `at`.
 ///
-/// Eight ASCII bytes a step: most English words end within the first step, which
-/// leaves one branch a word instead of one a letter.
+/// It tests eight ASCII bytes per step. Most English words end within the first step, so
+/// there is about one branch per word instead of one per letter.
 #[inline(always)]
 fn letters_end(text: &[u8], mut at: usize) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -152,7 +152,7 @@ fn others_end(text: &[u8], at: usize) -> usize {
     end
 }
 
-/// End of the run of characters of one class, one character a step.
+/// End of the run of characters of one class, one character per step.
 #[inline]
 fn run_end(text: &[u8], mut at: usize, class: u8) -> usize {
     while at < text.len() {
@@ -186,7 +186,7 @@ fn numbers_end(text: &[u8], mut at: usize, max_digits: u32) -> usize {
     at
 }
 
-/// Alternatives 5 to 7: the chunk of a white-space run that starts at `start`.
+/// Alternatives 5 to 7: end of the chunk that starts at `start` in a run of white space.
 fn space_end(text: &[u8], start: usize, rules: Rules) -> usize {
     let mut at = start;
     let mut last = start;

@@ -1,4 +1,4 @@
-//! Splitting text into the chunks inside which merges may happen.
+//! Splits text into chunks. Merges never cross a chunk boundary.
 
 use fancy_regex::Regex;
 
@@ -6,29 +6,29 @@ use crate::block::for_each_batch;
 use crate::error::{Error, Result};
 use crate::scan::Rules;
 
-/// Split pattern of the seed: GPT-4's with numbers of one or two digits.
+/// nanochat's split pattern: GPT-4's, but with numbers of one or two digits.
 pub const SPLIT_PATTERN: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+";
 
 /// `cl100k_base` as tiktoken publishes it: numbers of one to three digits.
 pub const CL100K_PATTERN: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s";
 
-/// `cl100k_base` without possessive quantifiers, as older releases and Hugging
-/// Face files spell it; white space at the end of a text splits after a newline.
+/// `cl100k_base` without possessive quantifiers, as in older releases and Hugging Face
+/// files. It splits white space at the end of a text after a newline.
 const CL100K_PLAIN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// The seed's own pattern with one to three digits.
-const SEED_THREE_DIGITS: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+";
+/// nanochat's pattern with numbers of one to three digits.
+const NANOCHAT_THREE_DIGITS: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+";
 
 const fn rules(max_digits: u32, run_to_end: bool) -> Rules {
     Rules { max_digits, run_to_end }
 }
 
-/// Patterns that the scanner covers exactly.
+/// Patterns that the hand-written scanner implements exactly.
 const SCANNED: [(&str, Rules); 4] = [
     (SPLIT_PATTERN, rules(2, false)),
     (CL100K_PATTERN, rules(3, true)),
     (CL100K_PLAIN, rules(3, false)),
-    (SEED_THREE_DIGITS, rules(3, false)),
+    (NANOCHAT_THREE_DIGITS, rules(3, false)),
 ];
 
 /// Splits texts by one pattern.
@@ -39,10 +39,10 @@ pub enum Splitter {
 }
 
 impl Splitter {
-    /// The scanner for the known patterns, a regex engine for any other.
+    /// Uses the scanner for the patterns it knows and a regex engine for all others.
     ///
     /// # Errors
-    /// A pattern that does not compile or that matches the empty string.
+    /// A pattern that does not compile or that can match the empty string.
     pub fn new(pattern: &str) -> Result<Self> {
         if let Some((_, rules)) = SCANNED.iter().find(|(known, _)| *known == pattern) {
             return Ok(Splitter::Scanner(*rules));
@@ -50,12 +50,12 @@ impl Splitter {
         Self::from_regex(pattern)
     }
 
-    /// The regex engine, whatever the pattern: the reference of the tests.
+    /// Always uses the regex engine. Tests take it as the reference.
     pub fn from_regex(pattern: &str) -> Result<Self> {
         let regex = Regex::new(pattern)
             .map_err(|error| Error::invalid(format!("pattern {pattern:?}: {error}")))?;
-        // Only a pattern without look-around parses here; the rest is caught by
-        // the probe below or, at the latest, at the first empty match.
+        // Only a pattern without look-around parses here. The probe below catches some
+        // of the others; the rest fail at their first empty match.
         let may_be_empty =
             regex_syntax::parse(pattern).is_ok_and(|hir| hir.properties().minimum_len() == Some(0));
         if may_be_empty || regex.is_match("").unwrap_or(false) {
@@ -67,13 +67,12 @@ impl Splitter {
         Ok(Splitter::Regex(Box::new(regex)))
     }
 
-    /// Calls `chunk(start, end)` for each chunk, in order, covering all of `text`.
+    /// Calls `chunk(start, end)` for each chunk in order. The chunks cover all of `text`.
     ///
-    /// What a regex leaves unmatched becomes a chunk of its own, so that nothing
-    /// of a text is ever lost.
+    /// Text that a regex leaves unmatched becomes a chunk of its own, so no text is lost.
     ///
     /// # Errors
-    /// Regex engine only: an empty match, or its backtracking limit.
+    /// Regex engine only: an empty match, or the backtracking limit.
     #[inline(always)]
     pub fn for_each(&self, text: &str, mut chunk: impl FnMut(usize, usize)) -> Result<()> {
         match self {
@@ -90,10 +89,12 @@ impl Splitter {
         }
     }
 
-    /// A place at or behind `from` that may be cut at: both sides split alone as they
-    /// do together. A space between two ASCII letters is one, because no alternative
-    /// of the scanned patterns takes a space after a letter, and none looks further.
-    /// None when there is no such place, or for a pattern that only a regex knows.
+    /// A position at or after `from` where `text` may be cut: both sides then split as they
+    /// do in the whole text.
+    ///
+    /// A space between two ASCII letters is such a position: no alternative of the scanned
+    /// patterns takes a space after a letter, and none looks further ahead. Returns None if
+    /// there is no such position, and always for a pattern of the regex engine.
     pub fn cut(&self, text: &str, from: usize) -> Option<usize> {
         let Splitter::Scanner(_) = self else { return None };
         let tail = text.as_bytes().get(from..)?;
@@ -103,7 +104,7 @@ impl Splitter {
         cut.map(|at| from + at + 1)
     }
 
-    /// The chunks as slices.
+    /// The chunks as string slices. Errors as for `for_each`.
     pub fn split<'t>(&self, text: &'t str) -> Result<Vec<&'t str>> {
         let mut chunks = Vec::new();
         self.for_each(text, |start, end| chunks.push(&text[start..end]))?;
@@ -141,7 +142,7 @@ fn each_match(regex: &Regex, text: &str, chunk: &mut dyn FnMut(usize, usize)) ->
 mod tests {
     use super::*;
 
-    /// Characters of every class, fold and width that the pattern can tell apart.
+    /// Characters of every class, case fold and width that the patterns distinguish.
     const ALPHABET: [&str; 28] = [
         "a", "S", "l", "L", "v", "e", "r", "ſ", "é", "ß", "中", "𐐀", "1", "٣", "Ⅷ", "𝟘", " ", "\t",
         "\n", "\r", "\u{a0}", "\u{85}", "\u{2028}", "'", "!", "’", "🙂", "\u{301}",
@@ -183,7 +184,7 @@ mod tests {
                     .collect();
                 assert_eq!(scanner.split(&text), regex.split(&text), "{text:?}");
             }
-            // Several windows of a block scan, mostly ASCII, in runs of any length.
+            // Texts over several windows of `block.rs`: mostly ASCII, runs of any length.
             const WORDS: [&str; 16] = [
                 "a", "S", "l", "v", "e", "r", "t", "7", " ", " ", "'", "!", "\u{1c}", "\n", "\t",
                 "é",

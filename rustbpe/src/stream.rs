@@ -1,17 +1,17 @@
-//! Bytes that arrive piece by piece, out as whole characters.
+//! Decodes a stream of bytes into whole characters.
 
-/// Holds back the bytes of an unfinished character.
+/// Holds back the bytes of an incomplete character until the rest arrives.
 ///
-/// What comes out over a whole stream equals decoding all bytes at once with every
-/// maximal ill-formed sequence replaced by U+FFFD (Unicode 3.9, best practice),
-/// which is also what Python's `errors="replace"` does.
+/// The output of a whole stream equals decoding all its bytes at once with each maximal
+/// ill-formed sequence replaced by U+FFFD (best practice of Unicode 3.9), which is also
+/// what Python's `errors="replace"` does.
 #[derive(Debug, Default)]
 pub struct Utf8Stream {
     held: Vec<u8>,
 }
 
 impl Utf8Stream {
-    /// The characters that `bytes` completes. At most 3 bytes stay held.
+    /// The characters that `bytes` completes. At most 3 bytes are held back.
     pub fn push(&mut self, bytes: &[u8]) -> String {
         self.held.extend_from_slice(bytes);
         let mut text = String::new();
@@ -43,7 +43,7 @@ impl Utf8Stream {
         text
     }
 
-    /// U+FFFD for an unfinished character, if one is held.
+    /// U+FFFD if an incomplete character is held back, else the empty string.
     pub fn finish(&mut self) -> String {
         let text = String::from_utf8_lossy(&self.held).into_owned();
         self.held.clear();

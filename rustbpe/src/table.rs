@@ -1,4 +1,4 @@
-//! Open-addressing tables with their keys inline.
+//! Open-addressing hash tables that store their keys inline.
 
 use crate::key::{Key, Seeds};
 
@@ -12,7 +12,7 @@ pub struct Slot<V> {
 #[inline(always)]
 pub fn prefetch<T>(slots: &[T], at: usize) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch changes no memory and faults at no address.
+    // SAFETY: a prefetch changes no memory and cannot fault, whatever the address.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(slots.as_ptr().wrapping_add(at).cast());
@@ -21,7 +21,7 @@ pub fn prefetch<T>(slots: &[T], at: usize) {
     let _ = (slots, at);
 }
 
-/// Chunk key to value, linear probing, at most half full. No removal.
+/// Maps chunk keys to values. Linear probing, at most half full. No removal.
 #[derive(Debug)]
 pub struct ShortTable<V> {
     slots: Vec<Slot<V>>,
@@ -30,7 +30,7 @@ pub struct ShortTable<V> {
 }
 
 impl<V: Copy + Default> ShortTable<V> {
-    /// Room for `capacity` keys before the first growth.
+    /// A table that takes `capacity` keys before it grows.
     pub fn with_capacity(capacity: usize, seeds: Seeds) -> Self {
         let slots = (capacity.max(8) * 2).next_power_of_two();
         ShortTable { slots: vec![Slot::default(); slots], length: 0, seeds }
@@ -40,7 +40,7 @@ impl<V: Copy + Default> ShortTable<V> {
         self.length
     }
 
-    /// Index of the key's slot, or of the vacant slot where it belongs.
+    /// Index of the key's slot, or of the empty slot where the key belongs.
     #[inline(always)]
     fn find(&self, key: Key, hash: u64) -> usize {
         let mask = self.slots.len() - 1;
@@ -51,13 +51,13 @@ impl<V: Copy + Default> ShortTable<V> {
         at
     }
 
-    /// Starts loading the slot where a key of this hash begins.
+    /// Starts loading the first slot in which a key of this hash could be.
     #[inline(always)]
     pub fn prefetch(&self, hash: u64) {
         prefetch(&self.slots, hash as usize & (self.slots.len() - 1));
     }
 
-    /// The key's value, inserted as `V::default()` if it was absent.
+    /// The key's value; an absent key is inserted with `V::default()`.
     #[inline(always)]
     pub fn entry(&mut self, key: Key, hash: u64) -> &mut V {
         let mut at = self.find(key, hash);
@@ -93,23 +93,23 @@ impl<V: Copy + Default> ShortTable<V> {
     }
 }
 
-/// `PairTable`'s mark for "no such pair".
+/// The value that `PairTable` returns for an absent pair.
 pub const NONE: u32 = u32::MAX;
 
-/// Two token ids as one word, ordered as the pair is.
+/// Two token ids in one word, in the same order as the pairs.
 #[inline(always)]
 pub fn pack(left: u32, right: u32) -> u64 {
     (left as u64) << 32 | right as u64
 }
 
-/// Pair of token ids to a `u32`, linear probing, at most half full.
+/// Maps pairs of token ids to a `u32`. Linear probing, at most half full.
 #[derive(Debug)]
 pub struct PairTable {
     slots: Vec<(u64, u32)>,
     length: usize,
 }
 
-/// No pair packs to this: ids stay below `u32::MAX`.
+/// Never equal to a packed pair, because ids are below `u32::MAX`.
 const VACANT: u64 = u64::MAX;
 
 impl PairTable {
@@ -118,7 +118,7 @@ impl PairTable {
         PairTable { slots: vec![(VACANT, NONE); slots], length: 0 }
     }
 
-    /// Fibonacci hashing; ids are dense and small, the product's top bits mix both.
+    /// Fibonacci hashing. Ids are dense and small; the top bits of the product mix both ids.
     #[inline(always)]
     fn start(&self, pair: u64) -> usize {
         let mixed = (pair ^ pair >> 29).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -135,7 +135,7 @@ impl PairTable {
         at
     }
 
-    /// The pair's value, or `NONE`.
+    /// The value of a pair, or `NONE`.
     #[inline(always)]
     pub fn get(&self, left: u32, right: u32) -> u32 {
         let slot = self.slots[self.find(pack(left, right))];

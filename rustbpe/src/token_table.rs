@@ -1,33 +1,33 @@
-//! Tokens of up to 12 bytes with their ids, 16 bytes a slot.
+//! A table of the tokens of up to 12 bytes and their ids, with 16 bytes per slot.
 //!
-//! 98 % of the chunks of English text are that short. A slot is a quarter of a cache
-//! line and never crosses one; the table of 65,536 tokens is 2 MiB.
+//! 98 % of the chunks of English text are that short. A slot takes a quarter of a cache line
+//! and never crosses one. The table of 65,536 tokens takes 2 MiB.
 
 use crate::key::{Seeds, first_bytes};
 use crate::table::prefetch;
 
-/// Longest token that fits a slot.
+/// Longest token that fits in a slot.
 pub const MAX_TOKEN: usize = 12;
 
-/// Ids that fit a slot.
+/// Largest id that fits in a slot.
 pub const MAX_ID: u32 = (1 << 28) - 1;
 
-/// Bits of `Slot::high` below the id: four bytes of the chunk and its length.
+/// Number of bits below the id in `Slot::high`: four bytes of the chunk, and its length.
 const ID_SHIFT: u32 = 36;
 
-/// A chunk of up to 12 bytes, zero-padded, its length and (in a table) its id.
+/// A chunk of up to 12 bytes, padded with zeros, its length and (in the table) its id.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     low: u64,
     high: u64,
 }
 
-/// No probe has a length of 0 and any byte.
+/// Equal to no probe: a probe of length 0 (too long a chunk) has only zero bytes.
 const VACANT: Slot = Slot { low: 1, high: 0 };
 
 impl Slot {
     #[inline(always)]
-    fn is(self, chunk: Slot) -> bool {
+    fn matches(self, chunk: Slot) -> bool {
         self.low == chunk.low && (self.high ^ chunk.high) << (64 - ID_SHIFT) == 0
     }
 
@@ -37,7 +37,7 @@ impl Slot {
     }
 }
 
-/// A chunk on its way into the table; one that is too long is found nowhere.
+/// A chunk to look up, and its first slot. A chunk that is too long is never found.
 #[derive(Debug, Clone, Copy)]
 pub struct Probe {
     chunk: Slot,
@@ -57,7 +57,7 @@ pub struct TokenTable {
     seeds: Seeds,
 }
 
-/// Bytes of a chunk that a slot keeps; the last entry is for those that are too long.
+/// The bits of a chunk that a slot keeps, by length. The last entry is for longer chunks.
 const MASKS: [(u64, u32); MAX_TOKEN + 2] = {
     let mut masks = [(0, 0); MAX_TOKEN + 2];
     let mut length = 1;
@@ -70,13 +70,13 @@ const MASKS: [(u64, u32); MAX_TOKEN + 2] = {
 };
 
 impl TokenTable {
-    /// Room for `capacity` tokens; the caller adds no more.
+    /// A table for `capacity` tokens. It does not grow, so the caller must not add more.
     pub fn with_capacity(capacity: usize, seeds: Seeds) -> Self {
         let slots = (capacity.max(8) * 2).next_power_of_two();
         TokenTable { slots: vec![VACANT; slots], seeds }
     }
 
-    /// Adds a token of 1 to `MAX_TOKEN` bytes; `id` is at most `MAX_ID`.
+    /// Adds a token of 1 to `MAX_TOKEN` bytes. `id` must be at most `MAX_ID`.
     pub fn insert(&mut self, token: &[u8], id: u32) {
         let Probe { chunk, at } = self.probe(token, 0, token.len());
         let mut at = at as usize;
@@ -86,8 +86,8 @@ impl TokenTable {
         self.slots[at] = Slot { low: chunk.low, high: chunk.high | u64::from(id) << ID_SHIFT };
     }
 
-    /// Starts to look for `text[start..start + length]`, one byte or more: its slot
-    /// is being fetched when this returns.
+    /// Starts to look up `text[start..start + length]` (at least one byte): its first slot is
+    /// being loaded when this returns.
     #[inline(always)]
     pub fn probe(&self, text: &[u8], start: usize, length: usize) -> Probe {
         let (low, high) = first_bytes(text, start);
@@ -100,20 +100,19 @@ impl TokenTable {
         Probe { chunk, at: at as u32 }
     }
 
-    /// Looks into the first slot only: whether the token is there, and the id there.
-    /// No branch.
+    /// Checks only the first slot: whether it holds the chunk, and the id in it. No branch.
     #[inline(always)]
     pub fn first(&self, probe: &Probe) -> (bool, u32) {
         let slot = self.slots[probe.at as usize];
-        (slot.is(probe.chunk), slot.id())
+        (slot.matches(probe.chunk), slot.id())
     }
 
-    /// The id, in whichever slot it is.
+    /// The id of the chunk, in whichever slot it is.
     pub fn get(&self, probe: &Probe) -> Option<u32> {
         let mut at = probe.at as usize;
         loop {
             let slot = self.slots[at];
-            if slot.is(probe.chunk) {
+            if slot.matches(probe.chunk) {
                 return Some(slot.id());
             }
             if slot.high == 0 {

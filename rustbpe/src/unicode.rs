@@ -1,9 +1,9 @@
-//! The four character classes that both split patterns are made of.
+//! The four character classes of the split patterns.
 //!
-//! `\p{L}`, `\p{N}` and `\s` are disjoint, so one two-bit value a code point is
-//! enough. The table is generated from `regex-syntax` (the classes that the
-//! `regex` crate and tiktoken use) by `examples/generate_unicode_table.rs`; a
-//! unit test compares every code point with that crate again.
+//! `\p{L}`, `\p{N}` and `\s` are disjoint, so two bits per code point are enough.
+//! `examples/generate_unicode_table.rs` generates the table from `regex-syntax`, which
+//! provides the classes of the `regex` crate and of tiktoken. A unit test compares
+//! every code point with that crate.
 
 use crate::unicode_table::{INDEX, LEAVES};
 
@@ -22,8 +22,8 @@ pub fn class_of(code_point: u32) -> u8 {
 
 /// Class and width in bytes of the character that starts at `text[at]`.
 ///
-/// `at` must be a character boundary of valid UTF-8; the scanner guarantees it
-/// because it only ever advances by whole characters of a `&str`.
+/// `at` must be a character boundary of valid UTF-8. The scanner guarantees this,
+/// because it advances only by whole characters of a `&str`.
 #[inline]
 pub fn class_at(text: &[u8], at: usize) -> (u8, usize) {
     let first = text[at];
@@ -48,7 +48,7 @@ pub fn wide_class_at(text: &[u8], at: usize) -> (u8, usize) {
     }
 }
 
-/// Classes of the ASCII bytes; bytes >= 0x80 read as OTHER and must be decoded.
+/// Classes of the ASCII bytes. Bytes >= 0x80 are OTHER here; they must be decoded first.
 pub static ASCII: [u8; 256] = {
     let mut table = [OTHER; 256];
     let mut byte = 0;
@@ -70,7 +70,7 @@ pub static ASCII: [u8; 256] = {
 mod tests {
     use super::*;
 
-    /// Code points of a class as `regex-syntax` resolves it.
+    /// Code point ranges of a class, according to `regex-syntax`.
     fn ranges(class: &str) -> Vec<(u32, u32)> {
         let hir = regex_syntax::parse(class).expect("a plain class parses");
         match hir.into_kind() {

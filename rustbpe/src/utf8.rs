@@ -1,10 +1,10 @@
-//! UTF-8 of a string's code points.
+//! Code points to UTF-8.
 
-/// Code points looked at together: four vectors of SSE2, packed into one.
+/// Code points tested at once: four SSE2 vectors, packed into one.
 const BLOCK: usize = 16;
 
-/// Appends the UTF-8 of `points`. Surrogates are paired where they pair and otherwise
-/// become U+FFFD, as in tiktoken. O(n).
+/// Appends the UTF-8 of `points`. A surrogate pair becomes its character and a lone
+/// surrogate U+FFFD, as in tiktoken. O(n).
 pub fn push_code_points(points: &[u32], out: &mut Vec<u8>) {
     out.reserve(points.len());
     let mut at = 0;
@@ -30,7 +30,7 @@ pub fn push_code_points(points: &[u32], out: &mut Vec<u8>) {
     }
 }
 
-/// The character that `points` begin with and how many of them it takes.
+/// The first character of `points`, and how many code points it takes.
 fn code_point(points: &[u32]) -> (char, usize) {
     if let [high @ 0xD800..0xDC00, low @ 0xDC00..0xE000, ..] = points {
         let paired = 0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00);

@@ -1,21 +1,21 @@
-//! Token ids and the bytes they stand for.
+//! The vocabulary: the bytes that each token id stands for.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::error::{Error, Result};
 
-/// Mergeable tokens `0..n_mergeable`, then the special tokens in order.
+/// The mergeable tokens have the ids `0..n_mergeable`; the special tokens follow in order.
 #[derive(Debug)]
 pub struct Vocabulary {
     bytes: Vec<u8>,
-    /// End of each token in `bytes`.
+    /// Where each token ends in `bytes`.
     ends: Vec<usize>,
     n_mergeable: usize,
 }
 
 impl Vocabulary {
     /// # Errors
-    /// An empty token or name, one that occurs twice, a missing single byte, too
+    /// A token or name that is empty or occurs twice, a single byte without a token, or too
     /// many tokens for 31-bit ids.
     pub fn new(tokens: &[Vec<u8>], specials: &[String]) -> Result<Self> {
         let total = tokens.len() + specials.len();
@@ -25,10 +25,12 @@ impl Vocabulary {
         let mut seen: HashMap<&[u8], usize> = HashMap::with_capacity(tokens.len());
         for (id, token) in tokens.iter().enumerate() {
             if token.is_empty() {
-                return Err(Error::invalid(format!("token {id} is empty; 1 byte is the least")));
+                return Err(Error::invalid(format!(
+                    "token {id} is empty; every token needs at least 1 byte"
+                )));
             }
             if let Some(other) = seen.insert(token, id) {
-                return Err(Error::invalid(format!("tokens {other} and {id} are the same bytes")));
+                return Err(Error::invalid(format!("tokens {other} and {id} have the same bytes")));
             }
         }
         if let Some(byte) = (0..=255_u8).find(|byte| !seen.contains_key(&[*byte][..])) {
@@ -58,7 +60,7 @@ impl Vocabulary {
         Ok(vocabulary)
     }
 
-    /// Number of tokens, special ones included.
+    /// Number of tokens, including special tokens.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
@@ -71,7 +73,7 @@ impl Vocabulary {
         self.n_mergeable
     }
 
-    /// Bytes of a token (a special token's name), if the id is in range.
+    /// Bytes of a token (for a special token, of its name). None if the id is out of range.
     #[inline]
     pub fn token(&self, id: usize) -> Option<&[u8]> {
         let end = *self.ends.get(id)?;
@@ -79,13 +81,13 @@ impl Vocabulary {
         Some(&self.bytes[start..end])
     }
 
-    /// Tokens that encoding may emit, in id order.
+    /// The tokens that encoding can emit, in order of their ids.
     pub fn mergeable(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.n_mergeable).filter_map(|id| self.token(id))
     }
 }
 
-/// Tokens of a trained vocabulary: the 256 bytes, then one a merge.
+/// The tokens of a trained vocabulary: the 256 single bytes, then one per merge.
 pub fn tokens_of(merges: &[(u32, u32)]) -> Vec<Vec<u8>> {
     let mut tokens: Vec<Vec<u8>> = (0..=255_u8).map(|byte| vec![byte]).collect();
     for (left, right) in merges {

@@ -1,28 +1,28 @@
-//! The distinct chunks of a corpus as symbol strings that shrink under merges.
+//! The distinct chunks ("words") of a corpus as strings of symbols, which merges shorten.
 //!
-//! Nearly all chunks are short, and rewriting one costs a cache line. A long chunk
-//! (a page of Chinese without punctuation, a base64 blob) must not be rewritten at
-//! every one of its merges, so those are linked and touched only where they change:
-//! both kinds together keep training linear in the corpus for any input.
+//! Nearly all words are short; rewriting one costs a cache line. A long word (a page of
+//! Chinese without punctuation, a base64 blob) must not be rewritten at each of its merges,
+//! so long words are linked lists that change only locally. Together the two kinds keep
+//! training linear in the size of the corpus, for any input.
 
 use crate::count::Counts;
 use crate::error::{Error, Result};
 use crate::linked::{LinkedWords, Sides};
 use crate::neighbours::Neighbours;
 
-/// Entries of a record before its symbols.
+/// Length of a record before its symbols.
 const HEADER: usize = 4;
 
-/// Longest chunk that is rewritten as a whole.
+/// Longest word that is rewritten as a whole.
 const MAX_PACKED: usize = 64;
 
-/// Packed words as records `[count low, count high, length, room, symbols...]` in
-/// one flat array, linked words in another.
+/// Short words are records `[count low, count high, length, room, symbols...]` in one flat
+/// array ("packed"), long words are in another ("linked").
 ///
-/// A *place* names where a pair stands: below `packed.len()` a record, above it,
-/// less that length, a symbol of a linked word. The count of a packed word lies
-/// beside its symbols: visiting it costs one cache line (64 bytes hold 12 symbols).
-/// `room` is how many symbols the record had when it was laid out.
+/// A *place* says where a pair is: below `packed.len()` it is the index of a record; above,
+/// less that length, it is the index of a symbol of a linked word. The count of a packed word
+/// is next to its symbols, so visiting a word costs one cache line (64 bytes hold 12 symbols).
+/// `room` is the number of symbols that the record had when it was written.
 #[derive(Debug, Default)]
 pub struct Words {
     packed: Vec<u32>,
@@ -30,10 +30,10 @@ pub struct Words {
 }
 
 impl Words {
-    /// Byte symbols of every chunk of at least two bytes (no pair fits a shorter one).
+    /// The bytes of every chunk as symbols. Chunks of one byte have no pair and are left out.
     ///
     /// # Errors
-    /// More than 2^32 entries, i.e. 16 GiB of distinct chunks.
+    /// More than 2^32 entries, that is 16 GiB of distinct chunks.
     pub fn from_counts(counts: &Counts) -> Result<Self> {
         let (mut packed, mut linked) = (0, 0);
         counts.for_each(|chunk, _| match chunk.len() {
@@ -41,7 +41,7 @@ impl Words {
             length if length <= MAX_PACKED => packed += HEADER + length,
             length => linked += length + 1,
         });
-        // One less, so that no place is `u32::MAX`.
+        // `>=`, so that no place equals `u32::MAX`.
         if packed + linked >= u32::MAX as usize {
             return Err(Error::invalid(format!(
                 "the distinct chunks need {} entries, the limit is {}",
@@ -65,12 +65,12 @@ impl Words {
         self.packed.extend(chunk.iter().map(|byte| *byte as u32));
     }
 
-    /// Upper bound of the number of merges that these words allow.
+    /// Upper bound of the number of merges that are possible in these words.
     pub fn n_symbols(&self) -> usize {
         self.packed.len() + self.linked.len()
     }
 
-    /// Calls `visit(place, count, pair)` for every pair, in ascending places.
+    /// Calls `visit(place, count, pair)` for every pair, in ascending order of places.
     pub fn for_each_pair(&self, mut visit: impl FnMut(u32, u64, (u32, u32))) {
         let mut at = 0;
         while let Some(header) = self.packed.get(at..at + HEADER) {
@@ -84,8 +84,8 @@ impl Words {
         self.linked.for_each_pair(|place, count, pair| visit(offset + place, count, pair));
     }
 
-    /// Closes the gaps and forgets words of one symbol, which have no pair left.
-    /// Words move: every list of places made before is void.
+    /// Closes the gaps that merges left, and drops words of one symbol, which have no pair.
+    /// Words move, so all places known before become invalid.
     pub fn compact(&mut self) {
         let records = &mut self.packed;
         let (mut read, mut write) = (0, 0);
@@ -102,12 +102,12 @@ impl Words {
         self.linked.compact();
     }
 
-    /// Replaces `pair` by `merged` at a place, if it still stands there, and notes
-    /// the neighbours of each replacement with the word's count. In a packed word
-    /// every occurrence is replaced, from the left.
+    /// Replaces `pair` by `merged` at `place`, if the pair is still there, and notes the
+    /// neighbours of each replacement with the word's count. In a packed word all
+    /// occurrences are replaced, from left to right.
     ///
-    /// The note on the left is what stands there *after* replacing (so it can be
-    /// `merged` itself), on the right what stood there before.
+    /// `before` gets the left neighbour *after* replacing, so it can be `merged` itself;
+    /// `after` gets the right neighbour as it was before replacing.
     #[inline]
     pub fn merge(
         &mut self,

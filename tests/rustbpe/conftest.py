@@ -1,4 +1,4 @@
-"""Text and vocabularies for the tokenizer's tests."""
+"""Texts and vocabularies for the tokenizer tests."""
 
 import itertools
 import os
@@ -38,7 +38,7 @@ def documents(shards: list[Path]) -> list[str]:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> rustbpe.Tokenizer:
-    """600 tokens from a few lines: merges reach into every script of PROSE."""
+    """450 tokens from a few lines. The merges reach every script of PROSE."""
     return rustbpe.train(itertools.chain(PROSE * 2, [Path(rustbpe.__file__).read_text()]), 450)
 
 

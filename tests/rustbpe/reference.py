@@ -1,4 +1,4 @@
-"""A trainer that is slow and obviously right: recount every pair before every merge."""
+"""Reference implementation of training: slow, but obviously correct. Recounts every pair before every merge."""
 
 import itertools
 from collections import Counter
@@ -10,7 +10,7 @@ Pair = tuple[int, int]
 
 
 def train(texts: Iterable[str], vocab_size: int, pattern: str) -> list[bytes]:
-    """Tokens in id order: the 256 bytes, then one a merge; fewer when no pair is left."""
+    """Tokens in order of ids: the 256 bytes, then one per merge. Fewer than asked if no pair is left."""
     chunks = Counter(chunk for text in texts for chunk in regex.findall(pattern, text))
     words = [(list(chunk.encode()), count) for chunk, count in chunks.items()]
     tokens = [bytes([byte]) for byte in range(256)]

@@ -1,4 +1,4 @@
-"""Encoding is tiktoken's byte for byte; decoding loses nothing and says what is broken."""
+"""Encoding equals tiktoken's exactly. Decoding loses nothing and reports bad input."""
 
 import itertools
 import pickle
@@ -27,7 +27,7 @@ def test_equal_to_tiktoken_and_back(tokenizer: rustbpe.Tokenizer, oracle: tiktok
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_equal_to_tiktoken_for_vocabularies_no_training_would_give(data: st.DataObject) -> None:
+def test_equal_to_tiktoken_for_untrained_vocabularies(data: st.DataObject) -> None:
     """Tokens in any rank order, most of them unreachable by merges."""
     drawn = data.draw(st.lists(st.text(alphabet="abc", min_size=2, max_size=6), unique=True, max_size=30))
     tokens = [bytes([byte]) for byte in range(256)] + [token.encode() for token in drawn]
@@ -43,7 +43,7 @@ def test_equal_to_tiktoken_on_a_corpus(documents: list[str]) -> None:
         tokenizer = rustbpe.train(documents, 8000, pattern=pattern)
         expected = tiktoken_of(tokenizer).encode_ordinary_batch(documents)
         assert tokenizer.encode_batch(documents, num_threads=2) == expected
-        # The second time through the chunk cache.
+        # The second time the chunks come from the cache.
         assert [tokenizer.encode(document) for document in documents] == expected
 
 
@@ -54,8 +54,8 @@ def test_surrogates_as_in_tiktoken(tokenizer: rustbpe.Tokenizer, oracle: tiktoke
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_streamed_texts_are_encoded_as_alone(tokenizer: rustbpe.Tokenizer, oracle: tiktoken.Encoding, threads: int) -> None:
-    """Texts of all widths, in batches and beyond them, each chunk seen more than once."""
+def test_streamed_texts_are_encoded_as_if_alone(tokenizer: rustbpe.Tokenizer, oracle: tiktoken.Encoding, threads: int) -> None:
+    """Texts of all character widths, short and longer than a batch. Every chunk occurs more than once."""
     draw = random.Random(threads)
     units = ["a", " ", "the", "\n", "’", "é", "한", "🙂", "\ud83d", "\ude42", "\t", ".", "1234", "'s", "\r\n", "ſ", "-" * 40]
     texts = ["".join(draw.choices(units, k=draw.choice([0, 1, 5, 50, 700]))) for _ in range(600)]
@@ -76,7 +76,7 @@ def test_long_chunks_go_through_the_heap(tokenizer: rustbpe.Tokenizer, oracle: t
 
 @pytest.mark.parametrize("kind", ["one letter", "no spaces", "spaces", "digits", "newlines", "marks", "CJK"])
 def test_adversarial_text_takes_linear_time(tokenizer: rustbpe.Tokenizer, kind: str) -> None:
-    """Four times the text may take at most nine times as long; quadratic would be sixteen."""
+    """Four times the text may take at most nine times as long; quadratic time would take sixteen times."""
     generator = random.Random(5)
     unit = {
         "one letter": "a" * 4096,
@@ -120,8 +120,8 @@ class TestBatch:
             assert tokenizer.encode_batch(texts, num_threads=threads) == expected
         assert tokenizer.encode_batch([]) == []
 
-    def test_one_huge_text_is_shared_out_and_stays_the_same(self, tokenizer: rustbpe.Tokenizer) -> None:
-        """Longer than what one thread takes at a time: with places to cut at, few of them, and none."""
+    def test_one_huge_text_is_split_over_threads_without_effect(self, tokenizer: rustbpe.Tokenizer) -> None:
+        """The text exceeds what one thread takes at a time. It has many positions to cut at, few, or none."""
         generator = random.Random(11)
         for weights in ((60, 20, 5, 5, 5, 5), (5, 5, 20, 20, 20, 30), (0, 0, 20, 20, 20, 40)):
             units = generator.choices(["word", " ", "'s ", "2024 ", "\n ", "é —"], weights=weights, k=150_000)
@@ -158,7 +158,7 @@ class TestBatch:
         assert ids.dtype == np.uint32
         assert ids.tolist() == [1 << 16, *wider.encode("zz")]
 
-    def test_bad_input_is_named(self, tokenizer: rustbpe.Tokenizer) -> None:
+    def test_errors_name_the_bad_input(self, tokenizer: rustbpe.Tokenizer) -> None:
         with pytest.raises(ValueError, match=str(tokenizer.vocab_size)):
             tokenizer.encode_to_numpy(["a"], bos=tokenizer.vocab_size)
         with pytest.raises(TypeError, match=r"texts\[1\]"):
@@ -178,7 +178,7 @@ class TestDecode:
         assert tokenizer.decode(np.array(ids)[::-1]) == tokenizer.decode(ids[::-1])
         assert tokenizer.decode([]) == ""
 
-    def test_bytes_that_are_no_text(self, tokenizer: rustbpe.Tokenizer) -> None:
+    def test_bytes_that_are_not_utf8(self, tokenizer: rustbpe.Tokenizer) -> None:
         broken = list(b"ab\xff\xe4\xb8")
         assert tokenizer.decode_bytes(broken) == b"ab\xff\xe4\xb8"
         with pytest.raises(UnicodeDecodeError, match="0xff in position 2"):
@@ -218,7 +218,7 @@ class TestVocabulary:
             assert rustbpe.Tokenizer(form).mergeable_ranks() == ranks
         assert repr(tokenizer) == "Tokenizer(n_mergeable=450, special_tokens=0)"
 
-    def test_what_is_wrong_is_named(self) -> None:
+    def test_errors_name_what_is_wrong(self) -> None:
         tokens = [bytes([byte]) for byte in range(256)]
         for ranks, message in [
             (tokens[:65] + tokens[66:], "0x41"),
@@ -237,7 +237,7 @@ class TestVocabulary:
         with pytest.raises(ValueError, match="empty string"):
             rustbpe.Tokenizer(tokens, pattern="x*")
 
-    def test_worker_processes_can_receive_one(self, tokenizer: rustbpe.Tokenizer) -> None:
+    def test_can_be_sent_to_worker_processes(self, tokenizer: rustbpe.Tokenizer) -> None:
         special = tokenizer.with_special_tokens(["<|bos|>"])
         copy = pickle.loads(pickle.dumps(special))
         assert copy.encode(PROSE[1]) == special.encode(PROSE[1])

@@ -1,4 +1,4 @@
-"""Files: what is saved is loaded, what is damaged is refused, and others read the same ids."""
+"""Tokenizer files: loading restores what was saved, damage is detected, and other libraries read the same ids."""
 
 import json
 import os
@@ -34,7 +34,7 @@ class TestJson:
         rustbpe.Tokenizer.load(tmp_path / "a.json").save(tmp_path / "b.json")
         assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
-    def test_any_changed_part_is_noticed(self, special: rustbpe.Tokenizer, tmp_path: Path) -> None:
+    def test_any_change_is_detected(self, special: rustbpe.Tokenizer, tmp_path: Path) -> None:
         path = tmp_path / "t.json"
         special.save(path)
         good = json.loads(path.read_bytes())
@@ -53,10 +53,10 @@ class TestJson:
                 rustbpe.Tokenizer.load(path)
 
     @pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"format": "other", "version": 1}', "\xff"])
-    def test_something_else_is_refused(self, tmp_path: Path, content: str) -> None:
+    def test_any_other_content_is_refused(self, tmp_path: Path, content: str) -> None:
         path = tmp_path / "t.json"
         path.write_bytes(content.encode("latin-1"))
-        with pytest.raises(ValueError, match=r"t\.json is no rustbpe-tokenizer file"):
+        with pytest.raises(ValueError, match=r"t\.json is not a rustbpe-tokenizer file"):
             rustbpe.Tokenizer.load(path)
 
     def test_every_truncation_is_refused(self, special: rustbpe.Tokenizer, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ class TestTiktoken:
                 rustbpe.Tokenizer.from_tiktoken(path)
 
     def test_gpt4(self, monkeypatch: pytest.MonkeyPatch, documents: list[str]) -> None:
-        """The published ranks, some of which no merge sequence reaches."""
+        """The published ranks. Some tokens cannot be produced by any sequence of merges."""
         import tiktoken
 
         cache = SHARED.parent / "tokenizers" / "tiktoken_cache"
@@ -123,7 +123,7 @@ class TestTiktoken:
         theirs = tiktoken.get_encoding("cl100k_base")
         ours = rustbpe.Tokenizer.from_tiktoken(path, rustbpe.CL100K_PATTERN)
         assert ours.n_mergeable == 100_256
-        # All tokens that are text, end to end, in three orders: boundaries the trainer never saw.
+        # All tokens that are text, end to end in three orders, for chunk boundaries that training never saw.
         tokens = [token.decode("utf-8", "ignore") for token in ours.mergeable_ranks()]
         for text in ("".join(tokens), "".join(reversed(tokens)), "".join(sorted(tokens)), *PROSE, *documents[:200]):
             assert ours.encode(text) == theirs.encode_ordinary(text)
@@ -131,9 +131,9 @@ class TestTiktoken:
             assert ours.encode(token) == theirs.encode_ordinary(token)
 
 
-@pytest.fixture(scope="module", params=["seed", "cl100k"])
+@pytest.fixture(scope="module", params=["nanochat", "cl100k"])
 def both(request: pytest.FixtureRequest) -> tuple[rustbpe.Tokenizer, tokenizers.Tokenizer]:
-    pattern = {"seed": rustbpe.SPLIT_PATTERN, "cl100k": rustbpe.CL100K_PATTERN}[request.param]
+    pattern = {"nanochat": rustbpe.SPLIT_PATTERN, "cl100k": rustbpe.CL100K_PATTERN}[request.param]
     ours = rustbpe.train(PROSE * 2, 360, pattern=pattern, num_threads=1)
     return ours, tokenizers.Tokenizer.from_str(ours.to_hf_json())
 
@@ -162,7 +162,7 @@ class TestHuggingFace:
         tokenizer = rustbpe.Tokenizer(special.mergeable_ranks(), pattern=pattern, special_tokens=["<|x|>"])
         assert_equal(rustbpe.Tokenizer.from_hf_json(tokenizer.to_hf_json()), tokenizer)
 
-    def test_one_trained_by_them(self) -> None:
+    def test_a_tokenizer_trained_by_hugging_face(self) -> None:
         theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
         theirs.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
             [
@@ -178,8 +178,8 @@ class TestHuggingFace:
         for text in PROSE:
             assert ours.encode(text) == theirs.encode(text).ids
 
-    def test_what_cannot_be_equal_is_refused(self, special: rustbpe.Tokenizer) -> None:
-        # No merges reach the last token.
+    def test_a_file_that_would_give_other_ids_is_refused(self, special: rustbpe.Tokenizer) -> None:
+        # No merges produce the last token.
         odd = rustbpe.Tokenizer([*special.mergeable_ranks(), b"qzqzq"], special_tokens=["<|bos|>"])
         good = json.loads(odd.to_hf_json())
         rustbpe.Tokenizer.from_hf_json(json.dumps(good))

@@ -1,4 +1,4 @@
-"""Merge for merge equal to the published `rustbpe` 0.1.0 on real text."""
+"""On real text, training gives the same merges as the published `rustbpe` 0.1.0."""
 
 import pytest
 

@@ -1,7 +1,7 @@
-"""The scanner cuts exactly where the regex does.
+"""The scanner splits text exactly as the regex does.
 
-Python's `regex` can be ahead of the Rust engines by a Unicode version. Characters that such a version added are
-left out here; `test_classes_are_those_of_tiktoken` covers every code point.
+Python's `regex` may support a newer Unicode version than the Rust engines. Characters that only the newer version
+knows are left out here; `test_classes_are_those_of_tiktoken` covers every code point.
 """
 
 import unicodedata
@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 import rustbpe
 
-PATTERNS = {"seed": rustbpe.SPLIT_PATTERN, "cl100k": rustbpe.CL100K_PATTERN}
-# Python's `$` also matches before a last newline; the Rust engines' does not.
+PATTERNS = {"nanochat": rustbpe.SPLIT_PATTERN, "cl100k": rustbpe.CL100K_PATTERN}
+# In Python, `$` also matches before a final newline. In the Rust engines it does not.
 COMPILED = {name: regex.compile(pattern.replace("$", r"\Z")) for name, pattern in PATTERNS.items()}
-TELLING = st.sampled_from(list("aSstdmlLvVeErR'’!_.12٣Ⅷ \t\n\r\x0b\x00\x1c\x85\xa0\u2028\u3000ſKéß中𐐀🙂\u0301\u200d"))
+DISTINCTIVE = st.sampled_from(list("aSstdmlLvVeErR'’!_.12٣Ⅷ \t\n\r\x0b\x00\x1c\x85\xa0\u2028\u3000ſKéß中𐐀🙂\u0301\u200d"))
 
 
 def code_points() -> list[str]:
@@ -35,8 +35,8 @@ def assert_same(name: str, text: str) -> None:
 
 @pytest.mark.parametrize("name", PATTERNS)
 @settings(max_examples=1500, deadline=None)
-@given(text=st.text(TELLING, max_size=40))
-def test_random_strings_of_telling_characters(name: str, text: str) -> None:
+@given(text=st.text(DISTINCTIVE, max_size=40))
+def test_random_strings_of_distinctive_characters(name: str, text: str) -> None:
     assert_same(name, text)
 
 
@@ -48,10 +48,10 @@ def test_random_unicode(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_every_code_point_beside_every_class(name: str) -> None:
-    """Each one first, last and between letters, digits, spaces, newlines, others, apostrophes and itself."""
-    # The patterns share the classes; for the second one a fifth of the large blocks is enough.
-    characters = code_points() if name == "seed" else code_points()[:0x3400] + code_points()[0x3400::5]
+def test_every_code_point_next_to_every_class(name: str) -> None:
+    """Each code point first, last and next to letters, digits, spaces, newlines, others, apostrophes and itself."""
+    # Both patterns use the same classes; for the second one, a fifth of the large blocks is enough.
+    characters = code_points() if name == "nanochat" else code_points()[:0x3400] + code_points()[0x3400::5]
     for start in range(0, len(characters), 1 << 14):
         block = characters[start : start + (1 << 14)]
         assert_same(name, "".join(f"a{c} {c}1{c}\n{c}!{c}{c}\t{c}'{c}s" for c in block))
@@ -59,14 +59,14 @@ def test_every_code_point_beside_every_class(name: str) -> None:
 
 @pytest.mark.parametrize("name", PATTERNS)
 def test_end_of_text(name: str) -> None:
-    """What ends a text is cut by rules of its own; one text for each of 1,500 spread code points."""
+    """The end of a text has rules of its own. One text for each of 1,500 code points from all planes."""
     for c in [*code_points()[:0x600], *code_points()[0x600::1501], *"\u2028\u2029\u3000"]:
         for text in (c, f"a{c}", f" {c}", f"\n{c}", f"{c} ", f"{c}\n ", f"{c}  \n\n", f"'{c}"):
             assert_same(name, text)
 
 
 def test_classes_are_those_of_tiktoken() -> None:
-    """A code point joins a letter, a digit or a mark in one chunk there exactly when it does here."""
+    """A code point joins a letter, a digit or a mark to one chunk in tiktoken exactly if it does here."""
     ranks = {bytes([byte]): byte for byte in range(256)}
     for first in b"a1!":
         for second in range(256):
@@ -99,7 +99,7 @@ def test_any_other_pattern_goes_through_a_regex_engine() -> None:
     assert rustbpe.split("ab12", r"\p{L}+(?=1)|\d") == ["ab", "1", "2"]
 
 
-def test_text_that_a_pattern_leaves_out_is_kept() -> None:
+def test_text_that_a_pattern_does_not_match_is_kept() -> None:
     assert rustbpe.split("ab, cd!", r"\p{L}+") == ["ab", ", ", "cd", "!"]
 
 

@@ -1,4 +1,4 @@
-"""Training: equal to the rule, whatever the threads; clean when something goes wrong."""
+"""Training equals the reference for any number of threads, and fails cleanly."""
 
 import _thread
 import random
@@ -48,7 +48,7 @@ def test_threads_and_order_do_not_matter(documents: list[str]) -> None:
     for threads in (2, 3, 8):
         assert tokens_of(rustbpe.train(iter(documents), 3000, num_threads=threads)) == expected
     assert tokens_of(rustbpe.train(documents[::-1], 3000)) == expected
-    # One huge text instead of many: a document always starts a new chunk here.
+    # One huge text instead of many. A document always starts a new chunk here.
     assert tokens_of(rustbpe.train([f"{document}\n" for document in documents], 3000)) == tokens_of(
         rustbpe.train(["".join(f"{document}\n" for document in documents)], 3000)
     ) or any(document[:1].isspace() for document in documents)
@@ -58,7 +58,7 @@ def test_256_tokens_are_the_bytes() -> None:
     assert tokens_of(rustbpe.train(["x"], 256)) == [bytes([byte]) for byte in range(256)]
 
 
-def test_progress_starts_at_nothing_and_ends_at_all() -> None:
+def test_progress_runs_from_zero_to_all_merges() -> None:
     seen: list[tuple[int, int]] = []
     rustbpe.train(PROSE, 300, progress=lambda done, total: seen.append((done, total)))
     assert seen[0] == (0, 44)
@@ -72,7 +72,7 @@ def test_vocab_size_out_of_range(size: int) -> None:
         rustbpe.train(PROSE, size)
 
 
-def test_more_tokens_than_the_text_can_fill() -> None:
+def test_more_tokens_than_the_text_allows() -> None:
     with pytest.raises(ValueError, match=r"vocab_size 1000 .* 258 tokens"):
         rustbpe.train(["abc"], 1000)
 
@@ -88,7 +88,7 @@ def test_a_bad_number_of_threads() -> None:
         rustbpe.train(PROSE, 300, num_threads=-1)
 
 
-def test_texts_that_are_no_strings() -> None:
+def test_texts_that_are_not_strings() -> None:
     with pytest.raises(TypeError, match=r"texts\[1\].*bytes"):
         rustbpe.train(["a", b"b"], 300)  # type: ignore[list-item]
     with pytest.raises(TypeError, match="texts is a str"):
@@ -124,7 +124,7 @@ def test_control_c_while_reading() -> None:
 
 
 def test_control_c_while_merging(documents: list[str]) -> None:
-    """The interrupt arrives from another thread, after the merging has begun."""
+    """The interrupt comes from another thread, after merging has begun."""
     started = threading.Event()
 
     def interrupt() -> None:
@@ -140,7 +140,7 @@ def test_control_c_while_merging(documents: list[str]) -> None:
 
 
 def test_one_endless_word_takes_linear_time() -> None:
-    """A chunk of a million letters; rewriting it at every occurrence would take hours."""
+    """A chunk of a million letters. Rewriting it at every occurrence would take hours."""
     generator = random.Random(2)
     text = "".join(generator.choices("abcdefghijklmnop", k=1_000_000))
     started = time.thread_time()
@@ -202,7 +202,7 @@ class TestParquet:
         from_file = rustbpe.train_parquet(shards[:1], 5000, max_chars=chars)
         assert tokens_of(from_file) == tokens_of(rustbpe.train(documents, 5000))
 
-    def test_what_is_wrong_is_named(self, tmp_path: Path) -> None:
+    def test_errors_name_what_is_wrong(self, tmp_path: Path) -> None:
         path = self.write(tmp_path / "a.parquet", PROSE)
         with pytest.raises(ValueError, match="no column 'words'"):
             rustbpe.train_parquet([path], 300, column="words")

@@ -64,7 +64,6 @@ class Bucket:
 
         A state tensor has equally many elements for every unit of the weights: one per weight, or fewer.
         """
-
         held = self.numel // self.unit * (own * self.unit // self.shard)
         whole = torch.zeros(own * self.ranks.world_size, dtype=shards[0].dtype)
         whole[:held] = torch.cat(list(shards))[:held]

@@ -1,4 +1,4 @@
-"""Exact byte-level BPE: training and encoding for language models.
+"""Exact byte-level BPE for language models: training and encoding.
 
 >>> tokenizer = rustbpe.train(texts, 65_527).with_special_tokens(["<|bos|>"])
 >>> tokenizer.decode(tokenizer.encode("hello"))

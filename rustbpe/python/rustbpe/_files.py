@@ -1,4 +1,4 @@
-"""Tokenizer files: our JSON, tiktoken's rank files. Nothing is pickled."""
+"""Reads and writes tokenizer files: our own JSON and tiktoken's rank files. Nothing is pickled."""
 
 import base64
 import binascii
@@ -15,7 +15,7 @@ VERSION = 1
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write a sibling, sync it, rename it: `path` is the old file or the whole new one."""
+    """Write a temporary file next to `path`, sync it, rename it. `path` is always the whole old or the whole new file."""
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -23,7 +23,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files private; a tokenizer is read by other accounts.
+        # mkstemp creates private files, but other accounts must be able to read a tokenizer.
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
@@ -37,7 +37,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 
 def checksum(tokens: Sequence[bytes], pattern: str, specials: Sequence[str]) -> str:
-    """SHA-256 over pattern, special tokens and tokens, each with its length before it."""
+    """SHA-256 over the pattern, the special tokens and the tokens, each item preceded by its length."""
     digest = hashlib.sha256(f"{FORMAT} {VERSION}".encode())
     for group in ([pattern.encode()], [name.encode() for name in specials], tokens):
         digest.update(len(group).to_bytes(8, "little"))
@@ -47,7 +47,7 @@ def checksum(tokens: Sequence[bytes], pattern: str, specials: Sequence[str]) -> 
 
 
 def dump(tokens: Sequence[bytes], pattern: str, specials: Sequence[str]) -> bytes:
-    """The JSON file, one line a token so that two files can be compared by eye."""
+    """The JSON file. It has one line per token, so that two files can be compared line by line."""
     head = {
         "format": FORMAT,
         "version": VERSION,
@@ -63,7 +63,7 @@ def dump(tokens: Sequence[bytes], pattern: str, specials: Sequence[str]) -> byte
 def parse(path: str | Path) -> tuple[list[bytes], str, list[str]]:
     """Tokens, pattern and special tokens of a file that `dump` wrote.
 
-    Raises ValueError naming the file when it is damaged or something else.
+    Raises ValueError, naming the file, if it is damaged or not such a file.
     """
     try:
         data: Any = json.loads(Path(path).read_bytes())
@@ -73,20 +73,20 @@ def parse(path: str | Path) -> tuple[list[bytes], str, list[str]]:
         pattern, specials, expected = data["pattern"], data["special_tokens"], data["sha256"]
         found = checksum(tokens, pattern, specials)
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
-        raise ValueError(f"{path} is no {FORMAT} file of version {VERSION}: {error}") from error
+        raise ValueError(f"{path} is not a {FORMAT} file of version {VERSION}: {error}") from error
     if found != expected:
         raise ValueError(f"{path} is damaged: sha256 is {found}, the file says {expected}")
     return tokens, pattern, specials
 
 
 def dump_tiktoken(tokens: Sequence[bytes]) -> bytes:
-    """tiktoken's rank file: base64 of the token, a space, its rank."""
+    """tiktoken's rank file: per line the token in base64, a space and its rank."""
     lines = (b"%s %d\n" % (base64.b64encode(token), rank) for rank, token in enumerate(tokens))
     return b"".join(lines)
 
 
 def parse_tiktoken(path: str | Path) -> dict[bytes, int]:
-    """Ranks of a tiktoken file; ValueError names the first bad line."""
+    """The ranks in a tiktoken file. Raises ValueError, naming the first bad line."""
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
         if not line.strip():
@@ -96,7 +96,7 @@ def parse_tiktoken(path: str | Path) -> dict[bytes, int]:
             decoded = base64.b64decode(token, validate=True)
             value = int(rank)
         except ValueError as error:
-            raise ValueError(f"{path} line {number} is no rank: {line[:80]!r}") from error
+            raise ValueError(f"{path} line {number} is not a token and its rank: {line[:80]!r}") from error
         if decoded in ranks:
             raise ValueError(f"{path} line {number}: token {decoded!r} is given twice")
         ranks[decoded] = value

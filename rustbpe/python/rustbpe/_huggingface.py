@@ -1,12 +1,12 @@
-"""Exchange with Hugging Face `tokenizers` (`tokenizer.json`)."""
+"""Converts to and from `tokenizer.json` of Hugging Face `tokenizers`."""
 
 import json
 from typing import Any, NamedTuple
 
 from rustbpe import _rustbpe
 
-# Hugging Face reads patterns by Oniguruma's rules, where `{1,3}+` repeats instead of
-# being possessive and `$` is the end of a line. The same language in its spelling:
+# Hugging Face compiles patterns with Oniguruma, where `{1,3}+` repeats instead of being
+# possessive, and `$` is the end of a line. These patterns match the same in its syntax:
 _SPELLING = {
     _rustbpe.CL100K_PATTERN: (
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}"
@@ -17,10 +17,10 @@ _PATTERN_OF = {theirs: ours for ours, theirs in _SPELLING.items()}
 
 
 def byte_alphabet() -> list[str]:
-    """The character that stands for each byte in a byte-level vocabulary.
+    """The character that represents each byte in a byte-level vocabulary.
 
-    Printable Latin-1 characters stand for themselves; the other 68 bytes are moved,
-    in order, to U+0100 and up (GPT-2's published encoder).
+    Printable Latin-1 characters represent themselves. The other 68 bytes are mapped, in
+    order, to U+0100 and up (as in GPT-2's published encoder).
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     moved = iter(range(0x100, 0x200))
@@ -28,6 +28,7 @@ def byte_alphabet() -> list[str]:
 
 
 def dump(tokenizer: _rustbpe.Tokenizer) -> str:
+    """The `tokenizer.json` with which Hugging Face `tokenizers` produces the same ids."""
     alphabet = byte_alphabet()
     names = ["".join(alphabet[byte] for byte in token) for token in tokenizer._tokens()]
     pattern = _SPELLING.get(tokenizer.pattern, tokenizer.pattern)
@@ -63,7 +64,7 @@ def dump(tokenizer: _rustbpe.Tokenizer) -> str:
         "end_of_word_suffix": None,
         "fuse_unk": False,
         "byte_fallback": False,
-        # A chunk that is a token is that token, also when no merges lead to it.
+        # A chunk that is a token becomes that token, even if no merges produce it.
         "ignore_merges": True,
         "vocab": {name: id for id, name in enumerate(names)},
         "merges": [[names[left], names[right]] for left, right, _ in tokenizer._merge_rules()],
@@ -91,12 +92,13 @@ class Parsed(NamedTuple):
 
 
 def parse(text: str) -> Parsed:
+    """Read a byte-level BPE `tokenizer.json`. Raises ValueError for any other kind."""
     try:
         data = json.loads(text)
         pattern = _split_pattern(data)
         model, added = data["model"], data.get("added_tokens") or []
         if model["type"] != "BPE" or data.get("normalizer"):
-            raise ValueError("only byte-level BPE without a normalizer is understood")
+            raise ValueError("only byte-level BPE without a normalizer is supported")
         tokens, specials = _tokens(model["vocab"], added)
         merges = [_pair(merge) for merge in model["merges"]]
     except (KeyError, TypeError, AttributeError) as error:
@@ -105,21 +107,22 @@ def parse(text: str) -> Parsed:
 
 
 def check_merges(tokenizer: _rustbpe.Tokenizer, merges: list[tuple[bytes, bytes]], *, whole_chunks: bool) -> None:
-    """Raise ValueError unless the merges are those that the ranks imply.
+    """Raise ValueError unless `merges` are exactly the merges that the ranks imply.
 
-    `whole_chunks` (their `ignore_merges`): a chunk that is a token is that token, as
-    with us. Without it a token that no merges reach would be an id only here.
+    `whole_chunks` is Hugging Face's `ignore_merges`: a chunk that is a token becomes that
+    token, which is always so in rustbpe. Without it, a token that no merges produce would
+    get its id only from rustbpe.
     """
     tokens = tokenizer._tokens()
     implied = [(tokens[left], tokens[right]) for left, right, _ in tokenizer._merge_rules()]
     for at, (mine, theirs) in enumerate(zip(implied, merges, strict=False)):
         if mine != theirs:
-            raise ValueError(f"merge {at} is {theirs}, the vocabulary's ranks imply {mine}")
+            raise ValueError(f"merge {at} is {theirs}, but the vocabulary's ranks imply {mine}")
     if len(implied) != len(merges):
-        raise ValueError(f"{len(merges)} merges, the vocabulary's ranks imply {len(implied)}")
+        raise ValueError(f"there are {len(merges)} merges, but the vocabulary's ranks imply {len(implied)}")
     unreachable = len(tokens) - 256 - len(implied)
     if unreachable and not whole_chunks:
-        raise ValueError(f"ignore_merges is off and {unreachable} tokens are not reached by merges")
+        raise ValueError(f"ignore_merges is off and {unreachable} tokens cannot be produced by merges")
 
 
 def _split_pattern(data: dict[str, Any]) -> str:
@@ -155,7 +158,7 @@ def _tokens(vocab: dict[str, int], added: list[dict[str, Any]]) -> tuple[list[by
 
 
 def _pair(merge: str | list[str]) -> tuple[bytes, bytes]:
-    """A merge of either spelling: `"a b"` of old files or `["a", "b"]`."""
+    """A merge in either notation: `"a b"` in older files, or `["a", "b"]`."""
     byte_of = {character: byte for byte, character in enumerate(byte_alphabet())}
     left, right = merge.split(" ") if isinstance(merge, str) else merge
     return (

@@ -1,4 +1,4 @@
-"""The native module. Use the names of the package `rustbpe`."""
+"""Types of the native module. Import its names from the package `rustbpe`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self

@@ -1,4 +1,4 @@
-"""Training: thin calls into the native trainer."""
+"""Training: a thin layer over the native trainer."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-# Rows decoded at a time: about 4 MB of web text, so the reader never holds a shard.
+# Rows decoded at a time, about 4 MB of web text: the reader never holds a whole shard.
 _BATCH_ROWS = 1024
 
 
@@ -24,21 +24,21 @@ def train(
     num_threads: int = 0,
     progress: Progress | None = None,
 ) -> Tokenizer:
-    """Learn `vocab_size` mergeable tokens (256 bytes and the merges) from texts.
+    """Learn `vocab_size` mergeable tokens from texts: the 256 bytes, and one token per merge.
 
-    The most frequent pair is merged first; of equally frequent pairs the one with
-    the smaller ids (left, then right). The result does not depend on `num_threads`.
-    `texts` is consumed once, as a stream, while worker threads count; the
-    interpreter lock is free while they and the merge loop run.
+    Always merges the most frequent pair; of several, the one with the smaller ids (left id
+    first, then right id). The result does not depend on `num_threads` (0: one per
+    processor). `texts` is consumed once, as a stream, while worker threads count. The
+    interpreter lock is free while they count and while merges are learnt.
 
-    `progress(merges done, merges wanted)` is called about a hundred times.
+    Calls `progress(merges done, merges wanted)` about a hundred times.
 
-    Raises ValueError when `vocab_size` is below 256 or more than the text can fill,
-    when the text is empty, or when the pattern can match the empty string. Whatever
-    `texts` or `progress` raises, KeyboardInterrupt included, surfaces unchanged.
+    Raises ValueError if `vocab_size` is below 256 or larger than the text allows, if the
+    text is empty, or if the pattern can match the empty string. Whatever `texts` or
+    `progress` raises, KeyboardInterrupt included, is passed on unchanged.
 
-    Counting is O(characters); merging is O(distinct chunk bytes + word visits).
-    Source of the rule: Sennrich et al. 2016, arXiv:1508.07909.
+    Counting takes O(characters), merging O(distinct chunk bytes + word visits).
+    Source of the algorithm: Sennrich et al. 2016, arXiv:1508.07909.
     """
     tokens = _rustbpe.train_texts(texts, vocab_size, pattern, num_threads, progress)
     return Tokenizer(tokens, pattern=pattern)
@@ -57,15 +57,15 @@ def train_parquet(
 ) -> Tokenizer:
     """`train` on a string column of parquet files, read in the order of `paths`.
 
-    Documents are cut after `doc_cap` characters; reading stops after the document
-    that brings the total to `max_chars`. Rows that are null are skipped. Text goes
-    from Arrow's memory to the workers without becoming Python strings.
+    Documents are cut after `doc_cap` characters. Reading stops after the document that
+    brings the total to `max_chars`. Null rows are skipped. Text goes from Arrow's memory to
+    the worker threads without becoming Python strings.
 
-    Raises what `train` raises, FileNotFoundError for a missing file, and ValueError
-    when a file has no such column or the column holds no strings.
+    Raises what `train` raises, FileNotFoundError for a missing file, and ValueError if a
+    file has no such column or the column holds no strings.
     """
     if isinstance(paths, str | Path):
-        raise TypeError(f"paths is one path ({paths}); a sequence of paths is wanted")
+        raise TypeError(f"paths is one path ({paths}); expected a sequence of paths")
     tokens = _rustbpe.train_columns(
         _columns([Path(path) for path in paths], column),
         vocab_size,
@@ -79,7 +79,7 @@ def train_parquet(
 
 
 def _columns(paths: Sequence[Path], column: str) -> Iterator[tuple[memoryview, memoryview, int, int]]:
-    """Offsets, data, first row and number of rows of each string array."""
+    """Offsets, data, first row and number of rows of each string array in the files."""
     import pyarrow
     import pyarrow.parquet
 
@@ -109,5 +109,5 @@ def _strings(array: "pyarrow.Array", column: str, path: Path) -> "pyarrow.String
 
 
 def _bytes(buffer: "pyarrow.Buffer") -> memoryview:
-    """Arrow exports signed bytes, the trainer takes unsigned ones."""
+    """The buffer as unsigned bytes, which the trainer takes; Arrow exports signed ones."""
     return memoryview(buffer).cast("B")

@@ -1,4 +1,4 @@
-//! Token ids and ranks as Python hands them over.
+//! Converts token ids and ranks between Python and Rust.
 
 use pyo3::buffer::{Element, PyBuffer};
 use pyo3::exceptions::PyValueError;
@@ -8,7 +8,7 @@ use pyo3::types::{PyByteArray, PyMapping};
 use crate::batch::Part;
 use crate::vocab::Vocabulary;
 
-/// Bytes of a sequence of ids.
+/// The bytes of a sequence of ids. ValueError if an id is out of range.
 pub fn bytes_of(vocabulary: &Vocabulary, ids: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut add = |id: i64| {
@@ -16,7 +16,7 @@ pub fn bytes_of(vocabulary: &Vocabulary, ids: &Bound<'_, PyAny>) -> PyResult<Vec
         bytes.extend_from_slice(token.unwrap_or_default());
         Ok(())
     };
-    // Integer arrays by their buffer: ten times as fast as element by element.
+    // Read integer arrays through their buffer: ten times faster than element by element.
     let whole = each_of_buffer::<u16>(ids, &mut add)?
         || each_of_buffer::<u32>(ids, &mut add)?
         || each_of_buffer::<i64>(ids, &mut add)?
@@ -29,7 +29,7 @@ pub fn bytes_of(vocabulary: &Vocabulary, ids: &Bound<'_, PyAny>) -> PyResult<Vec
     Ok(bytes)
 }
 
-/// False when `ids` is no one-dimensional array of `T`; then nothing was added.
+/// Returns false, having added nothing, if `ids` is not a one-dimensional array of `T`.
 fn each_of_buffer<T: Element + Into<i64>>(
     ids: &Bound<'_, PyAny>,
     add: &mut impl FnMut(i64) -> PyResult<()>,
@@ -44,7 +44,7 @@ fn each_of_buffer<T: Element + Into<i64>>(
     Ok(true)
 }
 
-/// The id as an index, or ValueError naming it and the bound.
+/// The id as an index. ValueError, naming the id and its bounds, if it is out of range.
 pub fn checked(vocabulary: &Vocabulary, id: i64) -> PyResult<usize> {
     match usize::try_from(id) {
         Ok(id) if id < vocabulary.len() => Ok(id),
@@ -55,7 +55,7 @@ pub fn checked(vocabulary: &Vocabulary, id: i64) -> PyResult<usize> {
     }
 }
 
-/// Tokens by rank, from a mapping of tokens to ranks or from the tokens in order.
+/// The tokens in order of rank, from a mapping of tokens to ranks or a sequence in rank order.
 pub fn tokens_in_order(ranks: &Bound<'_, PyAny>) -> PyResult<Vec<Vec<u8>>> {
     let Ok(mapping) = ranks.cast::<PyMapping>() else {
         return ranks.try_iter()?.map(|token| token?.extract()).collect();
@@ -78,11 +78,11 @@ pub fn tokens_in_order(ranks: &Bound<'_, PyAny>) -> PyResult<Vec<Vec<u8>>> {
             }
         }
     }
-    // As many distinct ranks in range as there are slots: every slot is filled.
+    // There are as many distinct ranks in range as slots, so every slot is filled.
     Ok(tokens.into_iter().flatten().collect())
 }
 
-/// Parts joined into raw native integers: the ids, and the offset of each text.
+/// Joins parts into raw native integers: all ids, and the offset of each text.
 pub fn join<'py, T: Copy, const N: usize>(
     py: Python<'py>,
     parts: &[Part<T>],

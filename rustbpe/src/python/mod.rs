@@ -1,4 +1,4 @@
-//! The native module `rustbpe._rustbpe`. The package adds what needs no speed.
+//! The native module `rustbpe._rustbpe`. The Python package adds whatever needs no speed.
 
 mod ids;
 mod text;
@@ -20,10 +20,10 @@ impl From<Error> for PyErr {
     }
 }
 
-/// The chunks of `text`, in order; joined they are the text.
+/// The chunks of `text`, in order. Joined they equal the text.
 ///
-/// O(n) for the patterns of this module. Raises ValueError for a pattern that does
-/// not compile or can match the empty string.
+/// O(n) for the two patterns of this module. Raises ValueError for a pattern that does not
+/// compile or can match the empty string.
 #[pyfunction]
 #[pyo3(signature = (text, pattern = SPLIT_PATTERN))]
 fn split(text: &str, pattern: &str) -> PyResult<Vec<String>> {
@@ -31,7 +31,7 @@ fn split(text: &str, pattern: &str) -> PyResult<Vec<String>> {
     Ok(chunks.split(text)?.into_iter().map(str::to_owned).collect())
 }
 
-/// Number of threads for a request: 0 means one for each processor.
+/// The number of threads to use; 0 requests one per processor.
 fn thread_count(requested: i64) -> PyResult<usize> {
     match requested {
         0 => Ok(std::thread::available_parallelism().map_or(1, usize::from)),

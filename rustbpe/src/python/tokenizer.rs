@@ -1,4 +1,4 @@
-//! `Tokenizer` and `StreamDecoder`, the parts that need the core.
+//! The native parts of `Tokenizer` and `StreamDecoder`.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -11,14 +11,14 @@ use super::ids;
 use super::text::{Copier, LONG, Text};
 use super::thread_count;
 use crate::batch::{GROUP_BYTES, Part, Shared, Sink, encode_stream};
-use crate::count::Batch;
+use crate::count::TextBatch;
 use crate::encode::Encoder;
 use crate::id::Id;
 use crate::split::{SPLIT_PATTERN, Splitter};
 use crate::stream::Utf8Stream;
 use crate::vocab::Vocabulary;
 
-/// Text that is encoded without releasing the interpreter lock: about 20 µs of work.
+/// Bytes of text up to which the interpreter lock is kept while encoding: about 20 µs of work.
 const SHORT_TEXT: usize = 2048;
 
 #[pyclass(subclass, frozen, name = "Tokenizer", module = "rustbpe._rustbpe")]
@@ -26,8 +26,8 @@ pub struct PyTokenizer {
     encoder: Arc<Encoder>,
     pattern: String,
     specials: Vec<String>,
-    /// One Python integer an id: lists of ids share them, which saves an allocation
-    /// and 28 bytes a token.
+    /// One Python integer per id. All lists of ids share them, which saves an allocation and
+    /// 28 bytes per token.
     integers: OnceLock<Vec<Py<PyInt>>>,
 }
 
@@ -53,7 +53,7 @@ impl PyTokenizer {
         })
     }
 
-    /// Number of ids, special tokens included.
+    /// Number of ids, including special tokens.
     #[getter]
     fn vocab_size(&self) -> usize {
         self.encoder.vocabulary.len()
@@ -70,7 +70,7 @@ impl PyTokenizer {
         &self.pattern
     }
 
-    /// Special tokens with their ids, which follow the mergeable ones.
+    /// The special tokens and their ids, which follow the mergeable ones.
     #[getter]
     fn special_tokens<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let names = PyDict::new(py);
@@ -80,9 +80,9 @@ impl PyTokenizer {
         Ok(names)
     }
 
-    /// Ids of a text; a special token's name in it is ordinary text.
+    /// The ids of a text. The name of a special token in it is ordinary text.
     ///
-    /// O(n), or O(n log n) inside a chunk longer than the longest token.
+    /// O(n); O(n log n) inside a chunk that is longer than the longest token.
     fn encode<'py>(
         &self,
         py: Python<'py>,
@@ -100,7 +100,7 @@ impl PyTokenizer {
         self.list(py, &ids)
     }
 
-    /// Ids of each text, encoded on `num_threads` threads (0: one a processor).
+    /// The ids of each text, encoded on `num_threads` threads (0: one per processor).
     #[pyo3(signature = (texts, *, num_threads = 0))]
     fn encode_batch<'py>(
         &self,
@@ -120,8 +120,8 @@ impl PyTokenizer {
         Ok(lists)
     }
 
-    /// Ids of all texts end to end and the offsets of each, as raw native integers:
-    /// ids of 2 bytes while `vocab_size` <= 65536, else 4; offsets of 8.
+    /// The ids of all texts, end to end, and the offset of each text, as raw native integers.
+    /// Ids take 2 bytes if `vocab_size` <= 65536, else 4. Offsets take 8.
     fn _encode_flat<'py>(
         &self,
         py: Python<'py>,
@@ -142,7 +142,7 @@ impl PyTokenizer {
         }
     }
 
-    /// The bytes of a sequence of ids, special tokens as their names.
+    /// The bytes of a sequence of ids. A special token stands for the bytes of its name.
     ///
     /// Raises ValueError for an id out of range. O(total bytes).
     fn decode_bytes<'py>(
@@ -155,8 +155,8 @@ impl PyTokenizer {
 
     /// The text of a sequence of ids.
     ///
-    /// Raises UnicodeDecodeError when the bytes are not UTF-8, unless `errors` names
-    /// another handler of `bytes.decode`, and ValueError for an id out of range.
+    /// Raises ValueError for an id out of range, and UnicodeDecodeError if the bytes are not
+    /// UTF-8, unless `errors` names another error handler of `bytes.decode`.
     #[pyo3(signature = (ids, errors = "strict"))]
     fn decode<'py>(
         &self,
@@ -173,13 +173,13 @@ impl PyTokenizer {
         Ok(text.cast_into()?)
     }
 
-    /// The bytes of one id; a special token's are its name.
+    /// The bytes of one id; for a special token, those of its name.
     fn token_bytes<'py>(&self, py: Python<'py>, id: i64) -> PyResult<Bound<'py, PyBytes>> {
         let id = ids::checked(&self.encoder.vocabulary, id)?;
         Ok(PyBytes::new(py, self.encoder.vocabulary.token(id).unwrap_or_default()))
     }
 
-    /// Mergeable tokens with their ids, in id order.
+    /// The mergeable tokens and their ids, in order of ids.
     fn mergeable_ranks<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let ranks = PyDict::new(py);
         for (id, token) in self.encoder.vocabulary.mergeable().enumerate() {
@@ -188,18 +188,18 @@ impl PyTokenizer {
         Ok(ranks)
     }
 
-    /// Mergeable tokens in id order.
+    /// The mergeable tokens in order of ids.
     fn _tokens<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let tokens: Vec<_> = self.encoder.vocabulary.mergeable().collect();
         PyList::new(py, tokens.into_iter().map(|token| PyBytes::new(py, token)))
     }
 
-    /// `(left id, right id, id)` of every token that merging reaches, by id.
+    /// `(left id, right id, id)` of every token that merging can produce, in order of ids.
     fn _merge_rules(&self) -> Vec<(u32, u32, u32)> {
         self.encoder.merger.rules()
     }
 
-    /// A decoder for ids that arrive one by one.
+    /// A decoder for ids that arrive one at a time.
     fn stream_decoder(&self) -> StreamDecoder {
         StreamDecoder { encoder: self.encoder.clone(), stream: Mutex::default() }
     }
@@ -227,7 +227,7 @@ impl PyTokenizer {
     ) -> PyResult<Vec<Part<T>>> {
         let threads = thread_count(num_threads)?;
         if texts.is_instance_of::<PyString>() {
-            return Err(PyTypeError::new_err("texts is a str; a sequence of str is wanted"));
+            return Err(PyTypeError::new_err("texts is a str; expected a sequence of str"));
         }
         let texts = texts.try_iter()?.unbind();
         py.detach(|| {
@@ -243,12 +243,12 @@ fn send_texts<T: Id>(
     texts: &Bound<'_, PyIterator>,
     sink: &mut Sink<'_, '_, T>,
 ) -> PyResult<()> {
-    let (mut batch, mut copier) = (Batch::default(), Copier::default());
+    let (mut batch, mut copier) = (TextBatch::default(), Copier::default());
     for (at, text) in texts.clone().enumerate() {
         let text = text?;
         let text = text.cast::<PyString>().map_err(|_| {
             let kind = text.get_type();
-            PyTypeError::new_err(format!("texts[{at}] is a {kind}; a str is wanted"))
+            PyTypeError::new_err(format!("texts[{at}] is a {kind}; expected a str"))
         })?;
         if text.len()? > LONG {
             let text: Shared = Arc::new(Text::new(text)?);
@@ -269,9 +269,9 @@ fn send_texts<T: Id>(
     Ok(())
 }
 
-/// Turns ids that arrive one by one into text, holding back unfinished characters.
+/// Turns ids that arrive one at a time into text; holds back incomplete characters.
 ///
-/// All that `push` and `finish` return, joined, is `decode(ids, "replace")`.
+/// The joined results of `push` and `finish` equal `decode(ids, "replace")`.
 #[pyclass(frozen, module = "rustbpe._rustbpe")]
 pub struct StreamDecoder {
     encoder: Arc<Encoder>,
@@ -280,7 +280,7 @@ pub struct StreamDecoder {
 
 #[pymethods]
 impl StreamDecoder {
-    /// The characters that this id completes; possibly none.
+    /// The characters that this id completes, possibly none.
     ///
     /// Raises ValueError for an id out of range; the decoder stays usable.
     fn push(&self, id: i64) -> PyResult<String> {
@@ -289,7 +289,7 @@ impl StreamDecoder {
         Ok(self.stream.lock().unwrap_or_else(PoisonError::into_inner).push(bytes))
     }
 
-    /// U+FFFD if a character was left unfinished, else nothing. Starts anew.
+    /// U+FFFD if a character is incomplete, else the empty string. Resets the decoder.
     fn finish(&self) -> String {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner).finish()
     }

@@ -1,4 +1,4 @@
-//! Training from Python iterators and from Arrow string columns.
+//! Trains from Python iterators and from Arrow string columns.
 
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,17 @@ use pyo3::types::{PyBytes, PyList, PyString};
 
 use super::text::Copier;
 use super::thread_count;
-use crate::count::{Batch, Counts, Feed, count_stream};
+use crate::count::{Counts, Feed, TextBatch, count_stream};
 use crate::error::Error;
 use crate::merge::learn;
 use crate::split::Splitter;
 use crate::vocab::tokens_of;
 use crate::words::Words;
 
-/// How long a signal may wait while no Python code runs.
+/// Longest time for which a signal goes unnoticed while no Python code runs.
 const SIGNAL_PERIOD: Duration = Duration::from_millis(50);
 
-/// Tokens learnt from an iterable of strings, in id order.
+/// The tokens learnt from an iterable of strings, in order of ids.
 #[pyfunction]
 pub fn train_texts<'py>(
     py: Python<'py>,
@@ -30,16 +30,16 @@ pub fn train_texts<'py>(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyList>> {
     if texts.is_instance_of::<PyString>() {
-        return Err(PyTypeError::new_err("texts is a str; an iterable of str is wanted"));
+        return Err(PyTypeError::new_err("texts is a str; expected an iterable of str"));
     }
     let texts = texts.try_iter()?.unbind();
     train(py, vocab_size, pattern, num_threads, progress, |py, feed| {
-        let (mut batch, mut copier) = (Batch::default(), Copier::default());
+        let (mut batch, mut copier) = (TextBatch::default(), Copier::default());
         for (at, text) in texts.bind(py).clone().enumerate() {
             let text = text?;
             let text = text.cast::<PyString>().map_err(|_| {
                 let kind = text.get_type();
-                PyTypeError::new_err(format!("texts[{at}] is a {kind}; a str is wanted"))
+                PyTypeError::new_err(format!("texts[{at}] is a {kind}; expected a str"))
             })?;
             batch.push_with(|bytes| copier.append(text, bytes))?;
             if batch.is_full() && !send(py, feed, std::mem::take(&mut batch))? {
@@ -50,11 +50,11 @@ pub fn train_texts<'py>(
     })
 }
 
-/// Tokens learnt from Arrow string columns, in id order.
+/// The tokens learnt from Arrow string columns, in order of ids.
 ///
-/// Each item of `columns` is `(offsets, data, first, rows)`: the int32 offsets and
-/// the UTF-8 of a string array, and the slice of it that is meant. Documents are cut
-/// after `doc_cap` characters; the one that reaches `max_chars` is the last.
+/// Each item of `columns` is `(offsets, data, first, rows)`: the int32 offsets and the UTF-8
+/// of a string array, and the slice of it to use. Documents are cut after `doc_cap`
+/// characters. The document that reaches `max_chars` in total is the last.
 #[pyfunction]
 #[expect(clippy::too_many_arguments, reason = "one call of the package's own")]
 pub fn train_columns<'py>(
@@ -71,7 +71,7 @@ pub fn train_columns<'py>(
     let doc_cap = positive("doc_cap", doc_cap)?;
     let columns = columns.try_iter()?.unbind();
     train(py, vocab_size, pattern, num_threads, progress, |py, feed| {
-        let mut batch = Batch::default();
+        let mut batch = TextBatch::default();
         for column in columns.bind(py).clone() {
             let (offsets, data, first, rows) = column?.extract()?;
             for document in Rows::new(py, &offsets, &data, first, rows)?.iter() {
@@ -106,7 +106,7 @@ struct Rows {
 
 impl Rows {
     /// # Errors
-    /// Offsets that leave the data or go backwards.
+    /// Offsets that decrease or point outside the data.
     fn new(
         py: Python<'_>,
         offsets: &PyBuffer<u8>,
@@ -121,7 +121,9 @@ impl Rows {
             .map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]) as usize)
             .collect();
         if bounds.last().is_none_or(|end| *end > data.len()) || !bounds.is_sorted() {
-            return Err(PyValueError::new_err("an Arrow string column has offsets out of order"));
+            return Err(PyValueError::new_err(
+                "the offsets of an Arrow string column decrease or point outside its data",
+            ));
         }
         Ok(Rows { data, bounds })
     }
@@ -131,7 +133,7 @@ impl Rows {
     }
 }
 
-/// The first `cap` characters, and how many characters that is.
+/// The first `cap` characters of a document, and their number.
 fn crop(document: &[u8], cap: usize) -> (&[u8], usize) {
     let starts = |byte: &u8| (*byte as i8) >= -0x40;
     let chars = document.iter().filter(|byte| starts(byte)).count();
@@ -143,7 +145,7 @@ fn crop(document: &[u8], cap: usize) -> (&[u8], usize) {
     (&document[..end], cap)
 }
 
-fn send(py: Python<'_>, feed: &Feed<'_>, batch: Batch) -> PyResult<bool> {
+fn send(py: Python<'_>, feed: &Feed<'_>, batch: TextBatch) -> PyResult<bool> {
     py.check_signals()?;
     Ok(batch.is_empty() || py.detach(|| feed.send(batch)))
 }
@@ -185,7 +187,7 @@ fn merges_for(vocab_size: i64) -> PyResult<usize> {
             "vocab_size {vocab_size} is below 256, the number of single bytes"
         ))),
         _ => Err(PyValueError::new_err(format!(
-            "vocab_size {vocab_size} is above {}, the largest id's bound",
+            "vocab_size {vocab_size} is above the limit of {}",
             i32::MAX
         ))),
     }
@@ -203,7 +205,7 @@ fn learn_from(counts: Counts, wanted: usize, observer: &mut Observer) -> PyResul
     }
 }
 
-/// Looks after signals and the progress callback while no Python code runs.
+/// Handles signals and the progress callback while no Python code runs.
 struct Observer {
     progress: Option<Py<PyAny>>,
     total: usize,
