@@ -47,3 +47,14 @@ def test_no_pickle_is_read_or_written() -> None:
         text = (ROOT / f).read_text(encoding="utf-8")
         assert "import pickle" not in text, f
         assert "torch.load(" not in text, f
+
+
+def test_text_files_keep_to_the_editorconfig() -> None:
+    for f in tracked():
+        data = (ROOT / f).read_bytes()
+        if not data or b"\0" in data:
+            continue
+        assert data.endswith(b"\n"), f"{f}: no newline at the end"
+        assert b"\r" not in data, f"{f}: carriage return"
+        assert b" \n" not in data, f"{f}: white space at the end of a line"
+        assert b"\t" not in data or Path(f).name == "Makefile", f"{f}: tab"
