@@ -1,4 +1,4 @@
-"""How one optimizer step is divided among ranks and into micro-batches that fit a GPU. Imports no torch."""
+"""Splits an optimizer step over ranks and into micro-batches that fit a GPU. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,31 +10,33 @@ from nanochat.planning import memory
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """What one rank runs for an optimizer step: `size` rows at a time, `accumulation` times."""
+class BatchSplit:
+    """How one rank runs an optimizer step: `accumulation` micro-batches of `size` rows each."""
 
     size: int
     accumulation: int
 
-    def halved(self) -> Batch:
-        """The same rows in twice as many goes; `size` must be even."""
-        return Batch(self.size // 2, self.accumulation * 2)
+    def halved(self) -> BatchSplit:
+        """The same rows in twice as many micro-batches of half the size. `size` must be even."""
+        return BatchSplit(self.size // 2, self.accumulation * 2)
 
 
-def token_batch(field: str, spec: BaseSpec | MidSpec, config: GPTConfig, world_size: int, memory_gib: float | None) -> Batch:
-    """The recipe's device batch, or the largest below it that divides and fits. Raises RecipeError as `accumulation` does."""
+def token_batch(
+    field: str, spec: BaseSpec | MidSpec, config: GPTConfig, world_size: int, memory_gib: float | None
+) -> BatchSplit:
+    """Split with the recipe's device batch, or the largest smaller one that divides the step and fits. Raises RecipeError."""
     micro = accumulation(field, spec.total_batch_size, spec.device_batch_size, config.sequence_len, world_size)
     return _fitting(config, spec.device_batch_size, micro, world_size, memory_gib)
 
 
-def example_batch(field: str, spec: SftSpec, config: GPTConfig, world_size: int, memory_gib: float | None) -> Batch:
-    """As `token_batch`, of whole conversations: each may be as long as a row."""
+def example_batch(field: str, spec: SftSpec, config: GPTConfig, world_size: int, memory_gib: float | None) -> BatchSplit:
+    """As `token_batch`, for steps counted in conversations. Each counts as a full row, because it may be that long."""
     micro = example_accumulation(field, spec.examples_per_step, spec.device_batch_size, world_size)
     return _fitting(config, spec.device_batch_size, micro, world_size, memory_gib)
 
 
 def accumulation(field: str, total_tokens: int, device_batch_size: int, seq_len: int, world_size: int) -> int:
-    """Micro-batches a rank runs for one optimizer step of `total_tokens`. Raises RecipeError when it is not a whole number."""
+    """Micro-batches of each rank in one optimizer step of `total_tokens`. Raises RecipeError if that is not a whole number."""
     micro = device_batch_size * seq_len * world_size
     if total_tokens % micro == 0:
         return total_tokens // micro
@@ -53,7 +55,7 @@ def accumulation(field: str, total_tokens: int, device_batch_size: int, seq_len:
 
 
 def example_accumulation(field: str, examples: int, device_batch_size: int, world_size: int) -> int:
-    """As `accumulation`, counted in whole conversations."""
+    """As `accumulation`, for a step counted in conversations."""
     micro = device_batch_size * world_size
     if examples % micro == 0:
         return examples // micro
@@ -74,14 +76,14 @@ def example_accumulation(field: str, examples: int, device_batch_size: int, worl
     )
 
 
-def _fitting(config: GPTConfig, at_most: int, micro: int, world_size: int, memory_gib: float | None) -> Batch:
+def _fitting(config: GPTConfig, at_most: int, micro: int, world_size: int, memory_gib: float | None) -> BatchSplit:
     rows = at_most * micro
     size = memory.largest_batch(config, at_most, rows, world_size, memory_gib)
-    return Batch(size, rows // size)
+    return BatchSplit(size, rows // size)
 
 
 def multiples(wanted: int, unit: int) -> list[int]:
-    """The multiples of `unit` on both sides of `wanted`, none of them 0."""
+    """The nearest multiples of `unit` below and above `wanted`, without 0."""
     below = wanted // unit * unit
     return [n for n in (below, below + unit) if n]
 

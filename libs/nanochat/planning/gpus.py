@@ -1,4 +1,4 @@
-"""What a GPU holds, can do and costs, from public sources, for plans and for what training shows. Imports no torch."""
+"""Memory, speed and price of GPUs from public sources, for plans and for the MFU that training reports. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """`memory_gib`: all of the card, as its driver counts it. `peak_flops`: dense bf16 products a second, fp32 accumulation.
-    `mfu`: the share of it a d20-like run reaches, with attention counted in full as `shape.flops_per_token` does.
-    `usd_per_hour`: on demand, null when we have no source.
-    """
+    """A row of the table of known GPUs."""
 
     name: str
-    memory_gib: float
-    peak_flops: float
-    mfu: float
-    usd_per_hour: float | None
+    memory_gib: float  # all of the GPU's memory, as its driver reports it
+    peak_flops: float  # per second: dense bf16 products with fp32 accumulation
+    mfu: float  # fraction of the peak that a d20-like run reaches, with FLOPs counted by `shape.flops_per_token`
+    usd_per_hour: float | None  # on demand; None without a source
 
 
-# Memory: the data sheets' sizes less what the driver keeps, as torch reports a card's total; a name sold in two sizes without
-# saying which in its name has the smaller. Peaks: NVIDIA's data sheets (without sparsity). MFU: H100, ours, d20 in bf16, two
-# cards with their communication, 57.6 % (docs/lab/training-speed.md), for which an H200 is taken as well; else public reports of
-# the d20 speedrun: 8 x A100, 20.8 % of an H100's peak, so 66 % of its own; RTX 5090, 16.9 % of an H100's, so 80 % of its own. The
-# others are reckoned from the reports' 48 % on 8 x H100, without our kernels. Prices: the speedrun's own table (H100, A100,
-# V100); H200: median of specialist clouds, May 2026. The first name that occurs in the device's name wins.
+# The first row whose name is part of the device's name applies.
+#
+# Memory: the data sheet's size less what the driver keeps, which is the total that torch reports. A name that is sold in two
+# sizes, and does not say which, has the smaller one.
+# Peaks: NVIDIA's data sheets, without sparsity.
+# MFU:
+#   H100      57.6 %, measured by us: d20 in bf16 on two GPUs, communication included (docs/lab/training-speed.md)
+#   H200      assumed to be the H100's
+#   A100      public report of nanochat's d20 speedrun on 8 GPUs: 20.8 % of an H100's peak, which is 66 % of its own
+#   RTX 5090  public report of the same: 16.9 % of an H100's peak, which is 80 % of its own
+#   others    estimated from 48 % in public reports of the same on 8 x H100, without our kernels
+# Prices: nanochat's own table (H100, A100, V100); H200: median of specialist clouds, May 2026.
 GPUS: tuple[Gpu, ...] = (
     Gpu("H200", 139.8, 989e12, 0.57, 4.00),
     Gpu("H100 PCIe", 79.1, 756e12, 0.48, None),
@@ -39,18 +42,18 @@ GPUS: tuple[Gpu, ...] = (
     Gpu("V100-SXM2-32GB", 31.7, 125e12, 0.30, 0.55),
     Gpu("V100", 15.8, 125e12, 0.30, 0.55),
 )
-UNKNOWN_MFU = 0.40  # taken for a card that is not in the table but whose peak somebody gave
+UNKNOWN_MFU = 0.40  # assumed for a GPU that is not in the table but whose peak is given
 
 
 def find(device_name: str | None) -> Gpu | None:
-    """The row for a device as its driver names it ("NVIDIA H100 80GB HBM3") or as people do ("h100"); None when unknown."""
+    """The row of a GPU, by its driver's name ("NVIDIA H100 80GB HBM3") or its common name ("h100"); None if unknown."""
     wanted = (device_name or "").casefold()
     return next((gpu for gpu in GPUS if gpu.name.casefold() in wanted), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """`world_size` processes with a GPU each, as far as it is known. `gpu` is a name of the table."""
+    """`world_size` processes with one GPU each. `gpu` is its name in the table. None means unknown."""
 
     world_size: int
     gpu: str | None = None
@@ -61,7 +64,7 @@ class Hardware:
 
     @property
     def flops(self) -> float | None:
-        """What all of them together are reckoned to do in a second."""
+        """FLOPs per second that all processes together are expected to reach."""
         return 1e12 * self.peak_tflops * self.mfu * self.world_size if self.peak_tflops and self.mfu else None
 
 
@@ -73,7 +76,7 @@ def hardware(
     peak_tflops: float | None = None,
     usd_per_hour: float | None = None,
 ) -> Hardware:
-    """`world_size` cards as the table has them; what is given goes before it."""
+    """The hardware of `world_size` GPUs as the table describes them. Values that are given override the table."""
     card = find(device_name)
     if card is None:
         mfu = UNKNOWN_MFU if peak_tflops is not None else None

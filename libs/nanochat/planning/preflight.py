@@ -1,6 +1,6 @@
-"""What can be known to fail before any work: folders, columns, files and tasks that a recipe names. Imports no torch.
+"""Checks of folders, columns, files and tasks that a recipe names, before any work. Imports no torch.
 
-The API and the command line ask here before a run exists, and the worker's machine must see the same paths.
+The API and the command line check a recipe before a run exists. The worker's machine must see the same paths as they do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Problem = tuple[str, str]  # field, what is wrong and what to do
 
 
 def check(recipe: Recipe) -> list[Problem]:
-    """Every problem found, by field; empty when the recipe may start. Reads folders and parquet footers, no network."""
+    """All problems of the recipe; empty if it can start. Reads folders and parquet footers, but does not use the network."""
     return [*_source(recipe), *_tasks(recipe), *_core(recipe)]
 
 
@@ -30,13 +30,13 @@ def _source(recipe: Recipe) -> Iterator[Problem]:
             yield "data.source.path", _message(err)
     elif isinstance(source, HttpSource):
         if not is_url(source.base_url):
-            yield "data.source.base_url", f"{source.base_url!r} is no http(s) address"
+            yield "data.source.base_url", f"{source.base_url!r} is not an http or https URL"
         try:
             unlike = source.name.format(index=0) != source.name.format(index=1)
         except (KeyError, IndexError, ValueError):
             unlike = False
         if not unlike:
-            yield "data.source.name", f"{source.name!r} must hold the shard's number, as in 'shard_{{index:05d}}.parquet'"
+            yield "data.source.name", f"{source.name!r} must contain the shard's number, as in 'shard_{{index:05d}}.parquet'"
 
 
 def _tasks(recipe: Recipe) -> Iterator[Problem]:
@@ -63,7 +63,7 @@ def _tasks(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _uses(recipe: Recipe) -> Iterator[tuple[str, TaskUse]]:
-    """Every entry of the mixtures with its field."""
+    """Every entry of the mixtures, with the path of its field."""
     for stage in ("mid", "sft"):
         for split in ("train", "val"):
             uses: tuple[TaskUse, ...] = getattr(getattr(recipe, stage), split)

@@ -17,7 +17,7 @@ from nanochat.eval import core, samples
 from nanochat.model import GPT, GPTConfig
 from nanochat.optim import schedule
 from nanochat.planning import plan
-from nanochat.planning.batches import Batch, token_batch
+from nanochat.planning.batches import BatchSplit, token_batch
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import fit, validate
 from nanochat.train.loop import Job, Trainer, Values, Visit
@@ -36,7 +36,7 @@ def run(ctx: StageContext) -> None:
         resume = open_resume(ctx)
         decay_scale = scaling.decay_scale(spec.total_batch_size, shape, config.vocab_size) if spec.scale_weight_decay else 1.0
 
-        def trainer(batch: Batch) -> Trainer:
+        def trainer(batch: BatchSplit) -> Trainer:
             model = build_model(ctx, here, tokenizer, digest, config, shape.init)
             eval_steps = plan.eval_steps(spec.eval_tokens, batch.size, config.sequence_len, here.world_size)
 

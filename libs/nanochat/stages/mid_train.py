@@ -10,7 +10,7 @@ from nanochat.data.loader import ConversationLoader
 from nanochat.data.position import State
 from nanochat.optim import schedule
 from nanochat.planning import plan
-from nanochat.planning.batches import Batch, token_batch
+from nanochat.planning.batches import BatchSplit, token_batch
 from nanochat.tasks.base import Conversation
 from nanochat.tasks.mixture import load_mixture
 from nanochat.tasks.source import TaskSource
@@ -29,7 +29,7 @@ def run(ctx: StageContext) -> None:
         resume = open_resume(ctx)
         config = config_of(ctx)
 
-        def trainer(batch: Batch) -> Trainer:
+        def trainer(batch: BatchSplit) -> Trainer:
             model = build_model(ctx, here, tokenizer, digest, fresh=None)
             eval_steps = plan.eval_steps(spec.eval_tokens, batch.size, config.sequence_len, here.world_size)
 

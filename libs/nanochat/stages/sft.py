@@ -13,7 +13,7 @@ from nanochat.eval import chat
 from nanochat.model import GPT
 from nanochat.optim import schedule
 from nanochat.planning import plan
-from nanochat.planning.batches import Batch, example_batch
+from nanochat.planning.batches import BatchSplit, example_batch
 from nanochat.tasks import registry
 from nanochat.tasks.base import Conversation
 from nanochat.tasks.mixture import load_mixture
@@ -37,7 +37,7 @@ def run(ctx: StageContext) -> None:
         resume = open_resume(ctx)
         config = config_of(ctx)
 
-        def trainer(batch: Batch) -> Trainer:
+        def trainer(batch: BatchSplit) -> Trainer:
             model = build_model(ctx, here, tokenizer, digest, fresh=None)
 
             def loader(rows: Sequence[Conversation], state: State | None = None) -> SftLoader:

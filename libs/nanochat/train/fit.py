@@ -15,22 +15,22 @@ import torch
 from nanochat.config.recipe import TrainSpec
 from nanochat.contract.contract import Exit, StageContext, StageError
 from nanochat.distributed import Ranks
-from nanochat.planning.batches import Batch
+from nanochat.planning.batches import BatchSplit
 from nanochat.train.checkpoint import Resume
 from nanochat.train.loop import Trainer
 
 
-def choose(here: Ranks, resume: Resume | None, planned: Callable[[float | None], Batch]) -> Batch:
+def choose(here: Ranks, resume: Resume | None, planned: Callable[[float | None], BatchSplit]) -> BatchSplit:
     """`planned(memory_gib)` for the smallest GPU of all ranks, None when they have none; no more at a time than the attempt
     that is resumed had, which may have found that less fits than was planned."""
     batch = planned(_memory_gib(here))
     before = resume.loop.get("device_batch_size", 0) if resume and resume.world_size == here.world_size else 0
     rows = batch.size * batch.accumulation
-    return Batch(before, rows // before) if 0 < before < batch.size and rows % before == 0 else batch
+    return BatchSplit(before, rows // before) if 0 < before < batch.size and rows % before == 0 else batch
 
 
 def train(
-    ctx: StageContext, here: Ranks, section: str, spec: TrainSpec, batch: Batch, build: Callable[[Batch], Trainer]
+    ctx: StageContext, here: Ranks, section: str, spec: TrainSpec, batch: BatchSplit, build: Callable[[BatchSplit], Trainer]
 ) -> dict[str, Any]:
     """Run `build(batch)` to its end; once, with half the batch, when memory runs out before this attempt's first checkpoint.
 
@@ -58,7 +58,9 @@ class _StepDown(Exception):
     """Memory ran out on all ranks alike and a smaller batch may be tried."""
 
 
-def _run(here: Ranks, section: str, batch: Batch, build: Callable[[Batch], Trainer], *, may_step_down: bool) -> dict[str, Any]:
+def _run(
+    here: Ranks, section: str, batch: BatchSplit, build: Callable[[BatchSplit], Trainer], *, may_step_down: bool
+) -> dict[str, Any]:
     trainer, start, begun = None, None, False
     try:
         trainer = build(batch)
@@ -84,7 +86,7 @@ def _run(here: Ranks, section: str, batch: Batch, build: Callable[[Batch], Train
         ) from err
 
 
-def _rehearse(trainer: Trainer, batch: Batch) -> None:
+def _rehearse(trainer: Trainer, batch: BatchSplit) -> None:
     """Forward and backward over rows of full length, with no effect but on memory. Raises OutOfMemoryError on every rank when
     one has run out."""
     said = ""
@@ -97,7 +99,7 @@ def _rehearse(trainer: Trainer, batch: Batch) -> None:
         raise torch.OutOfMemoryError(said or "another process ran out of memory")
 
 
-def _pass(trainer: Trainer, batch: Batch) -> None:
+def _pass(trainer: Trainer, batch: BatchSplit) -> None:
     here, config = trainer.ranks, trainer.job.model.config
     ids = torch.arange(batch.size * config.sequence_len, device=here.device).view(batch.size, -1) % config.vocab_size
     with here.autocast():
@@ -120,7 +122,7 @@ def _memory_gib(here: Ranks) -> float | None:
     return min(row[0] for row in here.gather(torch.cuda.get_device_properties(here.device).total_memory / 2**30))
 
 
-def _shape(batch: Batch) -> str:
+def _shape(batch: BatchSplit) -> str:
     return f"{batch.size} rows at a time, {batch.accumulation} times a step"
 
 
