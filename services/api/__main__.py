@@ -20,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 
 from controlplane import keys
 from controlplane.db import make_engine, migrate, sessions
+from services import logs
 from services.api.app import create_app
 from services.api.settings import Settings
 
@@ -37,13 +38,12 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.write(document())
         return 0
     try:
+        logs.configure()
         settings = Settings()
     except ValidationError as err:
         for error in err.errors():
             sys.stderr.write(f"NANOCHAT_{str(error['loc'][0]).upper()}: {error['msg']}\n")
         return 2
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     if not _migrate_when_up(settings.database_url):
         return 1
     if command == "serve":

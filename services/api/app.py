@@ -7,8 +7,9 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Request
 from fastapi.routing import APIRoute
+from structlog.contextvars import bind_contextvars
 
 from controlplane import dispatcher, reaper
 from controlplane.db import make_engine, sessions
@@ -37,6 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_lifespan,
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
+        dependencies=[Depends(_log_run)],
     )
     app.state.settings = settings
     app.state.stopping = threading.Event()  # when set, open streams end
@@ -68,6 +70,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await asyncio.to_thread(loop.stop)
         publisher.close()
         engine.dispose()
+
+
+async def _log_run(request: Request) -> None:
+    """Log lines of a request about a run carry its id. Asynchronous, to bind it in the context of the whole request."""
+    if run_id := request.path_params.get("run_id"):
+        bind_contextvars(run=run_id)
 
 
 def _operation_id(route: APIRoute) -> str:

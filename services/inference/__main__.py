@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp
 
 from nanochat.contract.contract import StageError
+from services import logs
 from services.inference.settings import Settings
 from services.inference.source import Source, source
 
@@ -20,9 +20,8 @@ BAD_INPUT = 64
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
+        logs.configure()
         settings = CliApp.run(Settings)
         settings.keys()
         _serve(settings, source(settings))
@@ -39,7 +38,14 @@ def _serve(settings: Settings, models: Source) -> None:
     from services.inference.app import create_app
 
     app = create_app(settings, models)
-    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", timeout_graceful_shutdown=settings.drain_s)
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=settings.drain_s,
+    )
 
 
 def _words(err: Exception) -> str:

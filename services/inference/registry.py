@@ -11,9 +11,11 @@ import logging
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 
 import torch
+from structlog.contextvars import bind_contextvars
 
 from client.errors import ClientError
 from nanochat.contract.contract import StageError, verify
@@ -141,9 +143,11 @@ class Registry:
         return await asyncio.shield(task)
 
     async def _load_now(self, entry: Entry) -> Loaded:
+        if entry.run_id:  # this task ends with the loading, and the ids with it
+            bind_contextvars(run=entry.run_id, stage=entry.stage)
         try:
             loop = asyncio.get_running_loop()
-            loaded = await loop.run_in_executor(self._loader, load, entry, self._device)
+            loaded = await loop.run_in_executor(self._loader, copy_context().run, load, entry, self._device)
         except StageError as err:
             self._failed[entry.id] = time.monotonic()
             log.error("model %s cannot be loaded: %s. %s", entry.id, err, err.hint)

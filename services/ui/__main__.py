@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 
@@ -14,6 +13,7 @@ from pydantic_settings import CliApp
 
 from client.errors import ClientError
 from client.settings import discover
+from services import logs
 from services.ui.app import create_app
 from services.ui.platform import connect
 from services.ui.settings import Settings
@@ -22,9 +22,8 @@ BAD_INPUT = 64
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
+        logs.configure()
         settings, platform = CliApp.run(Settings), connect(discover())
     except (ValidationError, ClientError) as err:
         sys.stderr.write(f"services.ui: {err}\n")
@@ -33,7 +32,8 @@ def main() -> int:
         create_app(platform, settings.poll_s),
         host=settings.host,
         port=settings.port,
-        log_level="warning",
+        log_config=None,
+        access_log=False,
         timeout_graceful_shutdown=5,
     )
     return 0

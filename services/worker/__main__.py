@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from typing import Any
 
@@ -11,6 +10,7 @@ from celery import signals
 from pydantic import ValidationError
 
 from controlplane import db
+from services import logs
 from services.worker.app import make_app
 from services.worker.keeper import Keeper
 from services.worker.settings import SLOTS, Settings
@@ -21,8 +21,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m services.worker", description=__doc__)
     parser.add_argument("--queue", choices=list(SLOTS), required=True)
     queue = parser.parse_args(argv).queue
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
+        logs.configure()
         settings = Settings()
     except ValidationError as err:
         for problem in err.errors():
@@ -50,7 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     app = make_app(settings, queue)
     add_task(app, settings, queue)
     node = f"{settings.id_for(queue)}@%h"
-    arguments = ["worker", "-Q", queue, "-P", "prefork", "-n", node, "-l", "INFO", "--without-mingle", "--without-gossip"]
+    # --quiet leaves out the start banner, which is no log line.
+    arguments = ["--quiet", "worker", "-Q", queue, "-P", "prefork", "-n", node, "-l", "INFO"]
+    arguments += ["--without-mingle", "--without-gossip"]
     app.worker_main(arguments)
     return 0
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 
+from structlog.contextvars import bound_contextvars
+
 from controlplane import claims, workers
 from controlplane.db import SessionFactory
 from controlplane.errors import FenceLost
@@ -15,7 +17,7 @@ from controlplane.workers import Held
 from services.worker import processes
 from services.worker.relay import Relay
 from services.worker.settings import Settings
-from services.worker.supervisor import mark_of
+from services.worker.supervisor import log_ids, mark_of
 from services.worker.verdict import judge
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,12 @@ def recover(factory: SessionFactory, worker_id: str, settings: Settings) -> int:
     """End this worker's attempts that nobody supervises any more; how many there were."""
     with factory.begin() as session:
         held = workers.held(session, worker_id)
-    return sum(_recover(factory, attempt, settings) for attempt in held if _is_orphan(attempt))
+    recovered = 0
+    for attempt in held:
+        if _is_orphan(attempt):
+            with bound_contextvars(**log_ids(attempt.fence, attempt.stage)):
+                recovered += _recover(factory, attempt, settings)
+    return recovered
 
 
 def _is_orphan(attempt: Held) -> bool:
@@ -36,7 +43,7 @@ def _is_orphan(attempt: Held) -> bool:
 def _recover(factory: SessionFactory, attempt: Held, settings: Settings) -> bool:
     fence = attempt.fence
     if not processes.kill_all(mark_of(fence)):
-        log.error("processes of %s do not die; the attempt stays until its lease runs out", mark_of(fence))
+        log.error("processes of the attempt do not die; the attempt stays until its lease runs out")
         return False
     out = settings.output_dir(fence.run_id, attempt.stage, fence.attempt_no)
     try:
@@ -46,5 +53,5 @@ def _recover(factory: SessionFactory, attempt: Held, settings: Settings) -> bool
             claims.finish(session, fence, verdict.reason, message=verdict.message, timing=settings.timing())
     except FenceLost:
         return False
-    log.warning("%s attempt %d had lost its supervisor: %s", attempt.stage, fence.attempt_no, verdict.reason)
+    log.warning("the attempt had lost its supervisor: %s", verdict.reason)
     return True

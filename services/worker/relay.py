@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from pathlib import Path
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
@@ -39,7 +40,8 @@ class Relay:
         self._events, self._lines = Tail(out / EVENTS), Tail(out / STDOUT)
         self._pending: list[Report] = []
         self._wake, self._closing = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
+        # The copied context carries the ids of the attempt into the thread's log lines.
+        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name="relay", daemon=True)
         self._away_since: float | None = None
         self.stop_reason: Reason | None = None
         self.lost = False

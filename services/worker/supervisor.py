@@ -36,6 +36,11 @@ def mark_of(fence: Fence) -> str:
     return f"{fence.run_id}/{fence.stage_id}/{fence.attempt_no}"
 
 
+def log_ids(fence: Fence, stage: str) -> dict[str, str | int]:
+    """What every log line about an attempt carries."""
+    return {"run": fence.run_id, "stage": stage, "attempt": fence.attempt_no}
+
+
 @dataclass
 class Supervisor:
     factory: SessionFactory
@@ -53,13 +58,12 @@ class Supervisor:
 
     def run(self) -> StageStatus | None:
         """See the attempt through; the status its stage got, or None when another attempt has taken over."""
-        name = f"{self.claim.fence.run_id}/{self.claim.stage} attempt {self.claim.fence.attempt_no}"
         try:
             process, resumed = self._launch()
         except OSError as err:
-            log.error("%s could not be launched: %s", name, err)
+            log.error("the stage could not be launched: %s", err)
             return self._finish(Verdict(Reason.LAUNCH_FAILED, f"{Reason.LAUNCH_FAILED.message} {err}", None))
-        log.info("%s runs as process %d%s", name, process.pid, f", from step {resumed.step}" if resumed else "")
+        log.info("the stage runs as process %d%s", process.pid, f", from step {resumed.step}" if resumed else "")
         try:
             self.relay.report(
                 lambda session: claims.started(
@@ -75,10 +79,10 @@ class Supervisor:
             clean = processes.kill_all(self.mark)
             self.relay.close()
         if not clean:
-            log.error("%s left processes that do not die; its devices may stay taken", name)
+            log.error("the stage left processes that do not die; its devices may stay taken")
         asked = Reason.HOST_DRAIN if self.relay.stop_reason is None and self._told else self.relay.stop_reason
         status = self._finish(judge(self.out, self.claim.outputs, returncode, asked))
-        log.info("%s ended; the stage is %s", name, status or "another attempt's now")
+        log.info("the attempt ended; the stage is %s", status or "another attempt's now")
         return status
 
     # -- launching --

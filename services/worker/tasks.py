@@ -9,13 +9,14 @@ from types import FrameType
 
 from celery import Celery
 from sqlalchemy.exc import SQLAlchemyError
+from structlog.contextvars import bound_contextvars
 
 from controlplane import claims, db
 from controlplane.errors import NotFound
 from services.worker import hardware, processes
 from services.worker.app import TASK
 from services.worker.settings import Queue, Settings
-from services.worker.supervisor import Supervisor
+from services.worker.supervisor import Supervisor, log_ids
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ def _run_stage(stage_id: int, settings: Settings, queue: Queue) -> None:
             log.info("stage %d is not to be had: claimed already, or no longer wanted", stage_id)
             return
         world_size = len(hardware.gpus(settings.gpus)) if queue == "gpu" else 0
-        Supervisor(factory, claim, settings, world_size=max(1, world_size), draining=draining).run()
+        with bound_contextvars(**log_ids(claim.fence, claim.stage)):
+            Supervisor(factory, claim, settings, world_size=max(1, world_size), draining=draining).run()
     except NotFound:
         log.warning("called for stage %d, which does not exist here", stage_id)
     except SQLAlchemyError as err:
