@@ -1,8 +1,7 @@
-"""Numbered rows as server-sent events: catch up from the database, then follow it, missing none.
+"""Sends rows of the database as server-sent events: first those already there, then new ones, each exactly once.
 
-Every item carries its row's id as the event's `id:`, so a client that lost its connection sends the last one it saw as
-`Last-Event-ID` and goes on from there. The stream ends with an event named `end` once the run is finished and everything
-it said has been sent.
+The `id:` of an event is the id of its row. A client that lost its connection sends the last id it saw as `Last-Event-ID` and
+gets the rows after it. Once the run is finished and all its rows are sent, the stream ends with an event named `end`.
 """
 
 from __future__ import annotations
@@ -22,13 +21,18 @@ from pydantic import BaseModel
 MEDIA_TYPE = "text/event-stream"
 POLL_S = 0.3
 KEEP_ALIVE_S = 15.0
-# Proxies must neither cache nor hold back what is sent; X-Accel-Buffering is nginx's name for the latter.
+# Proxies must neither cache nor buffer the stream. X-Accel-Buffering is nginx's header for buffering.
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 BIGINT = 2**63 - 1
 LastEventId = Annotated[
     int,
-    Header(alias="Last-Event-ID", ge=0, le=BIGINT, description="resume after this id; an EventSource sends it by itself"),
+    Header(
+        alias="Last-Event-ID",
+        ge=0,
+        le=BIGINT,
+        description="resume after this id; a browser's EventSource sends it automatically",
+    ),
 ]
 
 
@@ -39,8 +43,8 @@ class Numbered(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """What one look at the database found. `finished` was true before the look, so nothing can come after it."""
+class Rows:
+    """The result of one query. `finished` was read before the rows: if it is true, no row can come after these."""
 
     items: Sequence[Numbered]
     finished: bool
@@ -50,33 +54,33 @@ def wants_stream(request: Request) -> bool:
     return MEDIA_TYPE in request.headers.get("accept", "")
 
 
-def answer(request: Request, look: Callable[[int], Batch], after: int) -> Response:
-    """A stream of what `look(after)` finds, again and again. `look` runs in a thread and opens its own session."""
-    return EventSourceResponse(_stream(request, look, after), headers=HEADERS)
+def answer(request: Request, query: Callable[[int], Rows], after: int) -> Response:
+    """A stream of the rows after the id `after`. `query(after)` runs in a thread, repeatedly, and opens its own session."""
+    return EventSourceResponse(_stream(request, query, after), headers=HEADERS)
 
 
 def declaration(page: type[BaseModel]) -> dict[str, Any]:
-    """The OpenAPI answer of an address that gives a page as JSON or, when asked to, a stream."""
+    """The OpenAPI response of an endpoint that returns a page as JSON or, if the client asks for it, a stream."""
     return {
-        "description": "a page, or with `Accept: text/event-stream` a stream of the same items, ended by the event `end`",
+        "description": "a page; with `Accept: text/event-stream`, a stream of the same items that ends with the event `end`",
         "model": page,
         "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
     }
 
 
-async def _stream(request: Request, look: Callable[[int], Batch], after: int) -> AsyncIterator[bytes]:
+async def _stream(request: Request, query: Callable[[int], Rows], after: int) -> AsyncIterator[bytes]:
     stopping: threading.Event = request.app.state.stopping
     yield format_sse_event(comment="open")  # sends the headers at once
     sent = time.monotonic()
     while not stopping.is_set():
-        batch = await run_in_threadpool(look, after)
-        for item in batch.items:
+        rows = await run_in_threadpool(query, after)
+        for item in rows.items:
             after = item.id
             yield format_sse_event(data_str=item.model_dump_json(), id=str(after))
-        if batch.items:
+        if rows.items:
             sent = time.monotonic()
             continue
-        if batch.finished:
+        if rows.finished:
             yield format_sse_event(data_str="{}", event="end", id=str(after))
             return
         if time.monotonic() - sent > KEEP_ALIVE_S:

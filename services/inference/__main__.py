@@ -1,4 +1,4 @@
-"""`python -m services.inference`: serve promoted checkpoints, or `--model DIR --tokenizer DIR` with no control API."""
+"""`python -m services.inference` serves promoted checkpoints. With `--model DIR --tokenizer DIR` it needs no control API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services import logs
 from services.inference.settings import Settings
 from services.inference.source import Source, source
 
-# Before torch loads its OpenMP: threads that spin while they wait starve the trainer and the browser beside them.
+# Set before torch loads OpenMP. By default its idle threads spin, which takes the cores from a trainer on the same machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 BAD_INPUT = 64
@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def _serve(settings: Settings, models: Source) -> None:
-    # Here and not above: torch takes seconds to import, and a wrong setting should be told at once.
+    # Imported late: torch takes seconds to import, and a wrong setting should be reported at once.
     import uvicorn
 
     from services.inference.app import create_app

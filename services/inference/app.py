@@ -1,11 +1,11 @@
-"""The application: routes, lifetime of the registry and the engine thread, health."""
+"""The FastAPI application: routes, health checks, and the lifetime of the registry and the engine thread."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import Depends, FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -17,13 +17,11 @@ from services.inference.registry import Registry
 from services.inference.scheduler import Scheduler
 from services.inference.settings import Settings
 from services.inference.source import Entry, Source
-from services.inference.state import State, require_key, state
-
-Here = Annotated[State, Depends(state)]
+from services.inference.state import CurrentState, State, require_key
 
 
 def create_app(settings: Settings, source: Source) -> FastAPI:
-    """The service over `source`'s models. Nothing is loaded and no thread runs until the application starts."""
+    """An application that serves the models of `source`. It loads nothing and starts no thread before its lifespan begins."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -32,7 +30,7 @@ def create_app(settings: Settings, source: Source) -> FastAPI:
         metrics.running.set_function(lambda: scheduler.running)
         metrics.waiting.set_function(lambda: scheduler.waiting)
         registry = Registry(source, device=settings.device, max_loaded=settings.max_loaded, metrics=metrics)
-        app.state.here = State(registry, scheduler, metrics, settings.keys())
+        app.state.service = State(registry, scheduler, metrics, settings.keys())
         watch = asyncio.create_task(registry.watch(settings.poll_s))
         try:
             yield
@@ -52,34 +50,34 @@ def create_app(settings: Settings, source: Source) -> FastAPI:
 
 def _add_models(app: FastAPI) -> None:
     @app.get("/v1/models", dependencies=[Depends(require_key)])
-    async def models(here: Here) -> dict[str, Any]:
-        """Promoted checkpoints, newest first; the first that loads answers as `default`."""
-        return {"object": "list", "data": [_model(e, here.registry) for e in here.registry.entries()]}
+    async def models(state: CurrentState) -> dict[str, Any]:
+        """Promoted checkpoints, newest first. `default` is the newest one that can be loaded."""
+        return {"object": "list", "data": [_model(e, state.registry) for e in state.registry.entries()]}
 
     @app.get("/v1/models/{model_id}", dependencies=[Depends(require_key)])
-    async def model(model_id: str, here: Here) -> dict[str, Any]:
-        for entry in here.registry.entries():
+    async def model(model_id: str, state: CurrentState) -> dict[str, Any]:
+        for entry in state.registry.entries():
             if entry.id == model_id:
-                return _model(entry, here.registry)
+                return _model(entry, state.registry)
         raise ApiError(404, f"The model {model_id!r} does not exist.", param="model", code="model_not_found")
 
 
 def _add_health(app: FastAPI) -> None:
     @app.get("/health")
-    async def health(here: Here, response: Response) -> dict[str, str]:
-        """The process lives, and so does its engine thread; 503 when a restart is needed."""
-        response.status_code = 200 if here.scheduler.alive else 503
-        return {"status": "ok" if here.scheduler.alive else "engine stopped"}
+    async def health(state: CurrentState, response: Response) -> dict[str, str]:
+        """200 while the engine thread is alive. 503 if it has died: the service needs a restart."""
+        response.status_code = 200 if state.scheduler.alive else 503
+        return {"status": "ok" if state.scheduler.alive else "engine stopped"}
 
     @app.get("/ready")
-    async def ready(here: Here, response: Response) -> dict[str, Any]:
-        """503 until a model is loaded."""
-        response.status_code = 200 if here.registry.ready else 503
-        return {"ready": here.registry.ready, "default": here.registry.default}
+    async def ready(state: CurrentState, response: Response) -> dict[str, Any]:
+        """200 if a model is loaded, 503 if none is."""
+        response.status_code = 200 if state.registry.ready else 503
+        return {"ready": state.registry.ready, "default": state.registry.default}
 
     @app.get("/metrics")
-    async def metrics(here: Here) -> Response:
-        return Response(generate_latest(here.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    async def metrics(state: CurrentState) -> Response:
+        return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _model(entry: Entry, registry: Registry) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions, whole or as server-sent events. A client that hangs up ends its generation."""
+"""POST /v1/chat/completions, as one JSON document or as server-sent events. If the client disconnects, generation stops."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
@@ -18,18 +18,18 @@ from starlette.types import Receive, Scope, Send
 from services.inference.errors import ApiError
 from services.inference.generation import Generation, Piece, admit
 from services.inference.schemas import ChatRequest
-from services.inference.state import State, require_key, state
+from services.inference.state import CurrentState, require_key
 from services.inference.text import ToolCall
 
 router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)])
-CLIENT_CLOSED = 499  # nginx's word for it; nobody is left to read it
+CLIENT_CLOSED = 499  # nginx's status for a client that disconnected; only logs show it
 
 
 @router.post("/chat/completions", response_model=None)
-async def complete(body: ChatRequest, request: Request, here: Annotated[State, Depends(state)]) -> Response:
-    """The answer to a conversation, in OpenAI's shape; what is not implemented is refused by name."""
-    loaded = await here.registry.get(body.model)
-    generation = await admit(body, loaded, here.scheduler, here.metrics)
+async def complete(body: ChatRequest, request: Request, state: CurrentState) -> Response:
+    """Answer a conversation, in OpenAI's format. A parameter that is not implemented is refused by name."""
+    loaded = await state.registry.get(body.model)
+    generation = await admit(body, loaded, state.scheduler, state.metrics)
     head = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "created": int(time.time()),
@@ -43,7 +43,7 @@ async def complete(body: ChatRequest, request: Request, here: Annotated[State, D
 
 
 class GenerationStream(EventSourceResponse):
-    """Server-sent events of one generation, which ends with the response, however early that is."""
+    """Streams the events of a generation. The generation stops when the response ends, even if nothing was sent yet."""
 
     def __init__(self, generation: Generation, events: AsyncGenerator[bytes]):
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -55,11 +55,11 @@ class GenerationStream(EventSourceResponse):
             await super().__call__(scope, receive, send)
         finally:
             await self._events.aclose()
-            self._generation.job.cancel()  # a generator that never started has run no `finally`
+            self._generation.request.cancel()  # `finally` does not run in a generator that never started
 
 
 async def _whole(generation: Generation, head: dict[str, Any]) -> Response:
-    n = len(generation.rows)
+    n = len(generation.choices)
     texts, reasons = [""] * n, ["stop"] * n
     tools: list[list[ToolCall]] = [[] for _ in range(n)]
     async with aclosing(generation.pieces()) as pieces:
@@ -80,35 +80,35 @@ async def _whole(generation: Generation, head: dict[str, Any]) -> Response:
 
 
 async def _events(generation: Generation, head: dict[str, Any], with_usage: bool) -> AsyncGenerator[bytes]:
-    """Chunks as `data:` lines: first the roles, then the text, last each choice's finish reason, the usage if asked."""
+    """The chunks: first the roles, then the text, then the finish reason of each choice, and the usage if it was asked for."""
     head = {**head, "object": "chat.completion.chunk"}
     usage = {"usage": None} if with_usage else {}
     try:
         async with aclosing(generation.pieces()) as pieces:
-            for row in generation.rows:
-                yield _data({**head, "choices": [_choice(row.index, {"role": "assistant", "content": ""})], **usage})
+            for choice in generation.choices:
+                yield _data({**head, "choices": [_delta(choice.index, {"role": "assistant", "content": ""})], **usage})
             async for piece in pieces:
-                for choice in _choices(piece):
-                    yield _data({**head, "choices": [choice], **usage})
+                for delta in _deltas(piece):
+                    yield _data({**head, "choices": [delta], **usage})
         if with_usage:
             yield _data({**head, "choices": [], "usage": generation.usage.dump()})
-    except ApiError as err:  # the status line is long gone
+    except ApiError as err:  # too late for an error status: the headers were sent with the first event
         yield _data(err.body())
     yield format_sse_event(data_str="[DONE]")
 
 
-def _choices(piece: Piece) -> list[dict[str, Any]]:
-    delta = {**({"content": piece.delta.text} if piece.delta.text else {}), **_tool_field(piece.delta.tools)}
-    said = [_choice(piece.index, delta)] if delta else []
-    return said + ([_choice(piece.index, {}, piece.finish_reason)] if piece.finish_reason else [])
+def _deltas(piece: Piece) -> list[dict[str, Any]]:
+    new = {**({"content": piece.delta.text} if piece.delta.text else {}), **_tool_field(piece.delta.tools)}
+    deltas = [_delta(piece.index, new)] if new else []
+    return deltas + ([_delta(piece.index, {}, piece.finish_reason)] if piece.finish_reason else [])
 
 
-def _choice(index: int, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+def _delta(index: int, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
 
 
 def _tool_field(tools: list[ToolCall]) -> dict[str, Any]:
-    """What the calculator did, beside the text, under a name of our own: it ran here, so it is no `tool_calls` to answer."""
+    """The calculator's calls and results. They are not `tool_calls`, because the client has nothing to run or to answer."""
     return {"calculator": [{"code": t.code, "output": t.output} for t in tools]} if tools else {}
 
 
@@ -117,7 +117,7 @@ def _data(value: dict[str, Any]) -> bytes:
 
 
 async def _unless_gone(request: Request, answer: Coroutine[Any, Any, Response]) -> Response:
-    """The answer, or nothing as soon as the client hangs up."""
+    """The answer, or an empty response as soon as the client disconnects."""
     work = asyncio.ensure_future(answer)
     gone = asyncio.ensure_future(_disconnected(request))
     try:

@@ -1,4 +1,4 @@
-"""Every refusal in the shape OpenAI clients understand: `{"error": {message, type, param, code}}`."""
+"""Errors in the format that OpenAI clients understand: `{"error": {message, type, param, code}}`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_e
 
 
 class ApiError(Exception):
-    """Ends a request with `status`; `param` names the field at fault, `code` is for programs."""
+    """Ends a request with `status`. `param` names the field that is wrong; `code` is meant for programs."""
 
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None, retry_after_s: int = 0):
         super().__init__(message)
@@ -34,7 +34,7 @@ class ApiError(Exception):
 
 
 def install(app: FastAPI) -> None:
-    """Make `app` answer in this shape whatever goes wrong."""
+    """Make `app` report every error in this format."""
 
     @app.exception_handler(ApiError)
     async def _api(_: Request, err: ApiError) -> JSONResponse:
@@ -51,11 +51,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def _crash(request: Request, err: Exception) -> JSONResponse:
         log.error("%s %s failed", request.method, request.url.path, exc_info=err)
-        return ApiError(500, "The server failed; its log says why.", code="internal_error").response()
+        return ApiError(500, "The server failed. Its log has the reason.", code="internal_error").response()
 
 
 def _first(err: RequestValidationError) -> ApiError:
-    """The first problem pydantic found, in words, with the field's path as clients write it: `messages[0].content`."""
+    """The first problem that pydantic found. The field's path is written as clients write it: `messages[0].content`."""
     problem = err.errors()[0]
     if problem["type"] == "json_invalid":
         return ApiError(400, f"The body is not valid JSON: {problem['ctx']['error']}.", code="invalid_json")
@@ -72,7 +72,7 @@ def _first(err: RequestValidationError) -> ApiError:
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
-    # Pydantic puts a union member's name (`str`, `list[str]`) or tag (`<parts>`) into the path; the caller never wrote it.
+    # Pydantic adds the name (`str`, `list[str]`) or the tag (`<parts>`) of a union's member to the path. Callers did not write it.
     text = ""
     for part in loc:
         if isinstance(part, int):

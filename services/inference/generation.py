@@ -1,4 +1,4 @@
-"""One chat request from messages to text: admission, the engine's columns as text deltas, usage, metrics, cancellation."""
+"""One chat request: admission, text from the engine's tokens, token counts, metrics, cancellation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Literal
 from services.inference.errors import ApiError
 from services.inference.metrics import Metrics
 from services.inference.registry import Loaded
-from services.inference.scheduler import Column, Job, QueueFull, Scheduler
+from services.inference.scheduler import Column, EngineRequest, QueueFull, Scheduler
 from services.inference.schemas import ChatRequest, TurnError, conversation
-from services.inference.text import Delta, RowText
+from services.inference.text import AnswerText, Delta
 
 FinishReason = Literal["stop", "length"]
 RETRY_AFTER_S = 2
@@ -23,7 +23,7 @@ RETRY_AFTER_S = 2
 
 @dataclass(slots=True)
 class Piece:
-    """News about choice `index`: text and tool calls to add, or (once, last) why it finished."""
+    """A part of choice `index`: new text and tool calls. The last piece of a choice has its finish reason."""
 
     index: int
     delta: Delta
@@ -41,15 +41,15 @@ class Usage:
 
 
 @dataclass(slots=True)
-class Row:
-    """One of the n answers."""
+class Choice:
+    """One of the n answers of a request."""
 
     index: int
-    text: RowText
+    text: AnswerText
     done: bool = False
 
     def push(self, token: int) -> Piece:
-        """Take a token; -1 means that the engine has ended this row."""
+        """Add a token. -1 means that the engine has ended this answer."""
         delta = self.text.push(token) if token >= 0 else Delta()
         if token >= 0 and not self.text.finished:
             return Piece(self.index, delta)
@@ -62,48 +62,50 @@ class Row:
 
 @dataclass(slots=True)
 class Generation:
-    """An admitted request. Iterate `pieces` to the end or close it: either way the engine is let go."""
+    """An admitted request. Iterate `pieces` to the end, or close it; both release the engine's memory."""
 
     loaded: Loaded
-    job: Job
-    rows: list[Row]
+    request: EngineRequest
+    choices: list[Choice]
     usage: Usage
     metrics: Metrics
     _last_token_at: float = field(default=0.0, init=False)
 
     async def pieces(self) -> AsyncGenerator[Piece]:
-        """Text as it is made. Ends when every row has finished; raises ApiError when the engine fails."""
+        """The text, while it is generated. Ends when every choice has finished. Raises ApiError if the engine fails."""
         try:
-            async with aclosing(self.job.columns()) as columns:
+            async with aclosing(self.request.columns()) as columns:
                 async for tokens, _ in columns:
                     self._count(tokens)
-                    for row, token in zip(self.rows, tokens, strict=True):
-                        if not row.done:
-                            yield self._noted(row.push(token))
-                    if all(row.done for row in self.rows):
+                    for choice, token in zip(self.choices, tokens, strict=True):
+                        if not choice.done:
+                            yield self._counted(choice.push(token))
+                    if all(choice.done for choice in self.choices):
                         break
-            for row in self.rows:
-                if not row.done:
-                    yield self._noted(row.finish("length"))
+            for choice in self.choices:
+                if not choice.done:
+                    yield self._counted(choice.finish("length"))
             self._observe_end()
         except (asyncio.CancelledError, GeneratorExit):
             self.metrics.cancelled.labels(self.loaded.entry.id).inc()
             raise
         except Exception as err:
-            raise ApiError(500, "The model failed while it answered; the server's log says why.", code="engine_error") from err
+            raise ApiError(
+                500, "The model failed while it answered. The server's log has the reason.", code="engine_error"
+            ) from err
         finally:
-            self.job.cancel()
+            self.request.cancel()
 
-    def _noted(self, piece: Piece) -> Piece:
+    def _counted(self, piece: Piece) -> Piece:
         if piece.finish_reason:
             self.metrics.success.labels(self.loaded.entry.id, piece.finish_reason).inc()
         return piece
 
     def _count(self, tokens: list[int]) -> None:
-        made = sum(1 for row, token in zip(self.rows, tokens, strict=True) if token >= 0 and not row.done)
+        made = sum(1 for choice, token in zip(self.choices, tokens, strict=True) if token >= 0 and not choice.done)
         name, now = self.loaded.entry.id, time.monotonic()
         if self.usage.completion_tokens == 0:
-            self.metrics.ttft.labels(name).observe(now - self.job.submitted_at)
+            self.metrics.ttft.labels(name).observe(now - self.request.submitted_at)
         else:
             self.metrics.itl.labels(name).observe(now - self._last_token_at)
         self._last_token_at = now
@@ -111,11 +113,11 @@ class Generation:
         self.metrics.generation_tokens.labels(name).inc(made)
 
     def _observe_end(self) -> None:
-        self.metrics.e2e.labels(self.loaded.entry.id).observe(time.monotonic() - self.job.submitted_at)
+        self.metrics.e2e.labels(self.loaded.entry.id).observe(time.monotonic() - self.request.submitted_at)
 
 
 async def admit(request: ChatRequest, loaded: Loaded, scheduler: Scheduler, metrics: Metrics) -> Generation:
-    """Render, check and queue a request. Raises ApiError: 400 for turns or length, 429 when too many wait."""
+    """Render, check and queue a request. Raises ApiError: 400 for wrong turns or length, 429 if too many requests wait."""
     try:
         messages = conversation(request.messages)
     except TurnError as err:
@@ -126,8 +128,8 @@ async def admit(request: ChatRequest, loaded: Loaded, scheduler: Scheduler, metr
     if room < 1:
         raise ApiError(
             400,
-            f"This model's context is {loaded.context} tokens, but the messages take {len(prompt)}, which leaves no room for an"
-            " answer. Shorten them or leave out the oldest turns.",
+            f"The model's context is {loaded.context} tokens and the messages take {len(prompt)}, so there is no room for an"
+            " answer. Shorten the messages or leave out the oldest turns.",
             param="messages",
             code="context_length_exceeded",
         )
@@ -146,12 +148,15 @@ async def admit(request: ChatRequest, loaded: Loaded, scheduler: Scheduler, metr
         )
 
     try:
-        job = scheduler.submit(start)
+        queued = scheduler.submit(start)
     except QueueFull as err:
         metrics.rejections.labels("queue_full").inc()
         raise ApiError(
-            429, "Too many requests are waiting; try again shortly.", code="rate_limit_exceeded", retry_after_s=RETRY_AFTER_S
+            429,
+            "Too many requests are waiting. Try again in a few seconds.",
+            code="rate_limit_exceeded",
+            retry_after_s=RETRY_AFTER_S,
         ) from err
     metrics.prompt_tokens.labels(loaded.entry.id).inc(len(prompt))
-    rows = [Row(i, RowText(tokenizer, request.stops)) for i in range(n)]
-    return Generation(loaded, job, rows, Usage(len(prompt)), metrics)
+    choices = [Choice(i, AnswerText(tokenizer, request.stops)) for i in range(n)]
+    return Generation(loaded, queued, choices, Usage(len(prompt)), metrics)

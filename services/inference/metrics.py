@@ -1,27 +1,27 @@
-"""Prometheus metrics under the names that vLLM's users know, prefixed `nanochat_`."""
+"""Prometheus metrics. The names are those of vLLM, with the prefix `nanochat_`."""
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-# A small model on a GPU answers within milliseconds, a cold one on a CPU within seconds.
+# From milliseconds (a small model on a GPU) to seconds (a model that has yet to be loaded, on a CPU).
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """One set per application, so that tests may run several in a process."""
+    """One registry per application, so that tests can run several applications in one process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.running = self._gauge("num_requests_running", "Requests being decoded")
+        self.running = self._gauge("num_requests_running", "Requests in decoding")
         self.waiting = self._gauge("num_requests_waiting", "Requests queued")
-        self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts")
-        self.generation_tokens = self._counter("generation_tokens", "Tokens generated")
-        self.success = self._counter("request_success", "Answers finished", "model_name", "finished_reason")
-        self.cancelled = self._counter("request_cancelled", "Requests whose client hung up")
-        self.rejections = self._counter("admission_rejections", "Requests refused", "reason")
+        self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens")
+        self.generation_tokens = self._counter("generation_tokens", "Generated tokens")
+        self.success = self._counter("request_success", "Finished answers", "model_name", "finished_reason")
+        self.cancelled = self._counter("request_cancelled", "Requests whose client disconnected")
+        self.rejections = self._counter("admission_rejections", "Refused requests", "reason")
         self.ttft = self._histogram("time_to_first_token_seconds", "From arrival to the first token")
-        self.itl = self._histogram("inter_token_latency_seconds", "Between two tokens of an answer")
+        self.itl = self._histogram("inter_token_latency_seconds", "Between two tokens of one answer")
         self.e2e = self._histogram("e2e_request_latency_seconds", "From arrival to the last token")
         self.loaded = self._gauge("model_loaded_info", "1 for each model in memory", "model_name", "stage", "step")
 

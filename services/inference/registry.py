@@ -1,7 +1,7 @@
-"""Which models there are, which are in memory, and how one gets there: verified against its manifest, loaded, swapped in.
+"""Lists the available models, verifies them against their manifests, and loads and unloads them.
 
-Loading happens on a thread of its own, so that answers go on while a new checkpoint comes in. A request holds the model
-it began with; a model dropped from here lives until its last request ends.
+A thread of its own loads models, so that requests continue meanwhile. A request keeps the model it started with: an unloaded
+model stays in memory until its last request ends.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from services.inference.source import Entry, Source
 log = logging.getLogger(__name__)
 
 DEFAULT = "default"
-RETRY_FAILED_S = 30.0  # a checkpoint that would not load may be on its way to a shared file system
+RETRY_FAILED_S = 30.0  # a checkpoint that failed to load may still be on its way to a shared file system
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ class Loaded:
     entry: Entry
     engine: Engine
     tokenizer: Tokenizer
-    context: int  # tokens of prompt and answer together
+    context: int  # most tokens of prompt and answer together
 
 
 class Registry:
-    """The models of one `source`, at most `max_loaded` of them in memory; the newest is loaded unasked."""
+    """The models of `source`. At most `max_loaded` are in memory. The newest one is loaded without a request for it."""
 
     def __init__(self, source: Source, *, device: str | None, max_loaded: int, metrics: Metrics):
         self._source, self._max_loaded, self._metrics = source, max_loaded, metrics
@@ -50,7 +50,7 @@ class Registry:
         self._entries: dict[str, Entry] = {}
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()  # least recently used first
         self._loading: dict[str, asyncio.Task[Loaded]] = {}
-        self._failed: dict[str, float] = {}  # id -> when
+        self._failed: dict[str, float] = {}  # id -> time of the last failure
         self._default: str | None = None
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
 
@@ -60,11 +60,11 @@ class Registry:
 
     @property
     def default(self) -> str | None:
-        """Id of the model that answers when none is named."""
+        """Id of the model that answers requests without a model name."""
         return self._default
 
     def context(self, model_id: str) -> int | None:
-        """Tokens of prompt and answer together; None while the model is not in memory."""
+        """Most tokens of prompt and answer together. None while the model is not in memory."""
         loaded = self._loaded.get(model_id)
         return loaded.context if loaded else None
 
@@ -76,18 +76,18 @@ class Registry:
         return model_id in self._loaded
 
     async def watch(self, every_s: float) -> None:
-        """Look for new models until cancelled. The control API may be away: what is loaded goes on answering."""
+        """Look for new models until cancelled. While the control API is down, the loaded models keep answering."""
         while True:
             try:
                 await self.refresh()
             except ClientError as err:
-                log.warning("the list of models is as it was: %s", err)
+                log.warning("the list of models could not be updated: %s", err)
             except Exception:
-                log.exception("looking for new models failed")
+                log.exception("the list of models could not be updated")
             await asyncio.sleep(every_s)
 
     async def refresh(self) -> None:
-        """Read the source once; load the newest model and make it the default when it is not."""
+        """Read the source once. If the newest model is not the default yet, load it and make it the default."""
         found = await asyncio.to_thread(self._source)
         self._entries = {e.id: e for e in found}
         for gone in [i for i in self._loaded if i not in self._entries]:
@@ -102,17 +102,17 @@ class Registry:
             try:
                 await self._load(entry)
             except ApiError:
-                continue  # said in the log; the next newest will do
+                continue  # already logged; try the next newest
             self._default = entry.id
             return
 
     async def get(self, model_id: str | None) -> Loaded:
-        """The model to answer with, loaded if need be. Raises ApiError: 404 unknown, 503 none yet or not loadable."""
+        """The model of this id or the default, loaded if needed. Raises ApiError: 404 unknown, 503 none yet or cannot be loaded."""
         if model_id is None or model_id == DEFAULT:
             if self._default is None:
                 raise ApiError(
                     503,
-                    "No model is loaded yet. A run's chat model appears here when its sft stage succeeds.",
+                    "No model is loaded yet. The chat model of a run is loaded when its sft stage has succeeded.",
                     code="model_not_ready",
                     retry_after_s=5,
                 )
@@ -121,7 +121,7 @@ class Registry:
         if entry is None:
             raise ApiError(
                 404,
-                f"The model {model_id!r} does not exist; GET /v1/models lists those that do.",
+                f"The model {model_id!r} does not exist. GET /v1/models lists the available models.",
                 param="model",
                 code="model_not_found",
             )
@@ -136,7 +136,7 @@ class Registry:
         if (loaded := self._loaded.get(entry.id)) is not None:
             self._loaded.move_to_end(entry.id)
             return loaded
-        # Several requests may want the same model: one loads, all wait; one that hangs up does not stop the others.
+        # Requests for the same model share one load. If one of them disconnects, the load continues for the others.
         task = self._loading.get(entry.id)
         if task is None:
             task = self._loading[entry.id] = asyncio.create_task(self._load_now(entry))
@@ -167,11 +167,11 @@ class Registry:
     def _drop(self, model_id: str) -> None:
         entry = self._loaded.pop(model_id).entry
         self._metrics.loaded.remove(model_id, entry.stage, str(entry.step))
-        log.info("model %s is unloaded", model_id)
+        log.info("unloaded model %s", model_id)
 
 
 def load(entry: Entry, device: str) -> Loaded:
-    """Check both artifacts against their digests, then load them. Raises StageError naming the file that is wrong."""
+    """Verify both artifacts against their digests, then load them. Raises StageError naming the wrong file."""
     started = time.monotonic()
     tokenizer = Tokenizer.load(verify(entry.tokenizer))
     model, meta = load_model(verify(entry.model), device)
@@ -183,5 +183,5 @@ def load(entry: Entry, device: str) -> Loaded:
             hint="give the tokenizer of the same run",
         )
     model.to(native_dtype(torch.device(device))).eval()
-    log.info("model %s is loaded on %s in %.1f s", entry.id, device, time.monotonic() - started)
+    log.info("loaded model %s on %s in %.1f s", entry.id, device, time.monotonic() - started)
     return Loaded(entry, Engine(model, tokenizer), tokenizer, int(model.config.sequence_len))

@@ -1,6 +1,7 @@
-"""Requests that decode together: one thread takes one engine step of each in turn, so none waits for another to finish.
+"""Decodes several requests concurrently: one thread runs one engine step of each request in turn.
 
-The event loop never runs the model: columns travel to it through `loop.call_soon_threadsafe`.
+No request waits for another one to finish. The model never runs on the event loop; tokens reach the loop through
+`loop.call_soon_threadsafe`.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 
 log = logging.getLogger(__name__)
 
-Column = tuple[list[int], list[int]]  # one engine step: a token and a mask for each row
+Column = tuple[list[int], list[int]]  # one engine step: a token and a mask value for each answer
 
 
 class QueueFull(Exception):
-    """As many requests wait as are allowed to."""
+    """The queue has reached its maximum length."""
 
 
-class Job:
-    """One request's generation. Iterate it on the event loop; `cancel` it from any thread."""
+class EngineRequest:
+    """One request to the engine. Iterate `columns` on the event loop. `cancel` may be called from any thread."""
 
     def __init__(self, start: Callable[[], Iterator[Column]], loop: asyncio.AbstractEventLoop):
         self._start, self._loop = start, loop
@@ -35,14 +36,14 @@ class Job:
         self.cancelled.set()
 
     async def columns(self) -> AsyncGenerator[Column]:
-        """Each step's column as it is made. Raises what the engine raised."""
+        """The column of each step, while they are generated. Raises the engine's exception if it fails."""
         while (item := await self._items.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
             yield item
 
     def step(self) -> bool:
-        """One engine step, on the scheduler's thread. False when there are no more."""
+        """Run one engine step, on the scheduler's thread. Returns False after the last one."""
         if self.cancelled.is_set():
             return False
         try:
@@ -58,14 +59,14 @@ class Job:
         return True
 
     def finish(self) -> None:
-        """Let go of the engine's state (the KV cache) and end the iteration."""
+        """Release the engine's state (the KV cache) and end the iteration."""
         close = getattr(self._steps, "close", None)
         self._steps = None
         try:
             if close is not None:
                 close()
         except Exception:
-            log.exception("a generation did not end in good order")
+            log.exception("closing a generation failed")
         self._put(None)
 
     def _put(self, item: Column | BaseException | None) -> None:
@@ -74,13 +75,13 @@ class Job:
 
 
 class Scheduler:
-    """Round robin over at most `max_running` jobs; at most `max_waiting` more queue in order of arrival."""
+    """Round robin over at most `max_running` requests. At most `max_waiting` more wait in a queue, first in, first out."""
 
     def __init__(self, *, max_running: int, max_waiting: int):
         self._max_running, self._max_waiting = max_running, max_waiting
         self._changed = threading.Condition()
-        self._waiting: deque[Job] = deque()
-        self._running: list[Job] = []
+        self._waiting: deque[EngineRequest] = deque()
+        self._running: list[EngineRequest] = []
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -97,18 +98,18 @@ class Scheduler:
     def waiting(self) -> int:
         return len(self._waiting)
 
-    def submit(self, start: Callable[[], Iterator[Column]]) -> Job:
-        """Queue a generation; `start` makes its iterator, on the engine's thread. Raises QueueFull."""
-        job = Job(start, asyncio.get_running_loop())
+    def submit(self, start: Callable[[], Iterator[Column]]) -> EngineRequest:
+        """Queue a request. `start` is called on the engine's thread and returns the iterator of columns. Raises QueueFull."""
+        request = EngineRequest(start, asyncio.get_running_loop())
         with self._changed:
             if len(self._running) + len(self._waiting) >= self._max_running + self._max_waiting:
                 raise QueueFull
-            self._waiting.append(job)
+            self._waiting.append(request)
             self._changed.notify()
-        return job
+        return request
 
     def close(self) -> None:
-        """End every job and the thread."""
+        """End all requests and the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -116,15 +117,15 @@ class Scheduler:
 
     def _run(self) -> None:
         while self._admit():
-            for job in self._running[:]:
-                if not job.step():
-                    self._running.remove(job)
-                    job.finish()
-        for job in [*self._running, *self._waiting]:
-            job.finish()
+            for request in self._running[:]:
+                if not request.step():
+                    self._running.remove(request)
+                    request.finish()
+        for request in [*self._running, *self._waiting]:
+            request.finish()
 
     def _admit(self) -> bool:
-        """Fill free places from the queue; sleep while there is nothing to do. False when closed."""
+        """Start waiting requests while there is room. Sleeps while there are no requests. Returns False once closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._running or self._waiting)
             while self._waiting and len(self._running) < self._max_running:
@@ -133,7 +134,7 @@ class Scheduler:
             return not self._closed
 
     def _drop_cancelled(self) -> None:
-        # Those who hang up while they queue give their place back at once.
-        for job in [job for job in self._waiting if job.cancelled.is_set()]:
-            self._waiting.remove(job)
-            job.finish()
+        # A request that is cancelled in the queue frees its place at once.
+        for request in [request for request in self._waiting if request.cancelled.is_set()]:
+            self._waiting.remove(request)
+            request.finish()

@@ -1,4 +1,4 @@
-"""The chat completion request: what this server does, and by name what it refuses."""
+"""The body of a chat completion request: the supported parameters, and those that are refused by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nanochat.tasks.base import Conversation
 MAX_CHOICES = 8
 MAX_STOPS = 4
 
-# Parameters of the OpenAI interface that are not implemented -> values that ask for nothing and are therefore accepted.
+# Parameters of OpenAI's API that are not implemented -> values that have no effect and are therefore accepted.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "audio": (None,),
     "frequency_penalty": (None, 0, 0.0),
@@ -45,7 +45,7 @@ class TextPart(Body):
     text: str
 
 
-# Discriminated, so that a fault inside a part is told as such and not as "not a string". Tags are no field names.
+# Discriminated, so that an error inside a part is not reported as "not a string". errors.py removes the tags from the path.
 Content = Annotated[
     Annotated[str, Tag("<text>")] | Annotated[list[TextPart], Tag("<parts>")],
     Discriminator(lambda content: "<parts>" if isinstance(content, list) else "<text>"),
@@ -59,7 +59,7 @@ class Message(Body):
     @model_validator(mode="before")
     @classmethod
     def _null_means_absent(cls, message: Any) -> Any:
-        # Clients send an answer back as they got it, with `refusal: null`, and with our own note of the calculator.
+        # Clients send earlier answers back unchanged, with `refusal: null` and with our own field `calculator`.
         if not isinstance(message, dict):
             return message
         return {k: v for k, v in message.items() if v is not None and k != "calculator"}
@@ -74,22 +74,24 @@ class StreamOptions(Body):
 
 
 class ChatRequest(Body):
-    """POST /v1/chat/completions. Defaults are OpenAI's; `top_k` (0 = off) is this server's addition."""
+    """POST /v1/chat/completions. The defaults are OpenAI's. `top_k` (0: off) is an addition of this server."""
 
     messages: list[Message] = Field(min_length=1)
-    model: str | None = Field(default=None, description="an id of GET /v1/models; null or `default` for the newest")
+    model: str | None = Field(default=None, description="id of a model, see GET /v1/models; null or `default`: the newest")
     temperature: float | None = Field(default=None, ge=0, le=2, description="null: 1; 0 always takes the likeliest token")
     top_p: float | None = Field(default=None, gt=0, le=1, description="null: 1")
     top_k: int | None = Field(default=None, ge=0, description="null or 0: off")
-    max_tokens: int | None = Field(default=None, gt=0, description="an upper bound; null: up to the end of the context")
-    max_completion_tokens: int | None = Field(default=None, gt=0, description="the newer name of max_tokens")
-    seed: int | None = Field(default=None, description="null: a new one each time")
+    max_tokens: int | None = Field(
+        default=None, gt=0, description="longest answer, in tokens; null: up to the end of the context"
+    )
+    max_completion_tokens: int | None = Field(default=None, gt=0, description="newer name of max_tokens")
+    seed: int | None = Field(default=None, description="seed of the sampling; null: a random one for each request")
     stop: str | list[str] | None = Field(default=None, description=f"up to {MAX_STOPS} texts that end the answer")
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = Field(default=None, description="who asks, in the caller's terms; has no effect on the answer")
-    metadata: dict[str, str] | None = Field(default=None, description="the caller's notes; no effect on the answer")
+    user: str | None = Field(default=None, description="identifies the end user for the caller; no effect on the answer")
+    metadata: dict[str, str] | None = Field(default=None, description="notes of the caller; no effect on the answer")
 
     @model_validator(mode="before")
     @classmethod
@@ -106,11 +108,11 @@ class ChatRequest(Body):
     @model_validator(mode="after")
     def _fits_together(self) -> ChatRequest:
         if self.max_tokens and self.max_completion_tokens and self.max_tokens != self.max_completion_tokens:
-            raise ValueError("max_tokens and max_completion_tokens disagree; give one of them")
+            raise ValueError("max_tokens and max_completion_tokens differ; give only one of them")
         if self.stream_options and not self.stream:
             raise ValueError("stream_options needs stream: true")
         if len(self.stops) > MAX_STOPS or not all(self.stops):
-            raise ValueError(f"stop takes up to {MAX_STOPS} texts, none of them empty")
+            raise ValueError(f"stop takes up to {MAX_STOPS} texts, and none may be empty")
         return self
 
     @property
@@ -123,9 +125,9 @@ class ChatRequest(Body):
 
 
 def conversation(messages: list[Message]) -> Conversation:
-    """The messages as the tokenizer renders them. Raises TurnError when turns are out of order.
+    """The messages in the form that the tokenizer renders. Raises TurnError if the roles are in a wrong order.
 
-    One system message may come first; then user and assistant take turns, and the user speaks last.
+    The first message may be a system message. Then user and assistant alternate, and the last message is the user's.
     """
     turns = messages[1:] if messages[0].role == "system" else messages
     first = len(messages) - len(turns)
@@ -134,7 +136,7 @@ def conversation(messages: list[Message]) -> Conversation:
         if message.role != expected:
             raise TurnError(
                 f"messages[{first + i}].role",
-                f"expected {expected!r} here, got {message.role!r}: after an optional first system message, user and assistant take turns",
+                f"expected {expected!r}, got {message.role!r}: after an optional system message, user and assistant alternate",
             )
     if not turns or turns[-1].role != "user":
         raise TurnError("messages", "the last message must be the user's")

@@ -1,4 +1,4 @@
-"""What the inference service is told at start: environment variables `NANOCHAT_…`, each also a command-line option."""
+"""Settings of the inference service: environment variables `NANOCHAT_…`, also available as command-line options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Count = Annotated[int, Field(gt=0)]
 
 
 class Settings(BaseSettings):
-    """Where models come from (`api_url`, or `model` with `tokenizer`), who may ask, and how much is taken on at once."""
+    """Source of the models (`api_url`, or `model` with `tokenizer`), API keys, and limits."""
 
     model_config = SettingsConfigDict(env_prefix="NANOCHAT_", cli_kebab_case=True, extra="ignore")
 
@@ -21,19 +21,20 @@ class Settings(BaseSettings):
     port: int = Field(default=8001, ge=0, le=65_535)
     api_url: str | None = Field(default=None, description="control API whose promoted checkpoints are served")
     api_key: CliSuppress[SecretStr | None] = Field(
-        default=None, description="bearer key: asked of callers, shown to the control API"
+        default=None, description="bearer key that callers must send; also sent to the control API"
     )
     api_key_file: Path | None = Field(
-        default=None, description="file of bearer keys, one a line; callers may use any, the control API is shown the first"
+        default=None,
+        description="file of bearer keys, one per line; callers may send any of them, the control API gets the first",
     )
-    model: Path | None = Field(default=None, description="serve this sealed checkpoint, with no control API")
-    tokenizer: Path | None = Field(default=None, description="the tokenizer directory that belongs to `model`")
-    device: str | None = Field(default=None, description="cpu, mps or cuda; unset chooses")
-    max_loaded: Count = Field(default=2, description="models kept in memory; the least recently used goes first")
-    max_running: Count = Field(default=16, description="requests that decode together; each holds its own KV cache")
-    max_waiting: int = Field(default=64, ge=0, description="requests that may queue behind them before 429")
-    poll_s: float = Field(default=3.0, gt=0, description="seconds between two looks at the control API's list of models")
-    drain_s: Count = Field(default=20, description="seconds that running requests get to finish at shutdown")
+    model: Path | None = Field(default=None, description="directory of one sealed checkpoint to serve, without a control API")
+    tokenizer: Path | None = Field(default=None, description="directory of the tokenizer that `model` was trained with")
+    device: str | None = Field(default=None, description="cpu, mps or cuda; default: the best one available")
+    max_loaded: Count = Field(default=2, description="most models in memory; the least recently used one is unloaded first")
+    max_running: Count = Field(default=16, description="most requests decoded concurrently; each has its own KV cache")
+    max_waiting: int = Field(default=64, ge=0, description="most requests in the queue; further ones are refused with 429")
+    poll_s: float = Field(default=3.0, gt=0, description="seconds between two requests for the control API's list of models")
+    drain_s: Count = Field(default=20, description="seconds that running requests may take to finish at shutdown")
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Settings:
@@ -44,11 +45,13 @@ class Settings(BaseSettings):
         return self
 
     def keys(self) -> tuple[str, ...]:
-        """The bearer keys, own first. Raises ValueError when none is set and the address is open to other machines."""
+        """The bearer keys, `api_key` first. Raises ValueError if there is none and other machines can reach the service."""
         lines = self.api_key_file.read_text(encoding="utf-8").split() if self.api_key_file else []
         own = [self.api_key.get_secret_value()] if self.api_key and self.api_key.get_secret_value() else []
         if not own and not lines and not _is_loopback(self.host):
-            raise ValueError(f"host {self.host} is open to other machines: set NANOCHAT_API_KEY or NANOCHAT_API_KEY_FILE first")
+            raise ValueError(
+                f"host {self.host} is reachable from other machines: set NANOCHAT_API_KEY or NANOCHAT_API_KEY_FILE"
+            )
         return tuple(dict.fromkeys(own + lines))
 
 

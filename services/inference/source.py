@@ -1,4 +1,4 @@
-"""Where models come from: the control API's promoted checkpoints, or one directory. Imports no torch."""
+"""Sources of models: the promoted checkpoints of the control API, or one directory. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from services.inference.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model that can be asked for. Artifacts are named by digest; nothing is guessed."""
+    """An available model. Its artifacts are identified by path and digest; nothing is guessed."""
 
     id: str
     stage: str
@@ -27,25 +27,25 @@ class Entry:
     run_name: str | None = None
 
 
-# Lists the models there are, newest first. Runs on a thread and may raise ClientError.
+# Returns the available models, newest first. Called on a thread; may raise ClientError.
 Source = Callable[[], list[Entry]]
 
 
 def source(settings: Settings) -> Source:
-    """Where the settings say that models come from. Raises StageError for a directory that is no sealed artifact."""
+    """The source that the settings ask for. Raises StageError if a directory is not a sealed artifact."""
     if settings.model and settings.tokenizer:
         return fixed(settings.model, settings.tokenizer)
-    assert settings.api_url is not None  # Settings has checked that there is a source
+    assert settings.api_url is not None  # Settings checks that there is a source
     return promoted(Client(settings.api_url, next(iter(settings.keys()), None)))
 
 
 def promoted(client: Client) -> Source:
-    """The control API's promoted checkpoints."""
+    """The promoted checkpoints of the control API."""
     return lambda: [_entry(m) for m in client.models()]
 
 
 def fixed(model: Path, tokenizer: Path) -> Source:
-    """One sealed checkpoint on disk. Raises StageError when either directory has no manifest."""
+    """One sealed checkpoint on disk. Raises StageError if either directory has no manifest."""
     name = model.resolve().name
     entry = Entry(name, name, 0, datetime.now(UTC), _artifact(model), _artifact(tokenizer))
     return lambda: [entry]

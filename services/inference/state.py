@@ -1,11 +1,12 @@
-"""What every request can reach, and who may make one."""
+"""The state that all requests share, and the check of the API key."""
 
 from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 
 from services.inference.errors import ApiError
 from services.inference.metrics import Metrics
@@ -18,20 +19,22 @@ class State:
     registry: Registry
     scheduler: Scheduler
     metrics: Metrics
-    keys: tuple[str, ...]  # none: anyone on this machine may ask
+    keys: tuple[str, ...]  # empty: anyone on this machine may send requests
 
 
-def state(request: Request) -> State:
-    here: State = request.app.state.here
-    return here
+def current_state(request: Request) -> State:
+    state: State = request.app.state.service
+    return state
 
 
-def require_key(request: Request) -> None:
-    """Raises ApiError 401 unless the bearer key is one of ours; compared in constant time."""
-    keys = state(request).keys
-    if not keys:
+CurrentState = Annotated[State, Depends(current_state)]
+
+
+def require_key(request: Request, state: CurrentState) -> None:
+    """Raises ApiError 401 unless the bearer key is one of the configured keys. The comparison takes constant time."""
+    if not state.keys:
         return
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    known = [secrets.compare_digest(given.encode(), key.encode()) for key in keys]
+    known = [secrets.compare_digest(given.encode(), key.encode()) for key in state.keys]
     if scheme.lower() != "bearer" or not any(known):
         raise ApiError(401, "Missing or unknown API key. Send it as `Authorization: Bearer <key>`.", code="invalid_api_key")

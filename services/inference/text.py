@@ -1,6 +1,6 @@
-"""From tokens to the text a reader sees: whole characters only, no special tokens, ended by stop texts.
+"""Turns tokens into the text of an answer: whole characters, no special tokens, cut at the first stop text.
 
-What the calculator is asked and answers is kept apart from the answer, as tool calls.
+The code that the model sends to the calculator, and the result, are not part of the text. They become tool calls.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nanochat.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One use of the calculator; `output` is empty when it gave no value."""
+    """One use of the calculator. `output` is empty if there was no result."""
 
     code: str
     output: str = ""
@@ -22,7 +22,7 @@ class ToolCall:
 
 @dataclass(slots=True)
 class Delta:
-    """What one token added: text to show now, and tool calls that are complete now."""
+    """The effect of one token: new text, and tool calls that are now complete."""
 
     text: str = ""
     tools: list[ToolCall] = field(default_factory=list)
@@ -34,8 +34,8 @@ class Span(Enum):
     OUTPUT = "output"
 
 
-class RowText:
-    """One answer being written. `push` its tokens in order until `finished`, then `flush` once."""
+class AnswerText:
+    """The text of one answer. `push` its tokens in order until `finished`, then `flush` once."""
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()):
         self._decoder = tokenizer.stream_decoder()
@@ -43,7 +43,7 @@ class RowText:
         self._stops = StopTexts(stops)
         self._span = Span.TEXT
         self._hidden: list[int] = []  # tokens of the open code or output span
-        self._code: str | None = None  # a code span that waits for its output
+        self._code: str | None = None  # the last code span, while its output has not come yet
         names = ("assistant_end", "bos", "python_start", "python_end", "output_start", "output_end")
         self._names = {tokenizer.special(f"<|{name}|>"): name for name in names}
         self._specials = {tokenizer.special(s) for s in ("<|user_start|>", "<|user_end|>", "<|assistant_start|>")}
@@ -62,25 +62,25 @@ class RowText:
             self._hidden.append(token)
             return Delta()
         shown = self._show(self._decoder.push(token))
-        return Delta(shown, self._uncalled() if shown else [])
+        return Delta(shown, self._unanswered() if shown else [])
 
     def flush(self) -> Delta:
-        """What was held back: the rest of a character, text that might have become a stop, a call without an answer."""
+        """Everything held back: an incomplete character, the possible beginning of a stop text, a call without a result."""
         shown = self._show(self._decoder.finish()) if not self._stops.hit else ""
-        return Delta(shown + self._stops.rest(), self._uncalled())
+        return Delta(shown + self._stops.rest(), self._unanswered())
 
     def _turn(self, name: str) -> list[ToolCall]:
-        """Enter or leave a span; the tool call that this completes, if it does."""
+        """Enter or leave a span. Returns the tool calls that this completes."""
         hidden, self._hidden = self._tokenizer.decode(self._hidden), []
         done: list[ToolCall] = []
         if name == "python_end" and self._span is Span.CODE:
-            done, self._code = self._uncalled(), hidden
+            done, self._code = self._unanswered(), hidden
         elif name == "output_end" and self._span is Span.OUTPUT:
             done, self._code = [ToolCall(self._code or "", hidden)], None
         self._span = {"python_start": Span.CODE, "output_start": Span.OUTPUT}.get(name, Span.TEXT)
         return done
 
-    def _uncalled(self) -> list[ToolCall]:
+    def _unanswered(self) -> list[ToolCall]:
         code, self._code = self._code, None
         return [] if code is None else [ToolCall(code)]
 
@@ -91,7 +91,7 @@ class RowText:
 
 
 class StopTexts:
-    """Cuts text before the first stop and holds back an end that may be the beginning of one."""
+    """Cuts the text before the first stop text. Holds back the end of the text while it may be the beginning of one."""
 
     def __init__(self, stops: Sequence[str]):
         self._stops = tuple(stops)
@@ -117,5 +117,5 @@ class StopTexts:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
+    """Length of the longest suffix of `text` that is a proper prefix of `stop`."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)

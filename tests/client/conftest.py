@@ -1,4 +1,4 @@
-"""A running API for the client to talk to: `api` for one module."""
+"""The fixture `api`: a running API, one per test module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `nanochat` command as a person meets it: a process, its output, and its exit code."""
+"""The `nanochat` command as users see it: output and exit codes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def environment(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def nanochat(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: what the entry point does with errors and exit codes."""
+    """Run the command in a process of its own, to see how the entry point reports errors."""
     return subprocess.run(
         [sys.executable, "-c", "from client.cli import main; main()", *arguments],
         cwd=ROOT,
@@ -49,7 +49,7 @@ def nanochat(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 
 
 def said(*arguments: str) -> str:
-    """In this process, where a start costs nothing; the command must succeed."""
+    """Run the command in this process, which is faster, and return its output. Fails unless the command succeeds."""
     result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output

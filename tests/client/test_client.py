@@ -1,4 +1,4 @@
-"""The client against the real API: typed answers, typed refusals, and streams that survive a lost connection."""
+"""The client against the real API: typed answers, typed errors, and streams that survive a lost connection."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_events_come_by_pages(client: Client, hand: Hand) -> None:
 
 
 class Breaking:
-    """A relay that cuts every connection after so many bytes of the answer: a bad network."""
+    """A bad network: a relay that cuts every connection after `bytes_each` bytes of the answer."""
 
     def __init__(self, target: str, bytes_each: int):
         host, _, port = target.removeprefix("http://").partition(":")

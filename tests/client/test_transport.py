@@ -1,56 +1,21 @@
-"""Which requests are sent again, how often, and what is told when no try succeeds. Against a real server on loopback."""
+"""Retries, against a real server on loopback: which requests are repeated, how often, and the error after the last try."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from client.errors import ApiError, Unreachable
 from client.transport import Transport
-
-DROP = 0  # in place of a status: close the connection without an answer
-
-
-class Scripted(ThreadingHTTPServer):
-    """Answers the requests it gets with these statuses in turn, the last one for ever."""
-
-    def __init__(self, *statuses: int):
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.statuses, self.asked = list(statuses), 0
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-class Answer(BaseHTTPRequestHandler):
-    server: Scripted
-
-    def do_GET(self) -> None:
-        status = self.server.statuses[min(self.server.asked, len(self.server.statuses) - 1)]
-        self.server.asked += 1
-        if status == DROP:
-            self.close_connection = True
-            return
-        body = f'{{"title": "answer {self.server.asked}"}}'.encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_POST = do_GET
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+from tests.client.scripted import DROP, Scripted, scripted
 
 
 @pytest.fixture
 def server(request: pytest.FixtureRequest) -> Iterator[Scripted]:
-    with Scripted(*request.param) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    with scripted(*request.param) as server:
         yield server
-        server.shutdown()
 
 
 @pytest.fixture
@@ -62,7 +27,7 @@ def transport(server: Scripted) -> Iterator[Transport]:
 
 @pytest.mark.parametrize("server", [(502, 503, 504, 200), (DROP, DROP, 200)], indirect=True)
 def test_a_repeatable_request_is_sent_again_until_it_is_answered(server: Scripted, transport: Transport) -> None:
-    assert transport.get("/")["title"] == f"answer {len(server.statuses)}"
+    assert transport.get("/")["title"] == f"answer {len(server.answers)}"
 
 
 @pytest.mark.parametrize("server", [(503,)], indirect=True)
@@ -90,6 +55,6 @@ def test_a_request_that_may_do_harm_twice_is_sent_once(server: Scripted, transpo
 
 @pytest.mark.parametrize("server", [(400, 200), (404, 200), (429, 200), (500, 200)], indirect=True)
 def test_a_refusal_is_not_asked_again(server: Scripted, transport: Transport) -> None:
-    with pytest.raises(ApiError, match=rf"answer 1 \({server.statuses[0]}\)"):
+    with pytest.raises(ApiError, match=rf"answer 1 \({server.answers[0]}\)"):
         transport.get("/")
     assert server.asked == 1

@@ -1,14 +1,17 @@
-"""Watching a run: a live table on a terminal, plain lines elsewhere, and patience while the API is away."""
+"""Watching a run: a live table on a terminal, plain lines elsewhere, and what happens while the API is down."""
 
 from __future__ import annotations
 
 import io
 import threading
 import time
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from client.client import Client
+from client.errors import Unreachable
 from client.models import Run
 from client.text import RunTable
 from client.watch import watch
@@ -16,6 +19,7 @@ from controlplane.lifecycle import Reason
 from tests.api.server import Api
 from tests.api.work import Hand
 from tests.catalog import CATALOG
+from tests.client.scripted import scripted
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +61,41 @@ def test_elsewhere_every_change_is_one_plain_line(api: Api, hand: Hand) -> None:
     assert lines[0].startswith(f"{run.id} plain: FAILED")
     assert lines[1] == "  ✘ data FAILED, no text in any of these folders, give another"
     assert "\x1b" not in page.getvalue()
+
+
+FINISHED: dict[str, Any] = {
+    "id": "r_1",
+    "name": "n",
+    "recipe": "tiny",
+    "status": "SUCCEEDED",
+    "created_at": "2026-01-01T00:00:00Z",
+    "config": {},
+    "stages": [],
+}
+
+
+def test_watching_goes_on_when_an_api_that_was_down_is_up_again() -> None:
+    with scripted() as down:
+        port = down.server_port
+    statuses: list[str] = []
+    with Client(f"http://127.0.0.1:{port}") as client:
+        watcher = threading.Thread(
+            target=lambda: statuses.append(watch(client, "r_1", console=Console(file=io.StringIO()), poll_s=0.02))
+        )
+        watcher.start()
+        watcher.join(timeout=3)  # longer than the retries of one request, 1.4 s
+        assert watcher.is_alive()
+        with scripted({}, FINISHED, port=port):
+            watcher.join(timeout=20)
+    assert statuses == ["SUCCEEDED"]
+
+
+def test_watching_gives_up_on_an_api_that_stays_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.watch.PATIENCE_S", 0.1)
+    with scripted() as down:
+        url = down.url
+    with Client(url) as client, pytest.raises(Unreachable, match=url):
+        watch(client, "r_1", console=Console(file=io.StringIO()))
 
 
 def test_the_table_holds_a_run_of_any_state() -> None:

@@ -1,4 +1,4 @@
-"""A real tokenizer and a real, tiny model that has learnt a few conversations by heart, so that its answers are known."""
+"""A real tokenizer and a tiny real model that has memorized a few conversations, so that its answers are known."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def tokenizer_artifact(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def learnt(tokenizer: Tokenizer) -> heart.Learnt:
-    """The model of `heart.CONVERSATIONS`, trained for some seconds."""
+    """A model that was trained for a few seconds on `heart.CONVERSATIONS`."""
     config = GPTConfig(sequence_len=1024, vocab_size=tokenizer.vocab_size, n_layer=2, n_head=2, n_kv_head=2, n_embd=64)
     return heart.learn(config, tokenizer)
 

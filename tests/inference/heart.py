@@ -1,4 +1,4 @@
-"""Teaching a tiny model a few conversations by heart: real optimizer steps, some seconds, and answers that can be asserted."""
+"""Trains a tiny model until it has memorized a few conversations. That takes seconds, and tests can assert its answers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ WHO, SELF = "Who are you?", "I am a small model, trained by heart."
 SCRIPTS, GLYPHS = "Say it in many scripts.", "naïve 日本語 🎉🚀 👩‍🔬 done."
 COUNT, NUMBERS = "Count.", " ".join(str(i) for i in range(1, 16))
 SUM, SUMMED, CODE, VALUE = "What is 12 + 7?", "12 + 7 = 19.", "12+7", "19"
-FOREVER = "Sing without end."  # the answer learnt is cut off, so the model never ends its turn
+FOREVER = "Sing without end."  # trained without the end of the turn, so the model never ends its answer
 
-ENOUGH = 0.03  # nats a token: every token is then the likeliest by far
+ENOUGH = 0.03  # nats per token; every token of the answers is then by far the likeliest
 STEPS = 400
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
@@ -45,13 +45,13 @@ CONVERSATIONS: tuple[tuple[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class Learnt:
-    """A model that answers each question, at temperature 0, with its answer."""
+    """A model that gives the memorized answer to each question at temperature 0."""
 
     model: GPT
     optimizer: Optimizer
 
     def save(self, root: Path, step: int, tokenizer_sha256: str) -> Artifact:
-        """As a training stage saves it."""
+        """Save the model as a training stage does."""
         saver = Saver(
             root, stage="sft", model=self.model, optimizer=self.optimizer, ranks=ALONE, events=EventLog(None), keep=step
         )

@@ -1,4 +1,4 @@
-"""The real service behind a real uvicorn on a free loopback port, in a thread of this process."""
+"""The real service under uvicorn on a free loopback port, in a thread of this process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Server:
         return OpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, timeout=60)
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that carry these labels."""
+        """The sum of those samples of a metric that have these labels."""
         total = 0.0
         for line in self.http.get("/metrics").text.splitlines():
             match = re.match(r"^nanochat_(\w+)(?:\{(.*)\})? (\S+)$", line)

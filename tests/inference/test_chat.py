@@ -126,7 +126,7 @@ def test_content_as_text_parts_and_earlier_turns(server: Server) -> None:
         messages=[{"role": "user", "content": [{"type": "text", "text": "Who are "}, {"type": "text", "text": "you?"}]}],
     )
     assert answer.choices[0].message.content == SELF
-    # An answer can be sent back just as it came, with its nulls and its note of the calculator.
+    # A client may send an answer back unchanged, with its nulls and the field `calculator`.
     earlier = ask(server, SUM).choices[0].message.model_dump()
     turns: list[Any] = [{"role": "user", "content": SUM}, earlier, {"role": "user", "content": WHO}]
     again = server.openai().chat.completions.create(model=MODEL, messages=turns, max_tokens=3, user="someone")

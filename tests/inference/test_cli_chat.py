@@ -1,4 +1,4 @@
-"""`nanochat chat` talks to the real service."""
+"""`nanochat chat` against the real service."""
 
 from __future__ import annotations
 

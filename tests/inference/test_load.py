@@ -1,4 +1,4 @@
-"""Many at once: requests take turns, places are limited, and whoever hangs up gives the place back."""
+"""Concurrent requests: they take turns, their number is limited, and a client that disconnects frees its place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.inference.server import KEY, Server, serving, wait_for
 
 @pytest.fixture(scope="module")
 def narrow(model_artifact: Artifact, tokenizer_artifact: Artifact) -> Iterator[Server]:
-    """Two requests decode together, one more may wait."""
+    """A service that decodes two requests at a time and queues one more."""
     with serving(fixed(model_artifact.dir, tokenizer_artifact.dir), max_running=2, max_waiting=1) as server:
         server.wait_until_ready()
         yield server
@@ -31,13 +31,13 @@ def _all_is_quiet(narrow: Server) -> Iterator[None]:
 
 
 def sing(server: Server, **params: Any) -> Any:
-    """A stream that goes on to the end of the context unless it is closed."""
+    """A stream that continues to the end of the context unless it is closed."""
     messages: list[Any] = [{"role": "user", "content": FOREVER}]
     return server.openai().chat.completions.create(model="default", messages=messages, temperature=0, stream=True, **params)
 
 
 def running(server: Server, stream: Any) -> Any:
-    """Wait until the engine works on it."""
+    """Wait until the engine generates this stream."""
     for chunk in stream:
         if chunk.choices[0].delta.content:
             return stream

@@ -1,4 +1,4 @@
-"""Models come and go while the service runs: promotion through the real control API, a second model, a corrupt one."""
+"""Models are added and removed while the service runs: a newer model, a second one, a corrupt one, one that must make room."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def other_artifact(tokenizer: Tokenizer, tokenizer_artifact: Artifact, tmp_path_
 
 
 class Shelf:
-    """The models there are, as a source that a test changes; newest first, as the control API lists them."""
+    """A source whose list of models a test can change. Newest first, like the control API's."""
 
     def __init__(self, *entries: Entry):
         self.entries = list(entries)

@@ -1,4 +1,4 @@
-"""`python -m services.inference` as a process: what it needs, how it says what is missing, how it stops."""
+"""`python -m services.inference` as a process: its settings, its error messages, its shutdown."""
 
 from __future__ import annotations
 

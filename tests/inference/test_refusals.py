@@ -1,4 +1,4 @@
-"""Bad requests are refused before any work, in OpenAI's error shape, and name what is wrong."""
+"""Bad requests are refused before any work starts. The error has OpenAI's format and names the parameter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scheduler by itself, over work that only counts: turns are fair, faults and cancellation touch nobody else."""
+"""The scheduler alone, over generators that only count: turns are fair, and a fault or a cancellation affects one request."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from services.inference.scheduler import Column, Job, QueueFull, Scheduler
+from services.inference.scheduler import Column, EngineRequest, QueueFull, Scheduler
 
 
 class Work:
-    """Generations whose every step is noted, and which begin only when the test opens the gate."""
+    """Makes generators that record every step and begin only when the test opens the gate."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -46,24 +46,24 @@ def work() -> Work:
     return Work()
 
 
-async def collect(job: Job) -> list[int]:
-    return [tokens[0] async for tokens, _ in job.columns()]
+async def collect(request: EngineRequest) -> list[int]:
+    return [tokens[0] async for tokens, _ in request.columns()]
 
 
 async def test_requests_take_turns_step_by_step(scheduler: Scheduler, work: Work) -> None:
-    jobs = [scheduler.submit(work.counting(name, 40)) for name in "abc"]
+    requests = [scheduler.submit(work.counting(name, 40)) for name in "abc"]
     work.gate.set()
-    assert await asyncio.gather(*map(collect, jobs)) == [list(range(40))] * 3
-    together = work.steps[work.steps.index("c") : 100]  # from the moment the last of them has begun
+    assert await asyncio.gather(*map(collect, requests)) == [list(range(40))] * 3
+    together = work.steps[work.steps.index("c") : 100]  # from the first step of the last one on
     assert all(set(together[i : i + 3]) == set("abc") for i in range(len(together) - 2))
 
 
 async def test_one_that_waits_takes_the_place_of_one_that_ends(scheduler: Scheduler, work: Work) -> None:
-    jobs = [scheduler.submit(work.counting(name, steps)) for name, steps in zip("abcd", (2, 50, 50, 5), strict=True)]
+    requests = [scheduler.submit(work.counting(name, steps)) for name, steps in zip("abcd", (2, 50, 50, 5), strict=True)]
     with pytest.raises(QueueFull):
         scheduler.submit(work.counting("e", 1))
     work.gate.set()
-    await asyncio.gather(*map(collect, jobs))
+    await asyncio.gather(*map(collect, requests))
     assert "d" not in work.steps[: work.steps.index("a") + 1]
     assert work.closed[:2] == ["a", "d"]
 
@@ -78,20 +78,20 @@ async def test_a_fault_ends_one_request_only(scheduler: Scheduler, work: Work) -
 
 
 async def test_a_cancelled_request_lets_go_of_its_state(scheduler: Scheduler, work: Work) -> None:
-    job = scheduler.submit(work.counting("long", 10**9))
+    request = scheduler.submit(work.counting("long", 10**9))
     work.gate.set()
-    async for tokens, _ in job.columns():
+    async for tokens, _ in request.columns():
         if tokens == [5]:
-            job.cancel()
+            request.cancel()
     assert work.closed == ["long"]
     assert (scheduler.running, scheduler.waiting) == (0, 0)
 
 
 async def test_closing_ends_what_runs_and_what_waits(work: Work) -> None:
     scheduler = Scheduler(max_running=1, max_waiting=1)
-    jobs = [scheduler.submit(work.counting(name, 10**9)) for name in "ab"]
+    requests = [scheduler.submit(work.counting(name, 10**9)) for name in "ab"]
     work.gate.set()
     await asyncio.to_thread(scheduler.close)
-    for job in jobs:
-        await collect(job)
+    for request in requests:
+        await collect(request)
     assert "b" not in work.steps

@@ -1,1 +1,1 @@
-"""A whole recipe on this machine with no service at all."""
+"""Runs or plans a whole recipe on this machine, without any service."""

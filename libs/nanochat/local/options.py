@@ -1,4 +1,4 @@
-"""Options that the local commands share."""
+"""The arguments that the local commands share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """`recipe` and `--overrides`. The `nanochat` command reads its own `--set` and `--data` and passes them on as JSON."""
+    """Add `recipe` and `--overrides`. The `nanochat` command converts its `--set` and `--data` to the JSON of `--overrides`."""
     parser.add_argument("recipe", help="name of a shipped recipe, or a TOML file")
     parser.add_argument(
         "--overrides", type=table, default={}, metavar="JSON", help='fields to change: {"base.num_iterations": 20}'
@@ -16,7 +16,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def table(text: str) -> dict[str, Any]:
-    """A JSON object, for argparse."""
+    """Parse a JSON object. Raises argparse.ArgumentTypeError."""
     try:
         value = json.loads(text)
     except ValueError as err:

@@ -1,6 +1,6 @@
-"""What a run would do and cost, with no service: `python -m nanochat.local.plan speedrun --gpus 8 --gpu H100`. No torch.
+"""Plan a run without any service: `python -m nanochat.local.plan speedrun --gpus 8 --gpu H100`. Imports no torch.
 
-Prints the JSON that `POST /v1/runs/plan` answers. The recipe's folders are not looked at: they may be another machine's.
+Prints the JSON that `POST /v1/runs/plan` would return. Folders in the recipe are not checked: they may be on another machine.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from nanochat.planning import plan
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="nanochat plan", description=__doc__)
     options.add_recipe(parser)
-    parser.add_argument("--gpus", type=int, default=1, help="processes of a training stage, one GPU each (default 1)")
-    parser.add_argument("--gpu", help="the GPU's name, as H100")
+    parser.add_argument("--gpus", type=int, default=1, help="number of GPUs, one process each (default 1)")
+    parser.add_argument("--gpu", help="name of the GPU, such as H100")
     parser.add_argument("--gpu-memory", type=_positive, metavar="GIB", help="memory of one GPU")
     parser.add_argument("--peak-tflops", type=_positive, metavar="TFLOPS", help="dense bf16 peak of one GPU")
     parser.add_argument("--usd-per-hour", type=_price, metavar="USD", help="price of one GPU")

@@ -1,8 +1,7 @@
-"""A whole recipe on this machine with no service at all: `python -m nanochat.local.run tiny --out runs/first`.
+"""Run a whole recipe on this machine, without any service: `python -m nanochat.local.run tiny --out runs/first`.
 
-Runs every stage of the graph as its own process through torchrun, as the platform does, as soon as the artifacts it reads
-are published: at most one `gpu` stage and two `cpu` stages at a time. A second call with the same `--out` keeps what
-SUCCEEDED and resumes what did not.
+Every stage runs under torchrun, as on the platform, as soon as its input artifacts are published: at most one `gpu` stage and
+two `cpu` stages at a time. Run it again with the same `--out` to keep the stages that succeeded and resume the others.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ POLL_S = 0.2
 
 @dataclass(slots=True)
 class Node:
-    """One stage of this run: what it is, its attempt's directory, its process while it runs."""
+    """A stage of this run, with its current attempt."""
 
     stage: graph.StageDef
     out: Path
     attempt: int = 1
     process: subprocess.Popen[bytes] | None = None
     code: int | None = None
-    seen: int = 0
+    seen: int = 0  # events already printed
     outputs: dict[str, Artifact] = field(default_factory=dict)
 
     @property
@@ -47,7 +46,7 @@ class Node:
 
 
 def run(recipe: Recipe, out: Path, *, cache: Path, nproc: int = 1) -> int:
-    """Run every stage; returns an Exit code. Progress goes to standard output, each stage's own to `stdout.log`."""
+    """Run every stage and return an Exit code. Prints progress; the output of each stage goes to its `stdout.log`."""
     nodes = {s.name: _node(s, out / s.name) for s in graph.stages(recipe)}
     try:
         while True:
@@ -66,7 +65,7 @@ def run(recipe: Recipe, out: Path, *, cache: Path, nproc: int = 1) -> int:
 
 
 def _node(stage: graph.StageDef, folder: Path) -> Node:
-    """The newest attempt when it is complete, else a fresh one after it."""
+    """The newest attempt if it is complete, otherwise a new one."""
     last = max((int(p.name.removeprefix("attempt-")) for p in folder.glob("attempt-*")), default=0)
     if last and (folder / f"attempt-{last}" / MANIFEST).exists():
         node = Node(stage, folder / f"attempt-{last}", last, code=Exit.OK)
@@ -119,7 +118,7 @@ def _newest_checkpoint(node: Node) -> Artifact | None:
 
 
 def _collect(node: Node) -> None:
-    """New events of a stage, and its end."""
+    """Print the new events of a stage. When its process has ended, set its exit code."""
     if node.process is None or node.code is not None:
         return
     code = node.process.poll()
@@ -146,7 +145,7 @@ def _fail(node: Node) -> int:
 
 
 def _stop(nodes: dict[str, Node]) -> None:
-    """Ask what still runs to checkpoint and stop; kill its process group when it has not after a minute."""
+    """Ask running stages to save a checkpoint and stop. After a minute, kill the process group of any that still runs."""
     running = [n for n in nodes.values() if n.process is not None and n.process.poll() is None]
     for node in running:
         (node.out / STOP).touch()
@@ -181,8 +180,8 @@ def _say(stage: str, text: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="nanochat local-run", description=__doc__)
     options.add_recipe(parser)
-    parser.add_argument("--out", type=Path, help="the run's folder (default .nanochat/local/<recipe>)")
-    parser.add_argument("--nproc", type=int, default=1, help="processes of a training stage (default 1)")
+    parser.add_argument("--out", type=Path, help="directory of the run (default .nanochat/local/<recipe>)")
+    parser.add_argument("--nproc", type=int, default=1, help="processes per training stage, one per GPU (default 1)")
     args = parser.parse_args(argv)
     try:
         recipe = resolve(args.recipe, args.overrides)

@@ -17,7 +17,7 @@ from services.api.auth import Caller
 from services.api.database import Ledger
 from services.api.fields import BIGINT, After, RunId, StageName, Word
 from services.api.problems import responses
-from services.api.streams import Batch, LastEventId
+from services.api.streams import LastEventId, Rows
 
 router = APIRouter(prefix="/v1/runs/{run_id}", tags=["records"])
 
@@ -118,10 +118,10 @@ def _page_or_stream(
     with ledger() as session:
         views.run_status(session, run_id)  # an unknown run is answered with 404 instead of a stream
 
-    def look(after: int) -> Batch:
+    def query(after: int) -> Rows:
         # Read the status before the items: the last items are stored before the final status, so then none is missed.
         with ledger() as session:
             finished = views.run_status(session, run_id).is_finished
-            return Batch(fetch(session, after, STREAM_BATCH).items, finished)
+            return Rows(fetch(session, after, STREAM_BATCH).items, finished)
 
-    return streams.answer(request, look, after)
+    return streams.answer(request, query, after)
