@@ -22,12 +22,15 @@ def cards() -> list[str]:
 
 
 def device() -> str:
-    """The GPU's name, or the processors' where there is none, as the results call it."""
+    """What the results call this machine: the name of its GPU, or of its processors where there is none."""
     return slug(found[0]) if (found := cards()) else cpu()
 
 
 def spread(jobs: Iterable[Item], count: int, work: Callable[[Item, dict[str, str]], Found]) -> list[Found]:
-    """Call `work(job, env)` for every job, on whichever of `count` GPUs is free; `env` shows a process that GPU alone."""
+    """Call `work(job, env)` for every job on whichever of `count` GPUs is free. `env` hides the other GPUs from a process.
+
+    Results come in the order in which jobs end.
+    """
     waiting: queue.SimpleQueue[Item] = queue.SimpleQueue()
     for job in jobs:
         waiting.put(job)

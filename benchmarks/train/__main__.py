@@ -98,7 +98,7 @@ def show(name: str, one: dict[str, Any]) -> None:
 
 
 def speeds(runs: dict[str, list[dict[str, Any]]], compared: bool) -> list[Measurement]:
-    """Speed, memory and start of each configuration, on average over its runs; `compared` with nanochat, too."""
+    """Speed, memory and start-up time of each configuration, averaged over its runs; if `compared`, beside nanochat as well."""
     rows: list[Measurement] = []
     speed = {name: mean(r["tok_per_s"] for r in found) for name, found in runs.items()}
     for name, found in runs.items():
