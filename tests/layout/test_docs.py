@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from client import cli
 from nanochat.config import recipe
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +55,12 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
                 waiting += target.glob("*.md")
     unreached = {p for p in DOCUMENTS if ".github" not in p.parts} - seen
     assert not {str(p.relative_to(ROOT)) for p in unreached}
+
+
+def test_the_readme_names_every_command() -> None:
+    row = re.search(r"`nanochat (up · [^`]*)`", text("README.md"))
+    assert row
+    assert set(row[1].split(" · ")) == set(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
 
 
 # -- architecture --
