@@ -40,7 +40,7 @@ class ApiError(ClientError):
 
 
 def from_response(response: httpx.Response) -> ApiError:
-    """The problem in a response of status 400 or more. A body of another form gives one made from the status."""
+    """The problem in a response of status 400 or more. If the body holds none, one is made from the status."""
     try:
         body = response.json()
     except ValueError:

@@ -33,7 +33,7 @@ class Settings:
 
 
 def discover() -> Settings:
-    """Look in three places, the first that has a value wins:
+    """Look for each value in three places. The first place that has it wins:
 
     1. the variables NANOCHAT_API_URL, NANOCHAT_INFERENCE_URL, NANOCHAT_UI_URL, NANOCHAT_API_KEY and NANOCHAT_API_KEY_FILE
     2. `stack.json` and `keys/admin.key` in NANOCHAT_HOME (default `./.nanochat`)

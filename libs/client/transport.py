@@ -25,7 +25,7 @@ RETRIED = frozenset({502, 503, 504})
 
 
 def _last_outcome(state: RetryCallState) -> httpx.Response:
-    """The last response, so that its problem is reported like any other. Raises the error of the last try if it had none."""
+    """The response to the last try, which the caller reports like any other. If there was none, raises Unreachable."""
     assert state.outcome is not None
     response: httpx.Response = state.outcome.result()
     return response
