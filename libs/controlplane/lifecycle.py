@@ -151,7 +151,7 @@ _REASONS: dict[Reason, _Meaning] = {
     Reason.NONFINITE: _Meaning(
         AttemptStatus.FAILED, Retry.NEVER, "The loss became NaN or infinite; lower the learning rate or clip gradients."
     ),
-    Reason.CUDA_OOM: _Meaning(AttemptStatus.FAILED, Retry.NEVER, "Out of GPU memory; lower device_batch_size."),
+    Reason.CUDA_OOM: _Meaning(AttemptStatus.FAILED, Retry.NEVER, "Out of memory; lower device_batch_size."),
     Reason.DISK_FULL: _Meaning(AttemptStatus.FAILED, Retry.NEVER, "The disk is full; free space, then retry the stage."),
     Reason.NCCL_TIMEOUT: _Meaning(
         AttemptStatus.FAILED, Retry.COUNTED, "The GPUs lost contact with one another (NCCL timeout)."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from nanochat.contract.causes import code_of
 from nanochat.contract.contract import EVENTS, MANIFEST, Exit, ExitReport, StageContext, StageError, StageSpec, write_json
 from nanochat.contract.events import EventLog, read
 from nanochat.planning.graph import STAGES
@@ -52,7 +54,8 @@ def run(spec: StageSpec) -> int:
         return _failed(ctx, ExitReport.of(err, rank))
     except Exception as err:
         traceback.print_exc()
-        return _failed(ctx, ExitReport(exit_code=1, code="crash", message=f"{type(err).__name__}: {err}", rank=rank))
+        text = f"{type(err).__name__}: {err}"
+        return _failed(ctx, ExitReport(exit_code=Exit.FAILED, code=code_of(err), message=text, rank=rank))
     finally:
         events.close()
     if rank == 0:
@@ -61,8 +64,9 @@ def run(spec: StageSpec) -> int:
 
 
 def _failed(ctx: StageContext, report: ExitReport) -> int:
-    report.save(ctx.out)
-    ctx.events.emit("error", **report.model_dump())
+    with contextlib.suppress(OSError):  # on a full disk the worker still sees the free space and the output
+        report.save(ctx.out)
+        ctx.events.emit("error", **report.model_dump())
     sys.stderr.write(f"{ctx.spec.stage}: {report.message}{'. ' + report.hint if report.hint else ''}\n")
     return report.exit_code
 

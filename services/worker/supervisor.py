@@ -23,7 +23,7 @@ from nanochat.contract.launch import stage_command
 from services.worker import processes
 from services.worker.relay import STDOUT, Relay
 from services.worker.settings import Settings, child_environment
-from services.worker.verdict import Verdict, judge
+from services.worker.verdict import Verdict, judge, not_launched
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Supervisor:
             process, resumed = self._launch()
         except OSError as err:
             log.error("the stage could not be launched: %s", err)
-            return self._finish(Verdict(Reason.LAUNCH_FAILED, f"{Reason.LAUNCH_FAILED.message} {err}", None))
+            return self._finish(not_launched(err))
         log.info("the stage runs as process %d%s", process.pid, f", from step {resumed.step}" if resumed else "")
         try:
             self.relay.report(

@@ -1,9 +1,11 @@
-"""Why a stage ended, from what it left: its exit report, its manifest, the end of its output."""
+"""Why a stage ended, judged by what it left: its exit report, its manifest, and the end of its output."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +13,76 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from controlplane.lifecycle import Reason
+from nanochat.contract.causes import CRASH, DISK_FULL, OUT_OF_MEMORY, PEER_LOST, code_in, code_of
 from nanochat.contract.contract import MANIFEST, Artifact, Exit, ExitReport, StageError, verify
 from services.worker.relay import STDOUT
 
-# What libraries print when they know the cause better than an exit code can say; the first that is found decides.
-SIGNS: tuple[tuple[re.Pattern[str], Reason], ...] = (
-    (re.compile(r"CUDA out of memory|OutOfMemoryError"), Reason.CUDA_OOM),
-    (re.compile(r"No space left on device|Disk quota exceeded"), Reason.DISK_FULL),
-    (re.compile(r"Watchdog caught collective operation timeout|NCCL communicator was aborted"), Reason.NCCL_TIMEOUT),
+# Codes of input or configuration that no retry can make work.
+BAD_INPUT = (
+    "artifact_corrupt",
+    "artifact_missing",
+    "bad_config",
+    "bad_conversation",
+    "bad_task",
+    "checkpoint_corrupt",
+    "config_mismatch",
+    "core_bundle",
+    "core_missing",
+    "core_prompt",
+    "empty_corpus",
+    "empty_mixture",
+    "fetch_refused",
+    "folder_missing",
+    "hub_listing",
+    "indivisible_batch",
+    "input_missing",
+    "letter_tokens",
+    "no_shards",
+    "no_text_column",
+    "no_val_shard",
+    "no_words",
+    "nothing_to_learn",
+    "resume_mismatch",
+    "shard_changed",
+    "shard_missing",
+    "shard_unreadable",
+    "task_data_changed",
+    "task_data_missing",
+    "task_data_unreadable",
+    "task_too_small",
+    "tok_train",
+    "tokenizer_corrupt",
+    "tokenizer_mismatch",
+    "vocab_too_large",
 )
 
-# torchrun ends with 1 whatever its ranks ended with, and names the first one's code in its report.
+# Every code that a stage can end with. The code alone decides: how the stage came to run out of disk does not matter.
+REASONS: dict[str, Reason] = {
+    **dict.fromkeys(BAD_INPUT, Reason.BAD_INPUT),
+    "checkpoint_not_written": Reason.TRANSIENT,
+    "fetch_failed": Reason.TRANSIENT,
+    "round_trip": Reason.TRANSIENT,
+    "shard_not_read": Reason.TRANSIENT,
+    "nonfinite": Reason.NONFINITE,
+    "stopped": Reason.STOPPED,
+    CRASH: Reason.CRASHED,
+    DISK_FULL: Reason.DISK_FULL,
+    OUT_OF_MEMORY: Reason.CUDA_OOM,
+    PEER_LOST: Reason.NCCL_TIMEOUT,
+}
+
+# For codes of a newer model's program.
+BY_EXIT_CODE: dict[int, Reason] = {
+    Exit.BAD_INPUT: Reason.BAD_INPUT,
+    Exit.NONFINITE: Reason.NONFINITE,
+    Exit.STOPPED: Reason.STOPPED,
+    Exit.FAILED: Reason.TRANSIENT,
+}
+
+# torchrun exits with 1 whatever its ranks exited with; its summary names the code of the rank that failed first, last.
 _RANK_CODE = re.compile(r"^\s*exitcode\s*:\s*(-?\d+)", re.MULTILINE)
 TAIL = 64 * 1024  # bytes
+NO_SPACE = 1 << 20  # bytes free; with less, an end without a report is a full disk: not even the report could be written
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +93,7 @@ class Verdict:
 
 
 def judge(out: Path, outputs: Sequence[str], returncode: int | None, asked: Reason | None) -> Verdict:
-    """`returncode` is torchrun's, None when nobody saw it end; `asked` is why we told the stage to stop, if we did."""
+    """`returncode` is torchrun's, None if nobody saw it end. `asked` is why the stage was told to stop, None if it was not."""
     if returncode in (0, None) and (out / MANIFEST).is_file():
         fault = missing_output(out, outputs)
         if fault is None:
@@ -42,16 +101,24 @@ def judge(out: Path, outputs: Sequence[str], returncode: int | None, asked: Reas
         return Verdict(Reason.BAD_OUTPUT, f"{Reason.BAD_OUTPUT.message} {fault}", returncode)
     if returncode is None:
         return Verdict(asked or Reason.WORKER_LOST, "Its worker's process was killed.", None)
-    report, tail = _report(out), _tail(out / STDOUT)
-    code = report.exit_code if report else _rank_code(tail, returncode)
-    if asked is not None and (code == Exit.STOPPED or report is None):
-        return Verdict(asked, asked.message, code)
-    said = f"{report.message}{' ' + report.hint if report.hint else ''}" if report else ""
-    return Verdict(*_reason(code, report, tail, said), exit_code=code)
+    report = _report(out)
+    if report is None or report.code == PEER_LOST:  # a rank that only lost another one does not know the cause
+        return _without_report(out, returncode, asked)
+    if asked is not None and report.code == "stopped":
+        return Verdict(asked, asked.message, report.exit_code)
+    reason = REASONS.get(report.code) or BY_EXIT_CODE.get(report.exit_code, Reason.CRASHED)
+    said = f"{report.message}{' ' + report.hint if report.hint else ''}"
+    return Verdict(reason, _explained(reason, said), report.exit_code)
+
+
+def not_launched(err: OSError) -> Verdict:
+    """The processes of the stage could not be started."""
+    reason = REASONS[code] if (code := code_of(err)) in (DISK_FULL, OUT_OF_MEMORY) else Reason.LAUNCH_FAILED
+    return Verdict(reason, f"{reason.message} {err}", None)
 
 
 def missing_output(out: Path, outputs: Sequence[str]) -> str | None:
-    """What is wrong with the outputs that the stage's manifest names, or None."""
+    """What is wrong with the outputs named in the stage's manifest; None if nothing is."""
     try:
         published = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["outputs"]
     except (OSError, ValueError, KeyError) as err:
@@ -66,23 +133,32 @@ def missing_output(out: Path, outputs: Sequence[str]) -> str | None:
     return None
 
 
-def _reason(code: int, report: ExitReport | None, tail: str, said: str) -> tuple[Reason, str]:
+def _without_report(out: Path, returncode: int, asked: Reason | None) -> Verdict:
+    """The one place that reads prose: what libraries printed, and torchrun's summary."""
+    tail = _tail(out / STDOUT)
+    code = _rank_code(tail, returncode)
+    found = code_in(tail)
+    if asked is not None:
+        return Verdict(asked, asked.message, code)
     if code == Exit.OK:
-        return Reason.BAD_OUTPUT, f"It ended with 0 but left no {MANIFEST}."
-    if code == Exit.BAD_INPUT:
-        return Reason.BAD_INPUT, said or Reason.BAD_INPUT.message
-    if code == Exit.NONFINITE:
-        return Reason.NONFINITE, said or Reason.NONFINITE.message
-    if code == Exit.STOPPED:
-        return Reason.STOPPED, said or Reason.STOPPED.message
-    for pattern, reason in SIGNS:
-        if pattern.search(said if report else tail):
-            return reason, f"{reason.message} {said}".strip()
-    if code < 0 and report is None:
-        return Reason.KILLED, f"{Reason.KILLED.message} (signal {-code})"
-    if report is not None and report.code != "crash":
-        return Reason.TRANSIENT, said
-    return Reason.CRASHED, said or f"It ended with exit code {code}; the end of its log says more."
+        return Verdict(Reason.BAD_OUTPUT, f"It ended with 0 but left no {MANIFEST}.", code)
+    if found == PEER_LOST and code == -signal.SIGKILL:
+        found = None  # the others lost the rank that was killed
+    if found is None and shutil.disk_usage(out).free < NO_SPACE:
+        found = DISK_FULL
+    if found is not None:
+        return Verdict(REASONS[found], REASONS[found].message, code)
+    if code < 0:
+        return Verdict(Reason.KILLED, f"{Reason.KILLED.message} (signal {-code})", code)
+    if code in BY_EXIT_CODE and code != Exit.FAILED:
+        reason = BY_EXIT_CODE[code]
+        return Verdict(reason, reason.message, code)
+    return Verdict(Reason.CRASHED, f"It ended with exit code {code}; the end of its log says more.", code)
+
+
+def _explained(reason: Reason, said: str) -> str:
+    """The stage's own words; what to do about a full disk or memory goes before them."""
+    return f"{reason.message} {said}".strip() if reason in (Reason.CUDA_OOM, Reason.DISK_FULL) else said or reason.message
 
 
 def _report(out: Path) -> ExitReport | None:
@@ -93,7 +169,7 @@ def _report(out: Path) -> ExitReport | None:
 
 
 def _rank_code(tail: str, returncode: int) -> int:
-    """The code of the rank that failed first, as torchrun reports it last; else torchrun's own."""
+    """The exit code of the rank that failed first, from torchrun's summary; without a summary torchrun's own."""
     found = _RANK_CODE.findall(tail)
     return int(found[-1]) if found else returncode
 

@@ -1,1 +1,4 @@
-"""The seam between the model and the platform: stage specification, events, artifacts, exit codes, stop requests. Imports no torch."""
+"""The interface between the model and the platform: stage specification, events, artifacts, exit codes, stop requests.
+
+Imports no torch.
+"""

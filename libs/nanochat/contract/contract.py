@@ -1,13 +1,12 @@
-"""The seam between the model and the platform: what a stage is given, what it leaves, how it ends. Imports no torch.
+"""The interface between the model and the platform: what a stage is given, what it writes, and how it ends. Imports no torch.
 
-In: `stage.json` (StageSpec). Out: `events.jsonl`, artifacts under `output_dir`, and `manifest.json` written last.
-Stop: the file `stop` appears in `output_dir`. Exit: one of the codes below, and `exit.json` when it is not 0, because
-torchrun ends with 1 whatever its ranks ended with.
+In: `stage.json` (StageSpec). Out: `events.jsonl`, artifacts below `output_dir`, and `manifest.json`, which is written last.
+Stop request: the file `stop` appears in `output_dir`. End: one of the exit codes below. A rank that fails also writes
+`exit.<rank>.json`, because torchrun exits with 1 whatever the exit codes of its ranks were.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -19,25 +18,33 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nanochat.contract.causes import CRASH, PEER_LOST
 from nanochat.contract.events import EventLog
 
 SPEC = "stage.json"
 EVENTS = "events.jsonl"
 MANIFEST = "manifest.json"
 STOP = "stop"
-EXIT = "exit.json"
+EXIT = "exit.{rank}.json"
+
+# When several ranks fail, some fail only because another did. These codes say least about the cause, least first. Every
+# other code names a cause.
+CONSEQUENCES = (PEER_LOST, "stopped", CRASH, "checkpoint_not_written")
 
 
 class Exit(IntEnum):
     OK = 0
-    FAILED = 1  # a fault that may pass, as a network or disk error; retried within the budget
+    FAILED = 1  # a failure that may not happen again, such as a network error; retried within the budget
     BAD_INPUT = 64  # never retried
     NONFINITE = 70  # the loss became NaN or infinite
-    STOPPED = 75  # stopped or preempted; resumable
+    STOPPED = 75  # stopped or preempted; the stage can be resumed
 
 
 class StageError(Exception):
-    """Ends a stage with an exit code and a message for people: what, where, what to do."""
+    """Ends a stage with an exit code and a message for people that says what failed, where, and what to do.
+
+    `code` names the cause for programs. The worker maps it to a reason (`services/worker/verdict.py`, a complete table).
+    """
 
     def __init__(self, message: str, *, code: str, hint: str = "", exit_code: Exit = Exit.BAD_INPUT):
         super().__init__(message)
@@ -45,7 +52,7 @@ class StageError(Exception):
 
 
 class ExitReport(BaseModel):
-    """Content of `exit.json`: why the first rank that failed did so. `message` and `hint` are for people."""
+    """Content of `exit.<rank>.json`: why that rank failed. `message` and `hint` are for people."""
 
     exit_code: int
     code: str
@@ -59,21 +66,25 @@ class ExitReport(BaseModel):
 
     @classmethod
     def load(cls, out: Path) -> ExitReport | None:
-        """The report in a stage's output directory; None when the stage succeeded or died without a word."""
-        path = out / EXIT
-        return cls.model_validate_json(path.read_bytes()) if path.is_file() else None
+        """The report that says most about the cause, of equal ones the earliest; None if no rank wrote one."""
+        written = sorted(out.glob(EXIT.format(rank="*")), key=lambda path: path.stat().st_mtime_ns)
+        reports = [cls.model_validate_json(path.read_bytes()) for path in written]
+        return max(reports, key=lambda report: report.weight, default=None)
+
+    @property
+    def weight(self) -> int:
+        """How much the code says about the cause."""
+        return CONSEQUENCES.index(self.code) if self.code in CONSEQUENCES else len(CONSEQUENCES)
 
     def save(self, out: Path) -> None:
-        """Write it unless another rank already has: the first failure is the cause, the others follow from it."""
-        tmp = out / f"{EXIT}.{os.getpid()}.tmp"
-        tmp.write_text(self.model_dump_json(), encoding="utf-8")
-        with contextlib.suppress(FileExistsError):
-            os.link(tmp, out / EXIT)
-        tmp.unlink()
+        """Write it unless this rank has written one: its first failure caused the later ones."""
+        path = out / EXIT.format(rank=self.rank)
+        if not path.exists():
+            write_json(path, self.model_dump())
 
 
 class Artifact(BaseModel):
-    """A directory with a `manifest.json`, named by the digest of that manifest: content is named, never guessed."""
+    """A directory with a `manifest.json`. The digest of that manifest identifies the content."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -86,22 +97,22 @@ class Artifact(BaseModel):
 
 
 class StageSpec(BaseModel):
-    """The content of `stage.json`. Every path is absolute; nothing is looked for anywhere else."""
+    """The content of `stage.json`. Every path is absolute; a stage reads nothing that is not named here."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: int = 1
     run: str
-    stage: str = Field(description="node of the graph, as chat_eval_mid")
-    kind: str = Field(description="what runs, as chat_eval")
+    stage: str = Field(description="node of the stage graph, such as chat_eval_mid")
+    kind: str = Field(description="the module that runs, such as chat_eval")
     attempt: int = 1
     config: dict[str, Any]
     seed: int = 42
     inputs: dict[str, Artifact] = Field(default_factory=dict)
     output_dir: str
-    cache_dir: str = Field(description="downloads and harvested text shared by all runs on this machine")
+    cache_dir: str = Field(description="downloads and harvested text, shared by all runs on this machine")
     resume_from: Artifact | None = None
-    device: str | None = Field(default=None, description="cpu, mps or cuda; null chooses")
+    device: str | None = Field(default=None, description="cpu, mps or cuda; null: the best one found")
 
     @property
     def out(self) -> Path:
@@ -110,7 +121,7 @@ class StageSpec(BaseModel):
 
 @dataclass(slots=True)
 class StageContext:
-    """What a stage's `run(ctx)` works with. On ranks other than 0 `events` swallows everything."""
+    """What a stage's `run(ctx)` is given. On ranks other than 0, `events` discards everything."""
 
     spec: StageSpec
     events: EventLog
@@ -123,11 +134,11 @@ class StageContext:
         return self.spec.out
 
     def stop_requested(self) -> bool:
-        """True on this rank once the stop file exists. Ranks must agree: ask on rank 0 and broadcast."""
+        """Whether the stop file exists. Ranks must agree before they act on it: ask on rank 0 and broadcast."""
         return (self.out / STOP).exists()
 
     def input(self, name: str) -> Path:
-        """The directory of a declared input, checked against its digest. Raises StageError when it is missing or changed."""
+        """The directory of a declared input, checked against its digest. Raises StageError if it is missing or has changed."""
         artifact = self.spec.inputs.get(name)
         if artifact is None:
             raise StageError(
@@ -138,13 +149,13 @@ class StageContext:
         return verify(artifact)
 
     def publish(self, name: str, directory: Path, **meta: Any) -> Artifact:
-        """Seal `directory` as an artifact (see `seal`) and announce it; consumers may start at once. Rank 0 only."""
+        """Seal `directory` as an artifact (see `seal`) and announce it. Stages that read it may then start. Rank 0 only."""
         artifact = seal(directory, name=name, stage=self.spec.stage, **meta)
         self.events.emit("artifact", name=name, path=artifact.path, sha256=artifact.sha256)
         return artifact
 
     def publish_results(self, results: dict[str, Any]) -> Artifact:
-        """The stage's figures as the artifact `results` (`results.json`), which the report reads, with when it ran."""
+        """Publish the stage's figures and its start and end times as the artifact `results`, which the report reads."""
         directory = self.out / "results"
         directory.mkdir(parents=True, exist_ok=True)
         write_json(directory / "results.json", results)
@@ -155,27 +166,24 @@ class StageContext:
 
 
 def seal(directory: Path, **meta: Any) -> Artifact:
-    """Write `manifest.json` last (temp, fsync, rename), naming every file below `directory` with size and sha256.
-
-    Files that a manifest lists as `external` (path, bytes, sha256 or null) live elsewhere, as shared data shards do.
-    """
+    """Write `manifest.json`, which lists every file below `directory` with its size and sha256. It is written last."""
     paths = [p for p in sorted(directory.rglob("*")) if p.is_file() and p.name != MANIFEST and not p.name.endswith(".tmp")]
     return write_manifest(directory, [file_entry(directory, p, sha256_file(p)) for p in paths], **meta)
 
 
 def file_entry(directory: Path, path: Path, sha256: str) -> dict[str, Any]:
-    """How a manifest names a file."""
+    """A file's entry in a manifest."""
     return {"path": str(path.relative_to(directory)), "bytes": path.stat().st_size, "sha256": sha256}
 
 
 def write_manifest(directory: Path, files: list[dict[str, Any]], **meta: Any) -> Artifact:
-    """Seal a directory whose files' digests are known already."""
+    """Seal a directory when the digests of its files are already known."""
     write_json(directory / MANIFEST, {"version": 1, **meta, "files": files})
     return Artifact(path=str(directory.resolve()), sha256=sha256_file(directory / MANIFEST))
 
 
 def verify(artifact: Artifact, *, deep: bool = True) -> Path:
-    """The artifact's directory. Raises StageError when its manifest, or (deep) a file's size or content, is not as named."""
+    """The artifact's directory. Raises StageError if its manifest or the size of a file differs; with `deep`, the content too."""
     manifest = read_manifest(artifact)
     for entry in manifest["files"]:
         path = artifact.dir / entry["path"]
@@ -189,7 +197,7 @@ def verify(artifact: Artifact, *, deep: bool = True) -> Path:
 
 
 def read_manifest(artifact: Artifact) -> dict[str, Any]:
-    """The parsed manifest, checked against the artifact's digest. Raises StageError."""
+    """The parsed manifest, checked against the artifact's digest. Raises StageError if it is missing or differs."""
     path = artifact.dir / MANIFEST
     if not path.is_file():
         raise StageError(f"{path} does not exist", code="artifact_missing", hint="rerun the stage that makes it")
@@ -207,7 +215,7 @@ def sha256_file(path: Path) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write whole or not at all: temp file in the same folder, fsync, rename."""
+    """Write the file atomically: a temporary file in the same folder, fsync, rename."""
     tmp = path.with_name(path.name + ".tmp")
     with tmp.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=1, ensure_ascii=False)

@@ -1,7 +1,7 @@
-"""The only way a stage speaks to the world: one JSON object a line, appended to `events.jsonl`. Imports no torch.
+"""The events of a stage, its only output while it runs: JSON lines appended to `events.jsonl`. Imports no torch.
 
-Every line is `{"v": 1, "seq": n, "t": unix seconds, "kind": ..., ...}` with the fields of its kind below. A line is
-written whole with one `write` call, so a reader that stops at the last newline never sees half an event.
+Each line is `{"v": 1, "seq": n, "t": unix seconds, "kind": ..., ...}` with the fields of its kind below. One `write` call
+writes the whole line, so a reader that stops at the last newline never sees half an event.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import Any
 
 VERSION = 1
 
-# kind -> required fields. Readers ignore fields they do not know.
+# kind -> required fields; the comment names optional ones. Readers ignore fields that they do not know.
 KINDS: dict[str, tuple[str, ...]] = {
     "progress": ("done", "total", "unit"),  # + eta_s, note
     "metric": ("step", "values"),  # values: {key: float}
     "sample": ("step", "prompt", "text"),
     "eval": ("name", "values"),  # + step, detail
-    "checkpoint": ("step", "path", "sha256", "bytes", "final"),  # + val_bpb, stall_ms, write_s
-    "checkpoint_deleted": ("step", "path"),  # said before it is done: what is offered is there
+    # + val_bpb, stall_ms, write_s. The last step has two: not final before its evaluations, final after them.
+    "checkpoint": ("step", "path", "sha256", "bytes", "final"),
+    "checkpoint_deleted": ("step", "path"),  # emitted before the deletion, so that no reader is offered a deleted one
     "artifact": ("name", "path", "sha256"),
     "log": ("level", "message"),
     "warning": ("code", "message"),
@@ -32,7 +33,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 
 class EventLog:
-    """Appends events to a file; numbering continues when an attempt appends to an existing file. Only rank 0 writes."""
+    """Appends events to a file. `seq` continues that of an existing file. Without a path (ranks other than 0) it writes nothing."""
 
     def __init__(self, path: Path | None):
         self._fd = -1
@@ -59,7 +60,7 @@ class EventLog:
 
 
 def read(path: Path, offset: int = 0) -> Iterator[dict[str, Any]]:
-    """The whole events from a byte offset on; an unfinished last line is left for the next read."""
+    """The complete events from a byte offset on. An incomplete last line is not read."""
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -70,7 +71,7 @@ def read(path: Path, offset: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN: non-finite floats become the strings "nan", "inf", "-inf"."""
+    """`value` with non-finite floats as the strings "nan", "inf" and "-inf", because JSON has no such numbers."""
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
     if isinstance(value, dict):

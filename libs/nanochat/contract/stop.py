@@ -1,4 +1,4 @@
-"""Being asked to stop: by the stop file, or by SIGTERM to any rank."""
+"""Stop requests: the stop file, or SIGTERM to any rank."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from nanochat.contract.contract import StageContext
 
 
 class StopRequest:
-    """Notices; the loop ends at the next step boundary, with a checkpoint. Restores the signal's handler when left."""
+    """True once a stop was requested; the training loop then saves a checkpoint at the next step boundary and ends.
+
+    A context manager: on exit it restores the handler of SIGTERM.
+    """
 
     def __init__(self, ctx: StageContext):
         self._ctx, self._signalled = ctx, False
@@ -22,7 +25,7 @@ class StopRequest:
         signal.signal(signal.SIGTERM, self._before)
 
     def __bool__(self) -> bool:
-        """This rank's view only: ranks must agree before they act."""
+        """Whether this rank knows of a request. Ranks must agree before they act on it."""
         return self._signalled or (self._ctx.rank == 0 and self._ctx.stop_requested())
 
     def _notice(self, number: int, frame: FrameType | None) -> None:

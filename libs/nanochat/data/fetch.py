@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
-import errno
 import fcntl
 import json
 import random
@@ -21,6 +20,7 @@ from typing import Any
 
 import httpx
 
+from nanochat.contract.causes import DISK_FULL, code_of
 from nanochat.contract.contract import Exit, StageError, sha256_file, write_json
 
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -114,10 +114,10 @@ class Fetcher:
                     self.warn(f"{path.name}: {reason}; trying again")
                     self._wait(err.wait if isinstance(err, _Retry) else None, failures)
                 except OSError as err:
-                    if err.errno in (errno.ENOSPC, errno.EDQUOT):
+                    if code_of(err) == DISK_FULL:
                         raise StageError(
                             f"no space left on the disk of {path.parent} while fetching {path.name}",
-                            code="disk_full",
+                            code=DISK_FULL,
                             hint="free some space; what has arrived is kept and resumed",
                             exit_code=Exit.FAILED,
                         ) from err

@@ -146,7 +146,7 @@ def _unreadable(path: Path, row_group: int, err: Exception) -> StageError:
     why = " ".join(str(err).split())
     return StageError(
         f"row group {row_group} of shard {path} cannot be read: {why}",
-        code="shard_unreadable",
+        code="shard_not_read" if passing else "shard_unreadable",
         hint="check the disk, then resume" if passing else "rerun the data stage",
         exit_code=Exit.FAILED if passing else Exit.BAD_INPUT,
     )

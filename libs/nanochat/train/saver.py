@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 
+from nanochat.contract.causes import DISK_FULL, code_of
 from nanochat.contract.contract import (
     MANIFEST,
     Artifact,
@@ -328,10 +329,9 @@ class Saver:
         self._ranks.barrier()  # nobody writes into the draft any more
         if self._ranks.is_main:
             shutil.rmtree(self.root / f".step_{step:06d}.draft", ignore_errors=True)
-        full = (isinstance(error, OSError) and error.errno == errno.ENOSPC) or f"os error {errno.ENOSPC}" in str(error)
         raise StageError(
             f"the checkpoint of step {step} could not be written to {self.root}: {error or 'another process failed'}",
-            code="disk_full" if full else "checkpoint_not_written",
+            code=DISK_FULL if error and code_of(error) == DISK_FULL else "checkpoint_not_written",
             hint="make room or repair the disk, then resume from the checkpoint before",
             exit_code=Exit.STOPPED,
         ) from error

@@ -54,7 +54,7 @@ def session(ctx: StageContext, *, deterministic: bool) -> Iterator[Ranks]:
         except RecipeError as err:
             raise StageError(str(err), code="indivisible_batch", hint="change the recipe or the number of processes") from err
         except StageError as err:
-            # Now and not when the group is left: the other ranks fail then, and the first report counts as the cause.
+            # Before the group is left: the other ranks fail then, and torchrun ends this one as soon as one of them has ended.
             ExitReport.of(err, here.rank).save(ctx.out)
             raise
         finally:

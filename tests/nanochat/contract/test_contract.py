@@ -1,5 +1,6 @@
 """The stage contract: sealed artifacts, events that are whole lines, and why a stage ended."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -50,13 +51,29 @@ def test_events_are_numbered_on_and_an_unfinished_line_waits(tmp_path: Path) -> 
         log.emit("metric", step=0)
 
 
-def test_the_first_failing_rank_is_the_cause(tmp_path: Path) -> None:
+REPORTS = (
+    ExitReport(exit_code=70, code="nonfinite", message="loss is nan", rank=3),
+    ExitReport(exit_code=75, code="checkpoint_not_written", message="another process failed", rank=2),
+    ExitReport(exit_code=1, code="crash", message="KeyError", rank=1),
+    ExitReport(exit_code=1, code="peer_lost", message="connection closed", rank=0),
+)
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(REPORTS)], ids=lambda order: "".join(str(r.rank) for r in order))
+def test_the_report_that_says_most_about_the_cause_counts(tmp_path: Path, order: tuple[ExitReport, ...]) -> None:
     assert ExitReport.load(tmp_path) is None
-    ExitReport(exit_code=70, code="nonfinite", message="loss is nan", rank=3).save(tmp_path)
-    ExitReport(exit_code=1, code="crash", message="connection closed", rank=0).save(tmp_path)
+    for written, report in enumerate(order, 1):
+        report.save(tmp_path)
+        assert ExitReport.load(tmp_path) == min(order[:written], key=REPORTS.index)
+
+
+def test_of_equal_reports_the_first_counts_and_a_rank_reports_once(tmp_path: Path) -> None:
+    for rank in (1, 0):
+        ExitReport(exit_code=64, code="core_bundle", message=f"rank {rank}", rank=rank).save(tmp_path)
+        ExitReport(exit_code=70, code="nonfinite", message="while it ended", rank=rank).save(tmp_path)
     report = ExitReport.load(tmp_path)
     assert report is not None
-    assert (report.exit_code, report.rank) == (70, 3)
+    assert report.message == "rank 1"
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
