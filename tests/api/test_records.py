@@ -11,15 +11,15 @@ import pytest
 from httpx_sse import ServerSentEvent
 
 from client import sse
+from tests.api.manual_worker import ManualWorker
 from tests.api.server import Api
-from tests.api.work import Hand
 
 STREAM = {"Accept": "text/event-stream"}
 
 
 @pytest.fixture(scope="module")
-def hand(api: Api) -> Hand:
-    return Hand(api.ledger)
+def worker(api: Api) -> ManualWorker:
+    return ManualWorker(api.ledger)
 
 
 @pytest.fixture
@@ -31,10 +31,12 @@ def cancel(api: Api, run_id: str) -> None:
     api.http.post(f"/v1/runs/{run_id}/cancel")
 
 
-def test_curves_are_bucketed_and_keep_the_spike(api: Api, hand: Hand, run_id: str) -> None:
-    claim = hand.take(run_id, "data")
+def test_curves_are_bucketed_and_keep_the_spike(api: Api, worker: ManualWorker, run_id: str) -> None:
+    claim = worker.claim(run_id, "data")
     for step in range(100):
-        hand.say(claim, "metric", step=step, values={"loss": 50.0 if step == 33 else 4.0, "mfu": "nan" if step == 99 else 0.4})
+        worker.report(
+            claim, "metric", step=step, values={"loss": 50.0 if step == 33 else 4.0, "mfu": "nan" if step == 99 else 0.4}
+        )
     body = api.http.get(f"/v1/runs/{run_id}/metrics", params={"max_points": 10, "keys": ["loss"]}).json()
     (series,) = body["series"]
     assert (series["stage"], series["key"]) == ("data", "loss")
@@ -47,12 +49,12 @@ def test_curves_are_bucketed_and_keep_the_spike(api: Api, hand: Hand, run_id: st
     assert stage["latest"] == {"loss": 4.0, "mfu": "nan"}
 
 
-def test_events_and_logs_come_by_pages_and_by_kind(api: Api, hand: Hand, run_id: str) -> None:
-    claim = hand.take(run_id, "data")
-    hand.say(claim, "progress", done=1, total=4, unit="shard", eta_s=3.0)
+def test_events_and_logs_come_by_pages_and_by_kind(api: Api, worker: ManualWorker, run_id: str) -> None:
+    claim = worker.claim(run_id, "data")
+    worker.report(claim, "progress", done=1, total=4, unit="shard", eta_s=3.0)
     for n in range(5):
-        hand.say(claim, "log", level="info", message=f"message {n}")
-    hand.print(claim, 0, "one", "two\u2028still two", "three\0")
+        worker.report(claim, "log", level="info", message=f"message {n}")
+    worker.log(claim, 0, "one", "two\u2028still two", "three\0")
     events, after = [], 0
     while True:
         page = api.http.get(
@@ -81,16 +83,16 @@ def messages(response: httpx.Response) -> Iterator[ServerSentEvent]:
     return sse.events(response)
 
 
-def test_a_stream_catches_up_follows_and_ends_with_the_run(api: Api, hand: Hand, run_id: str) -> None:
-    claim = hand.take(run_id, "data")
-    hand.print(claim, 0, *(f"old {n}" for n in range(1200)))  # more than one look at the database takes
+def test_a_stream_catches_up_follows_and_ends_with_the_run(api: Api, worker: ManualWorker, run_id: str) -> None:
+    claim = worker.claim(run_id, "data")
+    worker.log(claim, 0, *(f"old {n}" for n in range(1200)))  # more than one look at the database takes
     with api.http.stream("GET", f"/v1/runs/{run_id}/logs", headers=STREAM) as response:
         stream = messages(response)
         got = [next(stream) for _ in range(1200)]
         assert '"line":"old 1199"' in got[-1].data
-        hand.print(claim, 1200, "new")
+        worker.log(claim, 1200, "new")
         assert '"line":"new"' in next(stream).data
-        hand.end(claim)
+        worker.finish(claim)
         cancel(api, run_id)
         last = next(stream)
         assert (last.event, int(last.id)) == ("end", int(got[-1].id) + 1)
@@ -98,11 +100,11 @@ def test_a_stream_catches_up_follows_and_ends_with_the_run(api: Api, hand: Hand,
     assert [int(e.id) for e in got] == sorted({int(e.id) for e in got})
 
 
-def test_a_stream_resumes_after_the_last_id_it_is_told(api: Api, hand: Hand, run_id: str) -> None:
-    claim = hand.take(run_id, "data")
+def test_a_stream_resumes_after_the_last_id_it_is_told(api: Api, worker: ManualWorker, run_id: str) -> None:
+    claim = worker.claim(run_id, "data")
     for n in range(6):
-        hand.say(claim, "log", level="info", message=str(n))
-    hand.end(claim)
+        worker.report(claim, "log", level="info", message=str(n))
+    worker.finish(claim)
     cancel(api, run_id)
     path = f"/v1/runs/{run_id}/events"
     with api.http.stream("GET", path, headers=STREAM, params={"kinds": "log"}) as response:
@@ -113,16 +115,16 @@ def test_a_stream_resumes_after_the_last_id_it_is_told(api: Api, hand: Hand, run
     assert [(e.event, e.id, e.data) for e in rest] == [(e.event, e.id, e.data) for e in whole[4:]]
 
 
-def test_a_stream_misses_nothing_while_two_stages_write_at_once(api: Api, hand: Hand, run_id: str) -> None:
-    data = hand.take(run_id, "data")
-    hand.say(data, "artifact", name="tok_shards", path="/a", sha256="0" * 64)
-    tokenizer = hand.take(run_id, "tok_train")
+def test_a_stream_misses_nothing_while_two_stages_write_at_once(api: Api, worker: ManualWorker, run_id: str) -> None:
+    data = worker.claim(run_id, "data")
+    worker.report(data, "artifact", name="tok_shards", path="/a", sha256="0" * 64)
+    tokenizer = worker.claim(run_id, "tok_train")
     barrier = threading.Barrier(2)
 
     def write(claim: object) -> None:
         barrier.wait()
         for n in range(40):
-            hand.say(claim, "log", level="info", message=str(n))  # type: ignore[arg-type]
+            worker.report(claim, "log", level="info", message=str(n))  # type: ignore[arg-type]
 
     with api.http.stream("GET", f"/v1/runs/{run_id}/events", headers=STREAM, params={"kinds": "log"}) as response:
         stream = messages(response)

@@ -10,15 +10,15 @@ import pytest
 from controlplane.lifecycle import Reason
 from nanochat.config.recipe import names, resolve
 from nanochat.planning import graph, plan
+from tests.api.manual_worker import ManualWorker
 from tests.api.server import Api
-from tests.api.work import Hand
 
 TINY = {"recipe": "tiny", "overrides": {"base.num_iterations": 20}}
 
 
 @pytest.fixture(scope="module")
-def hand(api: Api) -> Hand:
-    return Hand(api.ledger)
+def worker(api: Api) -> ManualWorker:
+    return ManualWorker(api.ledger)
 
 
 def test_a_submitted_run_has_the_resolved_recipe_and_all_stages_of_the_graph(api: Api) -> None:
@@ -150,13 +150,13 @@ def test_recipes_are_listed_with_their_defaults(api: Api) -> None:
     assert one["config"] == resolve("tiny").model_dump(mode="json")
 
 
-def test_a_run_is_seen_from_its_first_stage_to_its_report_and_its_model(api: Api, hand: Hand, tmp_path: Path) -> None:
+def test_a_run_is_seen_from_its_first_stage_to_its_report_and_its_model(api: Api, worker: ManualWorker, tmp_path: Path) -> None:
     run_id = api.http.post("/v1/runs", json=TINY | {"name": "whole"}).json()["id"]
     missing = api.http.get(f"/v1/runs/{run_id}/report")
     assert (missing.status_code, missing.json()["type"].rpartition(":")[2]) == (404, "report-not-ready")
     (tmp_path / "report.md").write_text("# Report\n\nGrüße\n", encoding="utf-8")
     for stage in [s["name"] for s in api.http.get(f"/v1/runs/{run_id}").json()["stages"]]:
-        hand.do(run_id, stage, report=str(tmp_path))
+        worker.complete(run_id, stage, report=str(tmp_path))
     run = api.http.get(f"/v1/runs/{run_id}").json()
     assert run["status"] == "SUCCEEDED"
     assert {s["status"] for s in run["stages"]} == {"SUCCEEDED"}
@@ -165,7 +165,7 @@ def test_a_run_is_seen_from_its_first_stage_to_its_report_and_its_model(api: Api
     assert (base["attempts"][0]["no"], base["attempts"][0]["status"], base["attempts"][0]["worker"]) == (
         1,
         "SUCCEEDED",
-        "hand-gpu",
+        "manual-gpu",
     )
     assert api.http.get(f"/v1/runs/{run_id}/report").json() == {"markdown": "# Report\n\nGrüße\n"}
     summary = next(r for r in api.http.get("/v1/runs").json()["items"] if r["id"] == run_id)
@@ -187,19 +187,19 @@ def test_a_run_is_seen_from_its_first_stage_to_its_report_and_its_model(api: Api
     assert api.http.get("/v1/models").json()["items"][0]["id"] == base_model["id"]
 
 
-def test_a_failure_is_told_with_its_reason_and_what_to_do(api: Api, hand: Hand) -> None:
+def test_a_failure_is_told_with_its_reason_and_what_to_do(api: Api, worker: ManualWorker) -> None:
     run_id = api.http.post("/v1/runs", json=TINY).json()["id"]
-    hand.end(hand.take(run_id, "data"), Reason.BAD_INPUT, "no text in /data: give a folder with parquet shards")
+    worker.finish(worker.claim(run_id, "data"), Reason.BAD_INPUT, "no text in /data: give a folder with parquet shards")
     run = api.http.get(f"/v1/runs/{run_id}").json()
     assert run["status"] == "FAILED"
     assert "no text in /data" in run["detail"]
     assert (run["stages"][0]["status"], run["stages"][0]["reason"]) == ("FAILED", "BAD_INPUT")
 
 
-def test_workers_are_listed_with_what_they_hold(api: Api, hand: Hand) -> None:
+def test_workers_are_listed_with_what_they_hold(api: Api, worker: ManualWorker) -> None:
     run_id = api.http.post("/v1/runs", json=TINY).json()["id"]
-    claim = hand.take(run_id, "data")
-    cpu = next(w for w in api.http.get("/v1/workers").json()["items"] if w["id"] == "hand-cpu")
+    claim = worker.claim(run_id, "data")
+    cpu = next(w for w in api.http.get("/v1/workers").json()["items"] if w["id"] == "manual-cpu")
     assert cpu["status"] == "busy"
     assert f"{run_id}/data/1" in cpu["attempts"]
-    hand.end(claim, Reason.BAD_INPUT)
+    worker.finish(claim, Reason.BAD_INPUT)

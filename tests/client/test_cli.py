@@ -14,16 +14,16 @@ from typer.testing import CliRunner
 
 from client.cli import app
 from client.cli_runs import connect
+from tests.api.manual_worker import ManualWorker
 from tests.api.server import Api
-from tests.api.work import Hand
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("up", "local-run", "submit", "plan", "ps", "show", "watch", "logs", "cancel", "report", "recipes", "models", "chat")
 
 
 @pytest.fixture(scope="module")
-def hand(api: Api) -> Hand:
-    return Hand(api.ledger)
+def worker(api: Api) -> ManualWorker:
+    return ManualWorker(api.ledger)
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def test_help_names_every_command() -> None:
         assert re.search(rf"\b{command}\b", text), command
 
 
-def test_a_run_by_command_line(hand: Hand, tmp_path: Path) -> None:
+def test_a_run_by_command_line(worker: ManualWorker, tmp_path: Path) -> None:
     run_id = said("submit", "tiny", "--set", "base.num_iterations=20", "--name", "typed").strip()
     assert re.fullmatch(r"r_[0-9a-f]{16}", run_id)
     run = json.loads(said("show", run_id, "--json"))
@@ -69,20 +69,20 @@ def test_a_run_by_command_line(hand: Hand, tmp_path: Path) -> None:
     assert "base_train" in said("show", run_id)
     assert run_id in said("ps")
     assert [r["id"] for r in json.loads(said("ps", "--json", "--limit", "1"))["items"]] == [run_id]
-    claim = hand.take(run_id, "data")
-    hand.print(claim, 0, "hello", "wörld")
+    claim = worker.claim(run_id, "data")
+    worker.log(claim, 0, "hello", "wörld")
     assert said("logs", run_id) == "data#1 | hello\ndata#1 | wörld\n"
     assert said("cancel", run_id) == f"{run_id} STOPPING\n"
-    hand.end(claim)
+    worker.finish(claim)
     assert said("logs", run_id, "-f", "--stage", "data") == "data#1 | hello\ndata#1 | wörld\n"
     assert run_id in said("ps", "--status", "CANCELLED")
 
 
-def test_watching_to_the_end_prints_plain_lines_and_the_report_follows(hand: Hand, tmp_path: Path) -> None:
+def test_watching_to_the_end_prints_plain_lines_and_the_report_follows(worker: ManualWorker, tmp_path: Path) -> None:
     (tmp_path / "report.md").write_text("# Card\n")
     run_id = said("submit", "tiny").strip()
     for stage in json.loads(said("show", run_id, "--json"))["stages"]:
-        hand.do(run_id, stage["name"], report=str(tmp_path))
+        worker.complete(run_id, stage["name"], report=str(tmp_path))
     text = said("watch", run_id)
     assert f"{run_id} tiny: SUCCEEDED" in text
     assert re.search(r"✔ base_train SUCCEEDED in \d+s", text)
@@ -174,11 +174,11 @@ def test_a_wrong_key_and_no_server_are_told_in_words() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_watching_a_run_that_fails_says_why(hand: Hand) -> None:
+def test_watching_a_run_that_fails_says_why(worker: ManualWorker) -> None:
     run_id = said("submit", "tiny").strip()
     from controlplane.lifecycle import Reason
 
-    hand.end(hand.take(run_id, "data"), Reason.BAD_INPUT, "no text in /data")
+    worker.finish(worker.claim(run_id, "data"), Reason.BAD_INPUT, "no text in /data")
     done = nanochat("watch", run_id)
     assert done.returncode == 1
     assert "no text in /data" in done.stdout + done.stderr

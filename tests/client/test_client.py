@@ -10,13 +10,13 @@ import pytest
 
 from client import ApiError, Client, ClientError, Unreachable
 from client.models import LogLine
+from tests.api.manual_worker import ManualWorker
 from tests.api.server import Api
-from tests.api.work import Hand
 
 
 @pytest.fixture(scope="module")
-def hand(api: Api) -> Hand:
-    return Hand(api.ledger)
+def worker(api: Api) -> ManualWorker:
+    return ManualWorker(api.ledger)
 
 
 @pytest.fixture
@@ -25,27 +25,27 @@ def client(api: Api) -> Iterator[Client]:
         yield client
 
 
-def test_a_run_from_submission_to_its_model(client: Client, hand: Hand) -> None:
+def test_a_run_from_submission_to_its_model(client: Client, worker: ManualWorker) -> None:
     run = client.submit("tiny", {"base.num_iterations": 20}, name="by client")
     assert (run.name, run.status, run.is_finished) == ("by client", "QUEUED", False)
-    claim = hand.take(run.id, "data")
-    hand.say(claim, "progress", done=1, total=4, unit="shard", eta_s=3.0)
-    hand.say(claim, "metric", step=1, values={"loss": 4.5})
+    claim = worker.claim(run.id, "data")
+    worker.report(claim, "progress", done=1, total=4, unit="shard", eta_s=3.0)
+    worker.report(claim, "metric", step=1, values={"loss": 4.5})
     data = client.run(run.id).stage("data")
     assert data.progress is not None
     assert (data.status, data.progress.fraction, data.latest) == ("RUNNING", 0.25, {"loss": 4.5})
     (series,) = client.metrics(run.id, keys=["loss"])
     assert [(p.step, p.last) for p in series.points] == [(1, 4.5)]
     for output in claim.outputs:
-        hand.say(claim, "artifact", name=output, path=f"/{output}", sha256="ab" * 32)
-    hand.end(claim)
+        worker.report(claim, "artifact", name=output, path=f"/{output}", sha256="ab" * 32)
+    worker.finish(claim)
     for stage in run.stages[1:]:
-        hand.do(run.id, stage.name)
+        worker.complete(run.id, stage.name)
     assert client.run(run.id).is_finished
     assert [m.stage for m in client.models() if m.run_id == run.id] == ["sft"]
     final = next(c for c in client.checkpoints(run.id) if c.stage == "base_train")
     assert client.promote(final.id).promoted_at is not None
-    assert {w.id for w in client.workers()} >= {"hand-cpu", "hand-gpu"}
+    assert {w.id for w in client.workers()} >= {"manual-cpu", "manual-gpu"}
     assert run.id in {r.id for r in client.runs(limit=2)}
 
 
@@ -101,26 +101,26 @@ def test_a_recipe_that_json_cannot_hold_is_told() -> None:
         client.submit({"base": {"target_flops": float("nan")}})
 
 
-def test_following_gives_every_line_once_and_ends_with_the_run(client: Client, hand: Hand) -> None:
+def test_following_gives_every_line_once_and_ends_with_the_run(client: Client, worker: ManualWorker) -> None:
     run = client.submit("tiny")
-    claim = hand.take(run.id, "data")
+    claim = worker.claim(run.id, "data")
     got: list[LogLine] = []
     reader = threading.Thread(target=lambda: got.extend(client.follow_logs(run.id)))
     reader.start()
     for n in range(20):
-        hand.print(claim, n, str(n))
-    hand.end(claim)
+        worker.log(claim, n, str(n))
+    worker.finish(claim)
     client.cancel(run.id)
     reader.join(timeout=20)
     assert not reader.is_alive()
     assert [line.line for line in got] == [str(n) for n in range(20)]
 
 
-def test_events_come_by_pages(client: Client, hand: Hand) -> None:
+def test_events_come_by_pages(client: Client, worker: ManualWorker) -> None:
     run = client.submit("tiny")
-    claim = hand.take(run.id, "data")
+    claim = worker.claim(run.id, "data")
     for n in range(3):
-        hand.say(claim, "log", level="info", message=str(n))
+        worker.report(claim, "log", level="info", message=str(n))
     first = client.events(run.id, kinds=["log"], limit=2)
     rest = client.events(run.id, kinds=["log"], after=first.next_after)
     assert [e.data["message"] for e in first.items + rest.items] == ["0", "1", "2"]
@@ -159,13 +159,13 @@ class Breaking:
 
 
 def test_a_lost_connection_is_resumed_without_loss_or_repeat(
-    api: Api, client: Client, hand: Hand, monkeypatch: pytest.MonkeyPatch
+    api: Api, client: Client, worker: ManualWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("client.client.RECONNECT_S", 0.01)
     run = client.submit("tiny")
-    claim = hand.take(run.id, "data")
-    hand.print(claim, 0, *(f"line {n}" for n in range(100)))
-    hand.end(claim)
+    claim = worker.claim(run.id, "data")
+    worker.log(claim, 0, *(f"line {n}" for n in range(100)))
+    worker.finish(claim)
     client.cancel(run.id)
     network = Breaking(api.url, bytes_each=3000)
     with Client(network.url, api.key) as away:

@@ -16,25 +16,25 @@ from client.models import Run
 from client.text import RunTable
 from client.watch import watch
 from controlplane.lifecycle import Reason
+from tests.api.manual_worker import ManualWorker
 from tests.api.server import Api
-from tests.api.work import Hand
 from tests.catalog import CATALOG
 from tests.client.scripted import scripted
 
 
 @pytest.fixture(scope="module")
-def hand(api: Api) -> Hand:
-    return Hand(api.ledger)
+def worker(api: Api) -> ManualWorker:
+    return ManualWorker(api.ledger)
 
 
-def test_on_a_terminal_a_table_is_redrawn_until_the_run_ends(api: Api, hand: Hand) -> None:
+def test_on_a_terminal_a_table_is_redrawn_until_the_run_ends(api: Api, worker: ManualWorker) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=160, color_system=None)
     with api.client() as client:
         run = client.submit("tiny")
-        claim = hand.take(run.id, "data")
-        hand.say(claim, "progress", done=10, total=40, unit="step", eta_s=95)
-        hand.say(claim, "metric", step=10, values={"loss": 4.25, "tok_per_s": 10_240.0})
+        claim = worker.claim(run.id, "data")
+        worker.report(claim, "progress", done=10, total=40, unit="step", eta_s=95)
+        worker.report(claim, "metric", step=10, values={"loss": 4.25, "tok_per_s": 10_240.0})
         statuses: list[str] = []
         watcher = threading.Thread(target=lambda: statuses.append(watch(client, run.id, console=console, poll_s=0.02)))
         watcher.start()
@@ -42,7 +42,7 @@ def test_on_a_terminal_a_table_is_redrawn_until_the_run_ends(api: Api, hand: Han
         while "4.25" not in screen.getvalue():
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        hand.end(claim, Reason.BAD_INPUT, "no text")
+        worker.finish(claim, Reason.BAD_INPUT, "no text")
         watcher.join(timeout=20)
     assert statuses == ["FAILED"]
     shown = screen.getvalue()
@@ -50,12 +50,12 @@ def test_on_a_terminal_a_table_is_redrawn_until_the_run_ends(api: Api, hand: Han
         assert text in shown, text
 
 
-def test_elsewhere_every_change_is_one_plain_line(api: Api, hand: Hand) -> None:
+def test_elsewhere_every_change_is_one_plain_line(api: Api, worker: ManualWorker) -> None:
     page = io.StringIO()
     console = Console(file=page, width=40)  # narrow, and still no line is broken
     with api.client() as client:
         run = client.submit("tiny", name="plain")
-        hand.end(hand.take(run.id, "data"), Reason.BAD_INPUT, "no text in any of these folders, give another")
+        worker.finish(worker.claim(run.id, "data"), Reason.BAD_INPUT, "no text in any of these folders, give another")
         assert watch(client, run.id, console=console, poll_s=0.02) == "FAILED"
     lines = page.getvalue().splitlines()
     assert lines[0].startswith(f"{run.id} plain: FAILED")
