@@ -26,6 +26,7 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
+        """True on rank 0, which alone writes what the ranks have in common."""
         return self.rank == 0
 
     def autocast(self) -> torch.autocast:
@@ -57,6 +58,7 @@ class Ranks:
         return self.sum(float(flag))[0] > 0
 
     def barrier(self) -> None:
+        """Wait until every rank has made this call."""
         if self.world_size > 1:
             dist.barrier()
 

@@ -26,6 +26,7 @@ pub struct TextBatch {
 }
 
 impl TextBatch {
+    /// Adds a copy of the document.
     pub fn push(&mut self, document: &[u8]) {
         self.bytes.extend_from_slice(document);
         self.ends.push(self.bytes.len());
@@ -66,6 +67,7 @@ impl TextBatch {
         self.bytes.len()
     }
 
+    /// Whether the batch should be handed to a worker now.
     pub fn is_full(&self) -> bool {
         self.bytes.len() >= BATCH_BYTES
     }

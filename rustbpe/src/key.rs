@@ -94,6 +94,7 @@ pub struct Seeds {
 }
 
 impl Seeds {
+    /// Fresh seeds from the random state of the standard library.
     pub fn random() -> Self {
         let state = RandomState::new();
         Seeds { low: state.hash_one(1) | 1, high: state.hash_one(2) }

@@ -102,6 +102,8 @@ class _RotaryNorm(torch.autograd.Function):
 
 
 class Attention(nn.Module):
+    """Grouped-query attention of one layer: `n_head` query heads share `n_kv_head` heads of keys and values."""
+
     # (x, *weights) -> outputs; `fp8` and `accumulate` replace it.
     matmuls: Callable[..., tuple[Tensor, ...]] = staticmethod(linears)
 

@@ -26,6 +26,8 @@ ROTARY_MARGIN = 10  # the tables cover this many times the training length, for 
 
 
 class MLP(nn.Module):
+    """down(relu(up(x))^2), four times as wide inside. x (B, T, C) to (B, T, C)."""
+
     # (x, up, down) -> the MLP's output in training; `fp8` and `accumulate` set it.
     implementation: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
@@ -45,6 +47,8 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
+    """Attention, then the MLP; each reads the normed residual stream and adds to it. x (B, T, C) to (B, T, C)."""
+
     def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
         self.attn = Attention(config, layer)
@@ -145,6 +149,7 @@ class GPT(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def flops_per_token(self) -> int:
+        """FLOPs per token, forward and backward; `shape.flops_per_token` says how they are counted."""
         return shape.flops_per_token(self.config)
 
     def get_device(self) -> torch.device:

@@ -17,7 +17,7 @@ class Iteration(NamedTuple):
 
 
 ITERATIONS = {
-    # The restored polynomial five times: approaches 1 quickly, but not exactly (Jordan et al. 2024).
+    # The same polynomial five times: approaches 1 quickly, but not exactly (Jordan et al. 2024).
     "newton_schulz": Iteration(5 * ((3.4445, -4.7750, 2.0315),), margin=1.0),
     # Each step's polynomial is optimal for the range that the previous step leaves (Amsel et al. 2025). 2 % margin for bf16.
     "polar_express": Iteration(

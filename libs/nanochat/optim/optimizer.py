@@ -67,6 +67,7 @@ class Optimizer:
         self._muon_update = _maybe_compiled(muon_update, compiled)
 
     def zero_grad(self) -> None:
+        """Set every gradient to zero. The tensors stay in place, because other code holds references to them."""
         for group in self.groups:
             group.bucket.grads.zero_()
 

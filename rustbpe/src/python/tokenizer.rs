@@ -65,6 +65,7 @@ impl PyTokenizer {
         self.encoder.vocabulary.n_mergeable()
     }
 
+    /// The split pattern.
     #[getter]
     fn pattern(&self) -> &str {
         &self.pattern
