@@ -55,9 +55,8 @@ def test_fp32_weights_and_ties(device):
     numbers = torch.arange(0, 127, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
     middles = (numbers[1:] + numbers[:-1]) / 2
     x = torch.cat((numbers, -numbers, middles, -middles, torch.zeros(6))).reshape(-1, 16).contiguous().to(device)
-    check(
-        both("plain", q.E4M3, x, x, torch.tensor([0.0, 64.0, 0.0], device=device))
-    )  # a previous magnitude of 64 makes the scale 1
+    before = torch.tensor([0.0, 64.0, 0.0], device=device)  # a previous magnitude of 64 makes the scale 1
+    check(both("plain", q.E4M3, x, x, before))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

@@ -14,9 +14,8 @@ from nanochat.distributed import Ranks
 from nanochat.model import GPT, GPTConfig, init_weights
 from nanochat.optim import Optimizer
 
-CONFIG = GPTConfig(
-    sequence_len=16, vocab_size=61, n_layer=2, n_head=2, n_kv_head=2, n_embd=16
-)  # 61 x 16: an awkward size to divide
+# The embedding has 61 x 16 elements, an awkward size to divide.
+CONFIG = GPTConfig(sequence_len=16, vocab_size=61, n_layer=2, n_head=2, n_kv_head=2, n_embd=16)
 # Four layers: with two, the middle layer is the last, and the final norm would cancel what backout subtracts.
 MODERN = dataclasses.replace(CONFIG, n_layer=4, residual_scalars=True, value_embeds=True, smear=True, backout=True)
 SPEC = OptimSpec(grad_clip=0.05)
