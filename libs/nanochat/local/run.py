@@ -22,7 +22,7 @@ from nanochat.contract.contract import EVENTS, MANIFEST, SPEC, STOP, Artifact, E
 from nanochat.contract.events import read
 from nanochat.contract.launch import stage_command
 from nanochat.local import options
-from nanochat.planning import graph, preflight
+from nanochat.planning import graph, metrics, preflight
 
 SLOTS = {"cpu": 2, "gpu": 1}
 POLL_S = 0.2
@@ -126,7 +126,7 @@ def _collect(node: Node) -> None:
     for event in events[node.seen :]:
         if event["kind"] == "artifact":
             node.outputs[event["name"]] = Artifact(path=event["path"], sha256=event["sha256"])
-        line = _line(event)
+        line = line_of(event)
         if line:
             _say(node.stage.name, line)
     node.seen = len(events)
@@ -157,12 +157,13 @@ def _stop(nodes: dict[str, Node]) -> None:
             os.killpg(node.process.pid, signal.SIGKILL)
 
 
-def _line(event: dict[str, Any]) -> str:
+def line_of(event: dict[str, Any]) -> str:
+    """The event in one line. Empty for events that are not shown."""
     kind = event["kind"]
     if kind == "progress":
         return f"{event['done']}/{event['total']} {event['unit']}" + (f" {event['note']}" if event.get("note") else "")
     if kind == "metric":
-        return "  ".join(f"{k} {v:.4g}" for k, v in event["values"].items() if isinstance(v, int | float))
+        return "  ".join(f"{_short(k)} {_figure(v)}" for k, v in event["values"].items() if isinstance(v, int | float))
     if kind in ("warning", "error"):
         return f"{kind}: {event['message']}" + (f" {event['hint']}" if event.get("hint") else "")
     if kind == "eval":
@@ -170,6 +171,14 @@ def _line(event: dict[str, Any]) -> str:
     if kind == "checkpoint":
         return f"checkpoint at step {event['step']}"
     return ""
+
+
+def _short(key: str) -> str:
+    return (metrics.BY_KEY[key].short if key in metrics.BY_KEY else "") or key
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if 9999.5 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def _say(stage: str, text: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nanochat.contract.contract import MANIFEST, Exit
+from nanochat.local.run import line_of
 from tests.waiting import until
 
 SMALL = {"data.source.max_chars": 300_000, "data.tok_chars": 200_000, "base.num_iterations": 4000}
@@ -40,6 +41,12 @@ def test_a_stopped_run_is_resumable_and_keeps_what_was_done(tmp_path: Path) -> N
     assert "data           kept from before" in said
     assert "tok_train      kept from before" in said
     assert not (tmp_path / "run" / "data" / "attempt-2").exists()
+
+
+def test_a_metric_is_shown_by_its_short_name_with_a_figure_that_people_can_read() -> None:
+    values = {"loss": 4.21773, "tok_per_s": 10_240.4, "mfu": float("nan"), "lrm": 1.0, "other": 1_234_567, "note": "text"}
+    line = line_of({"kind": "metric", "step": 3, "values": values})
+    assert line == "loss 4.218  tok/s 10,240  MFU nan  lrm 1  other 1,234,567"
 
 
 @pytest.mark.parametrize(
