@@ -1,4 +1,4 @@
-"""Short words for what tests do with the ledger again and again. Everything goes through its public functions."""
+"""The ledger as tests use it: one short method per common action. They only call the ledger's public functions."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ QUICK = Timing(lease_ttl=0.2, lease_grace=0.0, worker_silent_after=0.1, redelive
 
 
 class Ledger:
+    """`calls` collects the wake-up calls of the dispatcher, as (stage id, queue)."""
+
     def __init__(self, factory: SessionFactory, timing: Timing = QUICK):
         self.factory, self.timing = factory, timing
         self.calls: list[tuple[int, str]] = []
@@ -33,7 +35,7 @@ class Ledger:
         return name
 
     def dispatch(self) -> list[str]:
-        """One turn of the dispatcher; the names of the stages it woke a worker for."""
+        """Tick the dispatcher once. Returns the names of the stages that it sent calls for."""
         before = len(self.calls)
         dispatcher.tick(self.factory, lambda stage_id, queue: self.calls.append((stage_id, queue)), timing=self.timing)
         return [self.name_of(stage_id) for stage_id, _ in self.calls[before:]]
@@ -43,32 +45,32 @@ class Ledger:
             return claims.claim(s, self.id_of(run_id, stage), worker, timing=self.timing)
 
     def begin(self, run_id: str, stage: str, worker: str, resumed_from_step: int | None = None) -> Claim:
-        """Claim, and report the processes as started."""
+        """Claim a stage and report its processes as started."""
         claim = self.claim(run_id, stage, worker)
         assert claim is not None
         with self.factory.begin() as s:
             claims.started(s, claim.fence, process={}, resumed_from_step=resumed_from_step)
         return claim
 
-    def say(self, fence: Fence, *events: dict[str, Any]) -> int:
-        """Store events, numbered on from what is stored."""
+    def report(self, fence: Fence, *events: dict[str, Any]) -> int:
+        """Store events, numbered from the attempt's last one on."""
         with self.factory.begin() as s:
             seq = s.get_one(Attempt, fence.attempt_id).event_seq + 1
-            batch = [{"v": 1, "seq": seq + i, "t": self.tock(), **e} for i, e in enumerate(events)]
+            batch = [{"v": 1, "seq": seq + i, "t": self.next_time(), **e} for i, e in enumerate(events)]
             return ingest.events(s, fence, batch)
 
     def publish(self, fence: Fence, *names: str) -> None:
-        self.say(fence, *[artifact(name, fence.attempt_no) for name in names])
+        self.report(fence, *[artifact(name, fence.attempt_no) for name in names])
 
     def finish(self, fence: Fence, reason: Reason = Reason.COMPLETED) -> StageStatus:
         with self.factory.begin() as s:
             return claims.finish(s, fence, reason, timing=self.timing)
 
     def complete(self, run_id: str, stage: str, worker: str, *events: dict[str, Any]) -> Claim:
-        """Dispatch a stage and let it run its whole life, publishing every output it declares."""
+        """Dispatch and claim a stage, report the events, publish all its outputs and finish it."""
         self.dispatch()
         claim = self.begin(run_id, stage, worker)
-        self.say(claim.fence, *events, *[artifact(name, claim.fence.attempt_no) for name in claim.outputs])
+        self.report(claim.fence, *events, *[artifact(name, claim.fence.attempt_no) for name in claim.outputs])
         assert self.finish(claim.fence) is StageStatus.SUCCEEDED
         return claim
 
@@ -93,12 +95,12 @@ class Ledger:
             return s.get_one(Run, run_id)
 
     def moves(self, run_id: str, stage: str) -> list[str]:
-        """The statuses a stage went through, as its events have it."""
+        """The statuses that a stage went through, from its events."""
         query = select(Event).where(Event.stage_id == self.id_of(run_id, stage), Event.kind == "stage_status")
         with self.factory.begin() as s:
             return [e.data["to"] for e in s.scalars(query.order_by(Event.id))]
 
-    def tock(self) -> float:
+    def next_time(self) -> float:
         self._clock += 1.0
         return self._clock
 

@@ -1,4 +1,4 @@
-"""Claims, fences and leases: who may write, and what becomes of a stage when an attempt ends."""
+"""Claims, fences and leases: who may write, and what happens to a stage when an attempt ends."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.controlplane.ledger import Ledger, checkpoint
 from tests.waiting import until
 
 
-def test_twenty_threads_claim_one_stage_and_one_wins(ledger: Ledger) -> None:
+def test_of_twenty_threads_that_claim_one_stage_one_wins(ledger: Ledger) -> None:
     run = ledger.submit()
     ledger.dispatch()
     names = [ledger.worker(f"w{i}", "cpu") for i in range(20)]
-    won = together([lambda name=name: ledger.claim(run, "data", name) for name in names])
+    won = at_once([lambda name=name: ledger.claim(run, "data", name) for name in names])
     assert len([claim for claim in won if claim is not None]) == 1
     with ledger.factory.begin() as s:
         assert s.scalar(select(func.count()).select_from(Attempt)) == 1
@@ -33,7 +33,7 @@ def test_a_worker_holds_no_more_than_its_slots(ledger: Ledger) -> None:
     first, second, third = ledger.submit(), ledger.submit(), ledger.submit()
     ledger.dispatch()
     ledger.worker("w", "cpu", slots=2)
-    won = together([lambda run=run: ledger.claim(run, "data", "w") for run in (first, second, third)])
+    won = at_once([lambda run=run: ledger.claim(run, "data", "w") for run in (first, second, third)])
     assert len([claim for claim in won if claim is not None]) == 2
 
 
@@ -47,7 +47,7 @@ def test_cancel_and_claim_race(ledger: Ledger, turn: int) -> None:
         with ledger.factory.begin() as s:
             runs.cancel(s, run)
 
-    _, claim = together([cancel, lambda: ledger.claim(run, "data", "w")])
+    _, claim = at_once([cancel, lambda: ledger.claim(run, "data", "w")])
     if claim is None:
         assert ledger.stage(run, "data").status is StageStatus.CANCELLED
         assert ledger.run(run).status is RunStatus.CANCELLED
@@ -60,8 +60,8 @@ def test_cancel_and_claim_race(ledger: Ledger, turn: int) -> None:
     assert ledger.run(run).status is RunStatus.CANCELLED
 
 
-def test_an_old_fence_writes_nothing(ledger: Ledger) -> None:
-    run, old = begun(ledger)
+def test_a_write_with_an_old_fence_is_refused(ledger: Ledger) -> None:
+    run, old = started_run(ledger)
     ledger.finish(old.fence, Reason.KILLED)
     until(lambda: ledger.dispatch() == ["data"], "the retry")
     new = ledger.begin(run, "data", "w")
@@ -103,14 +103,16 @@ def test_no_claim_without_a_registered_worker_of_the_queue(ledger: Ledger) -> No
         (Reason.HOST_DRAIN, StageStatus.QUEUED, AttemptStatus.PREEMPTED),
     ],
 )
-def test_what_an_end_makes_of_the_stage(ledger: Ledger, reason: Reason, status: StageStatus, attempt: AttemptStatus) -> None:
-    run, claim = begun(ledger)
+def test_the_reason_of_an_attempt_decides_the_status_of_its_stage(
+    ledger: Ledger, reason: Reason, status: StageStatus, attempt: AttemptStatus
+) -> None:
+    run, claim = started_run(ledger)
     assert ledger.finish(claim.fence, reason) is status
     assert ledger.attempt(claim.fence).status is attempt
     assert ledger.stage(run, "data").reason is reason
 
 
-def test_a_stage_may_end_before_it_was_reported_as_started(ledger: Ledger) -> None:
+def test_an_attempt_may_finish_before_it_is_reported_as_started(ledger: Ledger) -> None:
     run = ledger.submit()
     ledger.worker("w", "cpu")
     ledger.dispatch()
@@ -119,35 +121,35 @@ def test_a_stage_may_end_before_it_was_reported_as_started(ledger: Ledger) -> No
     assert ledger.finish(claim.fence) is StageStatus.SUCCEEDED
 
 
-def test_three_failures_without_progress_are_enough(ledger: Ledger) -> None:
-    run, _ = begun(ledger)
+def test_a_stage_fails_after_three_failures_without_progress(ledger: Ledger) -> None:
+    run, _ = started_run(ledger)
     ends = [again(ledger, run, Reason.KILLED) for _ in range(3)]
     assert ends == [StageStatus.BACKOFF, StageStatus.BACKOFF, StageStatus.FAILED]
     assert ledger.run(run).status is RunStatus.FAILED
     assert "3 failures" in ledger.stage(run, "data").message
 
 
-def test_a_crash_at_the_same_place_twice_is_enough(ledger: Ledger) -> None:
-    run, _ = begun(ledger)
+def test_a_stage_fails_after_two_crashes_without_progress(ledger: Ledger) -> None:
+    run, _ = started_run(ledger)
     assert [again(ledger, run, Reason.CRASHED) for _ in range(2)] == [StageStatus.BACKOFF, StageStatus.FAILED]
 
 
-def test_checkpoint_progress_renews_the_budget(ledger: Ledger) -> None:
-    run, _ = begun(ledger)
+def test_checkpoint_progress_resets_the_count_of_failures(ledger: Ledger) -> None:
+    run, _ = started_run(ledger)
     for step in (10, 20, 30, 40, 50):
         assert again(ledger, run, Reason.CRASHED, step) is StageStatus.BACKOFF
-    assert again(ledger, run, Reason.CRASHED, 50) is StageStatus.FAILED  # the same step again is no progress
+    assert again(ledger, run, Reason.CRASHED, 50) is StageStatus.FAILED  # a checkpoint of the same step is no progress
 
 
-def test_a_drain_costs_nothing(ledger: Ledger) -> None:
-    run, _ = begun(ledger)
+def test_a_drained_worker_counts_as_no_failure(ledger: Ledger) -> None:
+    run, _ = started_run(ledger)
     assert [again(ledger, run, Reason.HOST_DRAIN) for _ in range(5)] == [StageStatus.QUEUED] * 5
     assert ledger.stage(run, "data").failures == 0
 
 
 def test_a_retry_resumes_from_the_furthest_checkpoint(ledger: Ledger) -> None:
-    run, claim = begun(ledger)
-    ledger.say(claim.fence, checkpoint(10), checkpoint(20))
+    run, claim = started_run(ledger)
+    ledger.report(claim.fence, checkpoint(10), checkpoint(20))
     ledger.finish(claim.fence, Reason.KILLED)
     until(lambda: ledger.dispatch() == ["data"], "the retry")
     retried = ledger.claim(run, "data", "w")
@@ -156,8 +158,8 @@ def test_a_retry_resumes_from_the_furthest_checkpoint(ledger: Ledger) -> None:
     assert retried.checkpoints[0].artifact.path.endswith("step_000020")
 
 
-def test_a_user_may_retry_what_failed(ledger: Ledger) -> None:
-    run, claim = begun(ledger)
+def test_a_user_can_retry_a_failed_stage(ledger: Ledger) -> None:
+    run, claim = started_run(ledger)
     with pytest.raises(Conflict, match="no failed stage"), ledger.factory.begin() as s:
         runs.retry(s, run)
     ledger.finish(claim.fence, Reason.BAD_INPUT)
@@ -169,8 +171,8 @@ def test_a_user_may_retry_what_failed(ledger: Ledger) -> None:
     assert ledger.dispatch() == ["data"]
 
 
-def test_pause_frees_the_worker_and_resume_goes_on(ledger: Ledger) -> None:
-    run, claim = begun(ledger)
+def test_pause_frees_the_worker_and_resume_continues(ledger: Ledger) -> None:
+    run, claim = started_run(ledger)
     with ledger.factory.begin() as s:
         runs.pause(s, run)
     with ledger.factory.begin() as s:
@@ -184,7 +186,7 @@ def test_pause_frees_the_worker_and_resume_goes_on(ledger: Ledger) -> None:
 
 
 def test_cancel_is_final(ledger: Ledger) -> None:
-    run, claim = begun(ledger)
+    run, claim = started_run(ledger)
     with ledger.factory.begin() as s:
         runs.cancel(s, run)
     assert ledger.finish(claim.fence, Reason.KILLED) is StageStatus.CANCELLED
@@ -201,7 +203,7 @@ def test_back_off_grows() -> None:
     assert delays == sorted(delays)
 
 
-def begun(ledger: Ledger) -> tuple[str, Claim]:
+def started_run(ledger: Ledger) -> tuple[str, Claim]:
     """A run whose first stage runs on worker `w`."""
     run = ledger.submit()
     ledger.worker("w", "cpu")
@@ -210,7 +212,7 @@ def begun(ledger: Ledger) -> tuple[str, Claim]:
 
 
 def again(ledger: Ledger, run: str, reason: Reason, step: int | None = None) -> StageStatus:
-    """End the attempt of `data` that runs, or the next one, after a checkpoint at `step`."""
+    """End the live attempt of `data`, or start the next one and end it; first save a checkpoint at `step` if given."""
     stage = ledger.stage(run, "data")
     if not stage.status.is_live:
         until(lambda: ledger.dispatch() or ledger.stage(run, "data").status is StageStatus.QUEUED, "the retry")
@@ -220,12 +222,12 @@ def again(ledger: Ledger, run: str, reason: Reason, step: int | None = None) -> 
         attempt = s.scalars(select(Attempt).where(Attempt.stage_id == stage.id, Attempt.no == stage.attempt_no)).one()
         fence = claims.Fence(run, stage.id, attempt.id, attempt.no)
     if step is not None:
-        ledger.say(fence, checkpoint(step, attempt=fence.attempt_no))
+        ledger.report(fence, checkpoint(step, attempt=fence.attempt_no))
     return ledger.finish(fence, reason)
 
 
-def together(jobs: list[Callable[[], object]]) -> list[object]:
-    """Run all at the same moment; their results in order. A failure of one is raised."""
+def at_once(jobs: list[Callable[[], object]]) -> list[object]:
+    """Run all jobs at the same moment. Returns their results in order; raises if one failed."""
     barrier = threading.Barrier(len(jobs))
     results: list[object] = [None] * len(jobs)
 

@@ -1,4 +1,4 @@
-"""Stages become ready by artifacts, and wake-up calls may fail in every way."""
+"""The dispatcher: published artifacts make stages ready, and wake-up calls may be lost, doubled or refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_stage_starts_while_its_producer_still_runs(ledger: Ledger) -> None:
     assert claim.inputs["shards"].path == "/runs/1/tok_shards"
 
 
-def test_a_failed_producer_starts_nothing_more(ledger: Ledger) -> None:
+def test_outputs_of_a_failed_producer_start_no_stage(ledger: Ledger) -> None:
     run = ledger.submit()
     ledger.worker("w", "cpu")
     ledger.dispatch()
@@ -54,11 +54,11 @@ def test_a_busy_queue_is_not_flooded_with_calls(ledger: Ledger) -> None:
     assert ledger.dispatch() == ["data", "data"]
     ledger.begin(first, "data", "w")
     until(lambda: _overdue(ledger), "the second call to be overdue")
-    ledger.worker("w", "cpu")  # it beats
+    ledger.worker("w", "cpu")  # a heartbeat
     assert ledger.dispatch() == []
 
 
-def test_a_broker_that_refuses_delays_only(ledger: Ledger) -> None:
+def test_a_broker_that_refuses_calls_only_delays_them(ledger: Ledger) -> None:
     ledger.submit()
 
     def refuse(stage_id: int, queue: str) -> None:
@@ -69,7 +69,7 @@ def test_a_broker_that_refuses_delays_only(ledger: Ledger) -> None:
     assert ledger.dispatch() == ["data"]
 
 
-def test_back_off_ends_when_its_time_comes(ledger: Ledger) -> None:
+def test_a_stage_is_queued_again_when_its_back_off_ends(ledger: Ledger) -> None:
     run = ledger.submit()
     ledger.worker("w", "cpu")
     ledger.dispatch()
@@ -90,7 +90,7 @@ def test_a_paused_run_waits(ledger: Ledger) -> None:
     assert ledger.dispatch() == ["data"]
 
 
-def test_calls_go_out_in_the_order_of_waiting(ledger: Ledger) -> None:
+def test_calls_are_sent_for_the_longest_waiting_stage_first(ledger: Ledger) -> None:
     waiting = [ledger.submit() for _ in range(3)]
     ledger.dispatch()
     assert [stage_id for stage_id, _ in ledger.calls] == [ledger.id_of(run, "data") for run in waiting]

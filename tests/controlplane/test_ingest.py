@@ -1,4 +1,4 @@
-"""Exactly once, whatever is sent again, and only under the fence."""
+"""Events and log lines are stored exactly once, however often they are sent, and only with a current fence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from controlplane.errors import Conflict, FenceLost
 from controlplane.lifecycle import Reason
 from controlplane.models import Event, LogLine, MetricPoint, Stage
 from tests.controlplane.ledger import Ledger, artifact, checkpoint, checkpoint_deleted, metric
-from tests.controlplane.test_claims import begun
+from tests.controlplane.test_claims import started_run
 from tests.waiting import until
 
 
@@ -35,9 +35,9 @@ def store(ledger: Ledger, claim: Claim, batch: list[dict[str, Any]]) -> int:
 
 @given(cuts=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=8))
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_is_sent_twice_is_stored_once(ledger: Ledger, cuts: list[tuple[int, int]]) -> None:
-    """A relay that restarts sends any prefix of what it has not seen confirmed, again and again."""
-    _, claim = begun(ledger)
+def test_events_that_are_sent_again_are_stored_once(ledger: Ledger, cuts: list[tuple[int, int]]) -> None:
+    """A relay that restarts sends events again that it has not seen confirmed."""
+    _, claim = started_run(ledger)
     spool = numbered(*[metric(i, loss=float(i)) for i in range(20)])
     reached = 0
     for back, ahead in cuts:
@@ -55,8 +55,8 @@ def test_whatever_is_sent_twice_is_stored_once(ledger: Ledger, cuts: list[tuple[
     ledger.finish(claim.fence, Reason.BAD_INPUT)
 
 
-def test_a_rolled_back_batch_leaves_nothing(ledger: Ledger) -> None:
-    _, claim = begun(ledger)
+def test_a_batch_that_is_rolled_back_stores_nothing(ledger: Ledger) -> None:
+    _, claim = started_run(ledger)
     batch = numbered(metric(0, loss=1.0), artifact("tok_shards"))
     with ledger.factory() as s:
         ingest.events(s, claim.fence, batch)
@@ -65,8 +65,8 @@ def test_a_rolled_back_batch_leaves_nothing(ledger: Ledger) -> None:
     assert store(ledger, claim, batch) == 2
 
 
-def test_every_kind_finds_its_place(ledger: Ledger) -> None:
-    run, claim = begun(ledger)
+def test_every_kind_of_event_is_stored_in_its_table(ledger: Ledger) -> None:
+    run, claim = started_run(ledger)
     progress = {"kind": "progress", "done": 3, "total": 10, "unit": "step", "eta_s": 7.5}
     store(
         ledger,
@@ -85,8 +85,8 @@ def test_every_kind_finds_its_place(ledger: Ledger) -> None:
     assert (saved.step, saved.final, saved.bytes, saved.val_bpb) == (4, True, 1004, 1.0)
 
 
-def test_text_that_postgres_cannot_hold_is_cleaned(ledger: Ledger) -> None:
-    run, claim = begun(ledger)
+def test_text_that_postgres_cannot_store_is_cleaned(ledger: Ledger) -> None:
+    run, claim = started_run(ledger)
     store(ledger, claim, numbered({"kind": "sample", "step": 1, "prompt": "a\x00b", "text": "x", "more": {"deep": ["\x00"]}}))
     with ledger.factory.begin() as s:
         ingest.logs(s, claim.fence, 0, ["nul \x00 here", "y" * 100_000])
@@ -97,8 +97,8 @@ def test_text_that_postgres_cannot_hold_is_cleaned(ledger: Ledger) -> None:
     assert [len(line.line) for line in lines] == [10, ingest.LINE_LIMIT]
 
 
-def test_log_lines_by_number(ledger: Ledger) -> None:
-    run, claim = begun(ledger)
+def test_log_lines_are_stored_once_by_their_number(ledger: Ledger) -> None:
+    run, claim = started_run(ledger)
     with ledger.factory.begin() as s:
         assert ingest.logs(s, claim.fence, 0, ["a", "b"]) == 2
     with ledger.factory.begin() as s:
@@ -109,8 +109,8 @@ def test_log_lines_by_number(ledger: Ledger) -> None:
         assert s.scalars(select(LogLine.no).order_by(LogLine.no)).all() == [0, 1, 2]
 
 
-def test_nothing_after_the_end(ledger: Ledger) -> None:
-    _, claim = begun(ledger)
+def test_nothing_is_stored_after_the_attempt_has_ended(ledger: Ledger) -> None:
+    _, claim = started_run(ledger)
     ledger.finish(claim.fence, Reason.KILLED)
     with pytest.raises(FenceLost):
         store(ledger, claim, numbered(metric(0, loss=1.0)))
@@ -119,8 +119,8 @@ def test_nothing_after_the_end(ledger: Ledger) -> None:
     assert stored(ledger) == []
 
 
-def test_events_are_read_in_the_order_of_their_ids_without_holes(ledger: Ledger) -> None:
-    run, claim = begun(ledger)
+def test_pages_of_events_are_complete_and_in_the_order_of_ids(ledger: Ledger) -> None:
+    run, claim = started_run(ledger)
     store(ledger, claim, numbered(*[metric(i, loss=1.0) for i in range(5)]))
     with ledger.factory.begin() as s:
         whole = feeds.events(s, run, limit=1000).items
@@ -135,7 +135,7 @@ def test_events_are_read_in_the_order_of_their_ids_without_holes(ledger: Ledger)
 
 
 def test_deleted_checkpoints_are_no_longer_offered(ledger: Ledger) -> None:
-    run, claim = begun(ledger)
+    run, claim = started_run(ledger)
     store(ledger, claim, numbered(artifact("tokenizer"), checkpoint(10), checkpoint(20), checkpoint_deleted(10)))
     with ledger.factory.begin() as s:
         assert [c.step for c in views.checkpoints(s, run)] == [20]
@@ -147,7 +147,7 @@ def test_deleted_checkpoints_are_no_longer_offered(ledger: Ledger) -> None:
 
 
 def test_a_promoted_checkpoint_that_its_stage_deletes_is_no_longer_served(ledger: Ledger) -> None:
-    run, claim = begun(ledger)
+    run, claim = started_run(ledger)
     batch = numbered(artifact("tokenizer"), checkpoint(10), checkpoint_deleted(10))
     store(ledger, claim, batch[:2])
     with ledger.factory.begin() as s:

@@ -1,4 +1,4 @@
-"""The state machine as data: every pair of states, every reason, every rule of `derive`."""
+"""The state machine: every pair of statuses, every reason, every rule of `derive`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ P, Q, ST, R, X, B, PA, OK, F, C = (
     StageStatus.CANCELLED,
 )
 
-# The table once more, drawn rather than listed: a row's status may become the statuses marked in it.
+# The transition table once more, as a drawing: the status of a row may become the statuses marked with x.
 DRAWING = """
             P Q S R X B A K F C
 PENDING     . x . . . . . . . x
@@ -57,17 +57,17 @@ def drawn() -> set[tuple[StageStatus, StageStatus]]:
 
 
 @pytest.mark.parametrize(("frm", "to"), list(product(StageStatus, StageStatus)))
-def test_table_allows_exactly_what_is_drawn(frm: StageStatus, to: StageStatus) -> None:
+def test_the_table_allows_exactly_the_drawn_transitions(frm: StageStatus, to: StageStatus) -> None:
     assert (to in TRANSITIONS[frm]) == ((frm, to) in drawn())
 
 
-def test_finished_is_sticky_but_for_a_users_retry() -> None:
+def test_a_finished_stage_stays_so_unless_a_user_retries_it() -> None:
     assert {s for s in StageStatus if s.is_finished} == {OK, F, C}
     assert TRANSITIONS[OK] == TRANSITIONS[C] == frozenset()
     assert TRANSITIONS[F] == {Q}
 
 
-def test_every_unfinished_status_leads_to_an_end() -> None:
+def test_every_unfinished_status_can_reach_a_finished_one() -> None:
     for status in StageStatus:
         reached, frontier = set(), {status}
         while frontier:
@@ -77,14 +77,14 @@ def test_every_unfinished_status_leads_to_an_end() -> None:
 
 
 @pytest.mark.parametrize("reason", list(Reason))
-def test_reasons_are_total(reason: Reason) -> None:
+def test_every_reason_has_a_status_a_retry_rule_and_a_message(reason: Reason) -> None:
     assert reason.attempt_status in AttemptStatus
     assert not reason.attempt_status.is_live
     assert reason.retry in Retry
     assert reason.message.endswith(".")
 
 
-def test_only_completion_succeeds() -> None:
+def test_completed_is_the_only_reason_that_succeeds() -> None:
     assert [r for r in Reason if r.attempt_status is AttemptStatus.SUCCEEDED] == [Reason.COMPLETED]
 
 
@@ -123,7 +123,7 @@ def test_derive(statuses: tuple[StageStatus, ...], desired: Desired, expected: R
 
 
 @pytest.mark.parametrize("desired", list(Desired))
-def test_derive_never_ends_a_run_that_still_moves(desired: Desired) -> None:
+def test_derive_never_finishes_a_run_with_a_live_or_due_stage(desired: Desired) -> None:
     for statuses in product(StageStatus, repeat=3):
         status, _ = derive(states(statuses), desired)
         if LIVE & set(statuses):
@@ -132,7 +132,7 @@ def test_derive_never_ends_a_run_that_still_moves(desired: Desired) -> None:
             assert not {Q, B} & set(statuses), statuses
 
 
-def test_detail_tells_people_what_goes_on() -> None:
+def test_the_detail_says_what_a_run_is_doing() -> None:
     busy = StageState("base_train", R, "gpu", attempt=2, resumed_from_step=400)
     assert derive([busy], RUN) == (RunStatus.RUNNING, "base_train · attempt 2 · resumed at step 400")
     assert derive([StageState("data", Q, "cpu")], RUN) == (RunStatus.QUEUED, "data waits for a cpu worker")

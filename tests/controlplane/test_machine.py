@@ -1,6 +1,6 @@
-"""The ledger as a whole under random histories: workers race, messages vanish and double, leases run out, users cancel.
+"""Random histories of the whole ledger: workers race, messages are lost or doubled, leases expire, users cancel.
 
-The model knows almost nothing; what is checked after every step are the invariants that must hold whatever happens.
+The state machine predicts little. After every step it checks invariants that must hold whatever happens.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from controlplane.models import Attempt, Event, Loop, Run, Stage, Worker
 from controlplane.timing import Timing
 from tests.controlplane.ledger import Ledger, artifact, checkpoint
 
-# Long enough that nothing expires by itself: time passes only by `expire` and `wait`.
+# Long enough that nothing expires by itself: time passes only in `expire` and `wait`.
 SLOW = Timing(lease_ttl=60.0, lease_grace=30.0, worker_silent_after=20.0, redeliver_after=40.0, backoff=(10.0,))
 WORKERS = (("w1", "cpu", 1), ("w2", "cpu", 2), ("g1", "gpu", 1))
 
@@ -70,7 +70,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.submit()
         self.dispatch(2)
 
-    # -- what users do --
+    # -- users --
 
     @precondition(lambda self: len(self.run_ids) < 3)
     @rule()
@@ -81,7 +81,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def steer(self, data: st.DataObject, what: str) -> None:
         run_id = data.draw(st.sampled_from(self.run_ids))
         if what == "cancel" and self.attempts_of(run_id) < 2:
-            return  # so early it only cuts the history short
+            return  # cancelling so early would only cut the history short
         try:
             with self.factory.begin() as s:
                 getattr(runs, what)(s, run_id)
@@ -92,7 +92,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if what == "retry":
             self.final = {k: v for k, v in self.final.items() if v is not StageStatus.FAILED}
 
-    # -- what the platform and its messages do --
+    # -- the platform and its messages --
 
     @rule(copies=st.sampled_from([0, 1, 1, 2, 3]))
     def dispatch(self, copies: int) -> None:
@@ -114,7 +114,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(target=held, data=st.data())
     def take(self, data: st.DataObject) -> Any:
-        """A call that arrives at once and is followed by the start of the processes."""
+        """Deliver a call at once, and report the processes as started."""
         self.dispatch(1)
         if not self.messages:
             return multiple()
@@ -125,7 +125,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule()
     def serve(self) -> None:
-        """A stage from call to success without a hitch, so that histories get beyond the first stages."""
+        """Run a stage from its call to its success, so that histories get beyond the first stages."""
         self.ledger.dispatch()
         with self.factory.begin() as s:
             queued = list(s.scalars(select(Stage).where(Stage.status == StageStatus.QUEUED).order_by(Stage.id)))
@@ -153,14 +153,14 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(fence=held, step=st.integers(1, 50))
     def save(self, fence: Fence, step: int) -> None:
         if self.is_current(fence):
-            self.ledger.say(fence, checkpoint(step, attempt=fence.attempt_no))
+            self.ledger.report(fence, checkpoint(step, attempt=fence.attempt_no))
 
     @rule(fence=held)
     def publish(self, fence: Fence) -> None:
         if self.is_current(fence):
             with self.factory.begin() as s:
                 outputs = s.get_one(Stage, fence.stage_id).outputs
-            self.ledger.say(fence, *[artifact(name, fence.attempt_no) for name in outputs])
+            self.ledger.report(fence, *[artifact(name, fence.attempt_no) for name in outputs])
 
     @rule(target=past, fence=consumes(held), reason=st.sampled_from(list(Reason)))
     def finish(self, fence: Fence, reason: Reason) -> Fence:
@@ -169,7 +169,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(fence=past)
     def write_late(self, fence: Fence) -> None:
-        """I3: a fence of the past changes nothing."""
+        """I3: a write with an old fence changes nothing."""
         for write in (
             lambda s: claims.renew(s, fence),
             lambda s: claims.started(s, fence, process={}),
@@ -180,7 +180,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(which=st.sampled_from(range(3)))
     def expire(self, which: int) -> None:
-        """The worker falls silent for long; then it comes back with no memory."""
+        """The worker sends no heartbeat for long, then registers again, without its attempts."""
         worker, queue, slots = WORKERS[which]
         with self.factory.begin() as s:
             s.execute(update(Worker).where(Worker.id == worker).values(heartbeat_at=func.now() - seconds(3600)))
@@ -194,13 +194,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule()
     def wait(self) -> None:
-        """Back-off and redelivery fall due."""
+        """A minute passes: retries and redeliveries become due."""
         with self.factory.begin() as s:
             s.execute(
                 update(Stage).values(retry_at=Stage.retry_at - seconds(60), dispatched_at=Stage.dispatched_at - seconds(60))
             )
 
-    # -- what must always hold --
+    # -- invariants --
 
     @invariant()
     def invariants(self) -> None:
@@ -208,10 +208,10 @@ class LedgerMachine(RuleBasedStateMachine):
             now = Snapshot(s)
         one_live_attempt_per_stage_and_slot(now)
         one_event_per_transition(now)
-        everything_unfinished_has_a_mover(now)
-        a_run_is_what_its_stages_are(now)
+        no_unfinished_stage_is_stuck(now)
+        a_run_has_the_status_derived_from_its_stages(now)
         budgets_hold(now)
-        # I4: finished is sticky, but for a user's retry.
+        # I4: a finished stage stays finished unless a user retries it.
         for stage_id, status in self.final.items():
             assert now.stages[stage_id].status is status
         self.final = {i: stage.status for i, stage in now.stages.items() if stage.status.is_finished}
@@ -219,10 +219,10 @@ class LedgerMachine(RuleBasedStateMachine):
         for run_id, attempts in self.cancelled_at.items():
             assert now.attempts_of(run_id) == attempts
 
-    # -- helpers --
+    # -- fences --
 
     def fenced(self, fence: Fence, write: Any) -> None:
-        """The write succeeds exactly when the fence holds."""
+        """The write succeeds if the fence is current, and raises FenceLost otherwise."""
         if self.is_current(fence):
             with self.factory.begin() as s:
                 write(s)
@@ -257,7 +257,7 @@ class Snapshot:
 
 
 def one_live_attempt_per_stage_and_slot(now: Snapshot) -> None:
-    """I1, I2; and the fence names the newest attempt."""
+    """I1, I2: one live attempt per stage and per slot. The live attempt is the newest one."""
     assert len({a.stage_id for a in now.live}) == len(now.live)
     assert len({(a.worker_id, a.slot) for a in now.live}) == len(now.live)
     for attempt in now.live:
@@ -266,7 +266,7 @@ def one_live_attempt_per_stage_and_slot(now: Snapshot) -> None:
 
 
 def one_event_per_transition(now: Snapshot) -> None:
-    """I6: a stage's events are a path through the table that ends where the stage is; a run's end with its status."""
+    """I6: the events of a stage are a path through the transition table to its status; those of a run lead to its status."""
     at = dict.fromkeys(now.stages, StageStatus.PENDING)
     word = dict.fromkeys(now.runs, RunStatus.QUEUED)
     for event in now.changes:
@@ -282,8 +282,8 @@ def one_event_per_transition(now: Snapshot) -> None:
     assert word == {i: run.status for i, run in now.runs.items()}
 
 
-def everything_unfinished_has_a_mover(now: Snapshot) -> None:
-    """I7: a lease, a due time, the dispatcher, a user, or a producer that moves."""
+def no_unfinished_stage_is_stuck(now: Snapshot) -> None:
+    """I7: every unfinished stage waits for something that will come: a lease, a retry time, the dispatcher or a user."""
     held = {a.stage_id for a in now.live}
     for stage in now.stages.values():
         assert stage.status.is_live == (stage.id in held)
@@ -294,8 +294,8 @@ def everything_unfinished_has_a_mover(now: Snapshot) -> None:
             assert now.runs[stage.run_id].desired is Desired.PAUSE
 
 
-def a_run_is_what_its_stages_are(now: Snapshot) -> None:
-    """I8."""
+def a_run_has_the_status_derived_from_its_stages(now: Snapshot) -> None:
+    """I8: the stored status of a run is the derived one, and a run has an end time if it is finished."""
     for run in now.runs.values():
         stages = [s for s in now.stages.values() if s.run_id == run.id]
         states = [StageState(x.name, x.status, x.queue, x.attempt_no, message=x.message) for x in stages]
@@ -304,7 +304,7 @@ def a_run_is_what_its_stages_are(now: Snapshot) -> None:
 
 
 def budgets_hold(now: Snapshot) -> None:
-    """I9: what has spent its budget does not go on."""
+    """I9: a stage that has used up its budget of failures is not tried again."""
     for stage in now.stages.values():
         assert stage.failures <= SLOW.max_failures
         if stage.failures == SLOW.max_failures:

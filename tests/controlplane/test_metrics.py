@@ -1,4 +1,4 @@
-"""Charts never lie: extremes survive, first and last are kept, a resumed attempt supersedes what it repeats."""
+"""Metric series: buckets keep extremes, first and last points, and a resumed attempt supersedes the points that it repeats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from controlplane.lifecycle import Reason
 from controlplane.metrics import metrics
 from controlplane.schemas import MetricsView, SeriesView
 from tests.controlplane.ledger import Ledger, metric
-from tests.controlplane.test_claims import begun
+from tests.controlplane.test_claims import started_run
 from tests.waiting import until
 
 
@@ -27,9 +27,9 @@ def one(ledger: Ledger, run: str, max_points: int = 500) -> SeriesView:
     return series
 
 
-def test_few_points_are_themselves(ledger: Ledger) -> None:
-    run, claim = begun(ledger)
-    ledger.say(claim.fence, *[metric(i, loss=1.0 / (i + 1), lrm=1.0) for i in range(5)])
+def test_few_points_are_returned_as_they_are(ledger: Ledger) -> None:
+    run, claim = started_run(ledger)
+    ledger.report(claim.fence, *[metric(i, loss=1.0 / (i + 1), lrm=1.0) for i in range(5)])
     view = read(ledger, run)
     assert [(s.stage, s.key) for s in view.series] == [("data", "loss"), ("data", "lrm")]
     points = view.series[0].points
@@ -49,8 +49,8 @@ def test_few_points_are_themselves(ledger: Ledger) -> None:
 )
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_buckets_keep_extremes_first_and_last(ledger: Ledger, values: list[float], gap: int, max_points: int) -> None:
-    run, claim = begun(ledger)
-    ledger.say(claim.fence, *[metric(i * gap, loss=v) for i, v in enumerate(values)])
+    run, claim = started_run(ledger)
+    ledger.report(claim.fence, *[metric(i * gap, loss=v) for i, v in enumerate(values)])
     points = one(ledger, run, max_points).points
     ledger.finish(claim.fence, Reason.BAD_INPUT)
     assert len(points) <= max_points
@@ -63,9 +63,9 @@ def test_buckets_keep_extremes_first_and_last(ledger: Ledger, values: list[float
         assert point.last == values[point.step // gap]
 
 
-def test_what_is_not_finite_shows_and_spoils_nothing(ledger: Ledger) -> None:
-    run, claim = begun(ledger)
-    ledger.say(claim.fence, metric(0, loss=2.0), metric(1, loss="nan"), metric(2, loss="inf"), metric(3, loss=1.0))
+def test_values_that_are_not_finite_are_shown_and_do_not_spoil_extremes(ledger: Ledger) -> None:
+    run, claim = started_run(ledger)
+    ledger.report(claim.fence, metric(0, loss=2.0), metric(1, loss="nan"), metric(2, loss="inf"), metric(3, loss=1.0))
     points = one(ledger, run).points
     assert [(p.min, p.max, p.last) for p in points] == [(2, 2, 2), (None, None, None), (None, None, None), (1, 1, 1)]
     merged = one(ledger, run, max_points=3).points
@@ -73,14 +73,14 @@ def test_what_is_not_finite_shows_and_spoils_nothing(ledger: Ledger) -> None:
     assert not any(isinstance(p.min, float) and math.isnan(p.min) for p in merged)
 
 
-def test_a_resumed_attempt_supersedes_what_lay_beyond(ledger: Ledger) -> None:
-    run, first = begun(ledger)
-    ledger.say(first.fence, *[metric(i, loss=100.0 + i) for i in range(10)])
+def test_a_resumed_attempt_supersedes_later_points_of_earlier_attempts(ledger: Ledger) -> None:
+    run, first = started_run(ledger)
+    ledger.report(first.fence, *[metric(i, loss=100.0 + i) for i in range(10)])
     ledger.finish(first.fence, Reason.KILLED)
     until(lambda: ledger.dispatch() == ["data"], "the retry")
     second = ledger.begin(run, "data", "w", resumed_from_step=6)
     assert [p.last for p in one(ledger, run).points] == [100.0 + i for i in range(7)]
-    ledger.say(second.fence, *[metric(i, loss=200.0 + i) for i in range(6, 9)])
+    ledger.report(second.fence, *[metric(i, loss=200.0 + i) for i in range(6, 9)])
     series = one(ledger, run)
     assert [(p.step, p.last) for p in series.points] == [
         *[(i, 100.0 + i) for i in range(6)],
@@ -89,16 +89,16 @@ def test_a_resumed_attempt_supersedes_what_lay_beyond(ledger: Ledger) -> None:
     assert [(g.step, g.attempt) for g in series.gaps] == [(6, 2)]
     ledger.finish(second.fence, Reason.KILLED)
     until(lambda: ledger.dispatch() == ["data"], "the retry")
-    third = ledger.begin(run, "data", "w")  # from the beginning: nothing of before counts
-    ledger.say(third.fence, metric(0, loss=300.0))
+    third = ledger.begin(run, "data", "w")  # from the beginning, so that no earlier point counts
+    ledger.report(third.fence, metric(0, loss=300.0))
     series = one(ledger, run)
     assert [(p.step, p.last) for p in series.points] == [(0, 300.0)]
     assert [(g.step, g.attempt) for g in series.gaps] == [(6, 2), (0, 3)]
 
 
 def test_an_attempt_that_never_started_supersedes_nothing(ledger: Ledger) -> None:
-    run, first = begun(ledger)
-    ledger.say(first.fence, metric(0, loss=1.0))
+    run, first = started_run(ledger)
+    ledger.report(first.fence, metric(0, loss=1.0))
     ledger.finish(first.fence, Reason.KILLED)
     until(lambda: ledger.dispatch() == ["data"], "the retry")
     assert ledger.claim(run, "data", "w") is not None

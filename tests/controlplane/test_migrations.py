@@ -1,4 +1,4 @@
-"""The schema: from nothing to head, equal to the models, and back."""
+"""Migrations: from an empty database to the newest revision, which equals the models, and back."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def test_upgrade_check_and_downgrade(empty_database_url: str) -> None:
     with engine.connect() as connection:
         assert not db.is_current(connection)
     db.migrate(empty_database_url)
-    db.migrate(empty_database_url)  # a second start changes nothing
+    db.migrate(empty_database_url)  # a second migration changes nothing
     with engine.begin() as connection:
         assert db.is_current(connection)
-        command.check(db.alembic_config(connection))  # raises when models and migrations differ
+        command.check(db.alembic_config(connection))  # raises if models and migrations differ
         tables = set(inspect(connection).get_table_names())
     assert tables == {*Base.metadata.tables, "alembic_version"}
     with engine.begin() as connection:
@@ -33,7 +33,7 @@ def test_upgrade_check_and_downgrade(empty_database_url: str) -> None:
     engine.dispose()
 
 
-def test_many_processes_may_migrate_at_once(empty_database_url: str) -> None:
+def test_several_processes_can_migrate_at_once(empty_database_url: str) -> None:
     errors: list[BaseException] = []
 
     def migrate() -> None:
@@ -50,7 +50,7 @@ def test_many_processes_may_migrate_at_once(empty_database_url: str) -> None:
     assert errors == []
 
 
-def test_migrations_travel_in_the_wheel(tmp_path: Path) -> None:
+def test_the_wheel_contains_the_migrations(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     code = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
     built = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, capture_output=True, text=True, check=True)

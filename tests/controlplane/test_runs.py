@@ -1,4 +1,4 @@
-"""Submitting, listing, promoting: what the API answers from."""
+"""Submitting, listing and promoting: the functions that the API answers from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from controlplane.lifecycle import Reason, RunStatus
 from nanochat.config import recipe
 from nanochat.planning import graph
 from tests.controlplane.ledger import Ledger, checkpoint
-from tests.controlplane.test_claims import begun, together
+from tests.controlplane.test_claims import at_once, started_run
 
 
 def test_a_run_stores_its_whole_graph(ledger: Ledger) -> None:
@@ -31,7 +31,7 @@ def test_one_idempotency_key_makes_one_run(ledger: Ledger) -> None:
         with ledger.factory.begin() as s:
             return runs.submit(s, recipe.resolve("tiny"), idempotency=runs.Idempotency("k1", "once", digest))
 
-    made = together([submit] * 8)
+    made = at_once([submit] * 8)
     assert len({m.run.id for m in made}) == 1
     assert [m.created for m in made].count(True) == 1
     with pytest.raises(Conflict, match="Idempotency-Key"):
@@ -51,7 +51,7 @@ def test_a_rolled_back_submission_frees_its_key(ledger: Ledger) -> None:
         assert len(views.run_page(s).items) == 1
 
 
-def test_pages_cover_every_run_once(ledger: Ledger) -> None:
+def test_pages_list_every_run_once(ledger: Ledger) -> None:
     made = [ledger.submit() for _ in range(5)]
     with ledger.factory.begin() as s:
         runs.cancel(s, made[2])
@@ -68,9 +68,9 @@ def test_pages_cover_every_run_once(ledger: Ledger) -> None:
             views.run_page(s, cursor="nonsense")
 
 
-def test_a_summary_shows_what_the_run_is_busy_with(ledger: Ledger) -> None:
-    run, claim = begun(ledger)
-    ledger.say(claim.fence, {"kind": "progress", "done": 1, "total": 4, "unit": "shard"})
+def test_a_summary_shows_the_current_stage(ledger: Ledger) -> None:
+    run, claim = started_run(ledger)
+    ledger.report(claim.fence, {"kind": "progress", "done": 1, "total": 4, "unit": "shard"})
     with ledger.factory.begin() as s:
         (item,) = views.run_page(s).items
     assert (item.id, item.stages_done, item.stages_total) == (run, 0, 10)
@@ -105,7 +105,7 @@ def test_a_finished_chat_model_is_promoted_with_its_tokenizer(ledger: Ledger) ->
 
 
 def test_workers_are_idle_busy_draining_or_lost(ledger: Ledger) -> None:
-    run, claim = begun(ledger)
+    run, claim = started_run(ledger)
     for name in ("idle", "drains", "gone"):
         ledger.worker(name, "cpu")
     with ledger.factory.begin() as s:
@@ -140,7 +140,7 @@ def test_the_first_key_is_made_once_in_a_private_file(ledger: Ledger, tmp_path: 
         with ledger.factory.begin() as s:
             return keys.ensure_first(s, path).id
 
-    assert len(set(together([ensure] * 4))) == 1
+    assert len(set(at_once([ensure] * 4))) == 1
     assert path.stat().st_mode & 0o777 == 0o600
     secret = path.read_text().strip()
     with ledger.factory.begin() as s:
