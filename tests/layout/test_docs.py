@@ -75,6 +75,9 @@ def test_the_architecture_shows_the_rooms_of_nanochat_that_exist() -> None:
     assert tree
     library = ROOT / "libs" / "nanochat"
     assert set(re.findall(r"(?:^| )([a-z_]+)/(?= )", tree[1], re.M)) == rooms(library)
+    for room, modules in re.findall(r"^([a-z]+)/ +(\S+(?: \S+)*)", tree[1], re.M):
+        for module in re.findall(r"(?:^| · )([a-z_]+)(?= · |$)", modules):
+            assert (library / room / f"{module}.py").is_file(), f"{room}/ has no {module}.py"
     assert set(re.findall(r"\b([a-z_]+\.py)\b", tree[1])) >= {p.name for p in library.glob("*.py") if p.name != "__init__.py"}
 
 
