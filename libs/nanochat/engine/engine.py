@@ -72,8 +72,8 @@ class Engine:
         device = self.model.get_device()
         how = Sampling(temperature, top_k, top_p, seed)
         draws = torch.from_numpy(uniforms(seed, num_samples, steps)).to(device)  # (N, steps)
-        rows = [Row() for _ in range(num_samples)]
-        batch = Batch(self.model, self.dtype, prompt, num_samples, len(prompt) + steps)
+        rows = [SampleState() for _ in range(num_samples)]
+        batch = DecodeBatch(self.model, self.dtype, prompt, num_samples, len(prompt) + steps)
         for step in range(steps):
             if stop is not None and stop():
                 return
@@ -122,7 +122,7 @@ class Engine:
                         masks[row].append(mask)
         return tokens, masks
 
-    def _advance(self, row: Row, sampled: int) -> tuple[int, int]:
+    def _advance(self, row: SampleState, sampled: int) -> tuple[int, int]:
         """The row's next token and mask: what the tool has queued, else what was sampled."""
         if row.forced:
             token = row.forced.popleft()
@@ -136,7 +136,7 @@ class Engine:
 
 
 @dataclass(slots=True)
-class Row:
+class SampleState:
     """One sample's state: its open tool call, the tokens that must come next, whether it has finished."""
 
     call: list[int] | None = None
@@ -156,7 +156,7 @@ class Tool:
             tokenizer.special(f"<|{name}|>") for name in ("python_start", "python_end", "output_start", "output_end")
         )
 
-    def see(self, row: Row, token: int) -> None:
+    def see(self, row: SampleState, token: int) -> None:
         """Follow the row by one token; on the end of a call queue its answer."""
         if token == self.start:
             row.call = []
@@ -169,7 +169,7 @@ class Tool:
             row.call.append(token)
 
 
-class Batch:
+class DecodeBatch:
     """The rows that are still at work: their KV cache, and the logits (rows, V) of the next token of each."""
 
     def __init__(self, model: GPT, dtype: torch.dtype, prompt: Sequence[int], num_samples: int, capacity: int):

@@ -21,7 +21,7 @@ from torch import Tensor
 from nanochat.distributed import Ranks
 from nanochat.eval import core_prompts
 from nanochat.eval.core_bundle import ROWS, CoreTask, Item, read_items, read_tasks
-from nanochat.eval.core_prompts import Row
+from nanochat.eval.core_prompts import ScoredSequence
 from nanochat.model import GPT
 from nanochat.model.loss import softcap
 from nanochat.tokenizer import Tokenizer
@@ -126,7 +126,9 @@ def _count_right(
     return right
 
 
-def _scores(model: GPT, rows: Sequence[Row], pad: int, device: torch.device, batch_tokens: int) -> list[tuple[float, bool]]:
+def _scores(
+    model: GPT, rows: Sequence[ScoredSequence], pad: int, device: torch.device, batch_tokens: int
+) -> list[tuple[float, bool]]:
     """For each row: mean cross entropy of its span in nats, and whether every token of the span is the likeliest one."""
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))  # longest first: memory trouble shows at once
     found: list[tuple[float, bool]] = [(0.0, False)] * len(rows)
@@ -140,7 +142,9 @@ def _scores(model: GPT, rows: Sequence[Row], pad: int, device: torch.device, bat
     return found
 
 
-def _score_batch(model: GPT, rows: Sequence[Row], length: int, pad: int, device: torch.device) -> list[tuple[float, bool]]:
+def _score_batch(
+    model: GPT, rows: Sequence[ScoredSequence], length: int, pad: int, device: torch.device
+) -> list[tuple[float, bool]]:
     ids = torch.tensor([row.ids + [pad] * (length - len(row.ids)) for row in rows])
     spans = [row.end - row.start for row in rows]
     owner = torch.arange(len(rows)).repeat_interleave(torch.tensor(spans))

@@ -13,17 +13,17 @@ SHOT_SEED = 1234
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ScoredSequence:
     """One sequence to score: `ids` begin with `<|bos|>`; the continuation is ids[start:end]."""
 
     ids: list[int]
     start: int
     end: int
 
-    def cropped(self, limit: int) -> Row:
+    def cropped(self, limit: int) -> ScoredSequence:
         """The last `limit` tokens, at least one of them before the span."""
         over = max(0, len(self.ids) - limit)
-        return Row(self.ids[over:], max(1, self.start - over), self.end - over)
+        return ScoredSequence(self.ids[over:], max(1, self.start - over), self.end - over)
 
 
 def shots_for(items: Sequence[Item], index: int, count: int) -> list[Item]:
@@ -46,15 +46,15 @@ def prompts(task: CoreTask, item: Item, shots: Sequence[Item]) -> list[str]:
     return [without.strip(), without + item["continuation"]]
 
 
-def rows(task: CoreTask, encoded: Sequence[Sequence[int]], bos: int) -> list[Row]:
+def rows(task: CoreTask, encoded: Sequence[Sequence[int]], bos: int) -> list[ScoredSequence]:
     """The encoded `prompts` as rows to score: one for each choice or context, or one for language modelling."""
     ids = [[bos, *tokens] for tokens in encoded]
     if task.kind == "multiple_choice":
         start = min(_common(ids), min(map(len, ids)) - 1)  # a choice that begins another keeps its last token
-        return [Row(row, start, len(row)) for row in ids]
+        return [ScoredSequence(row, start, len(row)) for row in ids]
     if task.kind == "schema":
         same = min(_common([row[::-1] for row in ids]), min(map(len, ids)) - 1)
-        return [Row(row, len(row) - same, len(row)) for row in ids]
+        return [ScoredSequence(row, len(row) - same, len(row)) for row in ids]
     without, whole = ids
     if whole[: len(without)] != without or len(whole) == len(without):
         raise StageError(
@@ -62,7 +62,7 @@ def rows(task: CoreTask, encoded: Sequence[Sequence[int]], bos: int) -> list[Row
             code="core_prompt",
             hint="the tokenizer joins what the delimiter should keep apart",
         )
-    return [Row(whole, len(without), len(whole))]
+    return [ScoredSequence(whole, len(without), len(whole))]
 
 
 def _common(sequences: Sequence[Sequence[int]]) -> int:

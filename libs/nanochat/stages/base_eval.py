@@ -28,19 +28,19 @@ from nanochat.train.session import build_model, section, session, tokenizer_of
 
 def run(ctx: StageContext) -> None:
     spec = section(ctx, "base_eval", BaseEvalSpec)
-    with session(ctx, deterministic=False) as here, StopRequest(ctx) as stop:
+    with session(ctx, deterministic=False) as ranks, StopRequest(ctx) as stop:
         tokenizer, digest = tokenizer_of(ctx)
         index = ShardIndex.load(ctx.input("shards"))
         bundle = bundle_root(ctx.input("core"))
-        model = build_model(ctx, here, tokenizer, digest, fresh=None).eval()
+        model = build_model(ctx, ranks, tokenizer, digest, fresh=None).eval()
 
         bpb = {
-            split: _bits(ctx, spec, model, tokenizer, files, here, Progress(ctx, stop, "batch", f"bits per byte, {split}"))
+            split: _bits(ctx, spec, model, tokenizer, files, ranks, Progress(ctx, stop, "batch", f"bits per byte, {split}"))
             for split, files in (("train", index.train), ("val", index.val))
         }
         ctx.events.emit("eval", name="bpb", values=bpb)
 
-        completions = samples.complete(model, tokenizer) if here.is_main else []
+        completions = samples.complete(model, tokenizer) if ranks.is_main else []
         for prompt, text in completions:
             ctx.events.emit("sample", step=0, prompt=prompt, text=text)
 
@@ -51,13 +51,13 @@ def run(ctx: StageContext) -> None:
             model,
             tokenizer,
             bundle,
-            here,
+            ranks,
             max_per_task=spec.core_max_per_task,
             batch_tokens=spec.device_batch_size * model.config.sequence_len,
             progress=Progress(ctx, stop, "example"),
             on_task=tell,
         )
-        if here.is_main:
+        if ranks.is_main:
             ctx.events.emit("eval", name="core", values=_core(result), detail=_detail(result))
             ctx.publish_results(
                 {
@@ -70,12 +70,12 @@ def run(ctx: StageContext) -> None:
 
 
 def _bits(
-    ctx: StageContext, spec: BaseEvalSpec, model: GPT, tokenizer: Tokenizer, files: list[Path], here: Ranks, progress: Progress
+    ctx: StageContext, spec: BaseEvalSpec, model: GPT, tokenizer: Tokenizer, files: list[Path], ranks: Ranks, progress: Progress
 ) -> float:
     batch, length = spec.device_batch_size, model.config.sequence_len
-    steps = plan.eval_steps(spec.bpb_tokens, batch, length, here.world_size)
+    steps = plan.eval_steps(spec.bpb_tokens, batch, length, ranks.world_size)
     loader = TextLoader(
-        files, tokenizer, batch_size=batch, seq_len=length, rank=here.rank, world_size=here.world_size, seed=ctx.spec.seed
+        files, tokenizer, batch_size=batch, seq_len=length, rank=ranks.rank, world_size=ranks.world_size, seed=ctx.spec.seed
     )
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -84,7 +84,7 @@ def _bits(
             yield loader.next_batch()
         progress(steps, steps)
 
-    return bits_per_byte(model, batches(), torch.from_numpy(tokenizer.token_bytes()), here)
+    return bits_per_byte(model, batches(), torch.from_numpy(tokenizer.token_bytes()), ranks)
 
 
 def _core(result: core.CoreResult) -> dict[str, float]:

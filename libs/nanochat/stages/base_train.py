@@ -28,7 +28,7 @@ LOADERS: dict[Packing, type[TextLoader | BosAlignedLoader]] = {"stream": TextLoa
 
 def run(ctx: StageContext) -> None:
     spec, shape = section(ctx, "base", BaseSpec), section(ctx, "model", ModelSpec)
-    with session(ctx, deterministic=spec.deterministic) as here:
+    with session(ctx, deterministic=spec.deterministic) as ranks:
         tokenizer, digest = tokenizer_of(ctx)
         config = GPTConfig.of(shape, tokenizer.vocab_size)
         steps = plan.base_steps(spec, config)
@@ -37,20 +37,22 @@ def run(ctx: StageContext) -> None:
         decay_scale = scaling.decay_scale(spec.total_batch_size, shape, config.vocab_size) if spec.scale_weight_decay else 1.0
 
         def trainer(batch: BatchSplit) -> Trainer:
-            model = build_model(ctx, here, tokenizer, digest, config, shape.init)
-            eval_steps = plan.eval_steps(spec.eval_tokens, batch.size, config.sequence_len, here.world_size)
+            model = build_model(ctx, ranks, tokenizer, digest, config, shape.init)
+            eval_steps = plan.eval_steps(spec.eval_tokens, batch.size, config.sequence_len, ranks.world_size)
 
             def loader(
                 files: list[Path], packing: Packing, state: State | None = None, *, shuffle: bool = False
             ) -> TextLoader | BosAlignedLoader:
-                where = {"rank": here.rank, "world_size": here.world_size, "seed": ctx.spec.seed}
+                where = {"rank": ranks.rank, "world_size": ranks.world_size, "seed": ctx.spec.seed}
                 size = {"batch_size": batch.size, "seq_len": config.sequence_len}
                 return LOADERS[packing](files, tokenizer, shuffle=shuffle, state=state, **size, **where)
 
             job = Job(
                 spec=spec,
                 model=model,
-                loader=build_loader(lambda state: loader(index.train, spec.packing, state, shuffle=spec.shuffle), resume, here),
+                loader=build_loader(
+                    lambda state: loader(index.train, spec.packing, state, shuffle=spec.shuffle), resume, ranks
+                ),
                 figures=cropped_pct,
                 accumulation=batch.accumulation,
                 lrm=lambda step, _: schedule.trapezoid(
@@ -65,20 +67,20 @@ def run(ctx: StageContext) -> None:
                 lr_scale=scaling.lr_scale(spec.total_batch_size) if spec.scale_lr else 1.0,
                 decay=lambda step: decay_scale * schedule.weight_decay(step, steps, spec.weight_decay_schedule),
                 val_name="val_bpb",
-                validate=validate.bits(model, tokenizer, loader(index.val, spec.val_packing), eval_steps, here),
+                validate=validate.bits(model, tokenizer, loader(index.val, spec.val_packing), eval_steps, ranks),
                 tokenizer_sha256=digest,
                 steps=steps,
-                compile=spec.compile if spec.compile is not None else here.device.type == "cuda",
+                compile=spec.compile if spec.compile is not None else ranks.device.type == "cuda",
                 visits=[
-                    *([_core(ctx, spec, model, tokenizer, here)] if spec.core_every > 0 else []),
-                    *([_samples(ctx, spec, model, tokenizer, here)] if spec.sample_every > 0 else []),
+                    *([_core(ctx, spec, model, tokenizer, ranks)] if spec.core_every > 0 else []),
+                    *([_samples(ctx, spec, model, tokenizer, ranks)] if spec.sample_every > 0 else []),
                 ],
             )
-            return Trainer(ctx, here, job, resume)
+            return Trainer(ctx, ranks, job, resume)
 
-        batch = fit.choose(here, resume, lambda gib: token_batch("base", spec, config, here.world_size, gib))
-        results = fit.train(ctx, here, "base", spec, batch, trainer)
-        if here.is_main:
+        batch = fit.choose(ranks, resume, lambda gib: token_batch("base", spec, config, ranks.world_size, gib))
+        results = fit.train(ctx, ranks, "base", spec, batch, trainer)
+        if ranks.is_main:
             ctx.publish_results(results)
 
 
@@ -89,11 +91,11 @@ def _momentum(spec: BaseSpec, step: int, steps: int) -> float:
     return schedule.momentum_falling(now, spec.final_momentum, step, steps, warmdown_ratio=spec.warmdown_ratio)
 
 
-def _core(ctx: StageContext, spec: BaseSpec, model: GPT, tokenizer: Tokenizer, here: Ranks) -> Visit:
+def _core(ctx: StageContext, spec: BaseSpec, model: GPT, tokenizer: Tokenizer, ranks: Ranks) -> Visit:
     root = json.loads((ctx.input("core") / "core.json").read_text(encoding="utf-8"))["root"]
 
     def visit(step: int) -> Values:
-        result = core.evaluate(model, tokenizer, Path(root) if root else None, here, max_per_task=spec.core_max_per_task)
+        result = core.evaluate(model, tokenizer, Path(root) if root else None, ranks, max_per_task=spec.core_max_per_task)
         centered = {label: task["centered"] for label, task in result.tasks.items()}
         ctx.events.emit("eval", name="core", step=step, values=centered, detail={"missing": result.missing})
         return {"core": result.core} if result.core is not None else {}
@@ -101,9 +103,9 @@ def _core(ctx: StageContext, spec: BaseSpec, model: GPT, tokenizer: Tokenizer, h
     return Visit(spec.core_every, visit)
 
 
-def _samples(ctx: StageContext, spec: BaseSpec, model: GPT, tokenizer: Tokenizer, here: Ranks) -> Visit:
+def _samples(ctx: StageContext, spec: BaseSpec, model: GPT, tokenizer: Tokenizer, ranks: Ranks) -> Visit:
     def visit(step: int) -> Values:
-        if here.is_main:
+        if ranks.is_main:
             for prompt, text in samples.complete(model, tokenizer):
                 ctx.events.emit("sample", step=step, prompt=prompt, text=text)
         return {}

@@ -16,19 +16,19 @@ from nanochat.train.session import build_model, section, session, tokenizer_of
 
 def run(ctx: StageContext) -> None:
     spec = section(ctx, "chat_eval", ChatEvalSpec)
-    with session(ctx, deterministic=False) as here, StopRequest(ctx) as stop:
+    with session(ctx, deterministic=False) as ranks, StopRequest(ctx) as stop:
         tokenizer, digest = tokenizer_of(ctx)
         source = TaskSource.load(ctx.input("tasks"))
         # All before any work: a task whose data are missing ends the stage at once, not after hours.
         loaded: dict[str, Task] = {n: registry.named(n, "test", source, size=spec.generated_size) for n in spec.tasks}
-        model = build_model(ctx, here, tokenizer, digest, fresh=None).eval()
+        model = build_model(ctx, ranks, tokenizer, digest, fresh=None).eval()
         results: dict[str, chat.ChatResult] = {}
         for name, task in loaded.items():
             results[name] = result = chat.evaluate(
                 model,
                 tokenizer,
                 task,
-                here,
+                ranks,
                 max_problems=spec.max_problems,
                 batch_size=spec.batch_size,
                 num_samples=spec.num_samples,
@@ -41,7 +41,7 @@ def run(ctx: StageContext) -> None:
             ctx.events.emit("eval", name=name, values={"accuracy": result.accuracy, "n": result.n})
             for example in result.examples:
                 ctx.events.emit("sample", step=0, prompt=example["prompt"], text=example["completion"])
-        if here.is_main:
+        if ranks.is_main:
             chatcore = chat.chatcore({name: result.accuracy for name, result in results.items()})
             if chatcore is not None:
                 ctx.events.emit("eval", name="chatcore", values={"chatcore": chatcore})

@@ -22,7 +22,7 @@ from nanochat.train.session import build_loader, build_model, config_of, open_re
 def run(ctx: StageContext) -> None:
     """Ends after `num_iterations` optimizer steps, or when any rank has been through its conversations once."""
     spec = section(ctx, "mid", MidSpec)
-    with session(ctx, deterministic=spec.deterministic) as here:
+    with session(ctx, deterministic=spec.deterministic) as ranks:
         tokenizer, digest = tokenizer_of(ctx)
         source = TaskSource.load(ctx.input("tasks"))
         mixture = load_mixture(spec.train, source)
@@ -30,15 +30,15 @@ def run(ctx: StageContext) -> None:
         config = config_of(ctx)
 
         def trainer(batch: BatchSplit) -> Trainer:
-            model = build_model(ctx, here, tokenizer, digest, fresh=None)
-            eval_steps = plan.eval_steps(spec.eval_tokens, batch.size, config.sequence_len, here.world_size)
+            model = build_model(ctx, ranks, tokenizer, digest, fresh=None)
+            eval_steps = plan.eval_steps(spec.eval_tokens, batch.size, config.sequence_len, ranks.world_size)
 
             def loader(rows: Sequence[Conversation], state: State | None = None) -> ConversationLoader:
-                where = {"rank": here.rank, "world_size": here.world_size}
+                where = {"rank": ranks.rank, "world_size": ranks.world_size}
                 size = {"batch_size": batch.size, "seq_len": config.sequence_len}
                 return ConversationLoader(rows, tokenizer, state=state, **size, **where)
 
-            train = build_loader(lambda state: loader(mixture, state), resume, here)
+            train = build_loader(lambda state: loader(mixture, state), resume, ranks)
             job = Job(
                 spec=spec,
                 model=model,
@@ -47,16 +47,16 @@ def run(ctx: StageContext) -> None:
                 lrm=lambda _, progress: schedule.warmdown(progress, spec.warmdown_ratio),
                 momentum=schedule.muon_momentum,
                 val_name="val_bpb",
-                validate=validate.bits(model, tokenizer, loader(load_mixture(spec.val, source)), eval_steps, here),
+                validate=validate.bits(model, tokenizer, loader(load_mixture(spec.val, source)), eval_steps, ranks),
                 tokenizer_sha256=digest,
                 steps=spec.num_iterations,
                 passes=train.epoch_progress,
                 lr_scale=spec.init_lr_frac,
-                compile=spec.compile if spec.compile is not None else here.device.type == "cuda",
+                compile=spec.compile if spec.compile is not None else ranks.device.type == "cuda",
             )
-            return Trainer(ctx, here, job, resume)
+            return Trainer(ctx, ranks, job, resume)
 
-        batch = fit.choose(here, resume, lambda gib: token_batch("mid", spec, config, here.world_size, gib))
-        results = fit.train(ctx, here, "mid", spec, batch, trainer)
-        if here.is_main:
+        batch = fit.choose(ranks, resume, lambda gib: token_batch("mid", spec, config, ranks.world_size, gib))
+        results = fit.train(ctx, ranks, "mid", spec, batch, trainer)
+        if ranks.is_main:
             ctx.publish_results({**results, "rows": len(mixture)})

@@ -12,10 +12,10 @@ from nanochat.train.session import build_model, open_resume, section, session, t
 
 def run(ctx: StageContext) -> None:
     spec = section(ctx, "rl", RlSpec)
-    with session(ctx, deterministic=spec.deterministic) as here:
-        if spec.examples_per_step % here.world_size:
+    with session(ctx, deterministic=spec.deterministic) as ranks:
+        if spec.examples_per_step % ranks.world_size:
             raise StageError(
-                f"rl.examples_per_step {spec.examples_per_step} is not a multiple of {here.world_size} processes",
+                f"rl.examples_per_step {spec.examples_per_step} is not a multiple of {ranks.world_size} processes",
                 code="indivisible_batch",
                 hint="change it or the number of processes",
             )
@@ -24,9 +24,9 @@ def run(ctx: StageContext) -> None:
         resume = open_resume(ctx)
         trainer = RlTrainer(
             ctx,
-            here,
+            ranks,
             spec,
-            build_model(ctx, here, tokenizer, digest, fresh=None),
+            build_model(ctx, ranks, tokenizer, digest, fresh=None),
             tokenizer,
             train=registry.named(spec.task, "train", source, size=spec.size, limit=spec.size),
             test=registry.named(spec.task, "test", source, size=spec.eval_examples, limit=spec.eval_examples),
@@ -34,5 +34,5 @@ def run(ctx: StageContext) -> None:
             resume=resume,
         )
         results = trainer.run()
-        if here.is_main:
+        if ranks.is_main:
             ctx.publish_results(results)

@@ -29,7 +29,7 @@ JUDGED = ("mmlu", "arc_easy")  # multiple choice is quick to judge: one forward 
 
 def run(ctx: StageContext) -> None:
     spec = section(ctx, "sft", SftSpec)
-    with session(ctx, deterministic=spec.deterministic) as here:
+    with session(ctx, deterministic=spec.deterministic) as ranks:
         tokenizer, digest = tokenizer_of(ctx)
         source = TaskSource.load(ctx.input("tasks"))
         mixture = load_mixture(spec.train, source)
@@ -38,42 +38,42 @@ def run(ctx: StageContext) -> None:
         config = config_of(ctx)
 
         def trainer(batch: BatchSplit) -> Trainer:
-            model = build_model(ctx, here, tokenizer, digest, fresh=None)
+            model = build_model(ctx, ranks, tokenizer, digest, fresh=None)
 
             def loader(rows: Sequence[Conversation], state: State | None = None) -> SftLoader:
-                where = {"rank": here.rank, "world_size": here.world_size}
+                where = {"rank": ranks.rank, "world_size": ranks.world_size}
                 size = {"batch_size": batch.size, "seq_len": config.sequence_len}
                 return SftLoader(rows, tokenizer, state=state, **size, **where)
 
             job = Job(
                 spec=spec,
                 model=model,
-                loader=build_loader(lambda state: loader(mixture, state), resume, here),
+                loader=build_loader(lambda state: loader(mixture, state), resume, ranks),
                 accumulation=batch.accumulation,
                 lrm=lambda step, _: schedule.linear(step, steps),
                 momentum=lambda _: MOMENTUM,
                 val_name="val_loss",
-                validate=validate.mean_loss(model, loader(load_mixture(spec.val, source)), spec.eval_batches, here),
+                validate=validate.mean_loss(model, loader(load_mixture(spec.val, source)), spec.eval_batches, ranks),
                 tokenizer_sha256=digest,
                 steps=steps,
                 lr_scale=spec.init_lr_frac,
                 compile=bool(spec.compile),  # rows differ in length: compiling each would take longer than it saves
-                visits=[_judge(ctx, spec, model, tokenizer, source, here)] if spec.metrics_every > 0 else [],
+                visits=[_judge(ctx, spec, model, tokenizer, source, ranks)] if spec.metrics_every > 0 else [],
             )
-            return Trainer(ctx, here, job, resume)
+            return Trainer(ctx, ranks, job, resume)
 
-        batch = fit.choose(here, resume, lambda gib: example_batch("sft", spec, config, here.world_size, gib))
-        results = fit.train(ctx, here, "sft", spec, batch, trainer)
-        if here.is_main:
+        batch = fit.choose(ranks, resume, lambda gib: example_batch("sft", spec, config, ranks.world_size, gib))
+        results = fit.train(ctx, ranks, "sft", spec, batch, trainer)
+        if ranks.is_main:
             ctx.publish_results({**results, "rows": len(mixture)})
 
 
-def _judge(ctx: StageContext, spec: SftSpec, model: GPT, tokenizer: Tokenizer, source: TaskSource, here: Ranks) -> Visit:
+def _judge(ctx: StageContext, spec: SftSpec, model: GPT, tokenizer: Tokenizer, source: TaskSource, ranks: Ranks) -> Visit:
     judged = {name: registry.load(TaskUse.model_validate({"task": name, "split": "test"}), source) for name in JUDGED}
 
     def visit(step: int) -> Values:
         values = {
-            name: chat.evaluate(model, tokenizer, task, here, max_problems=spec.metrics_max_problems).accuracy
+            name: chat.evaluate(model, tokenizer, task, ranks, max_problems=spec.metrics_max_problems).accuracy
             for name, task in judged.items()
         }
         ctx.events.emit("eval", name="chat", step=step, values=values)

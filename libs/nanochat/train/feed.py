@@ -23,7 +23,7 @@ class Loader(Protocol):
 
 
 @dataclass(slots=True)
-class Batch:
+class LoadedBatch:
     """`state` and `progress` are the loader's right after this batch: to resume there is to go on with the next one."""
 
     inputs: Tensor
@@ -42,7 +42,7 @@ class Feed:
         self._loader, self._device, self._progress = loader, device, progress
         self.state, self.progress = loader.state(), progress()
         self.waited = 0.0  # seconds that take() kept the training waiting
-        self._ahead = Ahead(self._pinned, AHEAD) if device.type == "cuda" else None
+        self._ahead = Prefetcher(self._pinned, AHEAD) if device.type == "cuda" else None
 
     def draw_ahead(self) -> None:
         """Draw in the background what is missing. Call it when the device has work to do: two Python threads hinder each other,
@@ -64,30 +64,30 @@ class Feed:
         if self._ahead:
             self._ahead.close()
 
-    def _load(self) -> Batch:
+    def _load(self) -> LoadedBatch:
         inputs, targets = self._loader.next_batch()
-        return Batch(inputs, targets, self._loader.state(), self._progress())
+        return LoadedBatch(inputs, targets, self._loader.state(), self._progress())
 
-    def _pinned(self) -> Batch:
+    def _pinned(self) -> LoadedBatch:
         torch.cuda.set_device(self._device)  # a thread starts on GPU 0, where every rank's would open a context to pin memory
         batch = self._load()
         batch.inputs, batch.targets = batch.inputs.pin_memory(), batch.targets.pin_memory()
         return batch
 
 
-class Ahead:
+class Prefetcher:
     """What `draw` returns, in order, from one thread that makes up to `depth` results ready at each `fill`."""
 
-    def __init__(self, draw: Callable[[], Batch], depth: int):
+    def __init__(self, draw: Callable[[], LoadedBatch], depth: int):
         self._draw, self._depth = draw, depth
         self._thread = ThreadPoolExecutor(1, "feed")
-        self._drawn: deque[Future[Batch]] = deque()
+        self._drawn: deque[Future[LoadedBatch]] = deque()
 
     def fill(self) -> None:
         while len(self._drawn) < self._depth:
             self._drawn.append(self._thread.submit(self._draw))
 
-    def take(self) -> Batch:
+    def take(self) -> LoadedBatch:
         """The next result. Raises what `draw` raises, and is closed then: what came after a failed draw would leave a hole."""
         if not self._drawn:
             self.fill()

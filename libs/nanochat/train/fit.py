@@ -20,17 +20,17 @@ from nanochat.train.checkpoint import Resume
 from nanochat.train.loop import Trainer
 
 
-def choose(here: Ranks, resume: Resume | None, planned: Callable[[float | None], BatchSplit]) -> BatchSplit:
+def choose(ranks: Ranks, resume: Resume | None, planned: Callable[[float | None], BatchSplit]) -> BatchSplit:
     """`planned(memory_gib)` for the smallest GPU of all ranks, None when they have none; no more at a time than the attempt
     that is resumed had, which may have found that less fits than was planned."""
-    batch = planned(_memory_gib(here))
-    before = resume.loop.get("device_batch_size", 0) if resume and resume.world_size == here.world_size else 0
+    batch = planned(_memory_gib(ranks))
+    before = resume.loop.get("device_batch_size", 0) if resume and resume.world_size == ranks.world_size else 0
     rows = batch.size * batch.accumulation
     return BatchSplit(before, rows // before) if 0 < before < batch.size and rows % before == 0 else batch
 
 
 def train(
-    ctx: StageContext, here: Ranks, section: str, spec: TrainSpec, batch: BatchSplit, build: Callable[[BatchSplit], Trainer]
+    ctx: StageContext, ranks: Ranks, section: str, spec: TrainSpec, batch: BatchSplit, build: Callable[[BatchSplit], Trainer]
 ) -> dict[str, Any]:
     """Run `build(batch)` to its end; once, with half the batch, when memory runs out before this attempt's first checkpoint.
 
@@ -39,19 +39,19 @@ def train(
     smaller batch is too much as well, or when a checkpoint had been saved or ranks had begun.
     """
     if batch.size < spec.device_batch_size:
-        memory = _memory_gib(here)
+        memory = _memory_gib(ranks)
         why = f"to fit {memory:.1f} GiB" if memory else "as before"
         wanted = f"the recipe's {section}.device_batch_size is {spec.device_batch_size}"
         ctx.events.emit("log", level="info", message=f"{_shape(batch)}, {why}; {wanted}")
     try:
-        return _run(here, section, batch, build, may_step_down=True)
+        return _run(ranks, section, batch, build, may_step_down=True)
     except _StepDown as err:
         said = str(err)
-    _release(here)  # not in the handler, which holds the tensors of the failed step
+    _release(ranks)  # not in the handler, which holds the tensors of the failed step
     smaller = batch.halved()
     ctx.events.emit("warning", code="out_of_memory", message=f"{said}; starting again with {_shape(smaller)}")
     torch.manual_seed(ctx.spec.seed)
-    return _run(here, section, smaller, build, may_step_down=False)
+    return _run(ranks, section, smaller, build, may_step_down=False)
 
 
 class _StepDown(Exception):
@@ -59,20 +59,20 @@ class _StepDown(Exception):
 
 
 def _run(
-    here: Ranks, section: str, batch: BatchSplit, build: Callable[[BatchSplit], Trainer], *, may_step_down: bool
+    ranks: Ranks, section: str, batch: BatchSplit, build: Callable[[BatchSplit], Trainer], *, may_step_down: bool
 ) -> dict[str, Any]:
     trainer, start, begun = None, None, False
     try:
         trainer = build(batch)
         trainer.state.device_batch_size = batch.size
         start = trainer.last_saved
-        if here.world_size > 1:
+        if ranks.world_size > 1:
             _rehearse(trainer, batch)
         begun = True
         return trainer.run()
     except torch.OutOfMemoryError as err:
         saved = trainer.last_saved if trainer else None
-        alike = here.world_size == 1 or (trainer is not None and not begun)
+        alike = ranks.world_size == 1 or (trainer is not None and not begun)
         step = f" at step {trainer.state.step}" if trainer else ""
         said = f"out of memory with {section}.device_batch_size {batch.size}{step}: {_beginning(err)}"
         if may_step_down and alike and saved == start and batch.size % 2 == 0:
@@ -100,26 +100,26 @@ def _rehearse(trainer: Trainer, batch: BatchSplit) -> None:
 
 
 def _pass(trainer: Trainer, batch: BatchSplit) -> None:
-    here, config = trainer.ranks, trainer.job.model.config
-    ids = torch.arange(batch.size * config.sequence_len, device=here.device).view(batch.size, -1) % config.vocab_size
-    with here.autocast():
+    ranks, config = trainer.ranks, trainer.job.model.config
+    ids = torch.arange(batch.size * config.sequence_len, device=ranks.device).view(batch.size, -1) % config.vocab_size
+    with ranks.autocast():
         loss = trainer.forward(ids, ids)
     torch.autograd.backward(loss)
 
 
-def _release(here: Ranks) -> None:
+def _release(ranks: Ranks) -> None:
     gc.unfreeze()  # the loop froze what lived after its first step
     gc.collect()
-    if here.device.type == "cuda":
+    if ranks.device.type == "cuda":
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(here.device)
+        torch.cuda.reset_peak_memory_stats(ranks.device)
 
 
-def _memory_gib(here: Ranks) -> float | None:
+def _memory_gib(ranks: Ranks) -> float | None:
     """Of the smallest GPU among all ranks'; None where there are none."""
-    if here.device.type != "cuda":
+    if ranks.device.type != "cuda":
         return None
-    return min(row[0] for row in here.gather(torch.cuda.get_device_properties(here.device).total_memory / 2**30))
+    return min(row[0] for row in ranks.gather(torch.cuda.get_device_properties(ranks.device).total_memory / 2**30))
 
 
 def _shape(batch: BatchSplit) -> str:

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel, ValidationError
 
+from nanochat import distributed
 from nanochat.config.recipe import InitSpec, RecipeError, Spec
 from nanochat.contract.contract import ExitReport, StageContext, StageError, verify
 from nanochat.data.resize import Resizable, state_near
-from nanochat.distributed import Ranks, ranks
+from nanochat.distributed import Ranks
 from nanochat.model import GPT, GPTConfig, init_weights
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import backend
@@ -40,22 +41,22 @@ def session(ctx: StageContext, *, deterministic: bool) -> Iterator[Ranks]:
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    with ranks(ctx.spec.device) as here:
+    with distributed.ranks(ctx.spec.device) as ranks:
         torch.manual_seed(ctx.spec.seed)
         if deterministic:  # only then: the call loads the compiler, seconds that a short stage would notice
             torch.use_deterministic_algorithms(True)
-        if here.device.type == "cuda":
+        if ranks.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
-            wrong = backend.complaint(backend.facts(here.device))
+            wrong = backend.complaint(backend.facts(ranks.device))
             if wrong:
                 ctx.events.emit("warning", code="attention_backend", message=wrong)
         try:
-            yield here
+            yield ranks
         except RecipeError as err:
             raise StageError(str(err), code="indivisible_batch", hint="change the recipe or the number of processes") from err
         except StageError as err:
             # Before the group is left: the other ranks fail then, and torchrun ends this one as soon as one of them has ended.
-            ExitReport.of(err, here.rank).save(ctx.out)
+            ExitReport.of(err, ranks.rank).save(ctx.out)
             raise
         finally:
             if deterministic:
@@ -80,7 +81,7 @@ def config_of(ctx: StageContext) -> GPTConfig:
 
 def build_model(
     ctx: StageContext,
-    here: Ranks,
+    ranks: Ranks,
     tokenizer: Tokenizer,
     digest: str,
     fresh: GPTConfig | None,
@@ -92,7 +93,7 @@ def build_model(
     Raises StageError when the checkpoint is damaged, of another architecture or made with another tokenizer.
     """
     if ctx.spec.resume_from:
-        model, meta = load_model(verify(ctx.spec.resume_from, deep=False), here.device)
+        model, meta = load_model(verify(ctx.spec.resume_from, deep=False), ranks.device)
         if meta.get("stage") != ctx.spec.stage or (fresh and model.config != fresh):
             raise StageError(
                 f"{ctx.spec.resume_from.path} is a checkpoint of stage {meta.get('stage')} with {asdict(model.config)}; "
@@ -101,23 +102,23 @@ def build_model(
                 hint="resume with the recipe that made the checkpoint",
             )
     elif fresh:
-        with here.device:
+        with ranks.device:
             model = GPT(fresh)
         init_weights(model, init)
         return model
     else:
-        model, meta = load_model(ctx.input("model"), here.device)
+        model, meta = load_model(ctx.input("model"), ranks.device)
     _check_tokenizer(ctx, model, meta, tokenizer, digest)
     return model
 
 
-def build_loader(make: Callable[[dict[str, Any] | None], LoaderT], resume: Resume | None, here: Ranks) -> LoaderT:
+def build_loader(make: Callable[[dict[str, Any] | None], LoaderT], resume: Resume | None, ranks: Ranks) -> LoaderT:
     """The training loader where the resumed checkpoint stood; close to it, with no repeats, at another number of ranks."""
     if resume is None:
         return make(None)
     states = resume.loader_states()
-    if resume.world_size == here.world_size:
-        return make(states[here.rank])
+    if resume.world_size == ranks.world_size:
+        return make(states[ranks.rank])
     return make(state_near(make(None), states))
 
 

@@ -8,7 +8,7 @@ import pytest
 from nanochat.contract.contract import StageError
 from nanochat.eval import core_prompts
 from nanochat.eval.core_bundle import CoreTask
-from nanochat.eval.core_prompts import Row
+from nanochat.eval.core_prompts import ScoredSequence
 
 
 def task(kind, delimiter=" ", shots=0):
@@ -61,27 +61,27 @@ def test_shots_are_those_of_the_items_own_seed_and_never_itself():
 
 def test_spans_of_multiple_choice_begin_where_the_choices_part():
     rows = core_prompts.rows(task("multiple_choice"), [[5, 6, 7], [5, 6, 8, 9]], 0)
-    assert rows == [Row([0, 5, 6, 7], 3, 4), Row([0, 5, 6, 8, 9], 3, 5)]
+    assert rows == [ScoredSequence([0, 5, 6, 7], 3, 4), ScoredSequence([0, 5, 6, 8, 9], 3, 5)]
 
 
 def test_a_choice_that_begins_another_is_still_scored():
     rows = core_prompts.rows(task("multiple_choice"), [[5, 6], [5, 6, 8]], 0)
-    assert rows == [Row([0, 5, 6], 2, 3), Row([0, 5, 6, 8], 2, 4)]
+    assert rows == [ScoredSequence([0, 5, 6], 2, 3), ScoredSequence([0, 5, 6, 8], 2, 4)]
 
 
 def test_spans_of_a_schema_are_what_the_contexts_end_with():
     rows = core_prompts.rows(task("schema"), [[1, 2, 7, 8], [3, 7, 8]], 0)
-    assert rows == [Row([0, 1, 2, 7, 8], 3, 5), Row([0, 3, 7, 8], 2, 4)]
+    assert rows == [ScoredSequence([0, 1, 2, 7, 8], 3, 5), ScoredSequence([0, 3, 7, 8], 2, 4)]
 
 
 def test_the_span_of_language_modelling_is_the_continuation():
-    assert core_prompts.rows(task("language_modeling"), [[1, 2], [1, 2, 3, 4]], 0) == [Row([0, 1, 2, 3, 4], 3, 5)]
+    assert core_prompts.rows(task("language_modeling"), [[1, 2], [1, 2, 3, 4]], 0) == [ScoredSequence([0, 1, 2, 3, 4], 3, 5)]
     with pytest.raises(StageError, match="a_task"):
         core_prompts.rows(task("language_modeling"), [[1, 9], [1, 2, 3]], 0)
 
 
 def test_cropping_takes_from_the_left_and_keeps_one_token_before_the_span():
-    row = Row(list(range(10)), 8, 10)
+    row = ScoredSequence(list(range(10)), 8, 10)
     assert row.cropped(20) == row
-    assert row.cropped(5) == Row([5, 6, 7, 8, 9], 3, 5)
-    assert Row(list(range(10)), 2, 10).cropped(5) == Row([5, 6, 7, 8, 9], 1, 5)
+    assert row.cropped(5) == ScoredSequence([5, 6, 7, 8, 9], 3, 5)
+    assert ScoredSequence(list(range(10)), 2, 10).cropped(5) == ScoredSequence([5, 6, 7, 8, 9], 1, 5)

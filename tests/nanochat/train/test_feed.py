@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nanochat.contract.contract import StageError
-from nanochat.train.feed import AHEAD, Ahead, Batch, Feed
+from nanochat.train.feed import AHEAD, Feed, LoadedBatch, Prefetcher
 
 CUDA = pytest.param("cuda:0", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
 
@@ -32,8 +32,8 @@ class Counting:
     def state(self) -> dict[str, Any]:
         return {"drawn": self.drawn}
 
-    def draw(self) -> Batch:
-        return Batch(*self.next_batch(), self.state(), self.drawn / 100)
+    def draw(self) -> LoadedBatch:
+        return LoadedBatch(*self.next_batch(), self.state(), self.drawn / 100)
 
     def wait_for(self, drawn: int) -> None:
         with self.changed:
@@ -42,7 +42,7 @@ class Counting:
 
 def test_results_come_in_order_and_a_few_are_ready() -> None:
     loader = Counting()
-    ahead = Ahead(loader.draw, 3)
+    ahead = Prefetcher(loader.draw, 3)
     for n in range(1, 30):
         batch = ahead.take()
         ahead.fill()
@@ -56,7 +56,7 @@ def test_results_come_in_order_and_a_few_are_ready() -> None:
 
 def test_a_failed_draw_is_raised_in_its_turn_and_closes() -> None:
     loader = Counting(fail_at=5)
-    ahead = Ahead(loader.draw, 3)
+    ahead = Prefetcher(loader.draw, 3)
     for n in range(1, 6):
         assert (ahead.take().inputs == n).all()
         ahead.fill()
@@ -89,7 +89,7 @@ def test_the_state_is_that_of_the_batch_taken(device: str) -> None:
 
 def test_nothing_is_drawn_while_batches_are_left_unless_asked() -> None:
     loader = Counting()
-    ahead = Ahead(loader.draw, 3)
+    ahead = Prefetcher(loader.draw, 3)
     for n in range(1, 4):
         assert (ahead.take().inputs == n).all()
         loader.wait_for(3)
