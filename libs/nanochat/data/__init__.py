@@ -1,1 +1,1 @@
-"""Text in, rows of tokens out: shards, packing and loaders."""
+"""From text to batches of tokens: fetching, shards, packing and loaders."""

@@ -1,11 +1,16 @@
-"""Text as rows that each start with `<|bos|>`: best-fit packing with cropping, nothing padded.
+"""Pack text into rows that each start with `<|bos|>`: best-fit packing with cropping and without padding.
 
-The packing is nanochat's of 2026-01-13 (MIT): the largest waiting document that still fits the row is placed, again and again;
-when none fits, the shortest is cropped to fill the row. What is cropped is not trained on in that epoch. One thing differs: a
-document is cut to the length of a row before it waits, so that a long one fits an empty row. Otherwise it never fits, and the
-buffer fills up with long documents until there is nothing left to choose from. Cropped in the long run, rows of 2049, with the
-cut and without: 15.1 % and 25.7 % of web-like text of 970 tokens a document, where documents longer than a row lose 5.0 % in
-any case; 22.9 % and 35.9 % of log-normal lengths that lose 20.1 % (the source reports 34.6 % of FineWeb-Edu).
+The algorithm is nanochat's of 2026-01-13 (MIT). It places the longest waiting document that still fits the row, until none
+fits; then it crops the shortest one to fill the row. The part that is cropped off is not trained on in that epoch.
+
+One thing differs from nanochat: a document is cut to the length of a row before it waits, so that a long one fits an empty
+row. Without this cut a long document never fits, and the buffer fills up with long documents until there is nothing left to
+choose from. Share of tokens cropped in the long run, with rows of 2049 tokens:
+
+| text                               | with the cut | without | lost by documents longer than a row alone |
+| web-like, 970 tokens a document    | 15.1 %       | 25.7 %  | 5.0 %                                     |
+| log-normal lengths                 | 22.9 %       | 35.9 %  | 20.1 %                                    |
+| FineWeb-Edu, reported by nanochat  |              | 34.6 %  |                                           |
 """
 
 from __future__ import annotations
@@ -24,17 +29,17 @@ from nanochat.data.packing import BestFit
 from nanochat.data.position import State, check_state
 from nanochat.tokenizer import Tokenizer
 
-BUFFER = 1000  # documents to choose from, of one rank: 4 MB at T = 2048. The source's size
+BUFFER = 1000  # documents that each rank chooses from, as in nanochat: 4 MB at T = 2048
 
-Waiting = tuple[int, int]  # (position, index in its row group) of a document in the buffer; all are of one epoch
+Waiting = tuple[int, int]  # (position of its row group, index in that group) of a waiting document; all are of one epoch
 
 
 class BosAlignedLoader:
-    """Rows of `seq_len` + 1 tokens, whole documents where they fit; inputs are all but the last token, targets all but the first.
+    """Loads rows of `seq_len` + 1 tokens: the inputs are all but the last token of a row, the targets all but the first.
 
-    Documents come as `TextLoader`'s do (same order, ranks and epochs). An epoch's last documents are used up before the next one
-    begins, so each is placed exactly once an epoch. The state names the waiting documents by ranges and is some kB; on resume they
-    are read and encoded again.
+    Order, ranks and epochs of the documents are the same as in `TextLoader`. All documents of an epoch are placed before the
+    next epoch begins, so each is placed exactly once per epoch. The state lists the waiting documents as ranges and takes a
+    few kB; on resume these documents are read and encoded again.
     """
 
     def __init__(
@@ -54,7 +59,7 @@ class BosAlignedLoader:
         self.documents = Documents(files, rank=rank, world_size=world_size, seed=seed, shuffle=shuffle)
         self._identity = {"loader": "bos_aligned", **self.documents.identity}
         self._buffer: BestFit[Waiting] = BestFit(seq_len + 1)
-        self._epoch = 0  # of the documents in the buffer
+        self._epoch = 0  # the epoch of the documents in the buffer
         self._next = Place(0, 0, 0)
         if state is not None:
             check_state(state, self._identity)
@@ -62,7 +67,7 @@ class BosAlignedLoader:
             self._restore(state)
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
-        """(inputs, targets). Raises StageError when the files hold no document for this rank."""
+        """Return (inputs, targets), both (B, T) int64. Raises StageError when the files hold no document for this rank."""
         rows = np.empty((self._batch_size, self._seq_len + 1), dtype=np.int64)
         for row in rows:
             filled = 0
@@ -71,7 +76,7 @@ class BosAlignedLoader:
                 tokens = self._buffer.take(len(row) - filled)
                 row[filled : filled + len(tokens)] = tokens
                 filled += len(tokens)
-        # Copied by numpy: torch's copy wakes all its threads, for 4 ms instead of 0.1.
+        # Copy with numpy: torch's copy wakes all of its threads and takes 4 ms instead of 0.1.
         return torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, 1:].copy())
 
     def state(self) -> State:
@@ -85,7 +90,7 @@ class BosAlignedLoader:
         }
 
     def _refill(self) -> None:
-        """Fill the buffer from the epoch it holds; from the next one only when it is empty."""
+        """Fill the buffer with documents of its epoch. Begin the next epoch only when the buffer is empty."""
         while len(self._buffer) < BUFFER and (not len(self._buffer) or self._next.epoch == self._epoch):
             place = self._next
             texts, self._next = self.documents.read(place)
@@ -110,16 +115,16 @@ class BosAlignedLoader:
 
 
 def cropped_pct(state: State) -> dict[str, float]:
-    """The metric of that name: tokens left out of this rank's rows, in percent of those read for them, since the first step.
+    """The metric `cropped_pct`: tokens that this rank has cropped since the first step, in percent of those read for its rows.
 
-    None of it for a loader that crops nothing.
+    Empty for a loader that crops nothing.
     """
     seen = state.get("placed", 0) + state.get("cropped", 0)
     return {"cropped_pct": 100 * state["cropped"] / seen} if seen else {}
 
 
 def ranges(places: Sequence[Waiting]) -> str:
-    """Places as text, for a state of a few kB: `7:0-3,9;8:5` is documents 0, 1, 2, 3 and 9 of position 7, and 5 of 8."""
+    """Write places as short text: `7:0-3,9;8:5` means documents 0, 1, 2, 3 and 9 of position 7, and document 5 of 8."""
     return ";".join(
         f"{position}:{','.join(_spans([index for _, index in group]))}"
         for position, group in groupby(sorted(places), key=itemgetter(0))
@@ -133,7 +138,7 @@ def _spans(numbers: list[int]) -> Iterator[str]:
 
 
 def places_in(text: str) -> Iterator[Waiting]:
-    """The places that `ranges` wrote, in order."""
+    """Read the places that `ranges` wrote, in order."""
     for group in text.split(";") if text else ():
         position, _, spans = group.partition(":")
         for span in spans.split(","):

@@ -1,4 +1,4 @@
-"""The pretraining text of a run, whatever its source: shards ready one after the other, in a fixed order."""
+"""The pretraining text of a run, from any source, as shards that become ready in a fixed order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Progress = Callable[[int, int, str], None]  # done, total, unit
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A shard on disk. `capped_chars` counts each document up to the tokenizer's cap."""
+    """A shard on disk. `capped_chars` is its number of characters with each document cut at the tokenizer's `doc_cap`."""
 
     shard: Shard
     capped_chars: int
@@ -26,16 +26,17 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """`train` and `val` say how to get each shard ready, in order; `workers` of them may do so at once."""
+    """`train` and `val` hold, in order, a function for each shard that gets it ready; `workers` of them may run at once."""
 
     train: list[Callable[[], Ready]]
     val: list[Callable[[], Ready]]
     workers: int
 
     def ready(self, progress: Progress, stopped: Callable[[], bool]) -> Iterator[tuple[str, Ready]]:
-        """("val" or "train", shard) as soon as it and all before it are ready: the validation shards, then train in order.
+        """Yield ("val" or "train", shard): first the validation shards, then the train shards, in order.
 
-        Raises what getting a shard ready raised, whichever shard it was, and `Stopped`.
+        A shard is yielded as soon as it and all shards before it are ready. Raises the error of any shard that could not be
+        made ready, and `Stopped` when `stopped()` returns true.
         """
         named = [("val", job) for job in self.val] + [("train", job) for job in self.train]
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="shard")
@@ -46,7 +47,7 @@ class Corpus:
             while handed < len(futures):
                 done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
-                    future.result()  # a failure anywhere ends the wait for the others
+                    future.result()  # raise at once, although earlier shards may not be ready
                 progress(len(futures) - len(pending), len(futures), "shard")
                 while handed < len(futures) and futures[handed].done():
                     yield named[handed][0], futures[handed].result()
@@ -60,7 +61,7 @@ class Corpus:
 def open_corpus(
     source: PydocsSource | FolderSource | HttpSource, cache_dir: Path, doc_cap: int, fetcher: Fetcher, progress: Progress
 ) -> Corpus:
-    """The corpus of a recipe's `data.source`. Raises StageError when a folder is no good."""
+    """Open the corpus of a recipe's `data.source`. Raises StageError when a folder is not usable (see `folder_shards`)."""
     if isinstance(source, HttpSource):
         return _http(source, cache_dir, doc_cap, fetcher)
     if isinstance(source, FolderSource):

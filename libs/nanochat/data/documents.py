@@ -1,8 +1,8 @@
-"""One rank's documents, a chunk at a time, for ever: which row groups it reads, and in which order.
+"""The documents that one rank reads: an endless sequence of chunks.
 
-Ranks take row groups in turn, over all files; in a small corpus they take documents in turn. The first epoch is in file order,
-as in the speedrun, unless `shuffle`; every later one shuffles the row groups by the seed. The order is a pure function of
-(files, seed, shuffle, epoch), so a place in it is three integers.
+Ranks take row groups in turn, over all files; in a small corpus they take documents in turn. The first epoch reads the files
+in order, as nanochat's speedrun does, unless `shuffle` is set. Every later epoch shuffles the row groups by the seed. The
+order depends on nothing but (files, seed, shuffle, epoch), so three integers are enough to name a place in it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from nanochat.data.position import State, digest
 from nanochat.data.shards import check_shard, documents
 
 CHUNK = 128  # documents encoded at a time
-GROUPS_PER_RANK = 4  # fewer row groups than this for each rank, and ranks share out documents instead
+GROUPS_PER_RANK = 4  # with fewer row groups per rank than this, ranks share out documents instead
 
 
 class Place(NamedTuple):
-    """Of a chunk: `position` counts this rank's row groups of the epoch, `chunk` their documents by `CHUNK`."""
+    """The place of a chunk: `position` counts this rank's row groups in the epoch; `chunk` counts chunks in the row group."""
 
     epoch: int
     position: int
@@ -30,7 +30,10 @@ class Place(NamedTuple):
 
 
 class Documents:
-    """`identity` is what a saved place belongs to. Raises StageError naming the shard that cannot be read."""
+    """The documents of one rank. `identity` describes the data and their order; a saved place is valid only for the same one.
+
+    Raises StageError that names the shard which cannot be read.
+    """
 
     def __init__(self, files: Sequence[Path], *, rank: int, world_size: int, seed: int, shuffle: bool):
         self._rank, self._world_size, self._seed, self._shuffle = rank, world_size, seed, shuffle
@@ -47,13 +50,14 @@ class Documents:
         }
         self._ordered: tuple[int, list[tuple[Path, int]]] = (-1, [])
         self._cached: tuple[tuple[int, int], list[str]] | None = None
-        self._idle = 0  # chunks read in a row without finding a document
+        self._idle = 0  # consecutive chunks without any document
 
     def read(self, place: Place) -> tuple[list[str], Place]:
-        """(texts of the chunk at `place`, the next place). Raises StageError when there is no document for this rank."""
+        """Return (texts of the chunk at `place`, the next place). Raises StageError when this rank has no document at all."""
         epoch, position, chunk = place
         count = len(self._order(epoch))
-        texts = self.texts(epoch, position) if position < count else []  # a resized position may lie past the epoch's end
+        # After a change of the number of ranks, the position may lie past the end of the epoch.
+        texts = self.texts(epoch, position) if position < count else []
         found = texts[chunk * CHUNK : (chunk + 1) * CHUNK]
         self._idle = 0 if found else self._idle + 1
         if self._idle > 2 * count:
@@ -63,16 +67,16 @@ class Documents:
         return found, Place(epoch, position + 1, 0) if position + 1 < count else Place(epoch + 1, 0, 0)
 
     def texts(self, epoch: int, position: int) -> list[str]:
-        """This rank's documents of one row group, without null and empty ones."""
+        """This rank's documents in one row group, without null and empty ones."""
         if self._cached is None or self._cached[0] != (epoch, position):
             texts = [text for text in documents(*self._order(epoch)[position]) if text]
-            # Shared out after the empty ones are gone, so that equal indices on all ranks mean equally far (see resize.py).
+            # Drop empty documents before sharing out: then the same index on every rank means the same progress (resize.py).
             self._cached = ((epoch, position), texts[self._rank :: self._world_size] if self._by_document else texts)
         return self._cached[1]
 
     @property
     def threads(self) -> int:
-        """How many to encode with."""
+        """How many threads should encode documents on this rank."""
         return max(1, min(4, (os.cpu_count() or 1) // self._world_size))
 
     def _order(self, epoch: int) -> list[tuple[Path, int]]:
@@ -87,5 +91,5 @@ class Documents:
         return StageError(
             f"the shards hold no document for rank {self._rank} of {self._world_size}",
             code="empty_corpus",
-            hint="use more text or fewer ranks",
+            hint="use more text or fewer processes",
         )

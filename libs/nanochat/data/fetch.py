@@ -1,6 +1,7 @@
-"""Files over HTTP, whole or not at all: resumed where a try broke off, verified, then renamed into place.
+"""Fetch files over HTTP. A file appears only when it is complete and verified.
 
-Resuming follows RFC 9110 (Range with If-Range); waiting follows Retry-After where the server gives it, else doubles.
+A broken transfer is resumed where it ended, by Range with If-Range (RFC 9110). Before the next try, the fetcher waits as long
+as the server's Retry-After header says, or else twice as long as before.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ _SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How patient to be. `attempts` counts tries in a row that brought nothing new; seconds throughout."""
+    """How often to try and how long to wait. All times are in seconds."""
 
-    attempts: int = 6
-    timeout: float = 15.0  # without a byte; a stop is seen no later than this
-    backoff: float = 1.0  # doubles with every try
+    attempts: int = 6  # consecutive tries that brought no new byte
+    timeout: float = 15.0  # without any byte; also the longest delay before a stop request is noticed
+    backoff: float = 1.0  # before the second try; doubles with every further try
     longest_wait: float = 120.0
 
 
 class Stopped(Exception):
-    """The run asked to stop; what has arrived is kept for the next try."""
+    """The run was asked to stop. The bytes that have arrived are kept for the next attempt."""
 
 
 class _Retry(Exception):
-    """This try failed in a way that may pass. `wait` is what the server asked for, in seconds."""
+    """This try failed, but the next one may succeed. `wait` is the delay that the server asked for, in seconds."""
 
     def __init__(self, reason: str, wait: float | None = None):
         super().__init__(reason)
@@ -51,9 +52,10 @@ class _Retry(Exception):
 
 @dataclass(slots=True)
 class Fetcher:
-    """Fetches files into a cache shared by all runs on this machine. Safe to use from many threads.
+    """Fetches files into a cache that all runs on this machine share. Safe to use from many threads.
 
-    `received` is told of every chunk's bytes; `stopped` is asked between chunks and while waiting.
+    Calls `received(count)` with the number of bytes of every chunk, `warn(message)` before every retry, and `stopped()`
+    between chunks and while it waits.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -83,14 +85,15 @@ class Fetcher:
         self._halt.set()
 
     def json(self, url: str, cache: Path) -> Any:
-        """A small JSON document; the copy in `cache` is used when there is one."""
+        """Fetch and parse a small JSON document, or parse the copy in `cache` if there is one. Raises as `file` does."""
         return json.loads(self.file(url, cache, check=lambda p: json.loads(p.read_bytes())).read_text(encoding="utf-8"))
 
     def file(self, url: str, path: Path, *, sha256: str | None = None, check: Callable[[Path], object] | None = None) -> Path:
-        """`path` holding the content of `url`: as it is when complete and verified, else fetched.
+        """Fetch `url` into `path`, unless a complete and verified file is there already. Returns `path`.
 
-        `check` raises (anything) for content that is no good, as a parquet file that cannot be read. Raises `Stopped`, and
-        StageError naming the file: at once when the server refuses it, after `policy.attempts` when it keeps failing.
+        `check(path)` may raise any exception to reject the content, such as a parquet file that cannot be read. Raises
+        `Stopped`, and StageError that names the file: at once when the server refuses it ("fetch_refused") or the disk is full
+        ("disk_full"), and after `policy.attempts` failed tries in a row ("fetch_failed").
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._lock(path):
@@ -108,7 +111,7 @@ class Fetcher:
                         raise StageError(
                             f"{path.name} could not be fetched from {url} in {failures} tries: {reason}",
                             code="fetch_failed",
-                            hint="check the network and the address; what has arrived is kept and resumed",
+                            hint="check the network and the address; the part that has arrived is kept and will be resumed",
                             exit_code=Exit.FAILED,
                         ) from err
                     self.warn(f"{path.name}: {reason}; trying again")
@@ -118,7 +121,7 @@ class Fetcher:
                         raise StageError(
                             f"no space left on the disk of {path.parent} while fetching {path.name}",
                             code=DISK_FULL,
-                            hint="free some space; what has arrived is kept and resumed",
+                            hint="free some space; the part that has arrived is kept and will be resumed",
                             exit_code=Exit.FAILED,
                         ) from err
                     raise
@@ -148,7 +151,7 @@ class Fetcher:
         return path
 
     def _append(self, response: httpx.Response, part: Path, start: int) -> None:
-        # Unbuffered, and chunks as they come: what has arrived is on disk however this process or the connection ends.
+        # Write every chunk unbuffered, so that no byte is lost if the connection breaks or this process is killed.
         with part.open("r+b" if start else "wb", buffering=0) as file:
             file.seek(start)
             file.truncate()
@@ -170,7 +173,7 @@ class Fetcher:
 
     @contextlib.contextmanager
     def _lock(self, path: Path) -> Iterator[None]:
-        """One fetch of a file at a time on this machine; the lock goes with the process that held it."""
+        """Allow one fetch of a file at a time on this machine. The lock is released when the process that holds it ends."""
         with path.with_name(path.name + ".lock").open("w") as file:
             while True:
                 try:
@@ -182,7 +185,7 @@ class Fetcher:
             yield
 
 
-# -- files beside the one wanted: what has arrived, where it came from, and the proof that it is whole --
+# -- files beside the fetched one: the part that has arrived, its origin (note), and the proof that it is complete (seal) --
 
 
 def _part(path: Path) -> Path:
@@ -202,7 +205,7 @@ def _size(path: Path) -> int:
 
 
 def sealed(path: Path) -> dict[str, Any] | None:
-    """{"url", "bytes", "sha256"} of a file fetched whole and still of that size, else None."""
+    """Return {"url", "bytes", "sha256"} of a file that was fetched completely and still has that size, else None."""
     try:
         seal: dict[str, Any] = json.loads(_seal(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -218,12 +221,12 @@ def _is_complete(path: Path, sha256: str | None) -> bool:
 def _verify(part: Path, digest: str | None, check: Callable[[Path], object] | None) -> str:
     found = sha256_file(part)
     if digest is not None and found != digest:
-        raise _Retry(f"its sha256 is {found}, not {digest}")
+        raise _Retry(f"its SHA-256 is {found}, not {digest}")
     if check is not None:
         try:
             check(part)
         except Exception as err:
-            raise _Retry(f"what arrived is no good: {err}") from err
+            raise _Retry(f"the content is not valid: {err}") from err
     return found
 
 
@@ -231,7 +234,7 @@ def _verify(part: Path, digest: str | None, check: Callable[[Path], object] | No
 
 
 def _resume_headers(part: Path, note: Path, url: str) -> tuple[dict[str, str], int]:
-    """Ask for the rest only when the server can tell whether its file is still the one of the first part."""
+    """(headers, bytes already here). Asks for the rest only if the server can tell whether its file is still the same."""
     try:
         known = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -243,21 +246,21 @@ def _resume_headers(part: Path, note: Path, url: str) -> tuple[dict[str, str], i
 
 
 def _expect(response: httpx.Response, part: Path, start: int, url: str) -> tuple[int, int | None]:
-    """(where the body begins, size of the whole file or None). Raises _Retry or StageError for an answer that is neither."""
+    """(offset at which the body begins, size of the whole file or None). Raises _Retry or StageError for any other answer."""
     if response.status_code == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("content-range", ""))
         if match is None or int(match[1]) != start:
             part.unlink(missing_ok=True)
-            raise _Retry("the server answered with another range than asked for")
+            raise _Retry("the server sent a different range from the one requested")
         return start, None if match[2] == "*" else int(match[2])
     if response.status_code == 200:
         length = response.headers.get("content-length")
         return 0, int(length) if length is not None else None
     if response.status_code == 416:
         if response.headers.get("content-range") == f"bytes */{start}":
-            return start, start  # everything had arrived; only the renaming was missing
+            return start, start  # the whole file had arrived before, but was not renamed
         part.unlink(missing_ok=True)
-        raise _Retry("the server's file is shorter than what had arrived; starting over")
+        raise _Retry("the server's file is shorter than the part that had arrived; starting over")
     if response.status_code in _TRANSIENT:
         raise _Retry(f"HTTP {response.status_code}", _retry_after(response))
     raise StageError(
@@ -268,7 +271,7 @@ def _expect(response: httpx.Response, part: Path, start: int, url: str) -> tuple
 
 
 def _validator(response: httpx.Response) -> str | None:
-    """A strong ETag, else Last-Modified: what If-Range may carry (RFC 9110, 13.1.5)."""
+    """The value for If-Range: a strong ETag, else Last-Modified (RFC 9110, 13.1.5)."""
     etag: str | None = response.headers.get("etag")
     if etag and not etag.startswith("W/"):
         return etag
@@ -277,7 +280,7 @@ def _validator(response: httpx.Response) -> str | None:
 
 
 def _linked_digest(response: httpx.Response) -> str | None:
-    """The sha256 that the hub sends along when it redirects to a large file's store."""
+    """The SHA-256 that the Hugging Face hub sends in `x-linked-etag` when it redirects to the store of a large file."""
     for step in response.history:
         if match := _SHA256.fullmatch(step.headers.get("x-linked-etag", "")):
             return match[1]

@@ -1,4 +1,4 @@
-"""Task data and the CORE bundle: out of a folder as it is, or fetched from a hub or a zip's URL into the cache."""
+"""Find task data and the CORE bundle in a folder, or fetch them into the cache (from a Hugging Face hub, or as a zip file)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from nanochat.tasks.catalog import CORE_CONFIG, SPLITS, Split, find_in_folder, i
 
 
 def task_files(place: str | None, cache_dir: Path, fetcher: Fetcher) -> dict[str, list[Path]]:
-    """Files of every split at `place` (a folder, a hub's base URL, or None), by key as in `catalog.SPLITS`.
+    """Return the files of every split at `place`, by the keys of `catalog.SPLITS`; {} if `place` is None.
 
-    A folder may lack splits; a hub may not. Raises StageError and `Stopped`.
+    `place` is a folder or the base URL of a hub. A folder may lack splits, a hub may not. Raises StageError and `Stopped`.
     """
     if place is None:
         return {}
@@ -30,17 +30,20 @@ def task_files(place: str | None, cache_dir: Path, fetcher: Fetcher) -> dict[str
 
 
 def _fetch_split(base_url: str, split: Split, cache: Path, fetcher: Fetcher) -> list[Path]:
-    """The split's files in the hub's parquet export."""
+    """Fetch the split's files from the hub's parquet export."""
     folder = cache / _name(base_url) / split.repo / split.config / split.split
     listing = f"{base_url}/api/datasets/{split.repo}/parquet/{split.config}/{split.split}"
     urls = fetcher.json(listing, folder / "listing.json")
     if not isinstance(urls, list) or not urls or not all(isinstance(u, str) for u in urls):
-        raise StageError(f"{listing} lists no parquet files", code="hub_listing", hint="check data.tasks")
+        raise StageError(f"{listing} does not list any parquet files", code="hub_listing", hint="check data.tasks")
     return [fetcher.file(url, folder / f"{i:04d}.parquet", check=pq.ParquetFile) for i, url in enumerate(urls)]
 
 
 def core_bundle(place: str | None, cache_dir: Path, fetcher: Fetcher) -> Path | None:
-    """The folder with `core.yaml` at `place` (a folder, a zip's URL, or None). Raises StageError and `Stopped`."""
+    """Return the folder that holds `core.yaml`; None if `place` is None.
+
+    `place` is a folder or the URL of a zip file. Raises StageError and `Stopped`.
+    """
     if place is None:
         return None
     root = _unpacked(place, cache_dir / "core" / _name(place), fetcher) if is_url(place) else Path(place).expanduser().resolve()
@@ -50,19 +53,19 @@ def core_bundle(place: str | None, cache_dir: Path, fetcher: Fetcher) -> Path | 
         if (candidate / CORE_CONFIG).is_file():
             return candidate
     raise StageError(
-        f"{root} holds no {CORE_CONFIG}", code="core_missing", hint="give the folder of a CORE bundle in data.core"
+        f"{root} does not contain {CORE_CONFIG}", code="core_missing", hint="set data.core to the folder of a CORE bundle"
     )
 
 
 def _unpacked(url: str, home: Path, fetcher: Fetcher) -> Path:
-    """The zip's content, unpacked beside and then renamed, so that it is whole or absent."""
+    """Fetch and unpack the zip file. A temporary folder is renamed at the end, so the content is there whole or not at all."""
     archive = fetcher.file(url, home / "bundle.zip", check=_check_zip)
     content = home / "content"
     if not content.is_dir():
         tmp = home / "content.tmp"
         shutil.rmtree(tmp, ignore_errors=True)
         with zipfile.ZipFile(archive) as bundle:
-            bundle.extractall(tmp)  # drops absolute paths and "..", see the zipfile manual
+            bundle.extractall(tmp)  # removes absolute paths and ".." (see the manual of zipfile)
         tmp.rename(content)
     return content
 

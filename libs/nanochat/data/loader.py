@@ -1,9 +1,9 @@
-"""What a training loop draws batches from: text, packed conversations, or one conversation a row.
+"""Loaders that yield batches for training: a stream of text, packed conversations, or one conversation per row.
 
-All three are infinite, resume exactly, and share one interface: `next_batch()` gives inputs and targets, both (B, T) int64 on
-the CPU with -1 for targets that do not count; `state()` is the JSON-able position after the batches handed out so far.
-A state belongs to one rank of one world size: save every rank's, and give each its own. `bos_aligned.py` has the fourth: text
-in rows that each start a document.
+All three are infinite, resume exactly, and share one interface. `next_batch()` returns inputs and targets, both (B, T) int64 on
+the CPU; a target of -1 does not count in the loss. `state()` returns the position after the batches returned so far, as JSON.
+A state belongs to one rank of one world size: save the state of every rank, and give each rank its own. The fourth loader, for
+text in rows that each start a document, is in `bos_aligned.py`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from nanochat.tokenizer import Tokenizer
 
 
 class TextLoader:
-    """Documents, each after a `<|bos|>`, as one token stream cut into rows, as in the speedrun.
+    """Cuts one stream of tokens into rows, as nanochat's speedrun does. The stream is all documents, each after a `<|bos|>`.
 
-    Every batch takes B*T + 1 tokens and the next one starts after them. `documents.py` says which documents come when.
+    Every batch takes B*T + 1 tokens, and the next batch starts after them. `documents.py` determines the order of documents.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class TextLoader:
             self._next, self._skip = Place(state["epoch"], state["position"], state["chunk"]), state["offset"]
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
-        """(inputs, targets). Raises StageError when the files hold no document for this rank."""
+        """Return (inputs, targets), both (B, T) int64. Raises StageError when the files hold no document for this rank."""
         count = self._batch_size * self._seq_len + 1
         while len(self._queue) < count:
             place = self._next
@@ -67,9 +67,9 @@ class TextLoader:
 
 
 class ConversationLoader:
-    """Rendered conversations as one token stream cut into rows; every token is trained, as in the speedrun's midtraining.
+    """Cuts one stream of rendered conversations into rows. Every token is a target, as in nanochat's midtraining.
 
-    Rank r takes conversations r, r + W, ..., round and round. A conversation is cut to `seq_len` tokens.
+    Of W ranks, rank r takes conversations r, r + W, ..., and starts over at the end. A conversation is cut to `seq_len` tokens.
     """
 
     def __init__(
@@ -84,22 +84,22 @@ class ConversationLoader:
         state: State | None = None,
     ):
         self._tokenizer, self._batch_size, self._seq_len = tokenizer, batch_size, seq_len
-        self._turn = _Turn(mixture, "packed", rank, world_size, state)
+        self._round_robin = _RoundRobin(mixture, "packed", rank, world_size, state)
         self._queue: TokenQueue[int] = TokenQueue()
         self._skip: int = state["offset"] if state is not None else 0
 
     def __len__(self) -> int:
         """Conversations in one pass, of all ranks together."""
-        return self._turn.rows
+        return self._round_robin.rows
 
     def epoch_progress(self) -> float:
         """Passes handed out so far: 0.5 is half of the first, 1.0 all of it."""
-        return self._turn.progress(self._place()[0])
+        return self._round_robin.progress(self._place()[0])
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
         count = self._batch_size * self._seq_len + 1
         while len(self._queue) < count:
-            place, conversation = self._turn.take()
+            place, conversation = self._round_robin.take()
             ids, _ = self._tokenizer.render(conversation, self._seq_len)
             self._queue.push(place, np.array(ids, dtype=np.uint32), self._skip)
             self._skip = 0
@@ -107,17 +107,17 @@ class ConversationLoader:
 
     def state(self) -> State:
         place, offset = self._place()
-        return {**self._turn.identity, "position": place, "offset": offset}
+        return {**self._round_robin.identity, "position": place, "offset": offset}
 
     def _place(self) -> tuple[int, int]:
-        return self._queue.head() or (self._turn.position, self._skip)
+        return self._queue.head() or (self._round_robin.position, self._skip)
 
 
 class SftLoader:
-    """One conversation a row, padded to the longest of its batch with `<|assistant_end|>`; only the assistant's words count.
+    """Puts one conversation in each row, padded with `<|assistant_end|>` to the longest of its batch.
 
-    A conversation is cut to `seq_len` + 1 tokens. One in which nothing is left to learn is passed over, so that no batch is
-    all padding, whose mean loss would not be a number.
+    Only the assistant's tokens are targets. A conversation is cut to `seq_len` + 1 tokens and skipped if no target is left:
+    a batch of nothing but padding would have a mean loss of NaN.
     """
 
     def __init__(
@@ -132,48 +132,49 @@ class SftLoader:
         state: State | None = None,
     ):
         self._tokenizer, self._batch_size, self._seq_len = tokenizer, batch_size, seq_len
-        self._turn = _Turn(mixture, "rows", rank, world_size, state)
+        self._round_robin = _RoundRobin(mixture, "rows", rank, world_size, state)
         self._pad = tokenizer.special("<|assistant_end|>")
 
     def __len__(self) -> int:
         """Conversations in one pass, of all ranks together."""
-        return self._turn.rows
+        return self._round_robin.rows
 
     def epoch_progress(self) -> float:
         """Passes handed out so far: 0.5 is half of the first, 1.0 all of it."""
-        return self._turn.progress(self._turn.position)
+        return self._round_robin.progress(self._round_robin.position)
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
-        """(inputs, targets), (B, T) with T <= `seq_len`. Raises StageError when no conversation has anything to learn."""
+        """Return (inputs, targets), both (B, T) int64, T <= `seq_len`. Raises StageError when no conversation has a target."""
         rows: list[tuple[list[int], list[int]]] = []
         passed_over = 0
         while len(rows) < self._batch_size:
-            _, conversation = self._turn.take()
+            _, conversation = self._round_robin.take()
             ids, mask = self._tokenizer.render(conversation, self._seq_len + 1)
             if any(mask):
                 rows.append((ids, mask))
                 passed_over = 0
             else:
                 passed_over += 1
-                if passed_over > self._turn.rows:
+                if passed_over > self._round_robin.rows:
                     raise StageError(
-                        f"in none of the {self._turn.rows} conversations does an answer begin within {self._seq_len} tokens",
+                        f"none of the {self._round_robin.rows} conversations has an answer that begins "
+                        f"within {self._seq_len} tokens",
                         code="nothing_to_learn",
                         hint="raise model.seq_len or use a mixture with shorter questions",
                     )
         return pad_rows(rows, self._pad)
 
     def state(self) -> State:
-        return {**self._turn.identity, "position": self._turn.position}
+        return {**self._round_robin.identity, "position": self._round_robin.position}
 
 
-class _Turn:
-    """Which conversation comes next on this rank: r, r + W, r + 2W, ... modulo the number of rows, for ever."""
+class _RoundRobin:
+    """Chooses the next conversation of rank r among W ranks: r, r + W, r + 2W, ... modulo the number of conversations."""
 
     def __init__(self, mixture: Sequence[Conversation], kind: str, rank: int, world_size: int, state: State | None):
         self.rows = len(mixture)
         if not self.rows:
-            raise StageError("the mixture holds no conversation", code="empty_mixture", hint="check its tasks and limits")
+            raise StageError("the mixture holds no conversation", code="empty_mixture", hint="check its tasks and their sizes")
         self._mixture, self._rank, self._world_size = mixture, rank, world_size
         self.identity = {"loader": kind, "rank": rank, "world_size": world_size, "data": digest([self.rows])}
         if state is not None:

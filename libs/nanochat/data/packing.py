@@ -1,4 +1,4 @@
-"""Documents and conversations into rows: a token queue that knows where its head came from, a best-fit buffer, padded rows."""
+"""Put documents and conversations into rows: a token queue that remembers origins, a best-fit buffer, and padded rows."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-IGNORE = -1  # a target that is not trained
+IGNORE = -1  # a target that does not count in the loss
 
 Place = TypeVar("Place")
 
 
 class TokenQueue(Generic[Place]):
-    """First in, first out. Each pushed array carries its place in the data, so the head's place is where to resume."""
+    """A first-in, first-out queue of tokens. Each pushed array has a place in the data; resuming starts at the head's place."""
 
     def __init__(self) -> None:
         self._segments: deque[tuple[Place, np.ndarray]] = deque()
@@ -28,7 +28,7 @@ class TokenQueue(Generic[Place]):
         return self._length
 
     def push(self, place: Place, tokens: np.ndarray, skip: int = 0) -> None:
-        """Append `tokens` of `place`; `skip` (only on an empty queue) counts the first ones as taken already."""
+        """Append the `tokens` of `place`. The first `skip` of them count as already taken, which only an empty queue allows."""
         if skip and self._segments:
             raise ValueError("tokens can be skipped only at the head of the queue")
         if skip >= len(tokens):
@@ -39,9 +39,9 @@ class TokenQueue(Generic[Place]):
         self._length += len(tokens) - skip
 
     def pop(self, count: int) -> np.ndarray:
-        """The next `count` tokens as int64. Raises IndexError when there are fewer."""
+        """Remove and return the next `count` tokens, (count,) int64. Raises IndexError when there are fewer."""
         if count > self._length:
-            raise IndexError(f"{count} tokens wanted, {self._length} queued")
+            raise IndexError(f"{count} tokens requested, {self._length} queued")
         out = np.empty(count, dtype=np.int64)
         filled = 0
         while filled < count:
@@ -57,20 +57,20 @@ class TokenQueue(Generic[Place]):
         return out
 
     def head(self) -> tuple[Place, int] | None:
-        """(place, tokens of it already taken) of the next token, or None when the queue is empty."""
+        """(place of the next token, tokens already taken from that place); None when the queue is empty."""
         return (self._segments[0][0], self._offset) if self._segments else None
 
 
 class BestFit(Generic[Place]):
-    """Documents waiting to be placed into rows of `row` tokens; each is cut to that length as it comes in.
+    """Documents that wait to be placed into rows of `row` tokens. Each is cut to that length when it is added.
 
-    Sorted by length, so a look-up costs O(log n). Of equal lengths the first to come goes first. `placed` and `cropped` count the
-    tokens handed out and the tokens cut off.
+    They are sorted by length, so that a look-up costs O(log n). Of documents of equal length, the first added is taken first.
+    `placed` counts the tokens returned by `take`, `cropped` those cut off.
     """
 
     def __init__(self, row: int) -> None:
         self._row = row
-        self._waiting: list[tuple[int, int, Place, np.ndarray]] = []  # (length, -arrival, …): unique before the array
+        self._waiting: list[tuple[int, int, Place, np.ndarray]] = []  # (length, -arrival) is unique, so arrays never compare
         self._arrivals = 0
         self.placed = self.cropped = 0
 
@@ -78,22 +78,22 @@ class BestFit(Generic[Place]):
         return len(self._waiting)
 
     def places(self) -> list[Place]:
-        """Of all waiting documents, in no order."""
+        """The places of all waiting documents, in no particular order."""
         return [place for _, _, place, _ in self._waiting]
 
     def add(self, place: Place, tokens: np.ndarray) -> None:
-        """Copies the part that is kept, so that `tokens` may be a view of a large array."""
+        """Add a document. The part that is kept is copied, so `tokens` may be a view of a large array."""
         kept = tokens[: self._row].copy()
         self.cropped += len(tokens) - len(kept)
         insort(self._waiting, (len(kept), -self._arrivals, place, kept))
         self._arrivals += 1
 
     def take(self, room: int) -> np.ndarray:
-        """The longest document of at most `room` tokens; if there is none, the first `room` tokens of the shortest.
+        """Remove and return the longest document of at most `room` tokens, or, if none fits, the shortest cut to `room` tokens.
 
-        Raises IndexError when nothing waits.
+        Raises IndexError when no document waits.
         """
-        fitting = bisect_left(self._waiting, (room + 1,))  # a prefix sorts before what it begins
+        fitting = bisect_left(self._waiting, (room + 1,))  # (room + 1,) sorts before every longer tuple that begins so
         *_, tokens = self._waiting.pop(max(fitting - 1, 0))
         taken = tokens[:room]
         self.cropped += len(tokens) - len(taken)
@@ -102,15 +102,15 @@ class BestFit(Generic[Place]):
 
 
 def shift(stream: np.ndarray, batch_size: int, seq_len: int) -> tuple[Tensor, Tensor]:
-    """(B*T + 1,) tokens as inputs and targets, both (B, T) int64; a target is the token after its input."""
+    """Turn a stream of (B*T + 1,) tokens into inputs and targets, both (B, T) int64. A target is the token after its input."""
     tokens = torch.from_numpy(stream)
     return tokens[:-1].view(batch_size, seq_len), tokens[1:].view(batch_size, seq_len)
 
 
 def pad_rows(rows: Sequence[tuple[list[int], list[int]]], pad: int) -> tuple[Tensor, Tensor]:
-    """(ids, mask) rows, right-padded to the longest: inputs and targets, both (B, T) int64.
+    """Turn rows of (ids, mask) into inputs and targets, both (B, T) int64, padded on the right to the longest row.
 
-    A row of n ids gives n - 1 positions. Targets outside the mask and in the padding are `IGNORE`.
+    A row of n ids gives n - 1 positions. Targets where the mask is 0, and in the padding, are `IGNORE`.
     """
     width = max(len(ids) for ids, _ in rows) - 1
     inputs = torch.full((len(rows), width), pad, dtype=torch.int64)

@@ -1,4 +1,7 @@
-"""Short texts of five kinds on which tokenizers are compared: news, Korean, code, mathematics and science. All our own."""
+"""Five short texts on which tokenizers are compared: news, Korean, code, mathematics and science.
+
+All of them were written for this project.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GPT-2's and GPT-4's tokenizers, for comparison, when their rank files are on this machine. Never asks the network."""
+"""Load the tokenizers of GPT-2 and GPT-4 for comparison, if their files are on this machine. Never uses the network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import tiktoken
 
 _HOST = "https://openaipublic.blob.core.windows.net"
-# What tiktoken reads for each encoding: the file's address and its sha256.
+# The files that tiktoken reads for each encoding, by address, with their SHA-256.
 _FILES = {
     "gpt2": {
         f"{_HOST}/gpt-2/encodings/main/vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
@@ -24,22 +24,22 @@ NAMES = tuple(_FILES)
 
 
 def load(name: str) -> tiktoken.Encoding | str:
-    """The encoding, or the reason why it is not available.
+    """Return the encoding, or the reason why it is not available.
 
-    tiktoken fetches a file that is missing or damaged, so both are looked into first.
+    tiktoken would download a file that is missing or damaged, so both are checked before it is called.
     """
     cache = _cache_dir()
     for url, digest in _FILES[name].items():
         path = cache / hashlib.sha1(url.encode()).hexdigest()
         if not path.is_file():
-            return f"not available: {url.rpartition('/')[2]} is not in {cache} (set TIKTOKEN_CACHE_DIR to where it is)"
+            return f"not available: {url.rpartition('/')[2]} is not in {cache} (set TIKTOKEN_CACHE_DIR to its folder)"
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             return f"not available: {path} is damaged"
     return tiktoken.get_encoding(name)
 
 
 def _cache_dir() -> Path:
-    """Where tiktoken keeps its files, by its own rules."""
+    """The folder in which tiktoken looks for its files, by the same rules as tiktoken."""
     for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
         if variable in os.environ:
             return Path(os.environ[variable])

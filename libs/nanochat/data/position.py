@@ -1,4 +1,7 @@
-"""A loader's saved position: a JSON object that holds what it belongs to, so that no loader goes on from another's."""
+"""The saved position of a loader: a JSON object.
+
+It also names the data, order, rank and world size to which it belongs, so that no loader resumes from another's position.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,11 @@ def digest(data: Any) -> str:
 
 
 def check_state(state: State, identity: State) -> None:
-    """Raises StageError when a state is another loader's, rank's, world size's, order's or data set's."""
-    for key, here in identity.items():
-        if state.get(key) != here:
+    """Raises StageError when `state` belongs to another loader, rank, world size, order or data set than `identity`."""
+    for key, expected in identity.items():
+        if state.get(key) != expected:
             raise StageError(
-                f"the loader's saved position has {key} {state.get(key)!r}; here it is {here!r}",
+                f"the loader's saved position has {key} {state.get(key)!r}, but this loader has {expected!r}",
                 code="resume_mismatch",
                 hint="resume with the same shards, seed, packing, order and number of processes, each rank from its own state",
             )

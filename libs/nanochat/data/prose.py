@@ -1,18 +1,18 @@
-"""Plain English paragraphs out of documentation: markup taken off, code, tables and signatures left out."""
+"""Extract plain English paragraphs from documentation. Markup is removed; code, tables and signatures are left out."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-# Blocks that are not prose: fenced code, doctest sessions (to the next empty line), HTML comments and tags over lines.
+# Blocks that are not prose: fenced code, doctest sessions (up to the next empty line), and HTML comments.
 _BLOCKS = re.compile(r"^[ \t]*(```|~~~).*?^[ \t]*\1[^\n]*$|^[ \t]*>>>.*?(?=\n[ \t]*\n|\Z)|<!--.*?-->", re.DOTALL | re.MULTILINE)
 _RULES = "=-~^#*+\"'.`_:"
 _UNDERLINE = re.compile(r"[=\-~^#*+\"'.`_: ]{3,}")
 _BULLET = re.compile(r"(?:[-*+•]|\(?\d{1,2}[.)]|#{1,6}|@?param\b|:(?:param|arg|type|raises?|returns?|rtype)\b[^:\n]*:)\s+")
 _FIELD = re.compile(r"[*`\w.]+(?:\s*\([^)]*\))?\s*:(?!:)(\s|$)")  # "name : type", "name (type): meaning"
 
-# Applied in order to a piece that has the marker.
+# (marker, pattern, replacement), applied in this order to a piece that contains the marker.
 _INLINE = (
     ("](", re.compile(r"!\[[^\]]*\]\([^)]*\)"), ""),  # markdown image
     ("](", re.compile(r"\[([^\]]+)\]\([^)]*\)"), r"\1"),  # markdown link
@@ -41,9 +41,9 @@ MIN_CHARS, MIN_WORDS = 60, 9
 
 
 def paragraphs(text: str) -> Iterator[str]:
-    """The paragraphs of `text` that read as English prose, each on one line, in order."""
+    """Yield the paragraphs of `text` that read as English prose, each on one line, in order."""
     text = _BLOCKS.sub("\n\n", text.expandtabs(4))
-    literal_at: int | None = None  # inside a literal block: everything indented more than this
+    literal_at: int | None = None  # a literal block lasts while the indentation is larger than this
     for block in re.split(r"\n[ \t]*\n", text):
         lines = [line for line in block.split("\n") if line.strip()]
         if not lines:
@@ -52,7 +52,7 @@ def paragraphs(text: str) -> Iterator[str]:
         if literal_at is not None and indent > literal_at:
             continue
         literal_at = None
-        if lines[0].lstrip().startswith(".. "):  # directive or comment: its body is indented
+        if lines[0].lstrip().startswith(".. "):  # a reST directive or comment, whose body is indented
             literal_at = indent
             continue
         if lines[-1].rstrip().endswith("::"):
@@ -68,14 +68,14 @@ def paragraphs(text: str) -> Iterator[str]:
 
 
 def _pieces(lines: list[str]) -> Iterator[str]:
-    """A block's lines joined where they continue a sentence: a bullet, a field or a new indentation starts a new piece."""
+    """Join the lines of a block into pieces. A bullet, a field or a new indentation starts a new piece."""
     piece: list[str] = []
     last = -1
     for line in lines:
         stripped = line.strip()
         indent = len(line) - len(line.lstrip())
         if stripped[0] in _RULES and _UNDERLINE.fullmatch(stripped):
-            piece = []  # what was underlined is a heading
+            piece = []  # the underlined line before was a heading
             continue
         bullet = _BULLET.match(stripped)
         field = None if bullet or ":" not in stripped else _FIELD.match(stripped)
@@ -87,7 +87,7 @@ def _pieces(lines: list[str]) -> Iterator[str]:
             stripped = stripped[bullet.end() :]
         elif field:
             stripped = stripped[field.end() :]
-            indent = -1  # the meaning goes on in whatever indentation follows
+            indent = -1  # the description of a field may continue at any indentation
         if stripped:
             piece.append(stripped)
         last = indent if not (bullet or indent < 0) else 10_000 if indent < 0 else indent

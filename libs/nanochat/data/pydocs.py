@@ -1,7 +1,7 @@
-"""English prose that every machine with Python has: documentation of the standard library and the installed packages.
+"""Collect the English prose that every machine with Python has: documentation of the standard library and of packages.
 
-Docstrings and long comments of .py files (read as text, never imported), the manual pages in `pydoc_data`, README and manual
-files, and the descriptions in package metadata. The same installation always gives the same shards.
+It comes from docstrings and long comments of .py files (read as text, never imported), the manual pages in `pydoc_data`, README
+and manual files, and the descriptions in package metadata. The same installation always gives the same shards.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from nanochat.contract.contract import write_json
 from nanochat.data.prose import paragraphs
 from nanochat.data.shards import write_shard
 
-VERSION = 1  # raise when the harvest or the cleaning changes: it is part of the cache key
-DOC_CHARS = (400, 4000)  # a document is at least and at most about this long
+VERSION = 1  # part of the cache key: raise it when the harvest or the cleaning changes
+DOC_CHARS = (400, 4000)  # least and approximate greatest length of a document
 SHARD_CHARS = 2_000_000
 VAL_SHARE = 0.04
 
-# What precedes a docstring: nothing but comments, or a line that ends with a colon.
+# A docstring follows nothing but comments, or a line that ends with a colon.
 _BEFORE = re.compile(r"(?:\A(?:[ \t]*#[^\n]*\n|\s)*|:[ \t]*(?:#[^\n]*)?\n\s*)[rRuU]?\Z")
 _COMMENTS = re.compile(r"#[^\n]*\n(?:[ \t]*#[^\n]*\n){2,}")
 _HASH = re.compile(r"^[ \t]*#+:?", re.MULTILINE)
@@ -41,9 +41,9 @@ _SKIPPED = re.compile(
 
 
 def harvest(cache_dir: Path, max_chars: int, progress: Callable[[int], None] | None = None) -> tuple[list[Path], list[Path]]:
-    """(train, val) shards of at most about `max_chars` characters in all; made once for an installation, then reused.
+    """Return (train, val) shards with about `max_chars` characters in all, or fewer if the machine has less text.
 
-    `progress` is told the characters found so far. Fewer characters than asked for are no error.
+    They are made once per installation and then reused. `progress` is called with the number of characters found so far.
     """
     home = cache_dir / "pydocs" / _key(max_chars)
     if not (home / "done").is_file():
@@ -58,7 +58,7 @@ def _key(max_chars: int) -> str:
 
 
 def _write(home: Path, documents: list[str]) -> None:
-    """Shards in a temporary folder, then one rename; the validation shard is the last."""
+    """Write the shards into a temporary folder and rename it at the end. The last shard is the validation shard."""
     tmp = home.with_name(f"{home.name}.{os.getpid()}.tmp")
     shutil.rmtree(tmp, ignore_errors=True)
     tmp.mkdir(parents=True)
@@ -83,7 +83,7 @@ def _write(home: Path, documents: list[str]) -> None:
 
 
 def _documents(max_chars: int, progress: Callable[[int], None] | None) -> list[str]:
-    """Documents of unique paragraphs, in an order that mixes their origins: by digest, so that it never changes."""
+    """Build documents from unique paragraphs. Sorting by digest mixes their origins in an order that never changes."""
     seen: set[int] = set()
     documents: list[str] = []
     chars = reported = 0
@@ -109,7 +109,7 @@ def _is_new(paragraph: str, seen: set[int]) -> bool:
 
 
 def _split(pieces: Iterator[str]) -> Iterator[str]:
-    """Paragraphs joined into documents; a remainder too short for one joins the document before, or is dropped."""
+    """Join paragraphs into documents. A remainder that is too short for a document is dropped."""
     least, most = DOC_CHARS
     held: list[str] = []
     size = 0
@@ -123,11 +123,11 @@ def _split(pieces: Iterator[str]) -> Iterator[str]:
         yield "\n\n".join(held)
 
 
-# -- where the text is --
+# -- finding the text --
 
 
 def _sources() -> Iterator[str]:
-    """Raw texts: the manual's pages, the standard library, then packages by name."""
+    """Yield the raw texts of the manual pages, then of the standard library, then of the packages by name."""
     paths = sysconfig.get_paths()
     stdlib = Path(paths["stdlib"])
     yield from _topics(stdlib / "pydoc_data" / "topics.py")
@@ -150,13 +150,13 @@ def _tree(root: Path) -> Iterator[str]:
 
 
 def _python(source: str) -> Iterator[str]:
-    """One text of the docstrings of a file, and one of its long comments."""
+    """Yield all docstrings of a file as one text, then all long comments as another."""
     docstrings: list[str] = []
     comments: list[str] = []
     end = 0
     for start, stop in _strings(source):
         lead = max(end, start - 400) if end else 0
-        before = source[lead:start] if lead == 0 else "\0" + source[lead:start]  # \0: not the start of the file
+        before = source[lead:start] if lead == 0 else "\0" + source[lead:start]  # "\0" marks: not the start of the file
         if stop - start > 80 and _BEFORE.search(before):
             docstrings.append(_dedented(source[start + 3 : stop - 3]))
         comments.extend(m[0] for m in _COMMENTS.finditer(source, end, start))
@@ -169,9 +169,10 @@ def _python(source: str) -> Iterator[str]:
 
 
 def _strings(source: str) -> Iterator[tuple[int, int]]:
-    """(start, end) of every triple-quoted string, quotes included. All are needed: a missed one would turn text into code.
+    """Yield (start, end) of every triple-quoted string, quotes included.
 
-    `str.find` goes through source an order of magnitude faster than a regular expression or a tokenizer.
+    None may be missed: after a missed one, the following strings would be taken for code. `str.find` scans source an order of
+    magnitude faster than a regular expression or a tokenizer.
     """
     position = 0
     following = {quote: source.find(quote) for quote in ('"""', "'''")}
@@ -193,7 +194,7 @@ def _strings(source: str) -> Iterator[tuple[int, int]]:
 
 
 def _dedented(docstring: str) -> str:
-    """The first line has lost its indentation to the quotes; the others get rid of theirs."""
+    """Remove the common indentation of all lines but the first, which follows the quotes and has none."""
     first, _, others = docstring.partition("\n")
     indents = [len(line) - len(line.lstrip()) for line in others.split("\n") if line.strip()]
     margin = min(indents, default=0)
@@ -201,7 +202,7 @@ def _dedented(docstring: str) -> str:
 
 
 def _topics(path: Path) -> Iterator[str]:
-    """The language reference that `help()` shows: a module that is one dict of strings."""
+    """Yield the texts of the language reference shown by `help()`, a module that consists of one dict of strings."""
     import ast
 
     if not path.is_file():

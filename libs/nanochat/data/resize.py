@@ -1,7 +1,8 @@
-"""Resuming on another number of ranks: a loader's position close to where the ranks that saved one stood.
+"""Map the saved states of a loader to another number of ranks.
 
-It may skip what those ranks had not finished, never repeats what they had: seen data would flatter the loss. Of best-fit packing
-that includes the documents that were waiting, about `bos_aligned.BUFFER` a rank.
+The new position may skip data that the old ranks had not finished, but it never repeats data that they had used, which would
+lower the loss without any learning. With best-fit packing, the skipped data include the documents that were waiting: about
+`bos_aligned.BUFFER` per rank.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ class Resizable(Protocol):
 
 
 def state_near(fresh: Resizable, saved: Sequence[State]) -> State:
-    """A state for the loader `fresh`, made from the states of all ranks of another world size, in rank order."""
+    """Return a state for the loader `fresh`, made from `saved`: the states of all ranks that saved, in rank order."""
     own = fresh.state()
     new = int(own["world_size"])
-    # Everything else stays as saved, so that the loader refuses other data, another order or another packing than before.
+    # Everything else stays as saved, so that the loader refuses a state with other data, another order or another packing.
     state = {**own, **saved[0], "rank": own["rank"], "world_size": new, "offset": 0}
     if isinstance(fresh, BosAlignedLoader):
         counts = {key: sum(s.get(key, 0) for s in saved) for key in ("placed", "cropped")}
-        # Its place is the first chunk not read yet; a stream's is the chunk it is taking from.
+        # The place in this state is the first unread chunk; in a stream's state it is the chunk in use.
         return {**state, "waiting": "", **counts, **_text(fresh.documents.row_groups, saved, new, begun=0)}
     if isinstance(fresh, TextLoader):
         return {**state, **_text(fresh.documents.row_groups, saved, new, begun=1)}
@@ -35,11 +36,11 @@ def state_near(fresh: Resizable, saved: Sequence[State]) -> State:
 
 
 def _text(row_groups: int, saved: Sequence[State], new: int, *, begun: int) -> State:
-    """The place after the furthest rank's; `begun` chunks from its place on are in use already."""
+    """Return the place after the furthest rank. `begun` chunks from its saved place on are already in use."""
     old = len(saved)
     epoch = max(s["epoch"] for s in saved)
     position, chunk = max((s["position"], s["chunk"] + begun) for s in saved if s["epoch"] == epoch)
-    if row_groups < GROUPS_PER_RANK * old:  # they shared out the documents of each row group
+    if row_groups < GROUPS_PER_RANK * old:  # the old ranks shared out the documents of each row group
         if row_groups < GROUPS_PER_RANK * new:
             return {"epoch": epoch, "position": position, "chunk": _up(chunk * old, new)}
         used = position + bool(chunk)

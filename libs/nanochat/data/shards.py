@@ -1,6 +1,6 @@
-"""Parquet shards of text: what a good one is, which are for training, and the index that a run's stages share.
+"""Parquet shards of text: checks, the split into train and validation shards, and the index that a run's stages share.
 
-Imports no torch and no network client, so that a recipe's folder can be checked before any work.
+Imports no torch and no network client, so that the folder in a recipe can be checked before any work.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from nanochat.contract.contract import Exit, StageError, write_json
 
 COLUMN = "text"
 INDEX = "shards.json"
-ROW_GROUP = 1024  # documents a row group
+ROW_GROUP = 1024  # documents per row group
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One file of the index. `chars` counts characters of whole documents, null when nobody has counted."""
+    """One file of the index. `chars` counts the characters of whole documents, `bytes` the file; None means not counted."""
 
     path: str
     bytes: int
@@ -33,14 +33,14 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class ShardIndex:
-    """The train shards in order and the pinned validation shards."""
+    """The train shards, in order, and the validation shards, which stay the same for the whole run."""
 
     train: list[Path]
     val: list[Path]
 
     @classmethod
     def load(cls, directory: Path) -> ShardIndex:
-        """Read `shards.json`. Raises StageError naming the shard that is missing or no longer has its size."""
+        """Read `shards.json`. Raises StageError that names a shard which is missing or has changed its size."""
         table = json.loads((directory / INDEX).read_text(encoding="utf-8"))
         return cls(*([_as_named(Shard(**entry)) for entry in table[split]] for split in ("train", "val")))
 
@@ -62,23 +62,23 @@ def _as_named(shard: Shard) -> Path:
     return path
 
 
-# -- what a good shard is --
+# -- checks --
 
 
 def check_shard(path: Path) -> pq.FileMetaData:
-    """The parquet footer. Raises StageError when the file is no parquet or has no string column `text`."""
+    """Check a shard and return its parquet footer. Raises StageError when it is not parquet or has no string column `text`."""
     try:
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
     except (OSError, pa.ArrowException) as err:
         raise StageError(
-            f"{path} is not a readable parquet file: {err}", code="shard_unreadable", hint="replace the file or remove it"
+            f"{path} is not a readable parquet file: {err}", code="shard_unreadable", hint="replace or remove the file"
         ) from err
     if COLUMN not in schema.names:
         raise StageError(
             f"{path} has no column {COLUMN!r}; its columns are {', '.join(schema.names) or 'none'}",
             code="no_text_column",
-            hint=f"name the column with the documents {COLUMN!r}",
+            hint=f"rename the column that holds the documents to {COLUMN!r}",
         )
     kind = schema.field(COLUMN).type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
@@ -87,23 +87,24 @@ def check_shard(path: Path) -> pq.FileMetaData:
 
 
 def folder_shards(folder: str | Path) -> tuple[list[Path], list[Path]]:
-    """(train, val) paths of a user's folder, by name; the last file is the validation shard.
+    """Return the (train, val) shards of a user's folder, sorted by name. The last file is the validation shard.
 
-    Raises StageError when the folder is missing, has fewer than two parquet files, one that is unusable, or no documents.
+    Raises StageError when the folder is missing or has fewer than two parquet files, when a file is not a usable shard, or when
+    the train or the validation shards hold no documents.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
-        raise StageError(f"no folder {root}", code="folder_missing", hint="give a folder of parquet files")
+        raise StageError(f"no folder {root}", code="folder_missing", hint="set data.source to a folder of parquet files")
     paths = [p.resolve() for p in sorted(root.glob("*.parquet")) if p.is_file()]
     if not paths:
         raise StageError(
-            f"folder {root} holds no .parquet file", code="no_shards", hint="put parquet files with a `text` column there"
+            f"folder {root} holds no .parquet file", code="no_shards", hint=f"put parquet files with a {COLUMN!r} column there"
         )
     if len(paths) == 1:
         raise StageError(
             f"folder {root} holds only {paths[0].name}; the last shard is kept for validation, so nothing is left to train on",
             code="no_val_shard",
-            hint="split the text over two parquet files or more",
+            hint="split the text into two or more parquet files",
         )
     rows = [check_shard(p).num_rows for p in paths]
     if not sum(rows[:-1]):
@@ -114,7 +115,7 @@ def folder_shards(folder: str | Path) -> tuple[list[Path], list[Path]]:
 
 
 def require_text(train: Iterable[Shard], source: str) -> None:
-    """Raises StageError when the counted shards hold not one character."""
+    """Raises StageError when the shards hold not a single character."""
     if not sum(s.chars or 0 for s in train):
         raise StageError(
             f"{source} holds no text: every document is empty",
@@ -127,10 +128,10 @@ def require_text(train: Iterable[Shard], source: str) -> None:
 
 
 def documents(path: Path, row_group: int) -> list[str | None]:
-    """The texts of one row group, in order.
+    """Read the texts of one row group, in order.
 
-    Raises StageError naming the shard: bad input when it is gone, cut off or damaged; a fault that may pass when the disk or
-    the network under it fails.
+    Raises StageError that names the shard: as bad input when it is missing, truncated or damaged; as a failure that may pass
+    when the operating system reports an error of the disk or the network.
     """
     try:
         texts: list[str | None] = pq.ParquetFile(path).read_row_group(row_group, columns=[COLUMN]).column(COLUMN).to_pylist()
@@ -142,7 +143,8 @@ def documents(path: Path, row_group: int) -> list[str | None]:
 def _unreadable(path: Path, row_group: int, err: Exception) -> StageError:
     if isinstance(err, FileNotFoundError):
         return StageError(f"shard {path} is missing", code="shard_missing", hint="rerun the data stage")
-    passing = isinstance(err, OSError) and err.errno is not None  # the system's; Arrow's own, about content, have no number
+    # Only errors of the operating system have a number. Arrow's own OSErrors, about the content, have none.
+    passing = isinstance(err, OSError) and err.errno is not None
     why = " ".join(str(err).split())
     return StageError(
         f"row group {row_group} of shard {path} cannot be read: {why}",
@@ -153,7 +155,7 @@ def _unreadable(path: Path, row_group: int, err: Exception) -> StageError:
 
 
 def count_chars(path: Path, doc_cap: int) -> tuple[int, int]:
-    """(characters, characters with each document cropped to `doc_cap`)."""
+    """Count (all characters, characters with each document cut to `doc_cap`)."""
     whole = capped = 0
     for batch in pq.ParquetFile(path).iter_batches(batch_size=8192, columns=[COLUMN]):
         lengths = pc.utf8_length(batch.column(0))
@@ -163,13 +165,13 @@ def count_chars(path: Path, doc_cap: int) -> tuple[int, int]:
 
 
 def write_shard(path: Path, texts: list[str]) -> None:
-    """Texts as a shard like FineWeb-Edu's: zstd, row groups of 1,024 documents, no dictionary, no statistics."""
+    """Write texts as a shard like those of FineWeb-Edu: zstd, row groups of 1,024 documents, no dictionary, no statistics."""
     table = pa.table({COLUMN: pa.array(texts, pa.string())})
     pq.write_table(table, path, row_group_size=ROW_GROUP, compression="zstd", use_dictionary=False, write_statistics=False)
 
 
 def iter_texts(paths: Iterable[Path]) -> Iterator[str]:
-    """Every document with text, in order."""
+    """Yield every document that is not empty, in order."""
     for path in paths:
         for row_group in range(pq.ParquetFile(path).num_row_groups):
             yield from (text for text in documents(path, row_group) if text)

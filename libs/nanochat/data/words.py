@@ -1,4 +1,4 @@
-"""The words of a corpus by frequency: what the spelling tasks draw from."""
+"""The frequent words of a corpus. The spelling tasks draw their words from this list."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import pyarrow.parquet as pq
 
 from nanochat.data.shards import COLUMN
 
-SAMPLE_CHARS = 100_000_000  # enough for some 12,000 words; about 4 seconds
-PER_WORD = 1000  # words of text for each word of the list, so that rare words and slips stay out
-LEAST = 200
+SAMPLE_CHARS = 100_000_000  # characters to read: enough for about 12,000 words, in about 4 seconds
+PER_WORD = 1000  # words read for each word in the list, which keeps out rare words and typing errors
+LEAST = 200  # words in the list
 _MARKS = ".,;:!?\"'()[]‘’“”"
 
 
 def frequent_words(paths: Iterable[Path], sample_chars: int = SAMPLE_CHARS) -> list[str]:
-    """Words of 3 to 12 letters in lower-case ASCII, most frequent first, ties by alphabet.
+    """Return words of 3 to 12 lower-case ASCII letters, most frequent first, ties in alphabetical order.
 
-    One for every 1,000 words read, at least 200. Part of a name, contraction or identifier does not count. Arrow splits and
-    counts: on 53 million characters it takes 1.9 s where a Counter over a regular expression's matches takes 3.0 s.
+    The list has one word for every 1,000 words read, but at least 200. Parts of names, contractions and identifiers do not
+    count. Arrow splits and counts: on 53 million characters it takes 1.9 s, where a Counter over the matches of a regular
+    expression takes 3.0 s.
     """
     counts: Counter[str] = Counter()
     chars = 0

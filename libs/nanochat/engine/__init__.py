@@ -1,4 +1,4 @@
-"""Generation: a KV cache, a sampler with one random stream a row, a calculator, and the engine that joins them."""
+"""Text generation: a KV cache, a sampler with a random stream for each sample, a calculator, and the engine that uses them."""
 
 from nanochat.engine.engine import Engine, PromptTooLong
 

@@ -1,4 +1,4 @@
-"""Text generation from one prompt to many samples, with the calculator in the loop."""
+"""Generate many samples from one prompt, and answer the calculator calls in them."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from nanochat.model.loss import softcap
 if TYPE_CHECKING:
     from nanochat.tokenizer import Tokenizer
 
-ENDED = -1  # a row's token in a column once the row has finished
-SAMPLED, FORCED = 1, 0
-Column = tuple[list[int], list[int]]
+ENDED = -1  # stands for the token of a row that has finished
+SAMPLED, FORCED = 1, 0  # mask: the model sampled the token, or the calculator's answer forced it
+Column = tuple[list[int], list[int]]  # (tokens, masks) of one step, one entry per row
 
 
 class PromptTooLong(ValueError):
-    """The prompt leaves no room in the model's context for even one token."""
+    """The prompt leaves no room for a single token in the model's context."""
 
 
 class Engine:
-    """Generates from a model. Holds no state between calls, so calls may be interleaved on one thread.
+    """Generates text with a model. Keeps no state between calls, so calls may be interleaved on one thread.
 
-    Products are taken in `dtype`: the device's own by default, as in training.
+    Matrices are multiplied in `dtype`. By default this is the device's native dtype, as in training.
     """
 
     def __init__(self, model: GPT, tokenizer: Tokenizer, *, dtype: torch.dtype | None = None):
@@ -55,12 +55,14 @@ class Engine:
         seed: int = 42,
         stop: Callable[[], bool] | None = None,
     ) -> Iterator[Column]:
-        """Yields one column a step: a token and a mask for each of `num_samples` rows.
+        """Yield one column per step: a token and a mask for each of `num_samples` rows.
 
-        Mask 1 is a sampled token, 0 one that the calculator put there. A row that says `<|assistant_end|>` or `<|bos|>` is
-        finished: that token is not yielded, and the row's entries are -1 from then on. Ends when all rows have finished
-        (the last column is all -1), or after `max_tokens` or at the end of the model's context (a row that never showed -1
-        ended by length), or when `stop()` says so. Raises PromptTooLong, and ValueError for an empty prompt.
+        The mask is 1 for a sampled token and 0 for a token of the calculator's answer. A row that samples `<|assistant_end|>`
+        or `<|bos|>` is finished: that token is not yielded, and the row's tokens are -1 from then on.
+
+        Generation ends when all rows have finished (then the last column is all -1), after `max_tokens`, at the end of the
+        model's context, or when `stop()` returns true. A row without any -1 was cut off by length or by `stop`.
+        Raises PromptTooLong, and ValueError for an empty prompt or a setting that `Sampling` refuses.
         """
         if not prompt:
             raise ValueError("the prompt is empty; it needs at least <|bos|>")
@@ -102,10 +104,13 @@ class Engine:
         seed: int = 42,
         stop: Callable[[], bool] | None = None,
     ) -> tuple[list[list[int]], list[list[int]]]:
-        """Each row's tokens and masks, without the prompt and without the token that ended it. Arguments as in `generate`."""
+        """Return the tokens and masks of each row, without the prompt and the token that ended the row.
+
+        Arguments and errors are those of `generate`.
+        """
         tokens: list[list[int]] = [[] for _ in range(num_samples)]
         masks: list[list[int]] = [[] for _ in range(num_samples)]
-        with autocast(self.model.get_device(), self.dtype):  # held over all steps, it casts the weights once
+        with autocast(self.model.get_device(), self.dtype):  # one context for all steps casts the weights only once
             for column in self.generate(
                 prompt,
                 num_samples=num_samples,
@@ -123,7 +128,7 @@ class Engine:
         return tokens, masks
 
     def _advance(self, row: SampleState, sampled: int) -> tuple[int, int]:
-        """The row's next token and mask: what the tool has queued, else what was sampled."""
+        """Return the row's next token and mask. Tokens that the tool has queued replace the sampled one."""
         if row.forced:
             token = row.forced.popleft()
             self._tool.see(row, token)
@@ -137,17 +142,17 @@ class Engine:
 
 @dataclass(slots=True)
 class SampleState:
-    """One sample's state: its open tool call, the tokens that must come next, whether it has finished."""
+    """The state of one sample: its open tool call, the tokens that are forced to come next, and whether it has finished."""
 
-    call: list[int] | None = None
+    call: list[int] | None = None  # tokens of the expression so far
     forced: deque[int] = field(default_factory=deque)
     ended: bool = False
 
 
 class Tool:
-    """`<|python_start|>` expression `<|python_end|>` is answered by `<|output_start|>` result `<|output_end|>`.
+    """Answers `<|python_start|>` expression `<|python_end|>` with `<|output_start|>` result `<|output_end|>`.
 
-    An expression that the calculator does not understand gets no answer, and the model goes on by itself.
+    An expression that the calculator does not understand gets no answer; the model then continues on its own.
     """
 
     def __init__(self, tokenizer: Tokenizer):
@@ -157,7 +162,7 @@ class Tool:
         )
 
     def see(self, row: SampleState, token: int) -> None:
-        """Follow the row by one token; on the end of a call queue its answer."""
+        """Note the row's next token. At the end of a call, queue the answer."""
         if token == self.start:
             row.call = []
         elif token == self.end and row.call is not None:
@@ -170,12 +175,12 @@ class Tool:
 
 
 class DecodeBatch:
-    """The rows that are still at work: their KV cache, and the logits (rows, V) of the next token of each."""
+    """The rows that are still being generated: their numbers, their KV cache, and `logits` (rows, V) of their next tokens."""
 
     def __init__(self, model: GPT, dtype: torch.dtype, prompt: Sequence[int], num_samples: int, capacity: int):
         self.model, self.dtype, self.device = model, dtype, model.get_device()
         self.rows = list(range(num_samples))
-        # The prompt is the same for all: one row is computed, and copied for the others.
+        # All rows have the same prompt, so it is computed once and copied.
         self.cache = KVCache(model.config.n_layer, capacity if num_samples == 1 else len(prompt))
         logits = self._forward(torch.tensor([list(prompt)], device=self.device))
         self.logits = logits.expand(num_samples, -1)
@@ -183,9 +188,9 @@ class DecodeBatch:
             self.cache = self.cache.select(torch.zeros(num_samples, dtype=torch.int64, device=self.device), capacity)
 
     def feed(self, tokens: Sequence[int], alive: Sequence[int]) -> None:
-        """Compute the next logits. `tokens` is the last column, by row number; rows not `alive` leave.
+        """Compute the next logits. `tokens` is the last column, by row number; rows that are not `alive` may be dropped.
 
-        They leave in halves: dropping a row copies the whole cache, so it must pay for itself.
+        They are dropped only once half of the rows have finished, because dropping rows copies the whole cache.
         """
         if 2 * len(alive) <= len(self.rows):
             kept = torch.tensor([self.rows.index(row) for row in alive], device=self.device)
@@ -194,7 +199,7 @@ class DecodeBatch:
         self.logits = self._forward(torch.tensor(fed, device=self.device))
 
     def _forward(self, ids: Tensor) -> Tensor:
-        """Logits (B, V) in fp32 after the last of ids (B, T)."""
+        """Return the logits (B, V), in fp32, of the token that follows ids (B, T)."""
         with autocast(self.device, self.dtype):
             return softcap(self.model.lm_head(self.model.hidden(ids, self.cache)[:, -1]))
 

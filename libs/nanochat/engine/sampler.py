@@ -1,4 +1,4 @@
-"""Sampling with one random stream a row: what a row draws depends on its seed and its number, never on its batch mates."""
+"""Sampling with one random stream per row: a row's draws depend on the seed and the row's number, not on the other rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to draw a token. Temperature 0 takes the most likely; top_k 0 and top_p 1 leave every token in."""
+    """How to draw a token. Temperature 0 takes the most likely one; top_k 0 and top_p 1 exclude no token.
+
+    Raises ValueError for a setting that is out of range.
+    """
 
     temperature: float = 1.0
     top_k: int = 0
@@ -28,34 +31,38 @@ class Sampling:
 
 
 def uniforms(seed: int, rows: int, steps: int) -> np.ndarray:
-    """(rows, steps) float32 in [0, 1): row r's stream is Philox keyed by (seed, r), the same however many rows there are."""
+    """Return (rows, steps) float32 numbers in [0, 1). Row r is the stream of Philox with key (seed, r)."""
     keys = np.array([(seed % 2**64, row) for row in range(rows)], dtype=np.uint64)
     return np.stack([np.random.Generator(np.random.Philox(key=key)).random(steps, np.float32) for key in keys])
 
 
 def sample(logits: Tensor, u: Tensor, how: Sampling) -> Tensor:
-    """One token a row, (N,) int64. logits (N, V) in fp32; u (N,) in [0, 1) picks the token by inverse distribution.
+    """Draw one token per row, (N,) int64, from logits (N, V) in fp32 by inverse transform sampling with u (N,) in [0, 1).
 
-    The distribution is summed in vocabulary order, so rounding of the logits moves a bound by as much and reorders nothing.
+    Probabilities are summed in vocabulary order, not sorted. A rounding error in the logits therefore shifts the bounds
+    between tokens by a similar amount, but never reorders them.
     """
     if how.temperature == 0:
         return logits.argmax(dim=-1)
     logits = logits / how.temperature
     if 0 < how.top_k < logits.size(-1):
         least = logits.topk(how.top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)  # ties with the k-th stay
+        logits = logits.masked_fill(logits < least, -torch.inf)  # keeps tokens that tie with the k-th
     probs = logits.softmax(dim=-1)
     if how.top_p < 1:
         probs = probs.masked_fill(probs < _nucleus_floor(probs, how.top_p), 0.0)
     bounds = probs.cumsum(dim=-1)
     total = bounds[:, -1:]
-    # Below the total even after rounding, so that some bound is always above it.
+    # Keep the point below the total even after rounding, so that there is always a bound above it.
     point = torch.minimum(u[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
     return (bounds > point).int().argmax(dim=-1)
 
 
 def _nucleus_floor(probs: Tensor, top_p: float) -> Tensor:
-    """The least probability in the smallest set of likeliest tokens whose sum reaches top_p (Holtzman et al. 2020); (N, 1)."""
+    """The least probability, (N, 1), within the smallest set of most likely tokens whose sum reaches top_p.
+
+    Source: nucleus sampling, Holtzman et al. 2020.
+    """
     ordered = probs.sort(dim=-1, descending=True).values
     before = ordered.cumsum(dim=-1) - ordered
     return ordered.masked_fill(before >= top_p, torch.inf).amin(dim=-1, keepdim=True)

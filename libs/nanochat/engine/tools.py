@@ -1,4 +1,4 @@
-"""The calculator a model may call: arithmetic, and how often a letter occurs in a word. Nothing is ever `eval`ed."""
+"""The calculator that a model may call: arithmetic, and `str.count` on a literal. It never calls `eval`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import operator
 from collections.abc import Callable
 
-MAX_CHARS = 256  # bounds every number and every step: with no powers, a product has at most as many digits as its text
+MAX_CHARS = 256  # bounds all work: without powers, a product has at most as many digits as the expression
 ARITHMETIC = frozenset("0123456789*+-/.() ")
 Number = int | float
 OPERATORS: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
@@ -20,9 +20,10 @@ OPERATORS: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
 
 
 def calculate(expression: str) -> str | None:
-    """The value of `48/2`, `1,200 * 3` or `'banana'.count('a')` as text; None for anything else, and for no finite value.
+    """Return the value of an expression such as `48/2`, `1,200 * 3` or `'banana'.count('a')`, as text.
 
-    Whole values are written without a point ("24", not "24.0"), as in the calculations that GSM8K teaches.
+    None when the expression is anything else or has no finite value. Whole numbers are written without a decimal point ("24",
+    not "24.0"), as in the calculations of GSM8K.
     """
     if len(expression) > MAX_CHARS:
         return None

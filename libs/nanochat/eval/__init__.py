@@ -1,1 +1,1 @@
-"""Measuring models: bits per byte, CORE, chat tasks, samples, and the report."""
+"""Evaluate models: bits per byte, CORE, chat tasks, samples, and the report."""

@@ -14,10 +14,11 @@ from nanochat.model import GPT
 
 @torch.no_grad()
 def bits_per_byte(model: GPT, batches: Iterable[tuple[Tensor, Tensor]], token_bytes: Tensor, ranks: Ranks) -> float:
-    """Nats of the targets over ln 2 times their raw bytes, summed over this rank's `batches` and over all ranks.
+    """Return the cross entropy of the targets in nats, divided by ln 2 times their raw bytes.
 
-    batches: (inputs, targets), both (B, T) int64; token_bytes: (V,) raw byte length of each token, 0 for special ones.
-    Targets of -1 and special tokens add neither nats nor bytes. inf when no byte is counted. Every rank must call it.
+    Both are summed over the `batches` of all ranks, so every rank must call this. A batch is (inputs, targets), both (B, T)
+    int64; `token_bytes` (V,) is the raw byte length of each token, 0 for special tokens. Targets of -1 and special tokens add
+    neither nats nor bytes. Returns inf when no byte is counted.
     """
     lengths = token_bytes.to("cpu", torch.int64)
     nats, total_bytes = 0.0, 0
@@ -26,7 +27,7 @@ def bits_per_byte(model: GPT, batches: Iterable[tuple[Tensor, Tensor]], token_by
             losses = model(inputs.to(ranks.device), targets.to(ranks.device), reduction="none")
         targets = targets.cpu()
         counted = lengths[targets.clamp(min=0)] * (targets >= 0)
-        # In float64: a sum of 10 million losses in fp32 is off in the fourth digit.
+        # Sum in float64: in fp32, a sum of 10 million losses is wrong in the fourth digit.
         nats += losses.to("cpu").double()[counted > 0].sum().item()
         total_bytes += int(counted.sum())
     all_nats, all_bytes = ranks.sum(nats, total_bytes)

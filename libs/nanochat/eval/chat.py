@@ -1,4 +1,4 @@
-"""Chat tasks: multiple choice by the letters' logits, everything else by what the model says."""
+"""Judge chat models: multiple choice by the logits of the letters, all other tasks by the generated text."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from nanochat.tokenizer import Tokenizer
 
 # Accuracy of guessing on each task of ChatCORE.
 BASELINES = {task.name: task.baseline for task in TASKS if task.in_chatcore}
-EXAMPLES = 4  # shown of a generative task
+EXAMPLES = 4  # problems of a generative task that are kept to be shown
 
 Progress = Callable[[int, int], None]
 
 
 class Example(TypedDict):
-    """One problem as it went: the last user message, the first completion, whether it counted as right."""
+    """One problem: the last user message, the first completion, and whether the problem counted as right."""
 
     prompt: str
     completion: str
@@ -58,10 +58,11 @@ def evaluate(
     seed: int = 42,
     progress: Progress | None = None,
 ) -> ChatResult:
-    """Accuracy of a chat model on a task, its first `max_problems` shared out over the ranks; every rank must call it.
+    """Measure the accuracy of a chat model on the first `max_problems` of a task.
 
-    A categorical problem is right when the correct letter has the highest logit of the problem's letters. A generative one
-    is right when any of `num_samples` completions is judged so. `progress(done, total)` counts problems.
+    Ranks share the problems, so every rank must call this. A categorical problem is right when the correct letter has the
+    highest logit among the problem's letters. A generative problem is right when any of `num_samples` completions is judged
+    right. `progress(done, total)` counts problems; it assumes that other ranks are as far as this one.
     """
     n = min(len(task), max_problems or len(task))
     mine = range(ranks.rank, n, ranks.world_size)
@@ -105,7 +106,7 @@ def evaluate(
 
 
 def chatcore(accuracies: dict[str, float]) -> float | None:
-    """The mean of (accuracy - guessing) / (1 - guessing) over the tasks of ChatCORE; None unless all of them ran."""
+    """The mean of (accuracy - baseline) / (1 - baseline) over the tasks of ChatCORE; None unless all of them ran."""
     if not BASELINES.keys() <= accuracies.keys():
         return None
     return fmean((accuracies[name] - guess) / (1 - guess) for name, guess in BASELINES.items())
@@ -121,7 +122,7 @@ def _categorical(
     batch_size: int,
     advance: Callable[[int], None],
 ) -> tuple[int, int]:
-    """How many of the problems are right, and how many were too long to ask."""
+    """Return how many of the problems are right, and how many were too long for the model's context."""
     device, limit = ranks.device, model.rotary.length
     letters: dict[str, int] = {}
     right = skipped = 0
@@ -150,9 +151,9 @@ def _letter_token(known: dict[str, int], tokenizer: Tokenizer, letter: str) -> i
         tokens = tokenizer.encode(letter)
         if len(tokens) != 1:
             raise StageError(
-                f"the answer letter {letter!r} is {len(tokens)} tokens in this tokenizer; it must be one",
+                f"the answer letter {letter!r} has {len(tokens)} tokens in this tokenizer; it must have one",
                 code="letter_tokens",
-                hint="train a tokenizer with single characters as tokens",
+                hint="train a tokenizer that has single letters as tokens",
             )
         known[letter] = tokens[0]
     return known[letter]

@@ -1,7 +1,7 @@
 """CORE: the mean centered accuracy of a base model over 22 in-context tasks (Li et al. 2024, DataComp-LM).
 
-A figure is called CORE only when all 22 tasks ran; from a sample of each it is an estimate and says so. Differences below
-about 0.015 are noise: seven equal runs of the reference spread over 0.0165.
+The mean is called CORE only when all 22 tasks ran. If only a sample of their items ran, it is marked as an estimate.
+Differences below about 0.015 are noise: seven identical runs of nanochat spread over 0.0165.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from nanochat.model import GPT
 from nanochat.model.loss import softcap
 from nanochat.tokenizer import Tokenizer
 
-WINDOW = 256  # items tokenized and sorted by length at a time
-LENGTH_STEP = {"cuda": 64}  # padded lengths on CUDA: cuDNN plans anew, some 30 ms, for each new shape
-LOGITS = {"cpu": 1 << 24, "cuda": 1 << 28}  # logits held at once
+WINDOW = 256  # items that are tokenized, and sorted by length, together
+LENGTH_STEP = {"cuda": 64}  # padded lengths are multiples of this: cuDNN plans for about 30 ms for every new shape
+LOGITS = {"cpu": 1 << 24, "cuda": 1 << 28}  # number of logits in memory at once
 
 
 class TaskResult(TypedDict):
-    """`centered` is 0 for guessing and 1 for all right. `n` items ran, of `rows` in the file."""
+    """`accuracy` is 0 to 1; `centered` is 0 for guessing and 1 for all right. `n` items ran, of `rows` in the file."""
 
     accuracy: float
     centered: float
@@ -42,9 +42,10 @@ class TaskResult(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class CoreResult:
-    """`core` is None unless all 22 tasks ran; `estimate` says that `core` or a task is from a sample of its items.
+    """`core` is None unless all 22 tasks ran. `estimate` is true if any task ran on a sample of its items only.
 
-    `missing` tasks have no file; `partial` ones have fewer rows than the published task, and only their own figure counts.
+    `missing` tasks have no file. `partial` tasks have fewer rows than the published task: they have a figure of their own, but
+    there is no CORE.
     """
 
     core: float | None
@@ -66,11 +67,11 @@ def evaluate(
     progress: Callable[[int, int, str], None] | None = None,
     on_task: Callable[[str, TaskResult], None] | None = None,
 ) -> CoreResult:
-    """Run the bundle's tasks, at most `max_per_task` items of each, shared out over the ranks; every rank must call it.
+    """Run the tasks of the bundle, at most `max_per_task` items of each. Ranks share the items, so every rank must call this.
 
-    `batch_tokens` bounds one forward pass. `progress(done, total, label)` counts items of all tasks (this rank's, times the
-    ranks); `on_task` is told each task's result. Longer prompts than the model has positions lose their beginning.
-    Raises StageError when the bundle is damaged.
+    `batch_tokens` bounds one forward pass. `progress(done, total, label)` counts the items of all tasks; it assumes that other
+    ranks are as far as this one. `on_task(label, result)` is called after each task. Prompts that are longer than the model's
+    context lose their beginning. Raises StageError when the bundle is damaged.
     """
     tasks = read_tasks(bundle) if bundle else []
     loaded = {task.label: read_items(task) for task in tasks if task.file.is_file()}
@@ -111,7 +112,7 @@ def _windows(indices: range) -> Iterator[range]:
 def _count_right(
     model: GPT, tokenizer: Tokenizer, task: CoreTask, items: Sequence[Item], indices: range, ranks: Ranks, batch_tokens: int
 ) -> int:
-    """How many of items[indices] the model gets right."""
+    """Count the items among items[indices] that the model answers correctly."""
     texts = [core_prompts.prompts(task, items[i], core_prompts.shots_for(items, i, task.shots)) for i in indices]
     threads = max(1, (os.cpu_count() or 1) // ranks.world_size)
     encoded = iter(tokenizer.encode_batch([t for group in texts for t in group], num_threads=threads))
@@ -129,8 +130,8 @@ def _count_right(
 def _scores(
     model: GPT, rows: Sequence[ScoredSequence], pad: int, device: torch.device, batch_tokens: int
 ) -> list[tuple[float, bool]]:
-    """For each row: mean cross entropy of its span in nats, and whether every token of the span is the likeliest one."""
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))  # longest first: memory trouble shows at once
+    """For each row: the mean cross entropy of its span in nats, and whether every token of the span is the most likely one."""
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))  # longest first: too little memory shows at once
     found: list[tuple[float, bool]] = [(0.0, False)] * len(rows)
     while order:
         length = len(rows[order[0]].ids)
@@ -150,7 +151,8 @@ def _score_batch(
     owner = torch.arange(len(rows)).repeat_interleave(torch.tensor(spans))
     place = torch.cat([torch.arange(row.start, row.end) for row in rows])
     targets = ids[owner, place].to(device)
-    # Only the span's positions go through the head: over 65,536 tokens the logits of whole prompts would be gigabytes.
+    # Apply the head only to the positions of the spans: with 65,536 tokens in the vocabulary, the logits of whole prompts
+    # would take gigabytes.
     states = model.hidden(ids.to(device))[owner.to(device), place.to(device) - 1]
     losses, hits = _head(model, states, targets)
     ends = list(accumulate(spans))
@@ -161,7 +163,7 @@ def _score_batch(
 
 
 def _head(model: GPT, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """states (N, C), targets (N,): losses and whether the target has the highest logit, both (N,) on the CPU."""
+    """For states (N, C) and targets (N,): the losses, and whether the target has the highest logit, both (N,) on the CPU."""
     size = max(1, LOGITS.get(states.device.type, 1 << 24) // model.config.vocab_size)
     losses, hits = [], []
     for start in range(0, len(targets), size):

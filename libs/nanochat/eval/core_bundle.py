@@ -1,4 +1,4 @@
-"""The CORE bundle on disk: `core.yaml`, `eval_meta_data.csv` and one JSON-lines file a task."""
+"""Read the CORE bundle: `core.yaml`, `eval_meta_data.csv` and one JSON-lines file per task."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nanochat.contract.contract import StageError
 Kind = Literal["multiple_choice", "schema", "language_modeling"]
 Item = dict[str, Any]
 
-# The 22 tasks of CORE (Li et al. 2024, DataComp-LM) and how many rows each has. A file with fewer is not the task.
+# The 22 tasks of CORE (Li et al. 2024, DataComp-LM) and the number of rows in each. A file with fewer rows is incomplete.
 ROWS = {
     "hellaswag_zeroshot": 10_042,
     "jeopardy": 2_117,
@@ -41,12 +41,12 @@ ROWS = {
     "boolq": 3_270,
     "bigbench_language_identification": 10_000,
 }
-ORDER_SEED = 1337
+ORDER_SEED = 1337  # of the order in which nanochat takes the items
 
 
 @dataclass(frozen=True, slots=True)
 class CoreTask:
-    """One in-context task: its file, how its prompts look, and the accuracy of guessing (`baseline`, 0 to 1)."""
+    """One in-context task: its file, the form of its prompts, and the accuracy of guessing (`baseline`, 0 to 1)."""
 
     label: str
     file: Path
@@ -57,13 +57,16 @@ class CoreTask:
 
 
 def bundle_root(artifact: Path) -> Path | None:
-    """The bundle's folder that the `core` artifact of the data stage names; None when the run has none."""
+    """The folder of the bundle, as named in the `core` artifact of the data stage; None when the run has no bundle."""
     root = json.loads((artifact / "core.json").read_text(encoding="utf-8"))["root"]
     return Path(root) if root else None
 
 
 def read_tasks(root: Path) -> list[CoreTask]:
-    """The bundle's tasks that belong to CORE, in its order; a task's file may be missing. Raises StageError."""
+    """The tasks of the bundle that belong to CORE, in the bundle's order. A task's file may be missing.
+
+    Raises StageError when the folder is not a CORE bundle.
+    """
     try:
         config = yaml.safe_load((root / "core.yaml").read_text(encoding="utf-8"))
         with (root / "eval_meta_data.csv").open(encoding="utf-8", newline="") as file:
@@ -84,12 +87,12 @@ def read_tasks(root: Path) -> list[CoreTask]:
         raise StageError(
             f"{root} is not a CORE bundle: {type(err).__name__}: {err}",
             code="core_bundle",
-            hint="it needs core.yaml, eval_meta_data.csv and eval_data/; set data.core to such a folder",
+            hint="set data.core to a folder that contains core.yaml, eval_meta_data.csv and eval_data/",
         ) from err
 
 
 def read_items(task: CoreTask) -> list[Item]:
-    """All rows of a task in CORE's order, a fixed shuffle of the file's. Raises StageError naming a damaged line."""
+    """Read all items of a task and shuffle them with a fixed seed. Raises StageError that names a damaged line."""
     items = []
     with task.file.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):

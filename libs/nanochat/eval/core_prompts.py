@@ -1,4 +1,4 @@
-"""CORE's prompts: an item and its shots as text, then as rows of tokens with the span that is scored."""
+"""The prompts of CORE: an item and its few-shot examples as text, then as token sequences with the span to score."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from dataclasses import dataclass
 from nanochat.contract.contract import StageError
 from nanochat.eval.core_bundle import CoreTask, Item
 
-SHOT_SEED = 1234
+SHOT_SEED = 1234  # plus the index of the item
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredSequence:
-    """One sequence to score: `ids` begin with `<|bos|>`; the continuation is ids[start:end]."""
+    """A sequence of tokens that begins with `<|bos|>`. Its span ids[start:end], the continuation, is scored."""
 
     ids: list[int]
     start: int
     end: int
 
     def cropped(self, limit: int) -> ScoredSequence:
-        """The last `limit` tokens, at least one of them before the span."""
+        """Keep the last `limit` tokens. At least one of them stays before the span."""
         over = max(0, len(self.ids) - limit)
         return ScoredSequence(self.ids[over:], max(1, self.start - over), self.end - over)
 
 
 def shots_for(items: Sequence[Item], index: int, count: int) -> list[Item]:
-    """The few-shot examples of item `index`: always the same ones, drawn from all other items."""
+    """Draw the few-shot examples of item `index` from all other items. They are always the same."""
     others = [i for i in range(len(items)) if i != index]
     return [items[i] for i in random.Random(SHOT_SEED + index).sample(others, min(count, len(others)))]
 
 
 def prompts(task: CoreTask, item: Item, shots: Sequence[Item]) -> list[str]:
-    """The texts to tokenize: one for each choice or context; for language modelling without and with the continuation."""
+    """The texts to tokenize: one for each choice or context; for language modelling, one without and one with continuation."""
     if task.kind == "multiple_choice":
         head = "".join(f"{s['query']}{task.delimiter}{s['choices'][s['gold']]}\n\n" for s in shots)
         return [f"{head}{item['query']}{task.delimiter}{choice}" for choice in item["choices"]]
@@ -42,15 +42,19 @@ def prompts(task: CoreTask, item: Item, shots: Sequence[Item]) -> list[str]:
         return [f"{head}{context}{task.delimiter}{item['continuation']}" for context in item["context_options"]]
     head = "".join(f"{s['context'].strip()}{task.delimiter}{s['continuation']}\n\n" for s in shots)
     without = f"{head}{item['context'].strip()}{task.delimiter}"
-    # Stripped, because a delimiter's last blank alone is another token than the blank that begins the next word.
+    # Strip the last space: on its own it is a different token from a space that begins the next word.
     return [without.strip(), without + item["continuation"]]
 
 
 def rows(task: CoreTask, encoded: Sequence[Sequence[int]], bos: int) -> list[ScoredSequence]:
-    """The encoded `prompts` as rows to score: one for each choice or context, or one for language modelling."""
+    """Turn the encoded `prompts` into sequences to score: one for each choice or context, or one for language modelling.
+
+    The span of multiple choice begins where the choices differ; that of a schema is the common end of the contexts. Raises
+    StageError when the prompt's tokens do not begin those of prompt and continuation.
+    """
     ids = [[bos, *tokens] for tokens in encoded]
     if task.kind == "multiple_choice":
-        start = min(_common(ids), min(map(len, ids)) - 1)  # a choice that begins another keeps its last token
+        start = min(_common(ids), min(map(len, ids)) - 1)  # if one choice is a prefix of another, its last token is scored
         return [ScoredSequence(row, start, len(row)) for row in ids]
     if task.kind == "schema":
         same = min(_common([row[::-1] for row in ids]), min(map(len, ids)) - 1)
@@ -58,15 +62,15 @@ def rows(task: CoreTask, encoded: Sequence[Sequence[int]], bos: int) -> list[Sco
     without, whole = ids
     if whole[: len(without)] != without or len(whole) == len(without):
         raise StageError(
-            f"CORE task {task.label}: the prompt's tokens are no prefix of those with its continuation",
+            f"CORE task {task.label}: the tokens of a prompt are not a prefix of the tokens of prompt and continuation",
             code="core_prompt",
-            hint="the tokenizer joins what the delimiter should keep apart",
+            hint="the tokenizer merges text across the delimiter",
         )
     return [ScoredSequence(whole, len(without), len(whole))]
 
 
 def _common(sequences: Sequence[Sequence[int]]) -> int:
-    """How many leading tokens all have in common."""
+    """The number of leading tokens that all sequences have in common."""
     count = 0
     for tokens in zip(*sequences, strict=False):
         if len(set(tokens)) > 1:

@@ -1,4 +1,4 @@
-"""The machine and the versions that figures were measured with."""
+"""Describe the machine and the software versions with which figures were measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def describe() -> dict[str, str | int]:
-    """What a reader needs to judge a speed: system, cores, memory, GPUs, versions."""
+    """Return what a reader needs to judge a speed: system, CPU, cores, memory, GPUs and versions."""
     found: dict[str, str | int] = {"system": platform.platform(terse=True), "cpu": _cpu(), "cores": os.cpu_count() or 1}
     if memory := _memory_gib():
         found["memory"] = f"{memory:.0f} GiB"

@@ -1,4 +1,4 @@
-"""How far an evaluation is, and whether it should stop."""
+"""Report the progress of an evaluation, and end it on a stop request."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import time
 from nanochat.contract.contract import Exit, StageContext, StageError
 from nanochat.contract.stop import StopRequest
 
-QUIET_S = 0.2  # at most five events a second
+QUIET_S = 0.2  # seconds between events: at most five per second
 
 
 class Progress:
-    """Progress events of one part of an evaluation. Calling it ends the stage when it was asked to stop.
+    """Emits the progress events of one part of an evaluation. A call raises StageError after a stop request.
 
-    Every rank has one; only rank 0 is heard. An evaluation keeps nothing, so a stopped one starts anew.
+    Every rank has one, but only the events of rank 0 are written. An evaluation saves nothing, so it starts from the beginning
+    after a stop.
     """
 
     def __init__(self, ctx: StageContext, stop: StopRequest, unit: str, note: str = ""):
@@ -23,9 +24,11 @@ class Progress:
     def __call__(self, done: int, total: int, note: str = "") -> None:
         """`done` of `total` units. Raises StageError with Exit.STOPPED."""
         if self._stop:
-            # The first rank to notice ends the stage; the launcher then ends the others.
+            # The first rank that notices ends the stage; torchrun then ends the others.
             raise StageError(
-                "stopped as asked; an evaluation has no checkpoint and starts anew", code="stopped", exit_code=Exit.STOPPED
+                "stopped on request; an evaluation has no checkpoint, so a new attempt starts from the beginning",
+                code="stopped",
+                exit_code=Exit.STOPPED,
             )
         now = time.monotonic()
         if now - self._spoke < QUIET_S and done < total:

@@ -1,4 +1,4 @@
-"""What a base model makes of seven beginnings: the same ones at every step of every run, so that runs can be compared."""
+"""Let a base model continue seven prompts. They are the same at every step of every run, so that runs can be compared."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from nanochat.engine import Engine
 from nanochat.model import GPT
 from nanochat.tokenizer import Tokenizer
 
-# A fact to recall, a symbol, a step of reasoning, a word, a list, an opinion, an equation.
+# In this order: a fact, a symbol, a step of reasoning, a word, a list, an opinion, an equation.
 PROMPTS = (
     "The city that is the capital of France is called",
     "In chemistry, the symbol for gold is",
@@ -20,7 +20,7 @@ MAX_TOKENS = 16
 
 
 def complete(model: GPT, tokenizer: Tokenizer) -> list[tuple[str, str]]:
-    """(prompt, its likeliest continuation of at most 16 tokens) for each of `PROMPTS`."""
+    """Return (prompt, greedy continuation of at most 16 tokens) for each of `PROMPTS`."""
     engine = Engine(model, tokenizer)
     completions = []
     for prompt in PROMPTS:

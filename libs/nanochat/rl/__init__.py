@@ -1,1 +1,1 @@
-"""Reinforcement learning on a task with a right answer: rollouts and the training loop."""
+"""Reinforcement learning on a task whose answers can be judged: rollouts and the training loop."""

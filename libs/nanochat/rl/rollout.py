@@ -1,7 +1,8 @@
-"""Reinforcement learning on a task with a right answer: REINFORCE with the group's mean as baseline.
+"""Policy gradient on a task whose answers can be judged: REINFORCE, with the mean reward of a group as baseline.
 
-What GRPO (Shao et al. 2024) leaves when it is strictly on-policy: no reference model, no ratio, no clip; the advantage is
-reward minus mean, not divided by the deviation (Liu et al. 2025), and every sampled token weighs the same.
+This is GRPO (Shao et al. 2024) reduced to the strictly on-policy case: no reference model, no probability ratio, no clipping.
+The advantage is the reward minus the mean, not divided by the standard deviation (Liu et al. 2025), and every sampled token
+has the same weight.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from nanochat.model import GPT
 from nanochat.tasks.base import Task
 from nanochat.tokenizer import Tokenizer
 
-MOMENTUM = 0.95  # Muon's; no ramp, the policy starts trained
-PASS_AT = 8  # completions of each question in an evaluation
+MOMENTUM = 0.95  # of Muon; without a ramp, because the policy is trained already
+PASS_AT = 8  # completions per question in an evaluation
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The completions of one question. masks: 1 where the policy chose the token, 0 for the prompt and the tool's answers."""
+    """The completions of one question, each with its prompt, and their rewards.
+
+    The masks are 1 for tokens that the policy sampled, 0 for the prompt and for the calculator's answers.
+    """
 
     ids: list[list[int]]
     masks: list[list[int]]
@@ -40,20 +44,26 @@ class Group:
 
 
 def seed_of(*parts: int | str) -> int:
-    """A 63-bit seed from numbers and names, the same in every process and every release of Python (`hash` is neither)."""
+    """Derive a 63-bit seed from numbers and names. Unlike `hash`, it is the same in every process and release of Python."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def questions(step: int, spec: RlSpec, size: int, ranks: Ranks) -> list[int]:
-    """This rank's questions at a step. All ranks' together are the next `examples_per_step` in order, round and round, so
-    which questions a step sees does not depend on the number of ranks."""
+    """Return the indices of this rank's questions at a step, out of `size` questions.
+
+    All ranks together take the next `examples_per_step` questions in order and start over at the end. So the questions of a
+    step do not depend on the number of ranks.
+    """
     first = step * spec.examples_per_step
     return [(first + i) % size for i in range(ranks.rank, spec.examples_per_step, ranks.world_size)]
 
 
 def rollout(engine: Engine, tokenizer: Tokenizer, task: Task, index: int, spec: RlSpec, *seed: int | str) -> Group | None:
-    """`num_samples` completions of question `index` and their rewards, 1 when judged right; None when it does not fit."""
+    """Sample `num_samples` completions of question `index` and judge them: reward 1 if right, else 0.
+
+    None when the question does not fit into the model's context.
+    """
     conversation = task[index]
     prompt = tokenizer.render_for_completion(conversation)
     group = Group([], [], [])
@@ -77,9 +87,10 @@ def rollout(engine: Engine, tokenizer: Tokenizer, task: Task, index: int, spec: 
 
 
 def backward(model: GPT, group: Group, spec: RlSpec, share: float, pad: int, ranks: Ranks) -> float:
-    """Add the gradient of this question's loss, times `share` (one over the rank's questions); returns that loss.
+    """Add the gradient of this question's loss times `share`, and return that product. `share` is 1 / (the rank's questions).
 
-    The loss of a pass of `device_batch_size` rows is -sum(log p x advantage) / sampled tokens; passes count alike.
+    The loss of one pass over `device_batch_size` rows is -sum(log p x advantage) / (sampled tokens). All passes have the same
+    weight.
     """
     passes = range(0, len(group.ids), spec.device_batch_size)
     total = 0.0
@@ -87,7 +98,7 @@ def backward(model: GPT, group: Group, spec: RlSpec, share: float, pad: int, ran
         rows = slice(first, first + spec.device_batch_size)
         advantages = group.advantages[rows]
         if not any(advantages):
-            continue  # all right or all wrong: nothing to learn from, and no need to compute a gradient of 0
+            continue  # all right or all wrong: the gradient is 0
         inputs, targets = padded(group.ids[rows], group.masks[rows], pad)
         targets = targets.to(ranks.device)
         with ranks.autocast():
@@ -101,7 +112,7 @@ def backward(model: GPT, group: Group, spec: RlSpec, share: float, pad: int, ran
 
 
 def padded(ids: Sequence[Sequence[int]], masks: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """inputs and targets, both (B, T), padded on the right; targets are -1 except where the mask is 1."""
+    """Return inputs and targets, both (B, T) int64, padded on the right. Targets are -1 except where the mask is 1."""
     length = max(map(len, ids))
     tokens = torch.tensor([[*row, *[pad] * (length - len(row))] for row in ids])
     chosen = torch.tensor([[*row, *[0] * (length - len(row))] for row in masks])
@@ -111,8 +122,10 @@ def padded(ids: Sequence[Sequence[int]], masks: Sequence[Sequence[int]], pad: in
 def pass_at(
     engine: Engine, tokenizer: Tokenizer, task: Task, spec: RlSpec, ranks: Ranks, seed: int, k: int = PASS_AT
 ) -> list[float]:
-    """pass@1 to pass@k on the first `eval_examples` questions, by the unbiased estimator of Chen et al. 2021 over k
-    completions of each at the training temperature. Every rank must call it."""
+    """Estimate pass@1 to pass@k on the first `eval_examples` questions, from k completions each at the training temperature.
+
+    Uses the unbiased estimator of Chen et al. 2021. A question that does not fit counts as wrong. Every rank must call this.
+    """
     n = min(len(task), spec.eval_examples)
     drawn = spec.model_copy(update={"num_samples": k, "device_batch_size": k})
     sums = [0.0] * k

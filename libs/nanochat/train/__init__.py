@@ -1,1 +1,1 @@
-"""Training: one loop for base, mid and SFT, its checkpoints, and reinforcement learning."""
+"""Training: the loop that base, mid and SFT share, and its checkpoints."""

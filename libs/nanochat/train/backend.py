@@ -1,4 +1,7 @@
-"""Whether attention runs on the fast back end of the GPU at hand: torch falls back in silence, at up to half the speed."""
+"""Check that attention runs on the GPU's fastest back end.
+
+torch falls back to a slower one without a warning, which can halve the speed of attention.
+"""
 
 from __future__ import annotations
 
@@ -8,38 +11,41 @@ from typing import Any
 
 import torch
 
-CUDNN_FIRST = ((9, 0), (10, 0))  # where torch itself puts cuDNN before flash: 525 against 295 TFLOP/s forward on an H100
-CUDNN_AFTER = 91500  # and only with a cuDNN newer than 9.15 at run time
-FLASH_FROM = (8, 0)  # older cards have no flash kernel to miss
+CUDNN_FIRST = ((9, 0), (10, 0))  # torch prefers cuDNN to flash on these: 525 against 295 TFLOP/s forward on an H100
+CUDNN_AFTER = 91500  # torch uses cuDNN for attention only if its version at run time is newer than this (9.15)
+FLASH_FROM = (8, 0)  # older GPUs have no flash kernel
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What torch decides by. `cudnn_version` as torch gives it, 91900 for 9.19; None without cuDNN."""
+    """Everything from which torch chooses the back end.
+
+    `capability` is the GPU's compute capability. `cudnn_version` is in torch's notation (91900 for 9.19), None without cuDNN.
+    """
 
     capability: tuple[int, int]
     cudnn_version: int | None
     cudnn_enabled: bool = True
     cudnn_deprioritized: bool = False  # TORCH_CUDNN_SDPA_DEPRIORITIZED
     flash_enabled: bool = True
-    deterministic: bool = False  # cuDNN's backward is not, and torch then passes it over
+    deterministic: bool = False  # torch then skips cuDNN, whose backward pass is not deterministic
 
 
 def complaint(facts: Facts) -> str | None:
-    """What is wrong and what to do, or None when attention is as fast as torch makes it on this card."""
+    """Say why attention is slower than it could be on this GPU, and what to do. None when torch uses its fastest back end."""
     flash = None if facts.flash_enabled else "flash attention is turned off: torch.backends.cuda.enable_flash_sdp(True)"
     if facts.capability < FLASH_FROM:
         return None
     if facts.capability not in CUDNN_FIRST or facts.deterministic:
-        return flash and f"attention does not run on flash, the fast back end here; {flash}"
+        return flash and f"attention does not run on flash, the fastest back end on this GPU; {flash}"
     if not facts.cudnn_enabled:
-        why = "it is turned off: torch.backends.cuda.enable_cudnn_sdp(True)"
+        why = "cuDNN attention is turned off: torch.backends.cuda.enable_cudnn_sdp(True)"
     elif facts.cudnn_deprioritized:
         why = "unset TORCH_CUDNN_SDPA_DEPRIORITIZED"
     elif facts.cudnn_version is None or facts.cudnn_version <= CUDNN_AFTER:
         why = (
-            f"cuDNN {_dotted(facts.cudnn_version)} was loaded and more than {_dotted(CUDNN_AFTER)} is needed: install a newer "
-            "torch, and look for an older library in LD_LIBRARY_PATH"
+            f"cuDNN {_dotted(facts.cudnn_version)} was loaded, but a version above {_dotted(CUDNN_AFTER)} is needed: install a "
+            "newer torch, and check LD_LIBRARY_PATH for an older library"
         )
     else:
         return None
@@ -48,7 +54,7 @@ def complaint(facts: Facts) -> str | None:
 
 
 def facts(device: torch.device) -> Facts:
-    """Of a CUDA device, now."""
+    """Read the current `Facts` of a CUDA device."""
     cudnn: Any = torch.backends.cudnn
     kernels: Any = torch.backends.cuda
     return Facts(

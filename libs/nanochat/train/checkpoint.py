@@ -1,8 +1,8 @@
-"""Checkpoints: safetensors and JSON in a folder that appears whole or not at all.
+"""Read checkpoints. `saver.py` writes them.
 
-`step_000123/` holds `model.safetensors`, `meta.json`, `train_state.json`, and for each rank `optim_rank{r}.safetensors` (its
-slice of the optimizer, its random state) and `loader_rank{r}.json`. `saver.py` writes it; here is what it holds and how it
-is read.
+A checkpoint is a folder of safetensors and JSON files, which appears whole or not at all. `step_000123/` holds
+- `model.safetensors`, `meta.json` and `train_state.json`;
+- for each rank, `optim_rank{r}.safetensors` (its slice of the optimizer and its random state) and `loader_rank{r}.json`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Json = dict[str, Any]
 
 
 def load_model(directory: Path, device: torch.device | str) -> tuple[GPT, Json]:
-    """The model saved in `directory`, on `device`, and its `meta.json`. Every tensor must be there, of the right shape.
+    """Load the model saved in `directory` onto `device`. Returns it with its `meta.json`.
 
-    Raises StageError: "checkpoint_corrupt" when a file is missing or unreadable, "config_mismatch" when the tensors are not
-    those of the architecture in `meta.json`.
+    Raises StageError: "checkpoint_corrupt" when a file is missing or unreadable, "config_mismatch" when the names and shapes
+    of the tensors are not exactly those of the architecture in `meta.json`.
     """
     config, meta = load_config(directory)
     tensors = _read_tensors(directory / MODEL)
@@ -41,31 +41,31 @@ def load_model(directory: Path, device: torch.device | str) -> tuple[GPT, Json]:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as err:
         raise StageError(
-            f"{directory / MODEL} holds another architecture than {META} says: {err}",
+            f"{directory / MODEL} does not match the architecture in {META}: {err}",
             code="config_mismatch",
-            hint="rerun the stage that made it",
+            hint="rerun the stage that made this model",
         ) from err
     return model, meta
 
 
 def load_config(directory: Path) -> tuple[GPTConfig, Json]:
-    """The shape of the model saved in `directory`, and the `meta.json` that says so. Raises StageError as `load_model` does."""
+    """Read only the shape of the model saved in `directory`. Returns it with `meta.json`. Raises StageError as `load_model`."""
     meta = _read_json(directory / META)
     try:
         return GPTConfig(**meta["model_config"]), meta
     except (KeyError, TypeError) as err:
         raise StageError(
-            f"{directory / META} does not describe this architecture: {err}",
+            f"{directory / META} does not describe a model of this program's architecture: {err}",
             code="config_mismatch",
-            hint="use a checkpoint of this program's version",
+            hint="use a checkpoint that was made by this version of the program",
         ) from err
 
 
 class Resume:
-    """A checkpoint of an earlier attempt, to go on from."""
+    """A checkpoint of an earlier attempt, from which training resumes."""
 
     def __init__(self, directory: Path):
-        """Raises StageError "checkpoint_corrupt" when it has no training state."""
+        """Raises StageError "checkpoint_corrupt" when the folder has no readable training state."""
         self.directory = directory
         state = _read_json(directory / TRAIN_STATE)
         try:
@@ -76,11 +76,15 @@ class Resume:
             raise _corrupt(directory / TRAIN_STATE, err) from err
 
     def loader_states(self) -> list[Json]:
-        """One position for each rank that saved."""
+        """The position of every rank's loader, in the order of the ranks that saved."""
         return [_read_json(loader_file(self.directory, rank)) for rank in range(self.world_size)]
 
     def restore(self, optimizer: Optimizer, ranks: Ranks) -> None:
-        """Optimizer and random state. At another number of ranks the optimizer's slices are cut anew."""
+        """Restore the optimizer and this rank's random state.
+
+        If the number of ranks has changed, the optimizer's slices are cut anew and the random state is not restored.
+        Raises StageError "checkpoint_corrupt".
+        """
         same = ranks.world_size == self.world_size
         writers = [ranks.rank] if same else range(self.world_size)
         shards = [_read_tensors(optim_file(self.directory, rank)) for rank in writers]
@@ -96,7 +100,7 @@ class Resume:
 
 
 def random_state(ranks: Ranks) -> dict[str, Tensor]:
-    """Of this rank's generators."""
+    """The state of this rank's random generators, by name."""
     state = {"random.cpu": torch.get_rng_state()}
     if ranks.device.type == "cuda":
         state["random.cuda"] = torch.cuda.get_rng_state(ranks.device)

@@ -1,4 +1,4 @@
-"""Batches from a loader to the device, ahead of the step that needs them, with the loader's position as of each batch."""
+"""Move batches from a loader to the device, before the step that needs them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-AHEAD = 3  # batches, about a second of a d20 step's work: a slow row group is read in that time
+AHEAD = 3  # batches to prefetch: a GPU needs about a second for three of d20, enough to read a slow row group
 
 
 class Loader(Protocol):
-    """What the loop asks of its data. Batches are (inputs, targets), (B, T) int64 on the CPU; -1 marks no target."""
+    """The interface of a data loader.
+
+    `next_batch()` returns (inputs, targets), both (B, T) int64 on the CPU; a target of -1 does not count in the loss.
+    `state()` is the position after the batches returned so far, as JSON.
+    """
 
     def next_batch(self) -> tuple[Tensor, Tensor]: ...
     def state(self) -> dict[str, Any]: ...
@@ -24,7 +28,7 @@ class Loader(Protocol):
 
 @dataclass(slots=True)
 class LoadedBatch:
-    """`state` and `progress` are the loader's right after this batch: to resume there is to go on with the next one."""
+    """A batch, and the loader's `state` and `progress` right after it. A loader resumed from `state` returns the next batch."""
 
     inputs: Tensor
     targets: Tensor
@@ -33,34 +37,39 @@ class LoadedBatch:
 
 
 class Feed:
-    """Draws ahead of a GPU in another thread, into pinned memory; on a CPU that would only compete.
+    """Hands batches to the training loop.
 
-    `state` and `progress` are those of the last batch taken, whatever has been drawn.
+    For a GPU, a thread prefetches them into pinned memory. On a CPU it would only compete with the training, so there is none.
+    `state` and `progress` belong to the last batch taken, however many have been prefetched.
     """
 
     def __init__(self, loader: Loader, device: torch.device, progress: Callable[[], float]):
         self._loader, self._device, self._progress = loader, device, progress
         self.state, self.progress = loader.state(), progress()
-        self.waited = 0.0  # seconds that take() kept the training waiting
+        self.waited = 0.0  # seconds that training has spent waiting in take()
         self._ahead = Prefetcher(self._pinned, AHEAD) if device.type == "cuda" else None
 
     def draw_ahead(self) -> None:
-        """Draw in the background what is missing. Call it when the device has work to do: two Python threads hinder each other,
-        and a device that waits for its next kernel would wait longer."""
+        """Prefetch in the background up to `AHEAD` batches.
+
+        Call this when kernels are queued on the device. Two Python threads slow each other down, so a device that waits for
+        its next kernel would wait longer.
+        """
         if self._ahead:
             self._ahead.fill()
 
     def take(self) -> tuple[Tensor, Tensor]:
-        """The next (inputs, targets) on the device. Raises what the loader raises."""
+        """Return the next (inputs, targets), (B, T) int64, on the device. Raises what the loader raises."""
         start = time.perf_counter()
         batch = self._ahead.take() if self._ahead else self._load()
         self.waited += time.perf_counter() - start
         self.state, self.progress = batch.state, batch.progress
-        # int64, as the model wants them: 1 MB at 32 x 2048, 40 us of a 300 ms micro-step by arithmetic; narrower gains nothing.
+        # int64, as the model needs them. 1 MB at 32 x 2048 takes 40 us of a 300 ms micro-step (by arithmetic), so a narrower
+        # type would gain nothing.
         return batch.inputs.to(self._device, non_blocking=True), batch.targets.to(self._device, non_blocking=True)
 
     def close(self) -> None:
-        """Draw no more; waits for the batch being drawn."""
+        """Stop prefetching. Waits for the batch that is being loaded."""
         if self._ahead:
             self._ahead.close()
 
@@ -69,14 +78,15 @@ class Feed:
         return LoadedBatch(inputs, targets, self._loader.state(), self._progress())
 
     def _pinned(self) -> LoadedBatch:
-        torch.cuda.set_device(self._device)  # a thread starts on GPU 0, where every rank's would open a context to pin memory
+        # A new thread starts on GPU 0. Without this, pinning memory would open a CUDA context of every rank there.
+        torch.cuda.set_device(self._device)
         batch = self._load()
         batch.inputs, batch.targets = batch.inputs.pin_memory(), batch.targets.pin_memory()
         return batch
 
 
 class Prefetcher:
-    """What `draw` returns, in order, from one thread that makes up to `depth` results ready at each `fill`."""
+    """Calls `draw` in one background thread and returns its results in order. Each `fill` tops them up to `depth`."""
 
     def __init__(self, draw: Callable[[], LoadedBatch], depth: int):
         self._draw, self._depth = draw, depth
@@ -88,7 +98,7 @@ class Prefetcher:
             self._drawn.append(self._thread.submit(self._draw))
 
     def take(self) -> LoadedBatch:
-        """The next result. Raises what `draw` raises, and is closed then: what came after a failed draw would leave a hole."""
+        """Return the next result. Raises what `draw` raises; then this is closed, since later results would leave a gap."""
         if not self._drawn:
             self.fill()
         try:

@@ -1,7 +1,8 @@
-"""The device batch of a training stage: what the plan says the GPU found here holds, and half of that when it was too much.
+"""Choose the device batch of a training stage by the GPU's memory, and halve it once after an out-of-memory error.
 
-Stepping down starts the attempt's work again, from fresh weights or from what it resumed from, so that its losses are those
-of an attempt that had the smaller batch from the start. Memory runs out in the first step or hardly ever, so little is lost.
+After halving, the attempt starts again from where it began: fresh weights, or the checkpoint it resumed from. Its losses are
+then the same as if it had used the smaller batch from the start. Memory almost always runs out in the first step, so little
+work is lost.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from nanochat.train.loop import Trainer
 
 
 def choose(ranks: Ranks, resume: Resume | None, planned: Callable[[float | None], BatchSplit]) -> BatchSplit:
-    """`planned(memory_gib)` for the smallest GPU of all ranks, None when they have none; no more at a time than the attempt
-    that is resumed had, which may have found that less fits than was planned."""
+    """Return `planned(memory_gib)` for the smallest GPU of all ranks (`memory_gib` is None without GPUs).
+
+    The batch is never larger than that of the attempt that is resumed, which may have found that fewer rows fit than planned.
+    """
     batch = planned(_memory_gib(ranks))
     before = resume.loop.get("device_batch_size", 0) if resume and resume.world_size == ranks.world_size else 0
     rows = batch.size * batch.accumulation
@@ -32,11 +35,14 @@ def choose(ranks: Ranks, resume: Resume | None, planned: Callable[[float | None]
 def train(
     ctx: StageContext, ranks: Ranks, section: str, spec: TrainSpec, batch: BatchSplit, build: Callable[[BatchSplit], Trainer]
 ) -> dict[str, Any]:
-    """Run `build(batch)` to its end; once, with half the batch, when memory runs out before this attempt's first checkpoint.
+    """Run `build(batch)` to its end. If memory runs out, run it once more with half the batch.
 
-    Ranks must agree to step down, and one that failed in the middle of a step cannot tell the others, which wait for its
-    gradients: several ranks try the batch first and step down together then. Raises StageError "out_of_memory" when the
-    smaller batch is too much as well, or when a checkpoint had been saved or ranks had begun.
+    It is run again only before this attempt's first checkpoint. Ranks must also agree to step down, but a rank that fails
+    in the middle of a step cannot tell the others, which wait for its gradients. So several ranks try one pass over the
+    batch before they train, and step down together if it does not fit.
+
+    Raises StageError "out_of_memory" when half the batch does not fit either, when this attempt has saved a checkpoint, or
+    when several ranks have begun to train.
     """
     if batch.size < spec.device_batch_size:
         memory = _memory_gib(ranks)
@@ -46,16 +52,16 @@ def train(
     try:
         return _run(ranks, section, batch, build, may_step_down=True)
     except _StepDown as err:
-        said = str(err)
-    _release(ranks)  # not in the handler, which holds the tensors of the failed step
+        reason = str(err)
+    _release(ranks)  # outside the `except` block, which keeps the tensors of the failed step alive
     smaller = batch.halved()
-    ctx.events.emit("warning", code="out_of_memory", message=f"{said}; starting again with {_shape(smaller)}")
+    ctx.events.emit("warning", code="out_of_memory", message=f"{reason}; starting again with {_shape(smaller)}")
     torch.manual_seed(ctx.spec.seed)
     return _run(ranks, section, smaller, build, may_step_down=False)
 
 
 class _StepDown(Exception):
-    """Memory ran out on all ranks alike and a smaller batch may be tried."""
+    """Memory ran out at the same point on all ranks, so they may try a smaller batch."""
 
 
 def _run(
@@ -72,14 +78,14 @@ def _run(
         return trainer.run()
     except torch.OutOfMemoryError as err:
         saved = trainer.last_saved if trainer else None
-        alike = ranks.world_size == 1 or (trainer is not None and not begun)
+        together = ranks.world_size == 1 or (trainer is not None and not begun)
         step = f" at step {trainer.state.step}" if trainer else ""
-        said = f"out of memory with {section}.device_batch_size {batch.size}{step}: {_beginning(err)}"
-        if may_step_down and alike and saved == start and batch.size % 2 == 0:
-            raise _StepDown(said) from None
+        reason = f"out of memory with {section}.device_batch_size {batch.size}{step}: {_beginning(err)}"
+        if may_step_down and together and saved == start and batch.size % 2 == 0:
+            raise _StepDown(reason) from None
         less = f"set {section}.device_batch_size to {batch.size // 2} or less" if batch.size > 1 else "make the model smaller"
         raise StageError(
-            f"{said}; the last checkpoint is of step {saved}" if saved else said,
+            f"{reason}; the last checkpoint is of step {saved}" if saved else reason,
             code="out_of_memory",
             hint=f"{less}, or use GPUs with more memory",
             exit_code=Exit.FAILED,
@@ -87,16 +93,18 @@ def _run(
 
 
 def _rehearse(trainer: Trainer, batch: BatchSplit) -> None:
-    """Forward and backward over rows of full length, with no effect but on memory. Raises OutOfMemoryError on every rank when
-    one has run out."""
-    said = ""
+    """Run forward and backward once over rows of full length, only to see whether they fit.
+
+    Raises OutOfMemoryError on every rank when one rank has run out of memory.
+    """
+    reason = ""
     try:
         _pass(trainer, batch)
     except torch.OutOfMemoryError as err:
-        said = str(err) or type(err).__name__
+        reason = str(err) or type(err).__name__
     trainer.optimizer.zero_grad()
-    if trainer.ranks.any(bool(said)):
-        raise torch.OutOfMemoryError(said or "another process ran out of memory")
+    if trainer.ranks.any(bool(reason)):
+        raise torch.OutOfMemoryError(reason or "another process ran out of memory")
 
 
 def _pass(trainer: Trainer, batch: BatchSplit) -> None:
@@ -108,7 +116,7 @@ def _pass(trainer: Trainer, batch: BatchSplit) -> None:
 
 
 def _release(ranks: Ranks) -> None:
-    gc.unfreeze()  # the loop froze what lived after its first step
+    gc.unfreeze()  # the loop called gc.freeze() after its first step
     gc.collect()
     if ranks.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -116,7 +124,7 @@ def _release(ranks: Ranks) -> None:
 
 
 def _memory_gib(ranks: Ranks) -> float | None:
-    """Of the smallest GPU among all ranks'; None where there are none."""
+    """Memory of the smallest GPU of all ranks; None on other devices."""
     if ranks.device.type != "cuda":
         return None
     return min(row[0] for row in ranks.gather(torch.cuda.get_device_properties(ranks.device).total_memory / 2**30))
@@ -127,5 +135,5 @@ def _shape(batch: BatchSplit) -> str:
 
 
 def _beginning(err: torch.OutOfMemoryError) -> str:
-    """What ran out and how much was wanted; the statistics of the allocator come after that."""
+    """The first two sentences: what ran out and how much was requested. The allocator's statistics follow them."""
     return ". ".join(str(err).split(". ")[:2]) or type(err).__name__

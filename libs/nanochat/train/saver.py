@@ -1,9 +1,12 @@
-"""Saving while training goes on (docs/decisions/0004).
+"""Save checkpoints while training continues (docs/decisions/0004).
 
-At a step boundary every rank copies what it owns to host memory and trains on; a thread of its own writes the copy into a
-draft folder, syncs it and reads it back. Threads make no collective, which from two threads would not be safe: how far each
-thread is (`Phase`) travels in the collective that every step makes anyway. Once all have written, rank 0 seals the draft with
-a manifest and renames it, so a kill at any moment leaves the checkpoints before and no half.
+1. At a step boundary, every rank copies its part to host memory and then continues to train.
+2. A thread of each rank writes the copy into a draft folder, syncs it and reads it back.
+3. Once all ranks have written, rank 0 seals the draft with a manifest and renames it. A kill at any moment therefore leaves
+   the earlier checkpoints, and never half a checkpoint.
+
+Collectives from two threads are not safe, so the writing threads use none. Instead, each rank's `Phase` is part of the
+collective that every training step makes anyway.
 """
 
 from __future__ import annotations
@@ -39,11 +42,11 @@ from nanochat.optim import Optimizer
 from nanochat.train.checkpoint import FORMAT, META, MODEL, TRAIN_STATE, Json, loader_file, optim_file, random_state
 from nanochat.train.snapshot import Snapshot, sync, write_tensors
 
-RESERVE = 64 << 20  # bytes left free beside a new checkpoint: events and logs must go on
+RESERVE = 64 << 20  # bytes that stay free beside a new checkpoint, for events and logs
 
 
 class Phase(IntEnum):
-    """Of one rank's part of the save in flight."""
+    """How far one rank is with its part of the save in flight."""
 
     IDLE = 0
     WRITING = 1
@@ -53,8 +56,11 @@ class Phase(IntEnum):
 
 @dataclass(slots=True)
 class Flight:
-    """A save. `documents` (file name -> content) are written by rank 0 when it is published, so that evaluations at the same
-    step can still add to them; `writing` ends with the seconds that this rank's part of the rest took."""
+    """A save in flight. Training stood still for `stall_s` seconds because of it.
+
+    Rank 0 writes `documents` (file name -> content) when it publishes the save, so that evaluations at the same step can still
+    add to them. `writing` writes this rank's part of all other files; its result is the seconds that this took.
+    """
 
     step: int
     draft: Path
@@ -71,10 +77,10 @@ class Flight:
 
 
 class Saver:
-    """Saves checkpoints below `root`, at most one at a time, and keeps the `keep` furthest and the best.
+    """Saves checkpoints below `root`, one at a time, and keeps the latest `keep` and the one with the best score.
 
-    Every rank has one and calls `save`, `settle` and `finish` at the same points. `ahead` takes the host memory now, so that
-    the first save stalls no longer than the others.
+    Every rank has a `Saver` and calls `save`, `settle` and `finish` at the same points. With `ahead`, host memory is allocated
+    now, so that the first save does not stall training longer than later ones.
     """
 
     def __init__(
@@ -101,17 +107,19 @@ class Saver:
 
     @property
     def phase(self) -> Phase:
-        """To be handed to every rank's `settle` by the step's collective."""
+        """How far this rank is. The step's collective passes every rank's phase to `settle`."""
         return self._flight.phase if self._flight else Phase.IDLE
 
     def save(
         self, step: int, *, meta: Json, score: float | None, loop_state: Json, loader_state: Json, final: bool = False
     ) -> None:
-        """Copy everything as it is now and begin to write it. Of all checkpoints the one of the lowest `score` is kept.
+        """Copy everything and begin to write the copy. The checkpoint with the lowest `score` is always kept.
 
-        The `final` one is published as `model` too. If this step's checkpoint is published already, its tensors are not
-        written again. Raises StageError with Exit.STOPPED, nothing of it left behind, when the disk is too full, or when the save before,
-        for which this one waits, has failed.
+        Waits for the previous save, if that is still in flight. The `final` checkpoint is also published as `model`. If this
+        step's checkpoint is published already, its tensors are not written again.
+
+        Raises StageError with Exit.STOPPED when the previous save has failed or the disk has too little room; then nothing of
+        this save is left behind.
         """
         start = time.perf_counter()
         self._wait_for_the_one_before(step)
@@ -128,12 +136,12 @@ class Saver:
         self._flight = Flight(step, draft, documents, final, writing, time.perf_counter() - start)
 
     def describe(self, *, meta: Json, score: float | None, loop_state: Json) -> None:
-        """Replace what `save` was told of the save in flight, if there is one."""
+        """Replace metadata, score and loop state of the save in flight, if there is one. Evaluations at its step call this."""
         if self._flight:
             self._flight.documents = self._documents(self._flight.step, meta, score, loop_state)
 
     def settle(self, phases: Iterable[float]) -> None:
-        """Given every rank's phase, publish the save in flight if it is written. Raises StageError as `save` does."""
+        """Publish the save in flight if the phases of all ranks say that it is written. Raises StageError as `save` does."""
         flight, found = self._flight, set(phases)
         if flight is None:
             return
@@ -151,8 +159,11 @@ class Saver:
         self.settle(row[0] for row in self._ranks.gather(self.phase))
 
     def close(self) -> None:
-        """End the thread. After a failure elsewhere, when ranks can agree on nothing more, what they have all written by
-        now is still published."""
+        """End the thread.
+
+        After a failure elsewhere the ranks can no longer use collectives. A save that all ranks have written by now is still
+        published.
+        """
         flight = self._flight
         if flight and self._ranks.is_main:
             wait([flight.writing])
@@ -166,7 +177,7 @@ class Saver:
         self._flight = None
         self._thread.shutdown()
 
-    # -- taking --
+    # -- copying --
 
     def _wait_for_the_one_before(self, step: int) -> None:
         flight, start = self._flight, time.perf_counter()
@@ -191,7 +202,7 @@ class Saver:
             do(self._weights, self._model.state_dict())
 
     def _prepare(self, draft: Path) -> None:
-        """An empty draft, if the disk has room for what goes into it. No save is in flight, so all other drafts are dead."""
+        """Create an empty draft folder, if the disk has room. No save is in flight, so all other drafts are leftovers."""
         self.root.mkdir(parents=True, exist_ok=True)
         self._deleting = {leaving: future for leaving, future in self._deleting.items() if not future.done()}
         for leftover in self.root.glob(".step_*"):
@@ -201,8 +212,11 @@ class Saver:
         draft.mkdir()
 
     def _make_room(self, needed: int) -> None:
-        """When there is too little, delete what the new checkpoint would replace before it is there, not after, if that
-        helps; the newest and the best stay."""
+        """Check that `needed` bytes are free. Raises OSError if not.
+
+        If deleting the checkpoints that the new one will replace is enough, they are deleted now instead of afterwards. The
+        latest and the best always stay.
+        """
         free, replaced = self._free(), superseded(self.root, max(1, self.keep - 1))
         if free < needed:
             free = self._when_deleted()
@@ -210,14 +224,14 @@ class Saver:
             self._delete(replaced)
             free = self._when_deleted()
         if free < needed:
-            text = f"{needed / 2**30:.2f} GiB are needed and {free / 2**30:.2f} GiB are free"
+            text = f"{needed / 2**30:.2f} GiB are needed and only {free / 2**30:.2f} GiB are free"
             raise OSError(errno.ENOSPC, text)
 
     def _free(self) -> int:
         return shutil.disk_usage(self.root).free
 
     def _when_deleted(self) -> int:
-        """Bytes free when all that is leaving has left."""
+        """Bytes free, once the deletions that have begun are done."""
         wait(self._deleting.values())
         return self._free()
 
@@ -230,7 +244,7 @@ class Saver:
         tensors = {optim_file(draft, self._ranks.rank): self._slice.tensors}
         if self._ranks.is_main:
             tensors[draft / MODEL] = self._weights.tensors
-        # A digest takes a core: on a GPU's host each file has one, on a CPU it would be the training's.
+        # Computing a digest occupies a core. A GPU's host has one for each file; on a CPU it would be taken from training.
         with ThreadPoolExecutor(len(tensors) if self._ranks.device.type == "cuda" else 1) as pool:
             digests = dict(zip(tensors, pool.map(write_tensors, tensors, tensors.values()), strict=True))
         digests[loader] = sha256_file(loader)
@@ -240,11 +254,11 @@ class Saver:
     # -- publishing --
 
     def _publish(self, flight: Flight, files: list[Json]) -> None:
-        """Rank 0: draft -> checkpoint, its event, and what it supersedes deleted. Raises OSError."""
+        """On rank 0: turn the draft into a checkpoint, emit its event, delete the checkpoints it replaces. Raises OSError."""
         start = time.perf_counter()
         target = self._target(flight.step)
         artifact = self._seal(flight, files)
-        if target.exists():  # of this step's earlier save, or of an earlier try in the same folder
+        if target.exists():  # from an earlier save of this step, or from an earlier try in the same folder
             self._vanish(target)
         flight.draft.replace(target)
         sync(self.root)
@@ -268,7 +282,7 @@ class Saver:
         return self.root / f"step_{step:06d}"
 
     def _listed(self, draft: Path) -> list[Json]:
-        """The manifest's entries of the files that the ranks list; they must be there in full, and nothing else."""
+        """The manifest's entries of the files that the ranks have listed. Raises OSError unless the draft holds exactly those."""
         lists = [_list_file(draft, rank) for rank in range(self._ranks.world_size)]
         files = [entry for path in lists for entry in json.loads(path.read_text(encoding="utf-8"))]
         for path in lists:
@@ -287,7 +301,7 @@ class Saver:
         return [entry for entry in manifest["files"] if entry["path"] not in flight.documents]
 
     def _seal(self, flight: Flight, files: list[Json]) -> Artifact:
-        """Add the documents to the draft's `files`, and the manifest of all."""
+        """Write the documents and the manifest of all files into the draft."""
         draft = flight.draft
         for name, document in flight.documents.items():
             write_json(draft / name, document)
@@ -302,8 +316,8 @@ class Saver:
             self._vanish(directory)
 
     def _vanish(self, directory: Path) -> None:
-        """It is gone at once; the thread frees its blocks, which takes over a second for gigabytes."""
-        leaving = directory.with_name(f".{directory.name}.old")  # so that no kill leaves half of it under its name
+        """Rename the folder at once and let the thread free its blocks, which takes over a second for gigabytes."""
+        leaving = directory.with_name(f".{directory.name}.old")  # a kill must not leave half a checkpoint under its name
         wait([self._deleting[leaving]] if leaving in self._deleting else [])
         directory.replace(leaving)
         self._deleting[leaving] = self._thread.submit(shutil.rmtree, leaving)
@@ -311,7 +325,7 @@ class Saver:
     # -- agreeing --
 
     def _together(self, step: int, work: Callable[[], None] | None) -> None:
-        """Do this rank's part, then learn whether every rank's part went well. Ranks agree, so that none waits for ever."""
+        """Do this rank's part. If it failed on any rank, give up on every rank: else the others would wait for ever."""
         error = None
         try:
             if work:
@@ -322,7 +336,7 @@ class Saver:
             self._give_up(step, error)
 
     def _give_up(self, step: int, error: BaseException | None) -> None:
-        """Every rank, at the same point: leave nothing of the draft, and end the stage so that it can be resumed."""
+        """Delete the draft and end the stage so that it can be resumed. Every rank calls this at the same point."""
         if self._flight:
             wait([self._flight.writing])
         self._flight = None
@@ -332,13 +346,13 @@ class Saver:
         raise StageError(
             f"the checkpoint of step {step} could not be written to {self.root}: {error or 'another process failed'}",
             code=DISK_FULL if error and code_of(error) == DISK_FULL else "checkpoint_not_written",
-            hint="make room or repair the disk, then resume from the checkpoint before",
+            hint="free some disk space or repair the disk, then resume from the previous checkpoint",
             exit_code=Exit.STOPPED,
         ) from error
 
 
 def superseded(root: Path, keep: int) -> list[Path]:
-    """The checkpoints that are neither among the `keep` furthest nor the best; of equally good ones the furthest is best."""
+    """The checkpoints to delete: neither among the latest `keep` nor the best. Of equally good ones the latest is the best."""
     directories = sorted(root.glob("step_*"))
     best = min(reversed(directories), key=_score, default=None)
     return [d for d in directories[:-keep] if d != best]

@@ -1,4 +1,4 @@
-"""Opening a training stage: its configuration, its ranks, its seeds, and what it resumes from."""
+"""Open a stage that uses a model: its configuration, ranks, seeds, model, and the checkpoint it resumes from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LoaderT = TypeVar("LoaderT", bound=Resizable)
 
 
 def section(ctx: StageContext, name: str, kind: type[SpecT]) -> SpecT:
-    """One part of the stage's configuration. Raises StageError naming the field that is wrong."""
+    """Validate and return one section of the stage's configuration. Raises StageError that names the wrong field."""
     try:
         return kind.model_validate(ctx.spec.config.get(name))
     except ValidationError as err:
@@ -37,13 +37,16 @@ def section(ctx: StageContext, name: str, kind: type[SpecT]) -> SpecT:
 
 @contextlib.contextmanager
 def session(ctx: StageContext, *, deterministic: bool) -> Iterator[Ranks]:
-    """The stage's ranks, seeded. A batch that does not divide ends the stage as bad input."""
+    """Join the stage's ranks, seed torch and check the attention back end.
+
+    Turns a RecipeError (a batch that does not divide among the ranks) into a StageError, so that the stage ends as bad input.
+    """
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with distributed.ranks(ctx.spec.device) as ranks:
         torch.manual_seed(ctx.spec.seed)
-        if deterministic:  # only then: the call loads the compiler, seconds that a short stage would notice
+        if deterministic:  # otherwise skip the call: it loads the compiler, which costs a short stage seconds
             torch.use_deterministic_algorithms(True)
         if ranks.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
@@ -55,7 +58,8 @@ def session(ctx: StageContext, *, deterministic: bool) -> Iterator[Ranks]:
         except RecipeError as err:
             raise StageError(str(err), code="indivisible_batch", hint="change the recipe or the number of processes") from err
         except StageError as err:
-            # Before the group is left: the other ranks fail then, and torchrun ends this one as soon as one of them has ended.
+            # Report before leaving the process group: the other ranks then fail, and once one of them has ended, torchrun ends
+            # this one too.
             ExitReport.of(err, ranks.rank).save(ctx.out)
             raise
         finally:
@@ -64,17 +68,17 @@ def session(ctx: StageContext, *, deterministic: bool) -> Iterator[Ranks]:
 
 
 def tokenizer_of(ctx: StageContext) -> tuple[Tokenizer, str]:
-    """The stage's tokenizer and the digest that checkpoints name it by."""
+    """Load the stage's tokenizer. Returns it with its digest, by which checkpoints refer to it."""
     return Tokenizer.load(ctx.input("tokenizer")), ctx.spec.inputs["tokenizer"].sha256
 
 
 def open_resume(ctx: StageContext) -> Resume | None:
-    """The checkpoint to go on from, checked against its digest; None on a first attempt."""
+    """The checkpoint to resume from, verified against its digest; None on a first attempt."""
     return Resume(verify(ctx.spec.resume_from)) if ctx.spec.resume_from else None
 
 
 def config_of(ctx: StageContext) -> GPTConfig:
-    """The shape of the model that a stage goes on with, before it is loaded. Raises StageError as `build_model` does."""
+    """Read the shape of the stage's model before loading it. Raises StageError as `build_model` does."""
     artifact = ctx.spec.resume_from or ctx.spec.inputs.get("model")
     return load_config(verify(artifact, deep=False) if artifact else ctx.input("model"))[0]
 
@@ -87,17 +91,17 @@ def build_model(
     fresh: GPTConfig | None,
     init: InitSpec | None = None,
 ) -> GPT:
-    """The model to train: what the stage resumes from, else its input `model`, else fresh weights of shape `fresh`,
-    drawn as `init` says.
+    """Build the model of the stage. Its weights come from the checkpoint that the stage resumes from.
 
-    Raises StageError when the checkpoint is damaged, of another architecture or made with another tokenizer.
+    On a first attempt they are drawn anew in the shape `fresh` as `init` says, or, if `fresh` is None, loaded from the stage's
+    input `model`. Raises StageError when a checkpoint is damaged, has another architecture or belongs to another tokenizer.
     """
     if ctx.spec.resume_from:
         model, meta = load_model(verify(ctx.spec.resume_from, deep=False), ranks.device)
         if meta.get("stage") != ctx.spec.stage or (fresh and model.config != fresh):
             raise StageError(
                 f"{ctx.spec.resume_from.path} is a checkpoint of stage {meta.get('stage')} with {asdict(model.config)}; "
-                f"stage {ctx.spec.stage} {f'has {asdict(fresh)}' if fresh else 'cannot go on from it'}",
+                f"stage {ctx.spec.stage} {f'has {asdict(fresh)}' if fresh else 'cannot resume from it'}",
                 code="config_mismatch",
                 hint="resume with the recipe that made the checkpoint",
             )
@@ -113,7 +117,10 @@ def build_model(
 
 
 def build_loader(make: Callable[[dict[str, Any] | None], LoaderT], resume: Resume | None, ranks: Ranks) -> LoaderT:
-    """The training loader where the resumed checkpoint stood; close to it, with no repeats, at another number of ranks."""
+    """Build the training loader at the position of the resumed checkpoint.
+
+    If the number of ranks has changed, the position is close to the old one and repeats no data (`data/resize.py`).
+    """
     if resume is None:
         return make(None)
     states = resume.loader_states()
@@ -131,5 +138,5 @@ def _check_tokenizer(
             f"the model of stage {ctx.spec.stage} was trained with tokenizer {made_for} of {model.config.vocab_size} tokens, "
             f"not {digest} of {tokenizer.vocab_size}",
             code="tokenizer_mismatch",
-            hint="give the tokenizer of the same run",
+            hint="use the tokenizer of the run that trained the model",
         )

@@ -1,4 +1,4 @@
-"""Tensors as of one moment in host memory, and files that are proven to hold what was meant."""
+"""Copies of tensors in host memory, and safetensors files that are verified after they are written."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ ALIGN = 64  # bytes; enough for a view of any dtype
 
 
 class Snapshot:
-    """A copy of named tensors in one buffer, allocated once and used again by every later `take`.
+    """A copy of named tensors in one buffer. Every later `take` reuses the buffer.
 
-    For CUDA tensors the buffer is pinned: the copy then runs at the speed of the bus, several times that of pageable memory.
+    For CUDA tensors, pass `pinned`: the copy then runs at the speed of the bus, several times faster than into pageable memory.
     """
 
     def __init__(self, *, pinned: bool = False):
@@ -34,7 +34,7 @@ class Snapshot:
         return sum(t.nbytes for t in self.tensors.values())
 
     def reserve(self, tensors: Mapping[str, Tensor]) -> None:
-        """Memory for these tensors; the same as before when names, shapes and dtypes are."""
+        """Allocate memory for these tensors. If names, shapes and dtypes are unchanged, the old buffer stays."""
         if _layout(tensors) == _layout(self.tensors):
             return
         self.tensors = {}  # frees the old buffer before there is a new one
@@ -47,7 +47,7 @@ class Snapshot:
 
     @torch.no_grad()
     def take(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy them as they are now. On return the originals may change."""
+        """Copy the tensors. After the return, the originals may change."""
         self.reserve(tensors)
         for name, tensor in tensors.items():
             self.tensors[name].copy_(tensor, non_blocking=self._pinned)
@@ -56,10 +56,11 @@ class Snapshot:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write a safetensors file, sync it, read it back and return the digest of what was read.
+    """Write a safetensors file, sync it, read it back and verify it. Returns the SHA-256 digest of the file as read.
 
-    The digest alone would seal a bad write as good, so each tensor is compared bit for bit with what was meant; and the
-    pages are dropped first, where the system can, so that the bytes come from the disk. Raises OSError and SafetensorError.
+    The digest alone would accept a bad write, so each tensor is compared bit for bit with its original. Where the system can
+    do it, the file's pages are dropped from the cache first, so that the bytes come from the disk. Raises OSError, also when
+    the file differs, and SafetensorError.
     """
     save_file(dict(tensors), path)
     sync(path)
@@ -67,12 +68,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     with safe_open(path, "pt") as file:
         same = all(_same_bits(file.get_tensor(name), value) for name, value in tensors.items())
     if not same:
-        raise OSError(errno.EIO, f"{path} does not read back as it was written")
+        raise OSError(errno.EIO, f"{path} does not read back as it was written; the disk may be failing")
     return digest
 
 
 def sync(path: Path) -> None:
-    """Have the file's content, or the folder's entries, on the disk; what is read after this is read from there."""
+    """Flush a file's content, or a folder's entries, to the disk, and drop the file from the page cache where possible."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -91,7 +92,7 @@ def _aligned(nbytes: int) -> int:
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
-    """As bytes, since a NaN does not equal itself; by numpy, since torch would take all cores from the training for it."""
+    """Compare bytes, since a NaN does not equal itself. Use numpy, since torch would take every core from the training."""
     first, second = (t.reshape(-1).view(torch.uint8).numpy() for t in (one, other))
     parts = range(0, max(len(first), len(second)), CHUNK)
     return all(np.array_equal(first[at : at + CHUNK], second[at : at + CHUNK]) for at in parts)

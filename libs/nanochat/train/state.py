@@ -1,34 +1,34 @@
-"""What the loop remembers from step to step; it travels in each checkpoint."""
+"""The training loop's state. Each checkpoint contains it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-EMA = 0.9
+EMA = 0.9  # decay of the average training loss
 
 
 @dataclass(slots=True)
 class LoopState:
-    """`step` counts optimizer steps taken. `progress` is the share of the training done, 0 to 1."""
+    """`step` is the number of optimizer steps taken. `progress` is the share of the training that is done, 0 to 1."""
 
     step: int = 0
     progress: float = 0.0
     tokens: int = 0
     train_seconds: float = 0.0
     loss_average: float = 0.0
-    visited: int = -1  # the step at which evaluations last ran, so that a stop between neither skips nor repeats one
-    untrained: float | None = None  # validation figures: at step 0, the latest, the lowest
+    visited: int = -1  # the step of the last evaluations; a resumed attempt neither skips nor repeats any
+    untrained: float | None = None  # validation figure at step 0
     latest: float | None = None
     lowest: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)  # the latest figures of the other evaluations
-    device_batch_size: int = 0  # rows at a time; an attempt that resumes takes no more
+    device_batch_size: int = 0  # rows in one pass; an attempt that resumes uses no more
 
     def loss_seen(self, loss: float) -> None:
         self.loss_average = EMA * self.loss_average + (1 - EMA) * loss
 
     @property
     def loss(self) -> float:
-        """Exponential moving average of the training loss, without the bias of its start at 0. After at least one step."""
+        """Exponential moving average of the training loss, corrected for its start at 0. Needs at least one step."""
         return self.loss_average / (1 - EMA**self.step)
 
     def validated(self, value: float) -> None:

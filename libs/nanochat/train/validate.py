@@ -1,4 +1,4 @@
-"""Validation figures during training: the same batches every time, tokenised once."""
+"""Validation figures during training, over the same batches every time. These are tokenised once."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from nanochat.train.feed import Loader
 
 
 def bits(model: GPT, tokenizer: Tokenizer, loader: Loader, steps: int, ranks: Ranks) -> Callable[[], float]:
-    """Bits per byte over the first `steps` batches of this rank's `loader`, all ranks together."""
+    """Return a function that computes bits per byte over the first `steps` batches of every rank's `loader`."""
     batches = [loader.next_batch() for _ in range(steps)]
     lengths = torch.from_numpy(tokenizer.token_bytes())
     return lambda: bits_per_byte(model, batches, lengths, ranks)
 
 
 def mean_loss(model: GPT, loader: Loader, steps: int, ranks: Ranks) -> Callable[[], float]:
-    """Mean over batches and ranks of the batches' mean cross entropy, nats, over the first `steps` batches of `loader`."""
+    """Return a function that computes the mean loss over the first `steps` batches of every rank's `loader`.
+
+    The mean is taken over batches and ranks, of each batch's mean cross entropy in nats.
+    """
     batches = [loader.next_batch() for _ in range(steps)]
 
     @torch.no_grad()
