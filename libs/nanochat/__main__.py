@@ -1,4 +1,4 @@
-"""`python -m nanochat <stage kind> --spec stage.json`: run one stage with no platform at all (torchrun for many ranks)."""
+"""Run one stage without the platform: `python -m nanochat <stage kind> --spec stage.json`, under torchrun for several ranks."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from nanochat.contract.contract import EVENTS, MANIFEST, Exit, ExitReport, Stage
 from nanochat.contract.events import EventLog, read
 from nanochat.planning.graph import STAGES
 
-# Before torch is loaded: OpenMP's threads otherwise spin while they wait, and on a machine with anything else to do a step
-# takes ten times as long (measured on two busy cores: 20 s against 2 to 6 s; the same speed on idle ones).
+# Set this before torch is loaded. By default, OpenMP's threads spin while they wait, and on a machine that is busy with other
+# work a step takes up to ten times as long (measured on two busy cores: 20 s against 2 to 6 s; no difference on idle cores).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 KINDS = sorted({s.kind for s in STAGES})
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(spec: StageSpec) -> int:
-    """Run the stage of `spec` in this process and return its exit code; every failure becomes an `error` event first."""
+    """Run the stage of `spec` in this process and return its exit code. Every failure is written as an `error` event."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     spec.out.mkdir(parents=True, exist_ok=True)
     events = EventLog(spec.out / EVENTS if rank == 0 else None)
@@ -72,7 +72,7 @@ def _failed(ctx: StageContext, report: ExitReport) -> int:
 
 
 def _finish(spec: StageSpec) -> None:
-    """The stage's own manifest, written last: the outputs it published, by digest."""
+    """Write the stage's manifest: the outputs that it published, by digest. This is the last file a stage writes."""
     outputs = {
         e["name"]: {"path": e["path"], "sha256": e["sha256"]} for e in read(spec.out / EVENTS) if e["kind"] == "artifact"
     }
@@ -83,7 +83,7 @@ def _finish(spec: StageSpec) -> None:
 
 
 def _die_with_parent() -> None:
-    """On Linux, SIGKILL this rank when torchrun dies, so that no orphan keeps a GPU (PR_SET_PDEATHSIG = 1)."""
+    """On Linux, have the kernel kill this rank when torchrun dies, so that no orphan keeps a GPU (PR_SET_PDEATHSIG = 1)."""
     if sys.platform == "linux" and os.environ.get("RANK"):
         import ctypes
 

@@ -1,7 +1,7 @@
-"""Text to token ids and back, and conversations to ids with their loss mask.
+"""Encode text as token ids and back, and render conversations as ids with a loss mask.
 
-Byte-level BPE by `rustbpe`; the nine special tokens follow the mergeable ones, in the order of `recipe.SPECIAL_TOKENS`.
-Text is always encoded as ordinary text: a special token's name inside it never becomes its id.
+This is byte-level BPE by `rustbpe`. The ids of the nine special tokens follow those of the ordinary tokens, in the order of
+`recipe.SPECIAL_TOKENS`. Text is always encoded as ordinary text: the name of a special token in it never becomes its id.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Add(Protocol):
 
 
 class Tokenizer:
-    """Immutable, so it may be shared between threads."""
+    """A trained tokenizer with its special tokens. It is immutable, so threads may share it."""
 
     def __init__(self, bpe: rustbpe.Tokenizer):
         self.bpe = bpe
@@ -37,12 +37,12 @@ class Tokenizer:
 
     @classmethod
     def from_merges(cls, trained: rustbpe.Tokenizer) -> Tokenizer:
-        """A freshly trained BPE with the special tokens added after its last id."""
+        """Add the special tokens to a newly trained BPE, after its last id."""
         return cls(trained.with_special_tokens(list(SPECIAL_TOKENS)))
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer:
-        """The tokenizer saved in `directory`. Raises StageError when it is missing or damaged."""
+        """Load the tokenizer saved in `directory`. Raises StageError when it is missing or damaged."""
         try:
             return cls(rustbpe.Tokenizer.load(str(directory / FILE)))
         except (OSError, ValueError, KeyError) as err:
@@ -53,7 +53,7 @@ class Tokenizer:
             ) from err
 
     def save(self, directory: Path) -> None:
-        """Write `tokenizer.json` and `token_bytes.npy` ((vocab,) int32)."""
+        """Write `tokenizer.json` and `token_bytes.npy`, which holds `token_bytes()`."""
         directory.mkdir(parents=True, exist_ok=True)
         self.bpe.save(str(directory / FILE))
         np.save(directory / TOKEN_BYTES, self.token_bytes(), allow_pickle=False)
@@ -61,33 +61,37 @@ class Tokenizer:
     # -- text --
 
     def special(self, name: str) -> int:
-        """The id of a special token, by name as in `recipe.SPECIAL_TOKENS`. Raises KeyError."""
+        """The id of a special token by its name in `recipe.SPECIAL_TOKENS`. Raises KeyError for any other name."""
         return self._special[name]
 
     def encode(self, text: str) -> list[int]:
         return self.bpe.encode(text)
 
     def encode_batch(self, texts: Sequence[str], num_threads: int = 0) -> list[list[int]]:
-        """One id list a text. 0 threads means one for each core."""
+        """Return the ids of each text. `num_threads` 0 means one thread per core."""
         return self.bpe.encode_batch(list(texts), num_threads=num_threads)
 
     def encode_documents(self, texts: Sequence[str], num_threads: int = 0) -> np.ndarray:
-        """Every document prefixed by `<|bos|>`, joined: (tokens,) of uint16 or uint32."""
+        """Return the ids of all documents as one array, (tokens,) uint16 or uint32, with a `<|bos|>` before each document."""
         ids, _ = self.bpe.encode_to_numpy(list(texts), bos=self.bos, num_threads=num_threads)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Bytes that are not UTF-8 become U+FFFD; special tokens appear by name."""
+        """Return the text of `ids`. Bytes that are not UTF-8 become U+FFFD; special tokens appear by name."""
         return self.bpe.decode(list(ids), errors="replace")
 
     def stream_decoder(self) -> rustbpe.StreamDecoder:
-        """`.push(id)` gives the text that is certain so far, `.finish()` the rest; never half a character."""
+        """A decoder for one id at a time. `.push(id)` returns the text that is complete by now, `.finish()` the rest.
+
+        No part of a character is returned before the whole character is known.
+        """
         return self.bpe.stream_decoder()
 
     def token_bytes(self) -> np.ndarray:
-        """(vocab,) int32: the number of raw bytes of each token, 0 for special tokens.
+        """The number of raw bytes of each token, (vocab,) int32; 0 for special tokens.
 
-        Raw bytes, not those of the decoded string: a token may be part of a character, and U+FFFD has three bytes.
+        These are not the bytes of the decoded string: a token may be part of a character, which decodes to the three bytes of
+        U+FFFD.
         """
         lengths = np.array([len(self.bpe.token_bytes(i)) for i in range(self.vocab_size)], dtype=np.int32)
         lengths[list(self._special.values())] = 0
@@ -96,10 +100,10 @@ class Tokenizer:
     # -- conversations --
 
     def render(self, conversation: Conversation, max_tokens: int) -> tuple[list[int], list[int]]:
-        """(ids, mask), both cut to `max_tokens` from the right; mask 1 marks what the assistant learns to say.
+        """Render a conversation as (ids, mask), both cut to the first `max_tokens`. The mask is 1 for tokens to learn.
 
-        It learns its text, its tool calls with their end, and its end of turn; not the user's words, nor what a tool answered.
-        Raises ValueError when the roles do not alternate or a content has the wrong type.
+        The assistant learns its own text, its tool calls including their end token, and its end of turn. It does not learn the
+        user's messages or the output of tools. Raises ValueError when the roles do not alternate or a content has a wrong type.
         """
         ids, mask = [self.bos], [0]
 
@@ -120,9 +124,9 @@ class Tokenizer:
         return ids[:max_tokens], mask[:max_tokens]
 
     def render_for_completion(self, conversation: Conversation) -> list[int]:
-        """Ids up to and including the `<|assistant_start|>` of the answer wanted. A last assistant message is left out.
+        """Render a conversation up to the `<|assistant_start|>` of the answer. A final assistant message is left out.
 
-        Raises ValueError as `render` does, and when there is nothing to answer.
+        Raises ValueError as `render` does, and when there is no user message to answer.
         """
         messages = conversation["messages"]
         if messages and messages[-1]["role"] == "assistant":
@@ -148,7 +152,10 @@ class Tokenizer:
 
 
 def _merged(conversation: Conversation) -> list[Message]:
-    """The messages, a leading system message merged into the user message after it. The original is left as it was."""
+    """Return the messages, with a leading system message merged into the user message after it. Does not change the original.
+
+    Raises ValueError when the roles do not alternate.
+    """
     messages = conversation["messages"]
     if not messages:
         raise ValueError("a conversation must have at least one message")

@@ -1,4 +1,4 @@
-"""A small tokenizer, small models with realistic (not zero) weights, a small CORE bundle, and a whole small run."""
+"""A small tokenizer, small models with random weights (none is zero), a small CORE bundle, and a small run of all stages."""
 
 import functools
 import json
@@ -35,13 +35,13 @@ CORPUS = (
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
-    """400 tokens, the nine special ones included."""
+    """A tokenizer of 400 tokens, including the nine special ones."""
     return Tokenizer.from_merges(rustbpe.train(CORPUS, 400 - 9))
 
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., GPT]:
-    """`make_model(vocab_size=400, depth=2, seq_len=64, seed=1)`: every weight drawn at random, on the CPU, in fp32."""
+    """`make_model(vocab_size=400, depth=2, seq_len=64, seed=1)` makes a model on the CPU in fp32 with all weights random."""
 
     def make(vocab_size: int = 400, *, depth: int = 2, seq_len: int = 64, seed: int = 1) -> GPT:
         torch.manual_seed(seed)
@@ -60,7 +60,7 @@ def bundle(tmp_path):
 
 
 def write_bundle(folder: Path) -> Path:
-    """Three tasks of CORE, one of each kind; a fourth named but without its file; a fifth that is not of CORE."""
+    """Write a bundle with three CORE tasks, one of each kind, a fourth without its file, and a fifth that is not in CORE."""
     folder.mkdir()
     entries = [
         ("copa", "c.jsonl", "multiple_choice", 0),
@@ -70,7 +70,7 @@ def write_bundle(folder: Path) -> Path:
         ("siqa", "c.jsonl", "multiple_choice", 0),
     ]
     tasks = [{"label": a, "dataset_uri": b, "icl_task_type": c, "num_fewshot": [d]} for a, b, c, d in entries]
-    (folder / "core.yaml").write_text(json.dumps({"icl_tasks": tasks}))  # JSON is YAML
+    (folder / "core.yaml").write_text(json.dumps({"icl_tasks": tasks}))  # JSON is valid YAML
     lines = [f"{label},{50 if label in ('copa', 'winograd') else 0}" for label, *_ in entries]
     (folder / "eval_meta_data.csv").write_text("Eval Task,Random baseline\n" + "\n".join(lines) + "\n")
     data = folder / "eval_data"
@@ -88,7 +88,7 @@ def write_bundle(folder: Path) -> Path:
 
 @dataclass
 class Run:
-    """Runs stages of a recipe in this process, each with the artifacts of those before it."""
+    """Runs the stages of a recipe in this process. Each stage gets the artifacts of the stages before it."""
 
     root: Path
     recipe: Recipe
@@ -112,7 +112,7 @@ class Run:
         )
 
     def stage(self, name: str) -> Path:
-        """The stage's folder; it is run the first time it is asked for."""
+        """The folder of a stage. The first call runs the stage, and before it the stages it depends on."""
         out = self.root / name
         if not (out / MANIFEST).exists():
             stage = next(s for s in graph.stages(self.recipe) if s.name == name)
@@ -132,7 +132,7 @@ class Run:
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory) -> Run:
-    """A recipe of every stage, reinforcement learning included, on the manual of Python; stages run when asked for."""
+    """A run with every stage, including reinforcement learning, on the manual of Python. A stage runs on its first use."""
     root = tmp_path_factory.mktemp("run")
     texts = [text for text in topics.values() if len(text) > 400]
     (root / "text").mkdir()
@@ -166,7 +166,7 @@ def small_run(tmp_path_factory) -> Run:
 
 @pytest.fixture(scope="module")
 def one_core() -> Iterator[None]:
-    """Threads of models this small only wait for each other, most of all beside other tests."""
+    """Use one core: with models this small, several threads mostly wait for each other, most of all beside other tests."""
     threads = torch.get_num_threads()
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     if cores:
@@ -180,7 +180,7 @@ def one_core() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def torchrun() -> Callable[..., None]:
-    """`torchrun(2, kind, spec)`: a stage on two ranks, each with a core of its own where there are as many."""
+    """`torchrun(2, kind, spec)` runs a stage on two ranks, which may use all cores of the machine."""
     cores = range(os.cpu_count() or 1)
 
     def run(ranks: int, kind: str, spec: Path) -> None:

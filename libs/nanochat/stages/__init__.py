@@ -1,1 +1,1 @@
-"""One file a stage kind, each with `run(ctx: StageContext) -> None`."""
+"""One file per kind of stage, each with `run(ctx: StageContext) -> None`."""

@@ -1,4 +1,4 @@
-"""Evaluating a base model: bits per byte on both splits, CORE, samples."""
+"""base_eval: evaluate a base model. Bits per byte on the train and validation shards, samples, and CORE."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from nanochat.train.session import build_model, section, session, tokenizer_of
 
 
 def run(ctx: StageContext) -> None:
+    """Publish `results`: bits per byte of both splits, CORE, samples and the machine. Raises StageError."""
     spec = section(ctx, "base_eval", BaseEvalSpec)
     with session(ctx, deterministic=False) as ranks, StopRequest(ctx) as stop:
         tokenizer, digest = tokenizer_of(ctx)
@@ -44,7 +45,7 @@ def run(ctx: StageContext) -> None:
         for prompt, text in completions:
             ctx.events.emit("sample", step=0, prompt=prompt, text=text)
 
-        def tell(label: str, result: TaskResult) -> None:
+        def emit_task(label: str, result: TaskResult) -> None:
             ctx.events.emit("eval", name=f"core/{label}", values=dict(result))
 
         result = core.evaluate(
@@ -55,7 +56,7 @@ def run(ctx: StageContext) -> None:
             max_per_task=spec.core_max_per_task,
             batch_tokens=spec.device_batch_size * model.config.sequence_len,
             progress=Progress(ctx, stop, "example"),
-            on_task=tell,
+            on_task=emit_task,
         )
         if ranks.is_main:
             ctx.events.emit("eval", name="core", values=_core(result), detail=_detail(result))

@@ -1,4 +1,4 @@
-"""Pretraining: next-token prediction on the shards' text, from fresh weights to a base model."""
+"""base_train: pretrain a base model from fresh weights, by next-token prediction on the text of the shards."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ LOADERS: dict[Packing, type[TextLoader | BosAlignedLoader]] = {"stream": TextLoa
 
 
 def run(ctx: StageContext) -> None:
+    """Publish `model` and `results`. Raises StageError, also on a stop request."""
     spec, shape = section(ctx, "base", BaseSpec), section(ctx, "model", ModelSpec)
     with session(ctx, deterministic=spec.deterministic) as ranks:
         tokenizer, digest = tokenizer_of(ctx)

@@ -1,4 +1,4 @@
-"""Evaluating a chat model on the recipe's tasks."""
+"""chat_eval: evaluate a chat model on the tasks of the recipe."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from nanochat.train.session import build_model, section, session, tokenizer_of
 
 
 def run(ctx: StageContext) -> None:
+    """Publish `results`: accuracy of each task, ChatCORE, samples and the machine. Raises StageError."""
     spec = section(ctx, "chat_eval", ChatEvalSpec)
     with session(ctx, deterministic=False) as ranks, StopRequest(ctx) as stop:
         tokenizer, digest = tokenizer_of(ctx)
         source = TaskSource.load(ctx.input("tasks"))
-        # All before any work: a task whose data are missing ends the stage at once, not after hours.
+        # Load all tasks first, so that missing data end the stage at once and not after hours of evaluation.
         loaded: dict[str, Task] = {n: registry.named(n, "test", source, size=spec.generated_size) for n in spec.tasks}
         model = build_model(ctx, ranks, tokenizer, digest, fresh=None).eval()
         results: dict[str, chat.ChatResult] = {}

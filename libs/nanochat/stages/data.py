@@ -1,6 +1,7 @@
-"""data: gets a run everything it reads: pretraining shards, task data, the word list and the CORE bundle.
+"""data: fetch or find everything a run reads: pretraining shards, task data, the word list and the CORE bundle.
 
-The tokenizer's shards are published as soon as enough of them are there; fetching goes on while the tokenizer trains.
+The shards for the tokenizer are published as soon as enough of them have arrived. The others are fetched while the tokenizer
+trains.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _EVERY = 0.5  # seconds between progress events
 
 
 def run(ctx: StageContext) -> None:
-    """Publish `tok_shards`, then `shards`, `tasks`, `core` and `results`. Raises StageError, also when asked to stop."""
+    """Publish `tok_shards`, then `shards`, `tasks`, `core` and `results`. Raises StageError, also on a stop request."""
     if ctx.rank:
         return
     spec = DataSpec.model_validate(ctx.spec.config["data"])
@@ -39,7 +40,9 @@ def run(ctx: StageContext) -> None:
             found = _publish_tasks(ctx, spec, train, fetcher, report)
             core = _publish_core(ctx, spec, fetcher)
         except Stopped as err:
-            raise StageError("stopped as asked; what has been fetched is kept", code="stopped", exit_code=Exit.STOPPED) from err
+            raise StageError(
+                "stopped on request; everything that was fetched is kept", code="stopped", exit_code=Exit.STOPPED
+            ) from err
     ctx.publish_results(
         {
             "source": spec.source.model_dump(mode="json"),
@@ -57,7 +60,11 @@ def run(ctx: StageContext) -> None:
 
 
 def _publish_shards(ctx: StageContext, spec: DataSpec, corpus: Corpus, report: _Reporter) -> tuple[list[Shard], list[Shard]]:
-    """`tok_shards`: the fewest first shards with `tok_chars` characters, so that they do not depend on what came when."""
+    """Publish `tok_shards` and `shards`, and return the (train, val) shards.
+
+    `tok_shards` are the first shards, in order, that together hold `tok_chars` characters. They do not depend on the order in
+    which shards arrive.
+    """
     shards: dict[str, list[Shard]] = {"train": [], "val": []}
     tok_shards: Artifact | None = None
     chars = 0
@@ -70,7 +77,7 @@ def _publish_shards(ctx: StageContext, spec: DataSpec, corpus: Corpus, report: _
     require_text(shards["train"], f"data.source ({spec.source.kind})")
     require_text(shards["val"], f"the validation shard of data.source ({spec.source.kind})")
     if tok_shards is None:
-        _say_if_short(ctx, spec, chars)
+        _warn_if_short(ctx, spec, chars)
         _publish_index(ctx, "tok_shards", shards["train"], [])
     _publish_index(ctx, "shards", shards["train"], shards["val"])
     return shards["train"], shards["val"]
@@ -81,7 +88,7 @@ def _publish_index(ctx: StageContext, name: str, train: list[Shard], val: list[S
     return ctx.publish(name, ctx.out / name, train=len(train), val=len(val))
 
 
-def _say_if_short(ctx: StageContext, spec: DataSpec, chars: int) -> None:
+def _warn_if_short(ctx: StageContext, spec: DataSpec, chars: int) -> None:
     if isinstance(spec.source, PydocsSource):
         wanted, where = spec.source.max_chars, "documentation on this machine"
         if chars >= 0.9 * wanted:
@@ -91,7 +98,7 @@ def _say_if_short(ctx: StageContext, spec: DataSpec, chars: int) -> None:
     ctx.events.emit(
         "warning",
         code="little_text",
-        message=f"there are {chars:,} characters of {where}, {wanted:,} were wanted; going on with what there is",
+        message=f"there are only {chars:,} characters of {where}, the recipe asks for {wanted:,}; the run continues with these",
     )
 
 
@@ -120,7 +127,7 @@ def _publish_core(ctx: StageContext, spec: DataSpec, fetcher: Fetcher) -> Path |
 
 @dataclass
 class _Reporter:
-    """Progress and warnings out of many threads; events are written one at a time and not too often."""
+    """Emits the progress and the warnings of many threads. Events are written one at a time, and not too often."""
 
     ctx: StageContext
     bytes: int = 0
@@ -133,7 +140,7 @@ class _Reporter:
             self.bytes += count
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        """Emitted when it is due, or when everything is done."""
+        """Emit progress if the last event is old enough or everything is done."""
         with self._lock:
             now = time.monotonic()
             at, *last = self._last
@@ -147,7 +154,7 @@ class _Reporter:
             self.ctx.events.emit("progress", done=done, total=total, unit=unit, **extra)
 
     def note(self, text: str) -> None:
-        """What is being done after the last shard."""
+        """Emit what is being done after the last shard."""
         with self._lock:
             _, done, total, unit = self._last
             self.ctx.events.emit("progress", done=done, total=total, unit=unit, note=text)

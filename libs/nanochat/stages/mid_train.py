@@ -1,4 +1,4 @@
-"""Midtraining: the base model meets conversations, as one packed stream in which every token is learnt."""
+"""mid_train: train the base model on conversations, packed into one stream in which every token is a target."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from nanochat.train.session import build_loader, build_model, config_of, open_re
 
 
 def run(ctx: StageContext) -> None:
-    """Ends after `num_iterations` optimizer steps, or when any rank has been through its conversations once."""
+    """Publish `model` and `results`. Raises StageError, also on a stop request.
+
+    Training ends after `num_iterations` optimizer steps or, without that setting, when a rank has used all its conversations.
+    """
     spec = section(ctx, "mid", MidSpec)
     with session(ctx, deterministic=spec.deterministic) as ranks:
         tokenizer, digest = tokenizer_of(ctx)

@@ -1,4 +1,4 @@
-"""The report: every stage's figures on one page of Markdown."""
+"""report: write the figures of all stages on one page of Markdown."""
 
 from __future__ import annotations
 

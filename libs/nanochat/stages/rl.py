@@ -1,4 +1,4 @@
-"""Reinforcement learning on one task with a right answer, from the finetuned model."""
+"""rl: reinforcement learning on one task whose answers can be judged, starting from the finetuned model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from nanochat.train.session import build_model, open_resume, section, session, t
 
 
 def run(ctx: StageContext) -> None:
+    """Publish `model` and `results`. Raises StageError, also on a stop request."""
     spec = section(ctx, "rl", RlSpec)
     with session(ctx, deterministic=spec.deterministic) as ranks:
         if spec.examples_per_step % ranks.world_size:
             raise StageError(
-                f"rl.examples_per_step {spec.examples_per_step} is not a multiple of {ranks.world_size} processes",
+                f"rl.examples_per_step {spec.examples_per_step} is not a multiple of the {ranks.world_size} processes",
                 code="indivisible_batch",
-                hint="change it or the number of processes",
+                hint="change rl.examples_per_step or the number of processes",
             )
         tokenizer, digest = tokenizer_of(ctx)
         source = TaskSource.load(ctx.input("tasks"))

@@ -1,4 +1,4 @@
-"""Supervised finetuning: one conversation a row, in which only the assistant's words are learnt."""
+"""sft: supervised finetuning, with one conversation per row. Only the assistant's tokens are targets."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from nanochat.train.loop import Job, Trainer, Values, Visit
 from nanochat.train.session import build_loader, build_model, config_of, open_resume, section, session, tokenizer_of
 
 MOMENTUM = 0.95
-JUDGED = ("mmlu", "arc_easy")  # multiple choice is quick to judge: one forward pass a problem
+JUDGED = ("mmlu", "arc_easy")  # multiple choice is quick to judge: it needs one forward pass per problem
 
 
 def run(ctx: StageContext) -> None:
+    """Publish `model` and `results`. Raises StageError, also on a stop request."""
     spec = section(ctx, "sft", SftSpec)
     with session(ctx, deterministic=spec.deterministic) as ranks:
         tokenizer, digest = tokenizer_of(ctx)
@@ -57,7 +58,7 @@ def run(ctx: StageContext) -> None:
                 tokenizer_sha256=digest,
                 steps=steps,
                 lr_scale=spec.init_lr_frac,
-                compile=bool(spec.compile),  # rows differ in length: compiling each would take longer than it saves
+                compile=bool(spec.compile),  # off by default: batches differ in length, and compiling each takes too long
                 visits=[_judge(ctx, spec, model, tokenizer, source, ranks)] if spec.metrics_every > 0 else [],
             )
             return Trainer(ctx, ranks, job, resume)

@@ -1,4 +1,7 @@
-"""tok_eval: bytes per token of the new tokenizer beside GPT-2's and GPT-4's, on kinds of text it will and will not meet."""
+"""tok_eval: compare the new tokenizer with those of GPT-2 and GPT-4 by bytes per token.
+
+The texts are five short passages, some unlike the training text, and the beginnings of a train and a validation shard.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ OURS = "ours"
 
 
 def run(ctx: StageContext) -> None:
-    """Publish `results`: the table, and why a peer is missing. Raises StageError when a text does not survive the round trip."""
+    """Publish `results`: the table, and why another tokenizer is not in it.
+
+    Raises StageError when the new tokenizer does not decode a text to the same text.
+    """
     if ctx.rank:
         return
     tokenizer = Tokenizer.load(ctx.input("tokenizer"))
@@ -27,7 +33,7 @@ def run(ctx: StageContext) -> None:
         ctx.events.emit("progress", done=done, total=len(texts), unit="text", note=name)
         if tokenizer.decode(tokenizer.encode(text)) != text:
             raise StageError(
-                f"the tokenizer does not give back the text {name!r} as it was",
+                f"the tokenizer does not reproduce the text {name!r} exactly",
                 code="round_trip",
                 hint="rerun the tok_train stage",
                 exit_code=Exit.FAILED,
@@ -48,7 +54,7 @@ def run(ctx: StageContext) -> None:
 
 
 def _texts(shards: ShardIndex) -> dict[str, str]:
-    """The passages, and the first row group of the first train shard and of the validation shard."""
+    """The passages, the first row group of the first train shard, and the first row group of the validation shard."""
     return {**PASSAGES, "train": _first_row_group(shards.train[0]), "val": _first_row_group(shards.val[0])}
 
 
@@ -57,7 +63,7 @@ def _first_row_group(path: Path) -> str:
 
 
 def _rows(name: str, text: str, tokens: dict[str, int]) -> list[dict[str, Any]]:
-    """One row a tokenizer. `fewer_pct`: how many fewer tokens ours needs than this one, in percent of this one's."""
+    """One row per tokenizer. `fewer_pct`: how many fewer tokens ours needs, in percent of the other tokenizer's tokens."""
     size = len(text.encode())
     rows = []
     for peer, count in tokens.items():

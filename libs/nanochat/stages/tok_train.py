@@ -1,4 +1,4 @@
-"""tok_train: learns the BPE vocabulary from the first train shards; the validation shard is never read."""
+"""tok_train: learn the BPE vocabulary from the first train shards. The validation shard is never read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nanochat.contract.contract import Exit, StageContext, StageError
 from nanochat.data.shards import COLUMN, ShardIndex
 from nanochat.tokenizer import Tokenizer
 
-# Numbers, contractions, marks, other scripts, an emoji of several code points, and the names of special tokens.
+# Contains numbers, contractions, punctuation, other scripts, an emoji of several code points, and names of special tokens.
 ROUND_TRIP = (
     "Hello! It's 2026, I'm here; they've 1,234.56 reasons (or more)…\n\n\tdef f(x): return x**2  # code\r\n"
     "한국어와 日本語, Ελληνικά, русский, العربية, naïve café — 👩‍🚀 <|bos|> <|assistant_end|>   "
@@ -22,7 +22,7 @@ _EVERY = 0.5  # seconds between progress events
 
 
 def run(ctx: StageContext) -> None:
-    """Publish `tokenizer` and `results`. Raises StageError when the text cannot fill the vocabulary, or when asked to stop."""
+    """Publish `tokenizer` and `results`. Raises StageError when the text cannot fill the vocabulary, and on a stop request."""
     if ctx.rank:
         return
     spec = TokenizerSpec.model_validate(ctx.spec.config["tokenizer"])
@@ -32,9 +32,9 @@ def run(ctx: StageContext) -> None:
     seconds = time.monotonic() - started
     if tokenizer.decode(tokenizer.encode(ROUND_TRIP)) != ROUND_TRIP:
         raise StageError(
-            "the new tokenizer does not give back a text as it was",
+            "the new tokenizer does not reproduce a test text exactly",
             code="round_trip",
-            hint="this is a defect of rustbpe; report it with the shards used",
+            hint="this is a defect of rustbpe; please report it together with the shards",
             exit_code=Exit.FAILED,
         )
     tokenizer.save(ctx.out / "tokenizer")
@@ -60,7 +60,7 @@ def run(ctx: StageContext) -> None:
 
 
 class _Stop(Exception):
-    """Raised out of the trainer's progress callback."""
+    """Raised in the progress callback to end rustbpe's training."""
 
 
 def _train(ctx: StageContext, spec: TokenizerSpec, shards: ShardIndex) -> Tokenizer:
@@ -89,14 +89,14 @@ def _train(ctx: StageContext, spec: TokenizerSpec, shards: ShardIndex) -> Tokeni
             progress=progress,
         )
     except _Stop as err:
-        raise StageError("stopped as asked", code="stopped", exit_code=Exit.STOPPED) from err
+        raise StageError("stopped on request", code="stopped", exit_code=Exit.STOPPED) from err
     except ValueError as err:
-        raise _refusal(spec, err) from err
+        raise _stage_error(spec, err) from err
     return Tokenizer.from_merges(merges)
 
 
-def _refusal(spec: TokenizerSpec, err: ValueError) -> StageError:
-    """The trainer's complaint in terms of the recipe: its sizes leave the special tokens out."""
+def _stage_error(spec: TokenizerSpec, err: ValueError) -> StageError:
+    """Express rustbpe's error in terms of the recipe: rustbpe's sizes do not count the special tokens."""
     text = str(err)
     if "more than this text can fill" in text and (found := re.search(r": ([\d,]+) tokens", text)):
         largest = int(found[1].replace(",", "")) + len(SPECIAL_TOKENS)

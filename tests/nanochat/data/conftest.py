@@ -1,4 +1,4 @@
-"""Shards of real-looking text, and a server for them."""
+"""Shards of realistic text, and a server for them."""
 
 import random
 import threading
@@ -21,7 +21,7 @@ SENTENCES = (
 
 
 def make_shards(folder: Path, count: int = 3, documents: int = 40) -> list[Path]:
-    """`count` parquet shards; the same every time."""
+    """Write `count` parquet shards with the same content every time."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(1)
     paths = [folder / f"shard_{i:05d}.parquet" for i in range(count)]
@@ -39,7 +39,7 @@ def shards(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """Serves three shards."""
+    """A running server for three shards."""
     make_shards(tmp_path / "www")
     server = Server(tmp_path / "www")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

@@ -1,4 +1,4 @@
-"""Running one stage with no platform: by `python -m nanochat <kind> --spec stage.json`, or the same in this process."""
+"""Run one stage without the platform: with `python -m nanochat <kind> --spec stage.json`, or the same in this process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nanochat.planning.graph import STAGES, config
 
 @dataclass
 class Ran:
-    """A stage's folder and how it ended."""
+    """The folder of a stage and its exit code."""
 
     out: Path
     code: int
@@ -55,12 +55,12 @@ def write_spec(folder: Path, kind: str, recipe: Recipe, inputs: dict[str, dict[s
 
 
 def start(folder: Path, kind: str, recipe: Recipe, inputs: dict[str, dict[str, str]] | None = None) -> subprocess.Popen[bytes]:
-    """In a process of its own, by the command line."""
+    """Start the stage in a separate process, by its command line."""
     spec = write_spec(folder, kind, recipe, inputs)
     return subprocess.Popen([sys.executable, "-m", "nanochat", kind, "--spec", str(spec)])
 
 
 def run(folder: Path, kind: str, recipe: Recipe, inputs: dict[str, dict[str, str]] | None = None) -> Ran:
-    """In this process, to its end."""
+    """Run the stage in this process to its end."""
     spec = StageSpec.model_validate_json(write_spec(folder, kind, recipe, inputs).read_bytes())
     return Ran(folder / kind, stage_main.run(spec))

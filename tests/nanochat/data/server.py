@@ -1,4 +1,4 @@
-"""An HTTP server that misbehaves as told: it stalls, cuts off, refuses, corrupts, or ignores ranges."""
+"""An HTTP server that fails on demand: it stalls, breaks the connection, refuses, corrupts, or ignores ranges."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-# A fault takes (handler, file's bytes, first byte wanted) and answers itself.
+# A fault gets (handler, content of the file, first byte requested) and sends the answer itself.
 Fault = Callable[["Handler", bytes, int], None]
 
 
 class Server(ThreadingHTTPServer):
-    """Serves the files of a folder. `faults[name]` is a list: one fault for each of the first requests of that file."""
+    """Serves the files of a folder. `faults[name]` lists the faults of the first requests for that file; None is no fault."""
 
     daemon_threads = True
 
@@ -26,7 +26,7 @@ class Server(ThreadingHTTPServer):
         self.requests: Counter[str] = Counter()
         self.ranges: list[tuple[str, str | None]] = []  # (file, Range header) in order
         self.etag = '"v1"'
-        self.release = threading.Event()  # lets stalled answers go
+        self.release = threading.Event()  # ends stalled answers
         self.lock = threading.Lock()
 
     @property
@@ -34,7 +34,7 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that gives up on a stalled answer is no error here."""
+        """Ignore clients that give up on a stalled answer."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(data, start)
 
     def answer(self, data: bytes, start: int, *, declared: int | None = None) -> None:
-        """The rest of a file from `start`; `declared` is its size as the headers tell it."""
+        """Send a file from byte `start` on. `declared` is the file's size in the headers, if that is not the true one."""
         total = len(data) if declared is None else declared
         if start >= total > 0 and start:
             self.send_response(416)
@@ -104,7 +104,7 @@ def status(code: int, retry_after: str | None = None) -> Fault:
 
 
 def corrupt(handler: Handler, data: bytes, start: int) -> None:
-    """The right number of wrong bytes."""
+    """Send the right number of wrong bytes."""
     handler.answer(bytes(b ^ 0xFF for b in data), start)
 
 
@@ -113,7 +113,7 @@ def ignore_range(handler: Handler, data: bytes, _start: int) -> None:
 
 
 def stall_after(count: int) -> Fault:
-    """Send `count` bytes of the body, then nothing until the server lets go."""
+    """Send `count` bytes of the body, then nothing until `release` is set."""
 
     def fault(handler: Handler, data: bytes, start: int) -> None:
         handler.answer(data[: start + count], start, declared=len(data))

@@ -1,4 +1,4 @@
-"""Best-fit rows: each begins a document and is full, every document once an epoch over all ranks, exact resumption."""
+"""Best-fit packing: every row is full and begins with a document, every document comes once per epoch, resuming is exact."""
 
 import json
 from collections import Counter
@@ -18,12 +18,12 @@ from nanochat.data.loader import TextLoader
 from nanochat.data.packing import BestFit
 from nanochat.tokenizer import Tokenizer
 
-GROUP = 6  # documents a row group: 24 or 108 documents are as many for each of up to three ranks
-HEAD = 4  # tokens by which a document is told from the others: `<|bos|>` and the three bytes of its first character
+GROUP = 6  # documents per row group: 24 or 108 documents divide evenly among up to three ranks
+HEAD = 4  # tokens that identify a document: `<|bos|>` and the three bytes of its first character
 
 
 def corpus(folder: Path, lengths: list[int]) -> list[Path]:
-    """Two shards of row groups of six documents; document i is one character of its own, then letters."""
+    """Write two shards with six documents per row group. Document i is a character that no other has, then letters."""
     texts = [chr(0x4E00 + i) + "q" * length for i, length in enumerate(lengths)]
     half = len(texts) // (2 * GROUP) * GROUP
     paths = [folder / "shard_00000.parquet", folder / "shard_00001.parquet"]
@@ -33,7 +33,7 @@ def corpus(folder: Path, lengths: list[int]) -> list[Path]:
 
 
 def rows_of(loader: BosAlignedLoader | TextLoader, batches: int) -> list[list[int]]:
-    """The rows of T + 1 tokens."""
+    """The rows of T + 1 tokens in the next `batches` batches."""
     rows: list[list[int]] = []
     for _ in range(batches):
         inputs, targets = loader.next_batch()
@@ -45,7 +45,7 @@ def rows_of(loader: BosAlignedLoader | TextLoader, batches: int) -> list[list[in
 
 
 def pieces(rows: list[list[int]], bos: int) -> list[tuple[int, ...]]:
-    """What the rows are made of: documents, or the beginnings of some."""
+    """The parts of the rows: whole documents, or beginnings of documents."""
     out: list[list[int]] = []
     for row in rows:
         for token in row:

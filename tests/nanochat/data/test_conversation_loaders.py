@@ -1,4 +1,4 @@
-"""Conversations as batches: packed for midtraining, one a row for SFT."""
+"""Batches of conversations: packed for midtraining, one per row for SFT."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Fetching from a server that misbehaves: what arrives is whole, or the failure names the file."""
+"""Fetching from a server that fails: the file arrives whole, or the error names it."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
     assert_whole(server, path)
     fetch(server, tmp_path / "cache")
     assert server.requests[NAME] == 1
-    path.write_bytes(path.read_bytes()[:-1])  # somebody damaged it: fetched again
+    path.write_bytes(path.read_bytes()[:-1])  # a damaged file is fetched again
     assert_whole(server, fetch(server, tmp_path / "cache"))
     assert server.requests[NAME] == 2
 
@@ -76,7 +76,7 @@ def test_a_file_that_changed_meanwhile_is_fetched_anew(server: Server, tmp_path:
     (server.root / NAME).write_bytes((server.root / "shard_00001.parquet").read_bytes())
     server.etag = '"v2"'
     assert_whole(server, fetch(server, tmp_path / "cache"))
-    assert server.ranges[-1] == (NAME, "bytes=1000-")  # asked with If-Range; the server sent everything
+    assert server.ranges[-1] == (NAME, "bytes=1000-")  # requested with If-Range, so the server sent the whole new file
 
 
 def test_everything_had_arrived_and_only_the_renaming_was_missing(server: Server, tmp_path: Path) -> None:

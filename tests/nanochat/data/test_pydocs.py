@@ -1,4 +1,4 @@
-"""Prose out of documentation: what is kept, and that it is the same every time."""
+"""Prose from documentation: which paragraphs are kept, and that the result is always the same."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a folder of shards must be, and the index that stages share."""
+"""The checks on a folder of shards, and the index that stages share."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""data, tok_train and tok_eval by hand: what they publish, in which order, and how they end on bad input."""
+"""The stages data, tok_train and tok_eval, run by hand: their outputs, in which order, and their errors on bad input."""
 
 import io
 import json
@@ -42,7 +42,7 @@ def http(server: Server, **more: object) -> dict[str, object]:
 def until(condition: Callable[[], object], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, f"the condition did not hold within {seconds:.0f} s"
         time.sleep(0.02)
 
 
@@ -131,7 +131,7 @@ def test_shards_are_fetched_past_every_fault(server: Server, tmp_path: Path) -> 
     assert data.events("progress")
     requests = server.requests.total()
     assert running.run(tmp_path, "data", tiny(http(server))).code == 0
-    assert server.requests.total() == requests  # all of it was in the cache
+    assert server.requests.total() == requests  # everything was in the cache
 
 
 def test_the_tokenizers_shards_come_before_the_others(server: Server, tmp_path: Path) -> None:

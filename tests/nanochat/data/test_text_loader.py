@@ -1,4 +1,4 @@
-"""Text as rows of tokens: every token once an epoch over all ranks, exact resumption, any number of epochs."""
+"""Rows of tokens from text: all ranks together read every document once per epoch, resuming is exact, epochs never end."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ from nanochat.tokenizer import Tokenizer
 
 
 def write(folder: Path, groups: list[list[list[str | None]]]) -> list[Path]:
-    """One parquet file for each list of row groups of documents."""
+    """Write one parquet file for each list of row groups, each of which is a list of documents."""
     paths = []
     for i, row_groups in enumerate(groups):
         paths.append(folder / f"shard_{i:05d}.parquet")
@@ -30,7 +30,7 @@ def write(folder: Path, groups: list[list[list[str | None]]]) -> list[Path]:
 
 
 def corpus(folder: Path, files: int = 2, groups: int = 9, documents: int = 5) -> tuple[list[Path], list[str]]:
-    """Every document is unique; (paths, texts)."""
+    """Write files of unique documents. Returns (paths, texts)."""
     texts = [
         [[f"Document {f} {g} {d}: " + "the fox " * (d % 4) for d in range(documents)] for g in range(groups)]
         for f in range(files)
@@ -39,7 +39,7 @@ def corpus(folder: Path, files: int = 2, groups: int = 9, documents: int = 5) ->
 
 
 def stream(loader: TextLoader, batches: int) -> list[int]:
-    """The tokens of some batches as they were in the stream: B*T inputs, and the last target after them."""
+    """The tokens of the next batches as they were in the stream: all inputs of a batch, then its last target."""
     out: list[int] = []
     for _ in range(batches):
         inputs, targets = loader.next_batch()
@@ -50,13 +50,13 @@ def stream(loader: TextLoader, batches: int) -> list[int]:
 
 
 def documents_in(tokens: list[int], tokenizer: Tokenizer) -> list[str]:
-    """The whole documents of a stream; what follows the last `<|bos|>` may be cut and is left out."""
+    """The whole documents of a stream. The text after the last `<|bos|>` may be cut off and is left out."""
     starts = [i for i, token in enumerate(tokens) if token == tokenizer.bos]
     return [tokenizer.decode(tokens[a + 1 : b]) for a, b in itertools.pairwise(starts)]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-@pytest.mark.parametrize("groups", [9, 1])  # many row groups: ranks take row groups; few: they take documents
+@pytest.mark.parametrize("groups", [9, 1])  # ranks share out row groups if there are many, else documents
 def test_an_epoch_holds_every_document_once_over_all_ranks(
     tokenizer: Tokenizer, tmp_path: Path, world_size: int, groups: int
 ) -> None:
@@ -64,7 +64,7 @@ def test_an_epoch_holds_every_document_once_over_all_ranks(
     for epochs in (1, 3):
         seen: Counter[str] = Counter()
         for rank in range(world_size):
-            # two tokens a batch, so that at most one token of the next epoch is taken
+            # Two tokens per batch, so that at most one token of the next epoch is taken.
             loader = TextLoader(paths, tokenizer, batch_size=1, seq_len=1, rank=rank, world_size=world_size, seed=7)
             tokens: list[int] = []
             while loader.state()["epoch"] < epochs:
@@ -135,12 +135,12 @@ def test_null_and_empty_documents_are_passed_over(tokenizer: Tokenizer, tmp_path
 @pytest.mark.parametrize("change", [{"rank": 1}, {"world_size": 1, "rank": 0}, {"seed": 9}])
 def test_a_state_of_another_rank_or_run_is_refused(tokenizer: Tokenizer, tmp_path: Path, change: dict[str, int]) -> None:
     paths, _ = corpus(tmp_path)
-    here = {"rank": 0, "world_size": 2, "seed": 0}
-    state = TextLoader(paths, tokenizer, batch_size=1, seq_len=4, **here).state()
+    own = {"rank": 0, "world_size": 2, "seed": 0}
+    state = TextLoader(paths, tokenizer, batch_size=1, seq_len=4, **own).state()
     with pytest.raises(StageError, match=next(iter(change))):
-        TextLoader(paths, tokenizer, batch_size=1, seq_len=4, **{**here, **change}, state=state)
+        TextLoader(paths, tokenizer, batch_size=1, seq_len=4, **{**own, **change}, state=state)
     with pytest.raises(StageError, match="data"):
-        TextLoader(paths[:-1], tokenizer, batch_size=1, seq_len=4, **here, state=state)
+        TextLoader(paths[:-1], tokenizer, batch_size=1, seq_len=4, **own, state=state)
 
 
 def test_batches_are_int64_on_the_cpu(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The engine against the plain model, and its tool loop against a model that says what it is told."""
+"""The engine compared with the plain model, and its tool loop with a model that follows a script."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ PROMPT = [3, 14, 15, 92, 65, 35]
 
 
 def naive(model, prompt, steps):
-    """Greedy decoding with no cache: the whole sequence through the model for each token."""
+    """Greedy decoding without a cache: the whole sequence goes through the model for every token."""
     ids = list(prompt)
     with torch.no_grad():
         for _ in range(steps):
@@ -117,7 +117,7 @@ def test_generation_leaves_gradients_as_they_were(make_model, tokenizer):
 
 
 class Scripted(nn.Module):
-    """Says the tokens of `scripts[row]` in turn, whatever it is fed; remembers what it was fed."""
+    """A model that predicts the tokens of `scripts[row]` in turn, whatever its input is. It records its inputs."""
 
     def __init__(self, vocab_size, scripts):
         super().__init__()
@@ -138,7 +138,7 @@ class Scripted(nn.Module):
 
 
 def spoken(tokenizer, text):
-    """Ids of a text in which special tokens are written by name."""
+    """The ids of a text in which special tokens are written by name."""
     ids = []
     for piece in text.replace("<|", "\0<|").replace("|>", "|>\0").split("\0"):
         ids += [tokenizer.special(piece)] if piece.startswith("<|") else tokenizer.encode(piece)
@@ -156,13 +156,13 @@ def run_script(tokenizer, *texts, **how):
 def test_a_tool_call_is_answered_with_forced_tokens(tokenizer):
     answer = spoken(tokenizer, "<|output_start|>24<|output_end|>")
     call = spoken(tokenizer, "So <|python_start|>48/2<|python_end|>")
-    said = tokenizer.encode("xxxxxxxx")[:1] * len(answer)  # what it would say is replaced by the answer
+    said = tokenizer.encode("xxxxxxxx")[:1] * len(answer)  # the answer replaces these tokens
     model = Scripted(tokenizer.vocab_size, [[*call, *said, *spoken(tokenizer, " done<|assistant_end|>never")]])
     tokens, masks = Engine(model, tokenizer).generate_batch([tokenizer.bos], max_tokens=100, temperature=0)
     assert tokens == [[*call, *answer, *tokenizer.encode(" done")]]
     assert masks == [[1] * len(call) + [0] * len(answer) + [1] * len(tokenizer.encode(" done"))]
     fed = [t for step in model.fed[1:] for t in step]
-    assert fed == tokens[0]  # the model continues from what was forced
+    assert fed == tokens[0]  # the model continues from the forced tokens
 
 
 @pytest.mark.parametrize("call", ["rm -rf", "1/0", "2**9", ""])
@@ -191,7 +191,7 @@ def test_ending_by_length_shows_no_minus_one(tokenizer):
 
 
 def test_rows_finish_at_different_times_and_the_others_go_on(make_model, tokenizer):
-    """Rows leave the batch as they end; what the rest say is what each says alone."""
+    """Finished rows leave the batch. The other rows continue with the same tokens as if each were alone."""
     model = make_model(tokenizer.vocab_size)
     with torch.no_grad():  # make ends likely, so that rows end at many different steps
         model.lm_head.weight[tokenizer.bos] *= 3
@@ -204,5 +204,5 @@ def test_rows_finish_at_different_times_and_the_others_go_on(make_model, tokeniz
         said = [c[0][row] for c in columns]
         assert said[:length] == tokens[row]
         assert all(t == -1 for t in said[length:])
-    for row in (0, 5, 11):  # the same row, with fewer mates
+    for row in (0, 5, 11):  # the same row in a smaller batch
         assert engine.generate_batch(PROMPT, num_samples=row + 1, max_tokens=40, seed=2, temperature=1.5)[0][row] == tokens[row]

@@ -26,7 +26,7 @@ def test_frequencies_are_those_of_the_distribution(how):
     n = 40_000
     drawn = sample(logits.expand(n, -1), torch.from_numpy(uniforms(1, 1, n)[0]), how)
     seen = torch.bincount(drawn, minlength=24) / n
-    # The same distribution, written the long way.
+    # The same distribution, computed step by step.
     probs = (logits[0].double() / how.temperature).softmax(-1)
     order = probs.argsort(descending=True)
     kept = order[: how.top_k or None]

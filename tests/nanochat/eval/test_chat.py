@@ -1,4 +1,4 @@
-"""Chat tasks, judged in batches and over ranks as one at a time."""
+"""Chat tasks are judged the same way in batches, over ranks, and one at a time."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ from nanochat.tasks.registry import named
 from nanochat.tasks.source import TaskSource
 
 pytestmark = pytest.mark.usefixtures("one_core")
-HERE = Ranks(0, 1, torch.device("cpu"))
+ONE_RANK = Ranks(0, 1, torch.device("cpu"))
 HUMANEVAL = Path(__file__).parents[4] / "shared/data/humaneval/HumanEval.jsonl"
 
 
 class Quiz(Task):
-    """Multiple choice with questions of many lengths and different letters."""
+    """A multiple-choice task whose questions differ in length and in letters."""
 
     name, eval_type = "quiz", "categorical"
 
@@ -48,14 +48,14 @@ def test_letters_in_batches_are_letters_one_at_a_time(make_model, tokenizer, bat
             logits = model(torch.tensor([tokenizer.render_for_completion(conversation)]))[0, -1]
         scores = {letter: logits[tokenizer.encode(letter)[0]].item() for letter in conversation["letters"]}
         right += max(scores, key=scores.get) == conversation["messages"][-1]["content"]
-    result = chat.evaluate(model, tokenizer, task, HERE, batch_size=batch_size)
+    result = chat.evaluate(model, tokenizer, task, ONE_RANK, batch_size=batch_size)
     assert (result.accuracy, result.n, result.skipped) == (right / 11, 11, 0)
 
 
 def test_a_letter_must_be_one_token(make_model, tokenizer):
     task = Quiz(1, letters=["A", "B or so"])
     with pytest.raises(StageError, match="B or so"):
-        chat.evaluate(make_model(tokenizer.vocab_size), tokenizer, task, HERE)
+        chat.evaluate(make_model(tokenizer.vocab_size), tokenizer, task, ONE_RANK)
 
 
 def test_generative_answers_are_the_engines(make_model, tokenizer):
@@ -63,7 +63,7 @@ def test_generative_answers_are_the_engines(make_model, tokenizer):
     task = named("sums", "test", TaskSource(), size=6)
     progress = []
     result = chat.evaluate(
-        model, tokenizer, task, HERE, max_problems=5, max_new_tokens=12, progress=lambda *a: progress.append(a)
+        model, tokenizer, task, ONE_RANK, max_problems=5, max_new_tokens=12, progress=lambda *a: progress.append(a)
     )
     engine = Engine(model, tokenizer, dtype=torch.float32)
     for index, example in enumerate(result.examples):
@@ -86,14 +86,14 @@ def test_any_right_sample_passes(make_model, tokenizer):
 
     model, task = make_model(tokenizer.vocab_size, seq_len=256), Lucky()
     once, often = (
-        chat.evaluate(model, tokenizer, task, HERE, num_samples=n, max_new_tokens=6, temperature=1.0) for n in (1, 12)
+        chat.evaluate(model, tokenizer, task, ONE_RANK, num_samples=n, max_new_tokens=6, temperature=1.0) for n in (1, 12)
     )
     assert once.accuracy < often.accuracy
 
 
 def test_ranks_share_the_problems(make_model, tokenizer):
     model, task = make_model(tokenizer.vocab_size), Quiz()
-    whole = chat.evaluate(model, tokenizer, task, HERE)
+    whole = chat.evaluate(model, tokenizer, task, ONE_RANK)
 
     class Part(Ranks):
         def sum(self, *values):
@@ -105,7 +105,7 @@ def test_ranks_share_the_problems(make_model, tokenizer):
 
 def test_what_does_not_fit_counts_as_wrong_and_is_said(make_model, tokenizer):
     model = make_model(tokenizer.vocab_size, seq_len=8)
-    result = chat.evaluate(model, tokenizer, named("sums", "test", TaskSource(), size=3), HERE)
+    result = chat.evaluate(model, tokenizer, named("sums", "test", TaskSource(), size=3), ONE_RANK)
     assert (result.accuracy, result.n, result.skipped) == (0.0, 3, 3)
 
 

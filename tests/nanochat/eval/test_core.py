@@ -1,4 +1,4 @@
-"""CORE on a small bundle written here, and on the real one when it is there."""
+"""CORE on a small bundle that is written here, and on the real bundle if it is on this machine."""
 
 import json
 from pathlib import Path
@@ -13,13 +13,13 @@ from nanochat.eval import core, core_prompts
 from nanochat.eval.core_bundle import ROWS, bundle_root, read_items, read_tasks
 
 pytestmark = pytest.mark.usefixtures("one_core")
-HERE = Ranks(0, 1, torch.device("cpu"))
+ONE_RANK = Ranks(0, 1, torch.device("cpu"))
 REAL = Path(__file__).parents[4] / "shared/data/core"
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no CORE bundle in {REAL}")
 
 
 def by_hand(model, tokenizer, task, items, index):
-    """One item, one prompt at a time, through the plain model."""
+    """Judge one item with the plain model, one prompt at a time."""
     texts = core_prompts.prompts(task, items[index], core_prompts.shots_for(items, index, task.shots))
     losses = []
     for row in core_prompts.rows(task, [tokenizer.encode(t) for t in texts], tokenizer.bos):
@@ -35,7 +35,7 @@ def by_hand(model, tokenizer, task, items, index):
 @pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
 def test_batched_scores_are_those_of_one_prompt_at_a_time(bundle, tokenizer, make_model, batch_tokens):
     model = make_model(tokenizer.vocab_size)
-    result = core.evaluate(model, tokenizer, bundle, HERE, max_per_task=None, batch_tokens=batch_tokens)
+    result = core.evaluate(model, tokenizer, bundle, ONE_RANK, max_per_task=None, batch_tokens=batch_tokens)
     assert set(result.tasks) == {"copa", "winograd", "jeopardy"}
     for task in read_tasks(bundle):
         if task.label in result.tasks:
@@ -45,7 +45,7 @@ def test_batched_scores_are_those_of_one_prompt_at_a_time(bundle, tokenizer, mak
 
 
 def test_a_model_that_knows_the_words_gets_them_right(bundle, tokenizer, make_model):
-    """Exact match can be reached: a model trained on one row until it says it."""
+    """An exact match is possible: a model that was trained on one row completes that row."""
     model = make_model(tokenizer.vocab_size)
     task = next(t for t in read_tasks(bundle) if t.label == "jeopardy")
     items = read_items(task)[:1]
@@ -58,13 +58,13 @@ def test_a_model_that_knows_the_words_gets_them_right(bundle, tokenizer, make_mo
         optimizer.step()
     task_file = bundle / "eval_data/j.jsonl"
     task_file.write_text(json.dumps(items[0]) + "\n")
-    result = core.evaluate(model, tokenizer, bundle, HERE, max_per_task=None)
+    result = core.evaluate(model, tokenizer, bundle, ONE_RANK, max_per_task=None)
     assert result.tasks["jeopardy"]["accuracy"] == 1.0
 
 
 def test_ranks_share_the_items(bundle, tokenizer, make_model, monkeypatch):
     model = make_model(tokenizer.vocab_size)
-    whole = core.evaluate(model, tokenizer, bundle, HERE, max_per_task=None)
+    whole = core.evaluate(model, tokenizer, bundle, ONE_RANK, max_per_task=None)
     summed = {}
     for rank in range(3):
         monkeypatch.setattr(Ranks, "sum", lambda self, *values: list(values))
@@ -80,7 +80,7 @@ def test_nothing_is_core_that_is_not_all_of_it(bundle, tokenizer, make_model):
         make_model(tokenizer.vocab_size),
         tokenizer,
         bundle,
-        HERE,
+        ONE_RANK,
         max_per_task=2,
         progress=lambda *a: seen.append(a),
         on_task=lambda label, r: told.append(label),
@@ -99,18 +99,18 @@ def test_nothing_is_core_that_is_not_all_of_it(bundle, tokenizer, make_model):
 def test_core_is_the_mean_of_all_22(bundle, tokenizer, make_model, monkeypatch):
     small = {"copa": 9, "winograd": 7, "jeopardy": 5}
     monkeypatch.setattr(core, "ROWS", small)
-    result = core.evaluate(make_model(tokenizer.vocab_size), tokenizer, bundle, HERE, max_per_task=None)
+    result = core.evaluate(make_model(tokenizer.vocab_size), tokenizer, bundle, ONE_RANK, max_per_task=None)
     assert not result.estimate
     assert result.core == pytest.approx(sum(t["centered"] for t in result.tasks.values()) / 3)
     copa = result.tasks["copa"]
     assert copa["centered"] == pytest.approx((copa["accuracy"] - 0.5) / 0.5)
-    estimated = core.evaluate(make_model(tokenizer.vocab_size), tokenizer, bundle, HERE, max_per_task=3)
+    estimated = core.evaluate(make_model(tokenizer.vocab_size), tokenizer, bundle, ONE_RANK, max_per_task=3)
     assert estimated.estimate
     assert estimated.core is not None
 
 
 def test_no_bundle_is_all_missing(tokenizer, make_model):
-    result = core.evaluate(make_model(tokenizer.vocab_size), tokenizer, None, HERE, max_per_task=None)
+    result = core.evaluate(make_model(tokenizer.vocab_size), tokenizer, None, ONE_RANK, max_per_task=None)
     assert (result.core, result.tasks, result.missing) == (None, {}, list(ROWS))
 
 
@@ -160,7 +160,7 @@ def test_every_whole_task_renders(label, tokenizer):
         rows = core_prompts.rows(task, tokenizer.encode_batch(texts), tokenizer.bos)
         for row in rows:
             assert 1 <= row.start < row.end <= len(row.ids)
-        if task.kind == "language_modeling":  # also: `rows` found the prompt to be a prefix
+        if task.kind == "language_modeling":  # `rows` has also checked that the prompt is a prefix
             assert tokenizer.decode(rows[0].ids[rows[0].start :]).strip() == items[index]["continuation"].strip()
         else:
             assert 0 <= items[index]["gold"] < len(rows)
@@ -178,7 +178,7 @@ def test_a_prompt_of_the_real_bundle_by_hand(tokenizer):
 
 @real
 def test_the_real_bundle_runs_and_says_what_is_missing(tokenizer, make_model):
-    result = core.evaluate(make_model(tokenizer.vocab_size, seq_len=32), tokenizer, REAL, HERE, max_per_task=1)
+    result = core.evaluate(make_model(tokenizer.vocab_size, seq_len=32), tokenizer, REAL, ONE_RANK, max_per_task=1)
     assert result.core is None
     assert result.missing == ["coqa"]
     assert result.partial == []

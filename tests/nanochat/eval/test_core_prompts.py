@@ -1,4 +1,4 @@
-"""CORE's prompts against examples written out by hand."""
+"""The prompts of CORE compared with examples that were written by hand."""
 
 import random
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The policy gradient: its masks, its direction, and that it learns."""
+"""The policy gradient: its masks, its direction, and that a model learns from it."""
 
 import pytest
 import torch
@@ -11,11 +11,11 @@ from nanochat.rl import rollout
 from nanochat.tasks.base import Task, user_and_assistant
 
 pytestmark = pytest.mark.usefixtures("one_core")
-HERE = Ranks(0, 1, torch.device("cpu"))
+ONE_RANK = Ranks(0, 1, torch.device("cpu"))
 
 
 class Says(Task):
-    """Right when the answer has the wanted text in it."""
+    """A task whose answers are right when they contain the wanted text."""
 
     name = "says"
 
@@ -63,7 +63,7 @@ def test_a_rollout_is_reproducible_and_masks_the_prompt(make_model, tokenizer, s
     prompt = tokenizer.render_for_completion(task[2])
     assert group == again
     assert len(group.ids) == 8
-    assert group.ids[:4] != group.ids[4:]  # the two passes have seeds of their own
+    assert group.ids[:4] != group.ids[4:]  # the two passes have different seeds
     for ids, mask, reward in zip(group.ids, group.masks, group.rewards, strict=True):
         assert len(ids) == len(mask)
         assert ids[: len(prompt)] == prompt
@@ -91,7 +91,7 @@ def test_the_gradient_is_that_of_the_definition(make_model, tokenizer, spec):
         rewards=[1.0, 0.0, 0.0, 1.0],
     )
     spec = spec.model_copy(update={"device_batch_size": 2})
-    rollout.backward(model, group, spec, 0.25, 0, HERE)
+    rollout.backward(model, group, spec, 0.25, 0, ONE_RANK)
     got = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
     objective = 0.0
@@ -112,7 +112,7 @@ def test_the_gradient_is_that_of_the_definition(make_model, tokenizer, spec):
 def test_equal_rewards_teach_nothing(make_model, tokenizer, spec):
     model = make_model(tokenizer.vocab_size)
     group = rollout.Group([[1, 2, 3]] * 4, [[0, 1, 1]] * 4, [1.0] * 4)
-    assert rollout.backward(model, group, spec, 1.0, 0, HERE) == 0.0
+    assert rollout.backward(model, group, spec, 1.0, 0, ONE_RANK) == 0.0
     assert all(p.grad is None for p in model.parameters())
 
 
@@ -126,7 +126,7 @@ def test_one_step_makes_the_right_answer_likelier(make_model, tokenizer, spec):
             return -model(inputs, targets, reduction="none").sum(1)
 
     before = log_probs()
-    rollout.backward(model, group, spec, 1.0, 0, HERE)
+    rollout.backward(model, group, spec, 1.0, 0, ONE_RANK)
     with torch.no_grad():
         for p in model.parameters():
             p -= 1e-3 * p.grad
@@ -139,18 +139,18 @@ def test_it_learns_a_trivial_task(make_model, tokenizer, spec):
     model = make_model(tokenizer.vocab_size, seed=3)
     task = Says("a")
     engine = engine_of(model, tokenizer)
-    optimizer = Optimizer(model, OptimSpec(grad_clip=0), HERE, lr_scale=0.5)
+    optimizer = Optimizer(model, OptimSpec(grad_clip=0), ONE_RANK, lr_scale=0.5)
     rewards = []
     for step in range(12):
         optimizer.zero_grad()
-        asked = rollout.questions(step, spec, len(task), HERE)
+        asked = rollout.questions(step, spec, len(task), ONE_RANK)
         groups = [rollout.rollout(engine, tokenizer, task, q, spec, 1, step) for q in asked]
         for group in groups:
-            rollout.backward(model, group, spec, 1 / len(asked), tokenizer.special("<|assistant_end|>"), HERE)
+            rollout.backward(model, group, spec, 1 / len(asked), tokenizer.special("<|assistant_end|>"), ONE_RANK)
         optimizer.step(1.0, rollout.MOMENTUM)
         rewards.append(sum(sum(g.rewards) for g in groups) / sum(len(g.rewards) for g in groups))
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.3
-    assert rollout.pass_at(engine, tokenizer, task, spec, HERE, 1)[0] > 0.6
+    assert rollout.pass_at(engine, tokenizer, task, spec, ONE_RANK, 1)[0] > 0.6
 
 
 def test_pass_at_k_grows_with_k_and_is_exact(make_model, tokenizer, spec, monkeypatch):
@@ -161,7 +161,7 @@ def test_pass_at_k_grows_with_k_and_is_exact(make_model, tokenizer, spec, monkey
         return rollout.Group([], [], [1.0] * right + [0.0] * (8 - right))
 
     monkeypatch.setattr(rollout, "rollout", made)
-    found = rollout.pass_at(None, tokenizer, Says("a"), spec, HERE, 1)
+    found = rollout.pass_at(None, tokenizer, Says("a"), spec, ONE_RANK, 1)
     assert found[0] == pytest.approx((0 + 2 / 8 + 1 + 1 / 8) / 4)
     assert found[7] == 3 / 4
     assert found[1] == pytest.approx((0 + (1 - (6 * 5) / (8 * 7)) + 1 + 2 / 8) / 4)

@@ -1,4 +1,4 @@
-"""The rl stage as the platform runs it: what it says, that it stops and resumes, and that ranks share the work."""
+"""The rl stage as the platform runs it: its events, stopping and resuming, and sharing the work among ranks."""
 
 import threading
 import time
@@ -69,7 +69,7 @@ def test_two_ranks_share_the_questions(small_run, tmp_path, torchrun):
     torchrun(2, "rl", tmp_path / "stage.json")
     alone = [e["values"] for e in of_kind(small_run.stage("rl"), "metric") if "reward" in e["values"]]
     together = [e["values"] for e in of_kind(out, "metric") if "reward" in e["values"]]
-    # The same questions with the same seeds: the first step's rollouts are the same, whoever makes them.
+    # Questions and seeds are the same, so the rollouts of the first step do not depend on the rank that makes them.
     assert together[0]["reward"] == alone[0]["reward"]
     assert together[0]["sequence_length"] == pytest.approx(alone[0]["sequence_length"])
     assert len(together) == 4

@@ -1,4 +1,4 @@
-"""A conversation as ids with its loss mask: what is trained, what is not, and what is refused."""
+"""Conversations rendered as ids with a loss mask: the tokens that are trained, those that are not, and refused input."""
 
 import copy
 
@@ -37,7 +37,7 @@ def test_what_the_assistant_says_and_calls_is_trained_and_nothing_else(tokenizer
     assert untrained == "<|bos|><|user_start|>What is 12 + 30?<|user_end|><|assistant_start|><|output_start|>42<|output_end|>"
 
 
-def test_the_layout_is_the_seeds(tokenizer: Tokenizer) -> None:
+def test_the_layout_is_nanochats(tokenizer: Tokenizer) -> None:
     two = [{"role": r, "content": c} for r, c in (("user", "hi"), ("assistant", "yes"), ("user", "ok"), ("assistant", "no"))]
     ids, _ = tokenizer.render({"messages": two}, 10_000)  # type: ignore[typeddict-item]
     assert tokenizer.decode(ids) == (

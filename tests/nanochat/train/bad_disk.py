@@ -1,7 +1,7 @@
-"""A stage whose disk stands still in the middle of one file, or is full there: `python bad_disk.py <kind> --spec stage.json`.
+"""Run a stage whose disk hangs or is full in the middle of writing one file: `python bad_disk.py <kind> --spec stage.json`.
 
-BAD_FILE is that file's path below the checkpoints' folder. BAD_DISK is "full", or "still": the file MARK then says that the
-write is where it will stay, and training goes on. Every step is reported.
+The environment variable BAD_FILE is the path of that file below the folder of checkpoints. BAD_DISK is "full" or "still".
+With "still", the write never ends, and the file MARK appears once it hangs; training continues. Every step is reported.
 """
 
 import errno

@@ -25,7 +25,7 @@ def _every_step_is_reported():
 
 @pytest.fixture
 def base(inputs, tmp_path) -> Callable[..., StageRun]:
-    """`base("name", resume_from=…, num_iterations=…)`: an attempt at pretraining in a folder of its own."""
+    """`base("name", resume_from=…, num_iterations=…)` is an attempt at pretraining, in its own folder."""
 
     def make(name: str = "base", *, resume_from: Artifact | None = None, seed: int = 42, **changes: Any) -> StageRun:
         config = {"model": house.MODEL, "base": {**house.BASE, **changes}}
@@ -36,7 +36,7 @@ def base(inputs, tmp_path) -> Callable[..., StageRun]:
 
 @pytest.fixture(scope="session")
 def trained(inputs, tmp_path_factory) -> StageRun:
-    """A whole base run, undisturbed and deterministic."""
+    """A deterministic pretraining that ran to its end without interruption."""
     out: Path = tmp_path_factory.mktemp("trained") / "base"
     run = StageRun(out, "base_train", inputs, {"model": house.MODEL, "base": {**house.BASE, "deterministic": True}})
     assert run.here() == 0, run.events("error")

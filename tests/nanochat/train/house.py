@@ -1,4 +1,7 @@
-"""Real inputs for training stages, small: shards of documentation text, a tokenizer trained on it, and the tasks' words."""
+"""Small but real inputs for training stages, and attempts at stages that tests can start, watch, stop and kill.
+
+The inputs are shards of documentation text, a tokenizer trained on that text, and its word list for the tasks.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ BASE = {
 
 
 def build(root: Path) -> dict[str, Artifact]:
-    """The artifacts that training reads, as the data and tok_train stages leave them."""
+    """Write the artifacts that training reads, in the form in which the data and tok_train stages publish them."""
     texts = [t for t in topics.topics.values() if len(t) > 200]
     shards = []
     for name, docs in (("train_0", texts[:40]), ("train_1", texts[40:70]), ("val", texts[70:])):
@@ -66,7 +69,7 @@ def build(root: Path) -> dict[str, Artifact]:
 
 @dataclass
 class StageRun:
-    """One attempt at a stage, in its own folder."""
+    """One attempt at a stage, in the folder `out`."""
 
     out: Path
     kind: str
@@ -93,11 +96,11 @@ class StageRun:
         )
 
     def here(self) -> int:
-        """Run in this process; the exit code."""
+        """Run in this process. Returns the exit code."""
         return int(stage_main.run(self.spec))
 
     def start(self, ranks: int = 1, program: Sequence[str] = ("-m", "nanochat"), **env: str) -> StageRun:
-        """Run as a worker would, in processes of its own."""
+        """Start in separate processes, as a worker would."""
         self.out.mkdir(parents=True)
         (self.out / SPEC).write_text(self.spec.model_dump_json(), encoding="utf-8")
         stage = [*program, self.kind, "--spec", str(self.out / SPEC)]
@@ -116,7 +119,7 @@ class StageRun:
         self.process.wait(30)
 
     def rank(self, number: int) -> psutil.Process:
-        """One of several ranks, below torchrun."""
+        """The process of one rank below torchrun."""
         assert self.process
         children = psutil.Process(self.process.pid).children(recursive=True)
         return next(p for p in children if p.environ().get("RANK") == str(number))
@@ -130,7 +133,7 @@ class StageRun:
             time.sleep(0.02)
 
     def stop_after(self, step: int) -> threading.Thread:
-        """Leave the stop file once that many steps are done, while the stage runs in this process or in others."""
+        """In a thread: create the stop file once `step` steps are done. Works for stages in this process and in others."""
 
         def watch() -> None:
             self.until(lambda seen: any(e["kind"] == "metric" and e["step"] >= step and "loss" in e["values"] for e in seen))
@@ -140,7 +143,7 @@ class StageRun:
         thread.start()
         return thread
 
-    # -- what it left --
+    # -- results --
 
     def log(self) -> str:
         path = self.out / "stdout.log"
@@ -150,7 +153,7 @@ class StageRun:
         return [e for e in events.read(self.out / EVENTS) if kind in (None, e["kind"])]
 
     def series(self, key: str) -> dict[int, float]:
-        """{step: value} of a metric."""
+        """The values of a metric: {step: value}."""
         return {e["step"]: e["values"][key] for e in self.events("metric") if key in e["values"]}
 
     def checkpoint(self, step: int) -> Artifact:

@@ -1,4 +1,4 @@
-"""Which attention back end a GPU should run on, and what is said when it does not."""
+"""The attention back end that a GPU should use, and the message when it uses another one."""
 
 import pytest
 
@@ -19,8 +19,8 @@ H100, B200, A100, ADA, V100 = (9, 0), (10, 0), (8, 0), (8, 9), (7, 0)
         (Facts(H100, 91900, cudnn_enabled=False), ("enable_cudnn_sdp",)),
         (Facts(B200, 91900, cudnn_deprioritized=True), ("unset TORCH_CUDNN_SDPA_DEPRIORITIZED",)),
         (Facts(H100, 91002, flash_enabled=False), ("a slow back end", "enable_flash_sdp")),
-        (Facts(H100, 91900, flash_enabled=False), None),  # cuDNN it is
-        (Facts(H100, 91900, deterministic=True), None),  # flash it must be
+        (Facts(H100, 91900, flash_enabled=False), None),  # cuDNN is used anyway
+        (Facts(H100, 91900, deterministic=True), None),  # torch must use flash
         (Facts(H100, 91900, deterministic=True, flash_enabled=False), ("does not run on flash",)),
         (Facts(A100, 91002), None),
         (Facts(A100, 91900, flash_enabled=False), ("does not run on flash", "enable_flash_sdp")),
@@ -29,7 +29,7 @@ H100, B200, A100, ADA, V100 = (9, 0), (10, 0), (8, 0), (8, 9), (7, 0)
         (Facts(V100, 91900, flash_enabled=False), None),  # it has no flash kernel
     ],
 )
-def test_a_slow_back_end_is_told_and_how_to_mend_it(facts, words):
+def test_a_slow_back_end_is_reported_with_its_remedy(facts, words):
     text = complaint(facts)
     if words is None:
         assert text is None

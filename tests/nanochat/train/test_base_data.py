@@ -1,4 +1,4 @@
-"""Pretraining's data: the switches of the recipe, and shards that go bad while it runs."""
+"""The data of pretraining: the recipe's switches, and shards that are damaged while training runs."""
 
 import shutil
 import threading

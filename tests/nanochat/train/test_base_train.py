@@ -1,4 +1,4 @@
-"""A whole pretraining stage: what it says, what it leaves, that it learns, and what it refuses."""
+"""A whole pretraining stage: its events, its outputs, its learning, and the input it refuses."""
 
 import json
 import math
@@ -64,8 +64,8 @@ def test_keeps_the_last_checkpoints_and_the_final_one(trained):
 @pytest.mark.parametrize(("name", "usd"), [("NVIDIA H100 80GB HBM3", 4 * 3.00 / 2), ("NVIDIA L40S", None)])
 def test_dollars_are_those_of_all_gpus_where_their_price_is_known(monkeypatch, name, usd):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
-    here = Ranks(0, 4, torch.device("cuda"))
-    assert Meter(here, flops_per_token=1).usd(train_seconds=1800) == usd
+    ranks = Ranks(0, 4, torch.device("cuda"))
+    assert Meter(ranks, flops_per_token=1).usd(train_seconds=1800) == usd
 
 
 def test_indivisible_batch_is_refused(base):

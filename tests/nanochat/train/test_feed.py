@@ -1,4 +1,4 @@
-"""Drawing ahead: in order, no further than told, and never past a failure."""
+"""Prefetching: batches stay in order, no more are loaded than allowed, and none after a failure."""
 
 import threading
 from typing import Any
@@ -14,7 +14,7 @@ CUDA = pytest.param("cuda:0", marks=pytest.mark.skipif(not torch.cuda.is_availab
 
 
 class Counting:
-    """Batch n is full of n; the state is the number drawn. Fails at `fail_at`."""
+    """A loader whose batch n is filled with n. The state is the number of batches drawn. Draw `fail_at` fails."""
 
     def __init__(self, fail_at: int = -1):
         self.drawn, self.fail_at = 0, fail_at

@@ -1,4 +1,4 @@
-"""Running out of memory: half the batch once, the same training, or an end that says what to change."""
+"""Running out of memory: the batch is halved once and training is the same, or the stage ends and says what to change."""
 
 import subprocess
 from pathlib import Path
@@ -23,7 +23,7 @@ MESSAGE = "CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a total cap
 
 @pytest.fixture
 def short_of_memory(monkeypatch):
-    """`short_of_memory(rows=2, after=3)`: from the fourth pass on, those that train on more than two rows fail."""
+    """After `short_of_memory(rows=2, after=3)`, training passes over more than two rows fail, from the fourth pass on."""
 
     def shorten(rows, after=0):
         forward, passes = GPT.forward, 0
@@ -117,7 +117,7 @@ def test_a_resumed_attempt_keeps_the_smaller_batch_or_steps_down_itself(base, sh
         assert run.here() == 0
         again = base("again", deterministic=True, device_batch_size=4, num_iterations=8, resume_from=run.checkpoint(5))
         assert again.here() == 0
-    assert again.events("warning") == []  # it never tried more
+    assert again.events("warning") == []  # it never tried the larger batch
     assert again.series("loss") == {step: loss for step, loss in small.series("loss").items() if step > 5}
 
 
@@ -136,7 +136,7 @@ import os, sys, torch
 from nanochat import __main__ as stage
 from nanochat.model import GPT
 from nanochat.train import meter
-meter.QUIET_S = 0.0  # every step's figures, also those of steps that take less
+meter.QUIET_S = 0.0  # report every step
 forward, passes, fails_from = GPT.forward, 0, int(sys.argv.pop(1))
 def fail(self, ids, targets=None, **options):
     global passes
@@ -160,7 +160,7 @@ def two_ranks(run: StageRun, script: Path, fails_from: int) -> int:
 
 def test_when_one_of_two_ranks_is_short_of_memory_both_step_down(base, tmp_path):
     small = base("small", deterministic=True, num_iterations=3, device_batch_size=1)
-    assert two_ranks(small, tmp_path / "stage.py", fails_from=0) == 0, small.events("error")  # never more than a row at a time
+    assert two_ranks(small, tmp_path / "stage.py", fails_from=0) == 0, small.events("error")  # always one row at a time
     run = base("run", deterministic=True, num_iterations=3, device_batch_size=2)
     assert two_ranks(run, tmp_path / "stage.py", fails_from=0) == 0, run.events("error")
     same_training(run, small)

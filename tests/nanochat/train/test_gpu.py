@@ -1,4 +1,4 @@
-"""A stage as it trains on a GPU: compiled, with every kernel."""
+"""Stages that train on a GPU, compiled and with every kernel."""
 
 import pytest
 import torch
@@ -20,8 +20,8 @@ BASE = {
     "save_every": 5,
     "deterministic": True,
 }
-# The stage as it is, but every step is reported.
-TALKATIVE = (
+# Runs the real stage, but reports every step.
+EVERY_STEP = (
     "import runpy; from nanochat.train import meter; meter.QUIET_S = 0.0; runpy.run_module('nanochat', run_name='__main__')"
 )
 
@@ -37,13 +37,13 @@ def base(inputs, tmp_path):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp8"])
 def test_killed_then_resumed_is_bit_for_bit_the_uninterrupted_run(base, precision):
-    whole, killed = (base(name, precision=precision).start(program=("-c", TALKATIVE)) for name in ("whole", "killed"))
+    whole, killed = (base(name, precision=precision).start(program=("-c", EVERY_STEP)) for name in ("whole", "killed"))
     killed.until(lambda seen: any(e["kind"] == "checkpoint" and e["step"] >= 5 for e in seen))
     killed.kill()
     last = killed.events("checkpoint")[-1]["step"]
     assert whole.wait() == 0, whole.log()
     assert last < 80
-    resumed = base("resumed", killed.checkpoint(last), precision=precision).start(program=("-c", TALKATIVE))
+    resumed = base("resumed", killed.checkpoint(last), precision=precision).start(program=("-c", EVERY_STEP))
     assert resumed.wait() == 0, resumed.log()
     assert {warning["code"] for warning in whole.events("warning")} <= {"save_waited"}
     for series in ("loss", "grad_norm", "val_bpb"):
@@ -63,11 +63,11 @@ def test_two_ranks_learn_as_one_does_and_one_goes_on_from_their_checkpoint(base)
     alone, together = one.results(), two.results()
     assert (alone["tokens"], alone["world_size"]) == (together["tokens"], 1)
     assert together["world_size"] == 2
-    # Ranks read other rows: the optimizer's own test has the same rows for one rank and for two, and there losses are equal.
+    # Two ranks read different rows from one. The optimizer's own test uses the same rows for both, and there losses are equal.
     assert together["val_bpb"] == pytest.approx(alone["val_bpb"], rel=0.1)
     assert together["val_bpb"] < together["untrained_val_bpb"]
     resumed = base("resumed", two.checkpoint(75), deterministic=False).start()
     assert resumed.wait() == 0, resumed.log()
-    # One rank validates on other rows than two do (8,192 tokens: 2.18 against 2.00 bits per byte of the same weights).
+    # One rank validates on different rows from two (8,192 tokens: 2.18 against 2.00 bits per byte for the same weights).
     assert resumed.results()["val_bpb"] == pytest.approx(alone["val_bpb"], rel=0.05)
     assert resumed.results()["loss"] == pytest.approx(together["loss"], rel=0.1)

@@ -1,4 +1,4 @@
-"""Midtraining and finetuning, on the tasks that need no download."""
+"""Midtraining and finetuning on tasks that need no download."""
 
 import shutil
 from itertools import pairwise
@@ -55,7 +55,7 @@ def test_midtraining_counts_optimizer_steps_not_micro_batches(stage):
     assert run.here() == 0
     results = run.results()
     assert (results["accumulation"], results["steps"], results["tokens"]) == (2, 3, 3 * 256)
-    # The last fifth of 3 steps falls between the last two: every step that is taken is at full rate.
+    # The decay covers the last fifth of 3 steps, which begins after the last step has started: all steps use the full rate.
     assert list(run.series("lrm").values()) == [1.0, 1.0, 1.0]
 
 

@@ -1,4 +1,4 @@
-"""A small run of the recipe `modern`: it learns, resumes bit for bit, and midtraining takes its model."""
+"""A small run of the recipe `modern`: it learns, it resumes bit for bit, and midtraining accepts its model."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_modern_learns_and_resumes_bit_for_bit(inputs, tmp_path):
     losses = whole.series("loss")
     assert losses[STEPS] < losses[1] - 0.2
     assert whole.results()["val_bpb"] < whole.results()["untrained_val_bpb"]
-    assert whole.events("sample")  # the engine, with a cache
+    assert whole.events("sample")  # made by the engine, with a KV cache
 
     resumed = modern(tmp_path / "resumed", inputs, whole.checkpoint(8))
     assert resumed.here() == 0, resumed.events("error")
@@ -63,7 +63,7 @@ def test_modern_learns_and_resumes_bit_for_bit(inputs, tmp_path):
 
 
 def test_fp8_resumes_bit_for_bit(base, monkeypatch):
-    """On the CPU the products are the twin's; the model is wide enough for fp8."""
+    """On the CPU the reference implementation multiplies. The model is wide enough for fp8."""
     monkeypatch.setattr(fp8, "supported", lambda device: True)
     whole = base("whole", precision="fp8", deterministic=True, num_iterations=8, save_every=4)
     assert whole.here() == 0, whole.events("error")

@@ -1,4 +1,4 @@
-"""Going on with another number of ranks: nothing that was learnt from comes again."""
+"""Resuming with another number of ranks: no data are used twice."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq

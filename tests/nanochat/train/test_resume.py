@@ -1,4 +1,4 @@
-"""Being stopped or killed at any moment, and going on as if nothing had happened."""
+"""A stage that was stopped or killed at any moment resumes as if nothing had happened."""
 
 import json
 import shutil
@@ -62,7 +62,7 @@ def test_stopped_before_the_first_step_leaves_no_checkpoint(base):
 
 
 def test_sigterm_to_one_of_two_ranks_stops_both_and_one_rank_goes_on(base):
-    # Fewer steps than the whole schedule are done before the signal, so it must be long enough to be caught in the middle.
+    # The schedule must be so long that the signal arrives in the middle of it.
     two = base("two", num_iterations=60, save_every=-1, sample_every=-1).start(ranks=2)
     two.until(lambda seen: any(e["kind"] == "progress" and e["done"] >= 20 for e in seen))
     two.rank(1).send_signal(signal.SIGTERM)
@@ -80,12 +80,12 @@ def test_sigterm_to_one_of_two_ranks_stops_both_and_one_rank_goes_on(base):
     before, after = two.series("loss"), one.series("loss")
     assert after[saved + 1] == pytest.approx(before[saved], rel=0.05)
     assert after[60] < before[saved]
-    assert before[1] > before[saved] + 0.5  # two ranks learn, too
+    assert before[1] > before[saved] + 0.5  # two ranks learn as well
 
 
 @pytest.fixture
 def copy(trained, tmp_path):
-    """`copy()` is a checkpoint of `trained` that may be spoilt; `copy.sealed()` names it as it is then."""
+    """A copy of a checkpoint of `trained`, which a test may damage. `copy.sealed()` is the artifact of its present content."""
 
     class Copy:
         dir = tmp_path / "copy"

@@ -1,4 +1,4 @@
-"""The saver alone, on a small model, with a disk that writes when it is told to."""
+"""The saver on its own, with a small model and a disk that the test can block."""
 
 import errno
 import json
@@ -22,19 +22,19 @@ from nanochat.train.checkpoint import Resume, load_model
 from nanochat.train.saver import RESERVE, Phase, Saver
 from nanochat.train.snapshot import Snapshot, write_tensors
 
-ONE = Ranks(0, 1, torch.device("cpu"))
+ONE_RANK = Ranks(0, 1, torch.device("cpu"))
 MODEL = GPTConfig(sequence_len=16, vocab_size=61, n_layer=2, n_head=2, n_kv_head=2, n_embd=16)
 
 
 class Desk:
-    """A model in training and its saver. Files are written as long as `disk` is set."""
+    """A model in training and its saver. Writing blocks while `disk` is not set."""
 
     def __init__(self, root, keep=2):
         torch.manual_seed(1)
         self.root, self.log = root, root / "events.jsonl"
         self.model = GPT(MODEL)
         init_weights(self.model)
-        self.optimizer = Optimizer(self.model, OptimSpec(), ONE)
+        self.optimizer = Optimizer(self.model, OptimSpec(), ONE_RANK)
         self.events = EventLog(self.log)
         self.checkpoints = root / "checkpoints"
         self.saver = Saver(
@@ -42,7 +42,7 @@ class Desk:
             stage="base_train",
             model=self.model,
             optimizer=self.optimizer,
-            ranks=ONE,
+            ranks=ONE_RANK,
             events=self.events,
             keep=keep,
             ahead=True,
@@ -96,7 +96,7 @@ def test_a_checkpoint_is_of_the_moment_it_was_asked_for(desk):
     desk.disk.clear()
     position = {"at": [1]}
     desk.saver.save(1, meta={}, score=None, loop_state={"step": 1}, loader_state=position)
-    for _ in range(3):  # training goes on before the first byte is written
+    for _ in range(3):  # training continues before the first byte is written
         desk.train()
     position["at"].append(2)
     assert not torch.equal(weights["embed.weight"], desk.model.embed.weight)
@@ -106,8 +106,8 @@ def test_a_checkpoint_is_of_the_moment_it_was_asked_for(desk):
     directory = desk.checkpoints / "step_000001"
     model, _ = load_model(directory, "cpu")
     assert all(torch.equal(model.state_dict()[name], value) for name, value in weights.items())
-    resume, other = Resume(directory), Optimizer(model, OptimSpec(), ONE)
-    resume.restore(other, ONE)
+    resume, other = Resume(directory), Optimizer(model, OptimSpec(), ONE_RANK)
+    resume.restore(other, ONE_RANK)
     assert other.steps == 1
     assert all(torch.equal(other.state()[name], value) for name, value in moments.items())
     assert torch.equal(torch.get_rng_state(), random)
@@ -257,11 +257,11 @@ def test_keeps_the_last_and_the_best(desk):
     for step, score in ((6, 1.0), (7, None), (8, float("nan"))):
         desk.save(step, score)
     desk.saver.finish()
-    assert desk.kept() == ["step_000006", "step_000007", "step_000008"]  # of two equally good ones the later is the best
+    assert desk.kept() == ["step_000006", "step_000007", "step_000008"]  # of equally good ones the later is the best
 
 
 class Disk:
-    """A disk of `size` bytes on which the checkpoints are all there is."""
+    """A disk of `size` bytes that holds nothing but the checkpoints."""
 
     def __init__(self, desk, size):
         self.desk, self.size = desk, size
@@ -278,7 +278,7 @@ def test_old_ones_make_room_before_the_new_one_if_that_is_enough(desk, monkeypat
     one = module._size(desk.checkpoints / "step_000001")
     monkeypatch.setattr(module.shutil, "disk_usage", Disk(desk, RESERVE + int(2.5 * one)).usage)
     desk.save(3)
-    assert desk.kept() == [".step_000003.draft", "step_000002"]  # the newest stays in any case
+    assert desk.kept() == [".step_000003.draft", "step_000002"]  # the latest always stays
     desk.saver.finish()
     assert desk.kept() == ["step_000002", "step_000003"]
 
@@ -286,7 +286,7 @@ def test_old_ones_make_room_before_the_new_one_if_that_is_enough(desk, monkeypat
     with pytest.raises(StageError, match="are needed and") as stop:
         desk.save(4)
     assert (stop.value.exit_code, stop.value.code) == (Exit.STOPPED, "disk_full")
-    assert desk.kept() == ["step_000002", "step_000003"]  # in vain nothing is deleted
+    assert desk.kept() == ["step_000002", "step_000003"]  # nothing is deleted if that would not be enough
 
 
 def test_leftovers_of_a_kill_in_the_same_folder_go(desk):

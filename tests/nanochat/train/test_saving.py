@@ -1,4 +1,4 @@
-"""Saving while training goes on, as a whole stage does it: deaths and full disks in the middle of a write."""
+"""Saving while a whole stage trains: kills and full disks in the middle of a write."""
 
 import errno
 import shutil
@@ -20,8 +20,8 @@ def kept(run):
     return sorted(p.name for p in (run.out / "checkpoints").iterdir())
 
 
-def stands_still(run, ranks, file):
-    """Start the stage; return when the write of `file` stands still and training has gone on for two steps."""
+def start_until_write_hangs(run, ranks, file):
+    """Start the stage, and return once the write of `file` hangs and training has continued for two steps."""
     run.start(ranks, BAD_DISK, BAD_DISK="still", BAD_FILE=file)
     run.until(lambda _: (run.out / bad_disk.MARK).exists())
     run.until(lambda seen: any(e["kind"] == "progress" and e["done"] >= 12 for e in seen))
@@ -29,7 +29,7 @@ def stands_still(run, ranks, file):
 
 def test_killed_while_the_thread_writes(base, trained):
     killed = base("killed", deterministic=True)
-    stands_still(killed, 1, ".step_000010.draft/model.safetensors")
+    start_until_write_hangs(killed, 1, ".step_000010.draft/model.safetensors")
     killed.kill()
     assert [e["step"] for e in killed.events("checkpoint")] == [5]
     assert kept(killed) == [".step_000010.draft", "step_000005"]
@@ -46,7 +46,7 @@ def test_killed_while_the_thread_writes(base, trained):
 @pytest.mark.slow
 def test_one_of_two_ranks_is_killed_while_it_writes(base):
     killed = base("killed", deterministic=True)
-    stands_still(killed, 2, ".step_000010.draft/optim_rank1.safetensors")
+    start_until_write_hangs(killed, 2, ".step_000010.draft/optim_rank1.safetensors")
     killed.rank(1).kill()
     assert killed.wait() != 0
     assert [e["step"] for e in killed.events("checkpoint")] == [5]
@@ -58,7 +58,7 @@ def test_one_of_two_ranks_is_killed_while_it_writes(base):
     assert resumed.wait() == 0, resumed.log()
     before, after = killed.series("loss"), resumed.series("loss")
     assert list(after) == list(range(6, 25))
-    assert all(before[step] == after[step] for step in range(6, 13))  # bit for bit what the killed run had seen
+    assert all(before[step] == after[step] for step in range(6, 13))  # bit for bit the losses of the killed run
     assert resumed.results()["tokens"] == 24 * 256
 
 
