@@ -89,11 +89,11 @@ class ConversationLoader:
         self._skip: int = state["offset"] if state is not None else 0
 
     def __len__(self) -> int:
-        """Conversations in one pass, of all ranks together."""
+        """The number of conversations in one pass of all ranks together."""
         return self._round_robin.rows
 
     def epoch_progress(self) -> float:
-        """Passes handed out so far: 0.5 is half of the first, 1.0 all of it."""
+        """The number of passes returned so far: 0.5 is half of the first pass, 1.0 all of it."""
         return self._round_robin.progress(self._place()[0])
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
@@ -136,11 +136,11 @@ class SftLoader:
         self._pad = tokenizer.special("<|assistant_end|>")
 
     def __len__(self) -> int:
-        """Conversations in one pass, of all ranks together."""
+        """The number of conversations in one pass of all ranks together."""
         return self._round_robin.rows
 
     def epoch_progress(self) -> float:
-        """Passes handed out so far: 0.5 is half of the first, 1.0 all of it."""
+        """The number of passes returned so far: 0.5 is half of the first pass, 1.0 all of it."""
         return self._round_robin.progress(self._round_robin.position)
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
