@@ -1,7 +1,7 @@
-"""Fixtures for every room: a real Postgres and a real Valkey of our own, started once per test process.
+"""Fixtures for all tests: a real Postgres and a real Valkey, each started once per test process.
 
-`database_url` is a fresh, migrated database for one test, `module_database_url` for one module; both are clones of a
-template, which takes about a tenth of a second. `redis_url` is an emptied broker.
+`database_url` is a fresh, migrated database for one test, `module_database_url` for one module. Both are clones of a template,
+which takes about a tenth of a second. `redis_url` is an empty broker.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from services.standalone.valkey import Valkey
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     with Postgres(tmp_path_factory.mktemp("postgres")) as server:
-        # Nothing here has to survive a power cut.
+        # Faster, and tests need no data that survives a power failure.
         _execute(server, "ALTER ROLE nanochat SET synchronous_commit = off")
         yield server
 
@@ -45,7 +45,7 @@ def _template(postgres: Postgres) -> str:
 
 @pytest.fixture
 def empty_database_url(postgres: Postgres) -> Iterator[str]:
-    """A database without any table."""
+    """A database without tables."""
     yield from _database(postgres, "template1")
 
 
@@ -74,7 +74,7 @@ def sessions(engine: Engine) -> db.SessionFactory:
 
 @pytest.fixture
 def redis_url(valkey: Valkey) -> str:
-    """The broker's address, with nothing in it."""
+    """The URL of the broker, which is empty."""
     client = redis.Redis.from_url(valkey.url)
     client.flushall()
     client.close()
@@ -83,7 +83,7 @@ def redis_url(valkey: Valkey) -> str:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A NANOCHAT_HOME of the test's own."""
+    """A NANOCHAT_HOME for one test."""
     path = tmp_path / "home"
     path.mkdir()
     return path
@@ -93,7 +93,7 @@ def _database(server: Postgres, template: str) -> Iterator[str]:
     name = f"test_{secrets.token_hex(6)}"
     _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield _url(server, name)
-    # FORCE may not end a vacuum, which is the superuser's; the whole server goes with the session anyway.
+    # FORCE cannot end a vacuum, which belongs to the superuser. The server is removed at the end of the session anyway.
     with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
         _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
 

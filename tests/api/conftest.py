@@ -1,4 +1,4 @@
-"""A running API: `api` for one module, over a database and a home of the module's own."""
+"""`api`: a running API for one module, with its own database and NANOCHAT_HOME."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real app behind a real uvicorn on a free loopback port, in a thread of this process."""
+"""The real app in a real uvicorn server on a free loopback port, in a thread of this process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from services.api.settings import Settings
 
 @dataclass(frozen=True)
 class Api:
-    """A running API: its address and first key, an httpx client that sends the key, and the ledger behind it."""
+    """A running API: its URL and first key, an httpx client that sends the key, and its ledger."""
 
     url: str
     key: str

@@ -1,4 +1,4 @@
-"""The control loops beside the server: a submitted run wakes a worker at once, and a broker that returns is used again."""
+"""The control loops in the server's threads, and the probes."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def wait_for(what: str, seconds: float, is_so: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_submitted_run_calls_a_worker_at_once(api: Api, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.app.state.dispatcher, "_period_s", 3600.0)  # so that no round comes by itself
+def test_a_submitted_run_wakes_a_worker_at_once(api: Api, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.app.state.dispatcher, "_period_s", 3600.0)  # so that no tick comes by itself
     with redis.Redis.from_url(valkey.url) as broker:
         for n in (1, 2, 3):
             api.http.post("/v1/runs", json={"recipe": "tiny"})
             wait_for(f"call {n}", 30, lambda n=n: calls(broker, "cpu") == n)  # type: ignore[misc]
 
 
-def test_probes_need_no_key_and_tell_the_broker_from_the_database(api: Api) -> None:
+def test_probes_need_no_key_and_report_broker_and_database(api: Api) -> None:
     with httpx.Client(base_url=api.url) as anybody:
         assert anybody.get("/healthz").json() == {"status": "ok"}
         ready = anybody.get("/readyz")
         assert (ready.status_code, ready.json()) == (200, {"status": "ready", "database": "ok", "broker": "ok"})
 
 
-def test_a_database_that_is_not_migrated_or_away_makes_it_unready(database_url: str, redis_url: str, home: Path) -> None:
+def test_it_is_not_ready_while_the_database_is_old_or_unreachable(database_url: str, redis_url: str, home: Path) -> None:
     with serving(database_url, redis_url, home) as own:
         with own.ledger.begin() as session:
             session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = 'older'")
@@ -60,7 +60,7 @@ def test_a_database_that_is_not_migrated_or_away_makes_it_unready(database_url: 
         assert refused.headers["retry-after"] == "5"
         assert own.http.get("/healthz").status_code == 200
         _allow(elsewhere, name)
-        wait_for("the database is used again", 10, lambda: own.http.get("/v1/runs").status_code == 200)
+        wait_for("the database was not used again", 10, lambda: own.http.get("/v1/runs").status_code == 200)
 
 
 def _forbid(url: str, database: str) -> None:
@@ -77,7 +77,7 @@ def _admin(url: str, statement: str) -> None:
         connection.execute(statement)  # type: ignore[arg-type]
 
 
-def test_a_loop_goes_on_after_a_failure_and_stops_when_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_loop_continues_after_a_failure_and_stops_when_told(caplog: pytest.LogCaptureFixture) -> None:
     rounds: list[int] = []
     again = threading.Event()
 

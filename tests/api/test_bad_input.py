@@ -1,4 +1,4 @@
-"""Bad input: refused before any work, in one shape, naming the field and what to do; nothing is written."""
+"""Bad input is refused before any work, as a problem detail that names the field and what to do. Nothing is written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROBLEM_JSON = "application/problem+json"
 
 
 def problem(response: Any, kind: str) -> dict[str, Any]:
-    """The body, after checking that it is that kind of problem, whole and typed (RFC 9457)."""
+    """Check that the response is a problem detail (RFC 9457) of this kind, and return its body."""
     assert response.headers["content-type"] == PROBLEM_JSON, response.text
     body: dict[str, Any] = response.json()
     assert body["type"] == URN + kind, body
@@ -42,10 +42,10 @@ def folder(path: Path, *files: tuple[str, dict[str, list[str]]]) -> str:
 
 
 TINY: dict[str, Any] = {"recipe": "tiny"}
-# (body of POST /v1/runs, kind of problem, field at fault, words that the message must have)
+# body of POST /v1/runs, kind of problem, wrong field, words that the message must contain
 BODIES: dict[str, tuple[Any, str, str, tuple[str, ...]]] = {
     "unknown recipe": ({"recipe": "huge"}, "invalid-recipe", "recipe", ("huge", "tiny", "speedrun")),
-    "a path for a recipe": ({"recipe": "../../etc/passwd.toml"}, "invalid-request", "recipe", ("tiny",)),
+    "a path as the recipe": ({"recipe": "../../etc/passwd.toml"}, "invalid-request", "recipe", ("tiny",)),
     "no recipe": ({}, "invalid-request", "recipe", ("required",)),
     "recipe of another type": ({"recipe": 7}, "invalid-request", "recipe", ("name", "table")),
     "unknown field of the request": (TINY | {"recipee": 1}, "invalid-request", "recipee", ("unknown", "spelling")),
@@ -69,7 +69,7 @@ BODIES: dict[str, tuple[Any, str, str, tuple[str, ...]]] = {
         "base.total_batch_size",
         ("base.total_batch_size 8000", "256", "7936", "8192"),
     ),
-    "overrides that are no table": (TINY | {"overrides": [1]}, "invalid-request", "overrides", ("dictionary",)),
+    "overrides that are not an object": (TINY | {"overrides": [1]}, "invalid-request", "overrides", ("dictionary",)),
     "override below a value": (
         TINY | {"overrides": {"data.tok_chars.x": 1}},
         "invalid-recipe",
@@ -79,7 +79,7 @@ BODIES: dict[str, tuple[Any, str, str, tuple[str, ...]]] = {
     "name of another type": (TINY | {"name": 5}, "invalid-request", "name", ("string",)),
     "empty name": (TINY | {"name": " "}, "invalid-request", "name", ("at least 1",)),
     "text that cannot be stored": (TINY | {"name": "a\0b"}, "invalid-request", "name", ("NUL",)),
-    "a path that no machine takes": (
+    "a path that is too long": (
         TINY | {"overrides": {"data.source": {"kind": "folder", "path": "/" + "x" * 5000}}},
         "invalid-recipe",
         "data",
@@ -132,34 +132,34 @@ def test_a_data_folder_that_cannot_be_trained_on_is_refused(
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b"[1]", b"null"])
-def test_a_body_that_is_no_json_object_is_refused(api: Api, content: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(api: Api, content: bytes) -> None:
     response = api.http.post("/v1/runs", content=content, headers={"Content-Type": "application/json"})
     found = problem(response, "invalid-request")
     assert found["errors"]
 
 
-def test_a_body_that_is_no_text_is_refused(api: Api) -> None:
+def test_a_body_that_is_not_utf_8_is_refused(api: Api) -> None:
     response = api.http.post("/v1/runs", content=b"\xff", headers={"Content-Type": "application/json"})
     problem(response, "malformed-body")
 
 
-def test_a_number_that_json_does_not_have_is_refused(api: Api) -> None:
+def test_nan_is_refused(api: Api) -> None:
     body = '{"recipe": "tiny", "overrides": {"base.target_flops": NaN}}'
     response = api.http.post("/v1/runs", content=body, headers={"Content-Type": "application/json"})
     assert "NaN" in problem(response, "invalid-request")["detail"]
 
 
-def test_a_body_without_end_is_cut_off(api: Api) -> None:
+def test_a_body_that_is_too_large_is_refused(api: Api) -> None:
     response = api.http.post("/v1/runs", json={"recipe": {"description": "x" * (2 << 20)}})
     assert "1048576" in problem(response, "body-too-large")["detail"]
-    pieces = (b" " * 65_536 for _ in range(20))  # sent in chunks, so its length is not declared
+    pieces = (b" " * 65_536 for _ in range(20))  # chunked, so the length is not declared
     response = api.http.post("/v1/runs", content=pieces, headers={"Content-Type": "application/json"})
     problem(response, "body-too-large")
 
 
 @pytest.mark.parametrize("header", ["", "Basic YTpi", "Bearer", "Bearer nc_wrong", "nc_wrong"])
 @pytest.mark.parametrize(("method", "path"), [("GET", "/v1/runs"), ("POST", "/v1/runs"), ("GET", "/v1/models")])
-def test_without_a_valid_key_nothing_is_said(api: Api, method: str, path: str, header: str) -> None:
+def test_requests_without_a_valid_key_are_refused(api: Api, method: str, path: str, header: str) -> None:
     before = rows(api)
     response = api.http.request(method, path, headers={"Authorization": header}, json=TINY if method == "POST" else None)
     found = problem(response, "unauthorized")
@@ -197,7 +197,7 @@ UNKNOWN = "r_00000000000000ff"
         ("GET", f"/v1/runs/{UNKNOWN}/logs?stage=%00", "invalid-request"),
     ],
 )
-def test_what_is_not_there_or_not_asked_for_rightly(api: Api, method: str, path: str, kind: str) -> None:
+def test_unknown_addresses_and_wrong_parameters_are_refused(api: Api, method: str, path: str, kind: str) -> None:
     found = problem(api.http.request(method, path), kind)
     if kind == "invalid-request":
         assert found["errors"][0]["field"].startswith(("path ", "query ")), found
@@ -208,11 +208,11 @@ def test_a_forged_cursor_is_refused(api: Api) -> None:
     problem(api.http.get("/v1/runs", params={"cursor": cursor}), "invalid-request")
 
 
-def test_a_wrong_method_is_told_all_that_the_address_takes(api: Api) -> None:
+def test_a_wrong_method_is_answered_with_the_allowed_ones(api: Api) -> None:
     assert api.http.put("/v1/runs").headers["allow"] == "GET, POST"
 
 
-def test_a_stream_of_an_unknown_run_is_a_problem_and_no_stream(api: Api) -> None:
+def test_a_stream_of_an_unknown_run_is_answered_with_a_problem(api: Api) -> None:
     response = api.http.get(f"/v1/runs/{UNKNOWN}/events", headers={"Accept": "text/event-stream"})
     problem(response, "run-not-found")
     response = api.http.get(f"/v1/runs/{UNKNOWN}/logs", headers={"Accept": "text/event-stream", "Last-Event-ID": "x"})

@@ -1,4 +1,4 @@
-"""`python -m services.api` as an operator meets it: it migrates, makes the first key, serves, and stops when told."""
+"""The process `python -m services.api`: it migrates, makes the first key, serves, and stops on SIGTERM."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ def admin_key(tmp_path: Path) -> Path:
 
 
 def test_from_an_empty_database_to_a_run_without_a_broker(empty_database_url: str, tmp_path: Path, admin_key: Path) -> None:
-    """The broker is down all the time: probes say so, and runs are accepted all the same."""
+    """The broker is down all the time. The probe reports it, and runs are accepted nevertheless."""
     settings = {"DATABASE_URL": empty_database_url, "REDIS_URL": DEAD_BROKER, "HOME": str(tmp_path)}
-    migrated = run("migrate", **settings)  # as a deployment does beforehand; serving migrates again, which changes nothing
+    migrated = run("migrate", **settings)  # as a deployment does; `serve` migrates again, without effect
     assert migrated.returncode == 0, migrated.stderr
     assert not admin_key.exists()
     with serving(tmp_path / "log", **settings) as (process, http):
@@ -105,11 +105,11 @@ def test_from_an_empty_database_to_a_run_without_a_broker(empty_database_url: st
             time.sleep(0.05)
         with http.stream("GET", f"/v1/runs/{run_id}/events", headers=key | {"Accept": "text/event-stream"}) as stream:
             next(stream.iter_text())
-            process.send_signal(signal.SIGTERM)  # an open stream does not hold it up
+            process.send_signal(signal.SIGTERM)  # an open stream does not delay the shutdown
             assert process.wait(timeout=10) in (0, -signal.SIGTERM)
     log = (tmp_path / "log").read_text()
     assert admin_key.read_text().strip() not in log
-    assert len(re.findall("dispatcher failed", log)) == 1, log  # said once, not once a second
+    assert len(re.findall("dispatcher failed", log)) == 1, log  # logged once, not once per tick
 
-    with serving(tmp_path / "log2", **settings) as (_, http):  # and the key lets in after a restart
+    with serving(tmp_path / "log2", **settings) as (_, http):  # the key is still valid after a restart
         assert http.get(f"/v1/runs/{run_id}", headers=key).json()["id"] == run_id

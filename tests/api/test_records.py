@@ -1,4 +1,4 @@
-"""What a run has said, over HTTP: curves that keep their spikes, pages by cursor, and streams that miss nothing."""
+"""A run's records over HTTP: metric series that keep spikes, pages by cursor, and streams without gaps."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ def messages(response: httpx.Response) -> Iterator[ServerSentEvent]:
     return sse.events(response)
 
 
-def test_a_stream_catches_up_follows_and_ends_with_the_run(api: Api, worker: ManualWorker, run_id: str) -> None:
+def test_a_stream_sends_old_lines_then_new_ones_and_ends_with_the_run(api: Api, worker: ManualWorker, run_id: str) -> None:
     claim = worker.claim(run_id, "data")
-    worker.log(claim, 0, *(f"old {n}" for n in range(1200)))  # more than one look at the database takes
+    worker.log(claim, 0, *(f"old {n}" for n in range(1200)))  # more than a stream reads at a time
     with api.http.stream("GET", f"/v1/runs/{run_id}/logs", headers=STREAM) as response:
         stream = messages(response)
         got = [next(stream) for _ in range(1200)]
@@ -100,7 +100,7 @@ def test_a_stream_catches_up_follows_and_ends_with_the_run(api: Api, worker: Man
     assert [int(e.id) for e in got] == sorted({int(e.id) for e in got})
 
 
-def test_a_stream_resumes_after_the_last_id_it_is_told(api: Api, worker: ManualWorker, run_id: str) -> None:
+def test_a_stream_resumes_after_last_event_id(api: Api, worker: ManualWorker, run_id: str) -> None:
     claim = worker.claim(run_id, "data")
     for n in range(6):
         worker.report(claim, "log", level="info", message=str(n))

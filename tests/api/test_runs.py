@@ -1,4 +1,4 @@
-"""Runs over HTTP: submitted once, listed in order, looked at, cancelled, and reported on."""
+"""Runs over HTTP: submitting, planning, listing, getting, cancelling, and the report; also recipes, models and workers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_submitted_run_has_the_resolved_recipe_and_all_stages_of_the_graph(api
     assert again | {"stages": [], "detail": ""} == run | {"stages": [], "detail": ""}
 
 
-def test_an_inline_recipe_is_taken_whole(api: Api) -> None:
+def test_a_run_can_be_submitted_with_an_inline_recipe(api: Api) -> None:
     inline = {"name": "mine", "model": {"depth": 2, "seq_len": 64}, "rl": {"enabled": True}}
     run = api.http.post("/v1/runs", json={"recipe": inline, "overrides": {"base.num_iterations": 5}}).json()
     assert (run["recipe"], run["name"]) == ("mine", "mine")
@@ -78,7 +78,7 @@ def test_pages_follow_one_another_while_runs_are_being_submitted(api: Api) -> No
     while True:
         page = api.http.get("/v1/runs", params={"limit": 2} | ({"cursor": cursor} if cursor else {})).json()
         seen += [run["id"] for run in page["items"]]
-        api.http.post("/v1/runs", json=TINY)  # comes before the first page, so it shifts nothing
+        api.http.post("/v1/runs", json=TINY)  # newer than the first page, so it shifts no item
         cursor = page["next_cursor"]
         if cursor is None:
             break
@@ -86,7 +86,7 @@ def test_pages_follow_one_another_while_runs_are_being_submitted(api: Api) -> No
     assert [run_id for run_id in seen if run_id in made] == made[::-1]
 
 
-def test_runs_can_be_chosen_by_status(api: Api) -> None:
+def test_runs_can_be_listed_by_status(api: Api) -> None:
     run = api.http.post("/v1/runs", json=TINY).json()
     cancelled = api.http.post(f"/v1/runs/{run['id']}/cancel").json()
     assert cancelled["status"] == "CANCELLED"
@@ -109,7 +109,7 @@ def test_a_plan_says_what_a_run_would_do_and_writes_nothing(api: Api) -> None:
     assert api.http.get("/v1/runs", params={"limit": 1}).json()["items"][0]["id"] == before
 
 
-def test_a_plan_for_named_hardware_is_the_library_s_own(api: Api) -> None:
+def test_a_plan_for_named_hardware_equals_the_library_s(api: Api) -> None:
     asked = {"gpus": 8, "gpu": "H100", "gpu_memory_gib": 40, "peak_tflops": 500, "usd_per_hour": 2}
     answer = api.http.post("/v1/runs/plan", json={"recipe": "speedrun", **asked}).json()
     figures = plan.plan(resolve("speedrun"), 8, "H100", 40, peak_tflops=500, usd_per_hour=2)
@@ -131,13 +131,13 @@ def test_a_plan_for_named_hardware_is_the_library_s_own(api: Api) -> None:
         ({"usd_per_hour": "much"}, "usd_per_hour"),
     ],
 )
-def test_hardware_that_cannot_be_is_refused(api: Api, asked: dict[str, object], field: str) -> None:
+def test_impossible_hardware_is_refused(api: Api, asked: dict[str, object], field: str) -> None:
     answer = api.http.post("/v1/runs/plan", json={"recipe": "speedrun", **asked})
     assert answer.status_code == 422
     assert [e["field"] for e in answer.json()["errors"]] == [field]
 
 
-def test_a_run_takes_the_hardware_that_is_there(api: Api) -> None:
+def test_a_submission_cannot_name_hardware(api: Api) -> None:
     answer = api.http.post("/v1/runs", json={**TINY, "gpus": 8})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "gpus")
 
@@ -150,7 +150,7 @@ def test_recipes_are_listed_with_their_defaults(api: Api) -> None:
     assert one["config"] == resolve("tiny").model_dump(mode="json")
 
 
-def test_a_run_is_seen_from_its_first_stage_to_its_report_and_its_model(api: Api, worker: ManualWorker, tmp_path: Path) -> None:
+def test_a_whole_run_up_to_its_report_and_its_model(api: Api, worker: ManualWorker, tmp_path: Path) -> None:
     run_id = api.http.post("/v1/runs", json=TINY | {"name": "whole"}).json()["id"]
     missing = api.http.get(f"/v1/runs/{run_id}/report")
     assert (missing.status_code, missing.json()["type"].rpartition(":")[2]) == (404, "report-not-ready")
@@ -187,7 +187,7 @@ def test_a_run_is_seen_from_its_first_stage_to_its_report_and_its_model(api: Api
     assert api.http.get("/v1/models").json()["items"][0]["id"] == base_model["id"]
 
 
-def test_a_failure_is_told_with_its_reason_and_what_to_do(api: Api, worker: ManualWorker) -> None:
+def test_a_failed_run_shows_the_reason_and_the_message(api: Api, worker: ManualWorker) -> None:
     run_id = api.http.post("/v1/runs", json=TINY).json()["id"]
     worker.finish(worker.claim(run_id, "data"), Reason.BAD_INPUT, "no text in /data: give a folder with parquet shards")
     run = api.http.get(f"/v1/runs/{run_id}").json()
@@ -196,7 +196,7 @@ def test_a_failure_is_told_with_its_reason_and_what_to_do(api: Api, worker: Manu
     assert (run["stages"][0]["status"], run["stages"][0]["reason"]) == ("FAILED", "BAD_INPUT")
 
 
-def test_workers_are_listed_with_what_they_hold(api: Api, worker: ManualWorker) -> None:
+def test_workers_are_listed_with_their_attempts(api: Api, worker: ManualWorker) -> None:
     run_id = api.http.post("/v1/runs", json=TINY).json()["id"]
     claim = worker.claim(run_id, "data")
     cpu = next(w for w in api.http.get("/v1/workers").json()["items"] if w["id"] == "manual-cpu")

@@ -1,4 +1,4 @@
-"""The OpenAPI document: current, honest about errors, and readable by the client."""
+"""The OpenAPI document: it is current, described, declares all errors, and the client can read every answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_committed_document_is_current() -> None:
     )
 
 
-def test_it_is_openapi_3_1_with_the_endpoints_of_the_contract() -> None:
+def test_it_is_openapi_3_1_and_has_exactly_these_endpoints() -> None:
     assert SCHEMA["openapi"].startswith("3.1")
     assert set(OPERATIONS) == {
         "POST /v1/runs",
@@ -52,7 +52,7 @@ def test_it_is_openapi_3_1_with_the_endpoints_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in OPERATIONS if n.split()[1] not in OPEN])
-def test_every_operation_needs_a_key_and_types_its_errors(name: str) -> None:
+def test_every_operation_needs_a_key_and_declares_its_errors(name: str) -> None:
     operation = OPERATIONS[name]
     assert operation["security"] == [{"HTTPBearer": []}]
     errors = {status: answer for status, answer in operation["responses"].items() if int(status) >= 400}
@@ -81,14 +81,14 @@ def test_every_schema_field_operation_and_parameter_has_a_description() -> None:
     assert [name for name, part in described.items() if not part.get("description", "").strip()] == []
 
 
-def test_kinds_of_problem_are_of_one_status_each_and_say_so_in_words() -> None:
+def test_every_kind_of_problem_has_an_error_status_and_a_title() -> None:
     for name, kind in KINDS.items():
         assert name == name.lower()
         assert 400 <= kind.status <= 599
         assert kind.title[0].isupper()
 
 
-# The client's models, by the schema that each reads.
+# Name of a schema -> the client's model that reads it.
 PAIRS: dict[str, type[BaseModel]] = {
     "RunView": models.Run,
     "RunSummary": models.RunSummary,
@@ -121,12 +121,12 @@ PAIRS: dict[str, type[BaseModel]] = {
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_the_client_reads_what_the_api_promises(name: str) -> None:
+def test_the_client_can_read_what_the_api_promises(name: str) -> None:
     promised = SCHEMA["components"]["schemas"][name]
     fields = PAIRS[name].model_fields
-    assert set(fields) <= set(promised["properties"]), "the client expects what the API does not have"
+    assert set(fields) <= set(promised["properties"]), "the client reads a field that the API does not have"
     needed = {field for field, info in fields.items() if info.is_required()}
-    assert needed <= set(promised.get("required", [])), "the client needs what the API may leave out"
+    assert needed <= set(promised.get("required", [])), "the client requires a field that the API may leave out"
     for field, info in fields.items():
         if _nullable(promised["properties"][field]):
             assert type(None) in getattr(info.annotation, "__args__", ()), f"{field} may be null"
@@ -136,6 +136,6 @@ def _nullable(schema: dict[str, Any]) -> bool:
     return {"type": "null"} in schema.get("anyOf", [])
 
 
-def test_every_schema_of_an_answer_has_its_model_in_the_client() -> None:
+def test_every_schema_of_an_answer_has_a_model_in_the_client() -> None:
     own = {name for name in SCHEMA["components"]["schemas"] if name.endswith(("View", "Page", "Summary"))}
     assert own - set(PAIRS) <= {"MetricsView", "ReportView"}  # these the client unwraps

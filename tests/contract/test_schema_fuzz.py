@@ -1,4 +1,4 @@
-"""Requests made from the OpenAPI document, good and bad: no crash, and nothing that the document does not declare."""
+"""Valid and invalid requests generated from the OpenAPI document. None crashes, and every answer is one that it declares."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from services.standalone.valkey import Valkey
 from tests.api.server import Api, serving
 
 schema = schemathesis.openapi.from_dict(json.loads(document()))
-# GET /v1/runs/plan is the address of a run named "plan", which is no run's id: 422, where two checks want 405.
-# And no schema can say which cursor was handed out, or which batch a sequence divides.
+# GET /v1/runs/plan is read as a run with the id "plan", which is not a valid id: the answer is 422, but two checks expect 405.
+# The third check expects every valid request to succeed. No schema can say which cursors exist, or which batches divide.
 SKIPPED = CHECKS.get_by_names(["unsupported_method", "allow_header_conformance", "positive_data_acceptance"])
 
 

@@ -1,4 +1,4 @@
-"""The API calls, the worker hears: the services may not import each other, so what they agree on is tested here."""
+"""The API's wake-up call reaches the worker. The services cannot import each other, so their agreement is tested here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house keeps its shape: file sizes, names, what may be tracked."""
+"""Rules for the source tree: file sizes, names, and what may be tracked."""
 
 import subprocess
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_most_source_files_are_short() -> None:
     assert sum(n <= 300 for n in sizes) >= 0.9 * len(sizes)
 
 
-def test_no_drawer_modules() -> None:
+def test_no_module_is_named_utils_or_the_like() -> None:
     assert not [f for f in tracked("*.py") if Path(f).stem in {"utils", "util", "helpers", "misc", "common"}]
 
 

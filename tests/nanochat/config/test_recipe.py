@@ -1,4 +1,4 @@
-"""Recipes: the seed's numbers, overrides, and refusals that name the field and what to do."""
+"""Recipes: nanochat's settings, overrides, and refusals that name the field and what to do."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from nanochat.config import recipe
 from nanochat.config.recipe import RecipeError, resolve
 
 
-def test_speedrun_has_the_numbers_of_the_seed() -> None:
+def test_speedrun_has_the_settings_of_nanochats_speedrun() -> None:
     r = resolve("speedrun")
     assert (r.model.depth, r.model.n_embd, r.model.n_head, r.model.seq_len) == (20, 1280, 10, 2048)
     assert (r.tokenizer.vocab_size, r.tokenizer.max_chars, r.tokenizer.doc_cap) == (65_536, 2_000_000_000, 10_000)
@@ -18,7 +18,7 @@ def test_speedrun_has_the_numbers_of_the_seed() -> None:
 
 
 @pytest.mark.parametrize("name", ["speedrun", "d26", "run1000"])
-def test_what_was_learnt_since_is_off_in_the_seeds_recipes(name: str) -> None:
+def test_later_improvements_are_off_in_recipes_of_november_2025(name: str) -> None:
     r = resolve(name)
     m, o, b = r.model, r.base.optim, r.base
     assert not any((m.residual_scalars, m.value_embeds, m.smear, m.backout))
@@ -33,7 +33,7 @@ def test_what_was_learnt_since_is_off_in_the_seeds_recipes(name: str) -> None:
     assert (b.momentum, b.momentum_ramp_steps, b.final_momentum) == (0.95, 300, None)
 
 
-def test_modern_is_made_small_or_taken_back_by_one_override() -> None:
+def test_one_override_makes_modern_small_or_undoes_a_change() -> None:
     assert resolve("modern").base.total_batch_size == 2**20
     small = resolve("modern", {"model.depth": 8})
     assert (small.base.total_batch_size, small.model.n_embd, small.model.value_embeds) == (2**18, 512, True)
@@ -45,14 +45,14 @@ def test_modern_is_made_small_or_taken_back_by_one_override() -> None:
 
 
 @pytest.mark.parametrize(("name", "depth", "shards"), [("speedrun", 20, 240), ("d26", 26, 450), ("run1000", 32, 800)])
-def test_the_ladder(name: str, depth: int, shards: int) -> None:
+def test_depths_and_shards_of_the_shipped_sizes(name: str, depth: int, shards: int) -> None:
     r = resolve(name)
     assert r.model.depth == depth
     assert r.data.source.kind == "http"
     assert r.data.source.train_shards == shards
 
 
-def test_overrides_are_dotted_and_leave_the_rest() -> None:
+def test_dotted_overrides_leave_other_fields_unchanged() -> None:
     r = resolve(
         "tiny", {"base.num_iterations": 7, "data.source": {"kind": "folder", "path": "/x"}, "mid.optim": {"matrix_lr": 0.01}}
     )
@@ -88,7 +88,7 @@ def test_bad_recipes_are_refused_with_the_field_and_what_to_do(name: str, overri
     assert says in caught.value.problems[0][1]
 
 
-def test_none_by_name_is_none_in_toml() -> None:
+def test_the_word_none_means_null() -> None:
     tiny = resolve("tiny")
     assert (tiny.data.tasks, tiny.data.core) == (None, None)
     assert resolve("speedrun", {"data.tasks": None}).data.tasks is None

@@ -1,4 +1,4 @@
-"""The stage contract: sealed artifacts, events that are whole lines, and why a stage ended."""
+"""The stage contract: sealed artifacts, whole lines of events, and the report of why a stage ended."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ from nanochat.contract.contract import Artifact, Exit, ExitReport, StageError, S
 from nanochat.contract.events import EventLog, read
 
 
-def test_a_sealed_folder_verifies_until_a_byte_changes(tmp_path: Path) -> None:
+def test_a_sealed_directory_verifies_until_a_byte_changes(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(b"abc")
     artifact = seal(tmp_path, name="model")
     assert verify(artifact) == tmp_path
@@ -23,7 +23,7 @@ def test_a_sealed_folder_verifies_until_a_byte_changes(tmp_path: Path) -> None:
     verify(artifact, deep=False)
 
 
-def test_another_manifest_is_not_the_artifact(tmp_path: Path) -> None:
+def test_a_directory_that_was_sealed_again_is_another_artifact(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(b"abc")
     artifact = seal(tmp_path)
     (tmp_path / "weights").write_bytes(b"xyz")
@@ -34,7 +34,7 @@ def test_another_manifest_is_not_the_artifact(tmp_path: Path) -> None:
         verify(Artifact(path=str(tmp_path / "gone"), sha256=artifact.sha256))
 
 
-def test_events_are_numbered_on_and_an_unfinished_line_waits(tmp_path: Path) -> None:
+def test_numbering_continues_and_an_unfinished_line_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     log = EventLog(path)
     log.emit("metric", step=0, values={"loss": float("nan"), "lr": 0.1})

@@ -1,4 +1,4 @@
-"""`nanochat local-run`: stages run as soon as their artifacts are there, stop on a signal, and what is done is kept."""
+"""`nanochat local-run`: it stops on a signal, keeps what is done and continues from there, and refuses bad input."""
 
 import json
 import os

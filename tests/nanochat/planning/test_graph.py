@@ -1,4 +1,4 @@
-"""The stage graph is complete: every input is published by somebody who comes before."""
+"""The stage graph is complete: every input is an output of an earlier stage."""
 
 import importlib
 
@@ -25,7 +25,7 @@ def test_the_report_reads_the_results_of_every_stage() -> None:
     assert set(report.inputs) == {s.name for s in stages} - {"report"}
 
 
-def test_the_pipeline_of_the_speedrun_is_whole() -> None:
+def test_the_speedrun_has_these_stages() -> None:
     names = [s.name for s in graph.stages(recipe.Recipe())]
     expected = "data tok_train tok_eval base_train base_eval mid_train chat_eval_mid sft chat_eval_sft report"
     assert names == expected.split()

@@ -1,4 +1,4 @@
-"""The numbers of the speedrun, and the refusals."""
+"""Plans: the figures of the speedrun, device batches that fit, and refusals."""
 
 import math
 import subprocess
@@ -32,7 +32,7 @@ def test_speedrun_on_eight_gpus():
     assert (base.steps, base.tokens) == (21_400, 11_219_763_200)
     assert base.flops == pytest.approx(3.917670e19, rel=1e-6)
     assert (base.warmdown_steps, base.eval_steps, base.accumulation) == (4280, 20, 1)
-    assert base.hours == pytest.approx(2.41, abs=0.01)  # the reference took 2.87
+    assert base.hours == pytest.approx(2.41, abs=0.01)  # nanochat took 2.87
     assert base.usd == pytest.approx(base.hours * 24)
     assert (stage(planned, "mid_train").steps, stage(planned, "mid_train").accumulation) == (809, 1)
     assert (stage(planned, "sft").steps, stage(planned, "sft").accumulation) == (701, 1)
@@ -56,13 +56,13 @@ def test_speedrun_on_one_gpu_takes_eight_micro_batches():
         (32, 1_879_048_192, 1.207960e10, 71_680),
     ],
 )
-def test_table_of_depths(depth, params, flops, steps):
+def test_parameters_flops_and_steps_by_depth(depth, params, flops, steps):
     assert num_params(shape(depth)) == params
     assert flops_per_token(shape(depth)) == pytest.approx(flops, rel=5e-4)
     assert plan.base_steps(recipe.BaseSpec(), shape(depth)) == steps
 
 
-def test_real_modules_have_the_planned_parameters():
+def test_the_real_model_has_the_planned_number_of_parameters():
     import torch
 
     with torch.device("meta"):
@@ -70,7 +70,7 @@ def test_real_modules_have_the_planned_parameters():
         assert GPT(shape(32)).num_params() == 1_879_048_192
 
 
-def test_horizon_precedence():
+def test_iterations_override_flops_which_override_the_ratio():
     spec = {"total_batch_size": 524_288, "target_flops": 1e19, "param_data_ratio": 5.0}
     assert plan.base_steps(recipe.BaseSpec(**spec, num_iterations=7), shape(20)) == 7
     assert plan.base_steps(recipe.BaseSpec(**spec), shape(20)) == round(1e19 / (3_491_758_080 * 524_288))
@@ -101,7 +101,7 @@ def test_indivisible_batch_names_sizes_that_fit():
 @pytest.mark.parametrize(
     ("depth", "rows", "ranks", "gib", "tolerance"),
     [
-        (20, 32, 1, 44.05, 0.01),  # on one H100 with 80 GB; the reference takes 72.1
+        (20, 32, 1, 44.05, 0.01),  # on one H100 with 80 GB; nanochat takes 72.1
     ],
 )
 def test_predicted_memory_is_near_what_was_measured(depth, rows, ranks, gib, tolerance):
@@ -124,10 +124,10 @@ def test_the_device_batch_is_the_largest_that_fits(depth, ranks, gpu, rows):
     assert (base.device_batch_size, base.accumulation) == (rows, 256 // ranks // rows)
     assert base.fits
     assert base.peak_gib < gpus.find(gpu).memory_gib
-    assert base.eval_steps * rows * ranks == 10_240 / 2  # the same tokens whatever the batch
+    assert base.eval_steps * rows * ranks == 10_240 / 2  # the same tokens with every batch
 
 
-def test_the_recipe_s_device_batch_is_the_most_and_divides():
+def test_the_device_batch_is_at_most_the_recipe_s_and_divides_the_step():
     def rows(**base):
         table = {"model": {"depth": 4}, "base": {"total_batch_size": 96 * 2048, **base}}
         return stage(plan.plan(recipe.resolve(table, {"mid.total_batch_size": 32 * 2048}), 1, "H100", memory_gib), "base_train")
@@ -138,7 +138,7 @@ def test_the_recipe_s_device_batch_is_the_most_and_divides():
     assert (rows(device_batch_size=32).device_batch_size, rows(device_batch_size=32).accumulation) == (24, 4)
 
 
-def test_what_is_given_goes_before_the_table():
+def test_given_figures_override_the_table():
     planned = plan.plan(recipe.resolve("speedrun"), 8, "H100", 40.0, peak_tflops=500, usd_per_hour=1.5)
     base = stage(planned, "base_train")
     assert (planned.gpu_memory_gib, planned.peak_tflops, planned.mfu, planned.usd_per_hour) == (40.0, 500, 0.57, 1.5)
@@ -149,7 +149,7 @@ def test_what_is_given_goes_before_the_table():
     assert "base_train takes 16 rows at a time, not the recipe's 32" in warnings("speedrun", planned)[0]
 
 
-def test_an_unknown_gpu_keeps_the_recipe_and_is_told():
+def test_an_unknown_gpu_keeps_the_recipe_s_batch_and_warns():
     planned = plan.plan(recipe.resolve("speedrun"), 1, "Voodoo 2")
     assert stage(planned, "base_train").device_batch_size == 32
     assert stage(planned, "base_train").peak_gib is None
@@ -161,14 +161,14 @@ def test_an_unknown_gpu_keeps_the_recipe_and_is_told():
     assert described.usd is None
 
 
-def test_a_card_too_small_for_one_row_is_told():
+def test_a_gpu_too_small_for_one_row_gives_a_warning():
     planned = plan.plan(recipe.resolve("run1000"), 1, "RTX 4090")
     base = stage(planned, "base_train")
     assert (base.device_batch_size, base.fits) == (1, False)
     assert "base_train is predicted to need" in warnings("run1000", planned)[0]
 
 
-def test_unknown_file_leaves_steps_open():
+def test_steps_are_unknown_for_a_file_of_unknown_length():
     uses = [{"task": "jsonl", "path": "chat.jsonl"}]
     planned = plan.plan(recipe.resolve("speedrun", {"mid.train": uses, "sft.train": uses}))
     assert (stage(planned, "mid_train").steps, stage(planned, "sft").steps) == (None, None)
@@ -176,13 +176,13 @@ def test_unknown_file_leaves_steps_open():
 
 def test_the_table_of_gpus_is_complete():
     for gpu in gpus.GPUS:
-        assert gpus.find(gpu.name) is gpu, "an earlier row hides it"
+        assert gpus.find(gpu.name) is gpu, "an earlier row matches its name"
         assert 10 < gpu.memory_gib < 300
         assert 1e14 < gpu.peak_flops < 1e16
         assert 0 < gpu.mfu < 1
 
 
-def test_gpus_are_known_by_their_drivers_names():
+def test_gpus_are_found_by_their_drivers_names():
     assert gpus.find("NVIDIA H100 80GB HBM3").peak_flops == 989e12
     assert gpus.find("NVIDIA H100 PCIe").peak_flops == 756e12
     assert gpus.find("h200").name == "H200"

@@ -1,4 +1,4 @@
-"""What is refused before any work, by field."""
+"""Problems of a recipe that are found before any work, by field."""
 
 from pathlib import Path
 
@@ -15,12 +15,12 @@ def problems(recipe: str = "tiny", **overrides: object) -> dict[str, str]:
     return dict(preflight.check(resolve(recipe, {key.replace("__", "."): value for key, value in overrides.items()})))
 
 
-def test_the_shipped_recipes_have_none() -> None:
+def test_shipped_recipes_have_no_problems() -> None:
     for name in ("tiny", "speedrun", "d26", "run1000"):
         assert problems(name) == {}
 
 
-def test_a_folder_source_is_looked_into(tmp_path: Path) -> None:
+def test_a_folder_of_text_must_hold_shards(tmp_path: Path) -> None:
     source = {"kind": "folder", "path": str(tmp_path)}
     assert "holds no .parquet" in problems(data__source=source)["data.source.path"]
     write_shard(tmp_path / "a.parquet", ["text"])
@@ -31,7 +31,7 @@ def test_a_folder_source_is_looked_into(tmp_path: Path) -> None:
     assert "no folder" in problems(data__source=missing)["data.source.path"]
 
 
-def test_an_http_source_needs_an_address_and_numbered_names() -> None:
+def test_an_http_source_needs_a_url_and_numbered_names() -> None:
     assert "data.source.base_url" in problems("speedrun", data__source={"kind": "http", "base_url": "ftp://x"})
     assert "data.source.name" in problems("speedrun", data__source={"kind": "http", "name": "shard.parquet"})
     assert "data.source.name" in problems("speedrun", data__source={"kind": "http", "name": "{other}.parquet"})
@@ -49,7 +49,7 @@ def test_mixtures_that_need_task_data_are_refused_without_it() -> None:
     assert "smoltalk/train needs task data, but data.tasks is none" in found["mid.train.0"]
 
 
-def test_a_folder_of_task_data_is_looked_into(tmp_path: Path) -> None:
+def test_a_folder_of_task_data_must_hold_the_splits(tmp_path: Path) -> None:
     (tmp_path / "gsm8k").mkdir()
     (tmp_path / "gsm8k/train.jsonl").write_text("{}\n")
     use = [{"task": "gsm8k"}]
@@ -70,7 +70,7 @@ def test_a_file_of_conversations_must_exist(tmp_path: Path) -> None:
     assert problems(sft__train=[{"task": "jsonl", "path": str(tmp_path / "a.jsonl")}]) == {}
 
 
-def test_rl_on_a_data_set_needs_it() -> None:
+def test_rl_needs_the_data_set_of_its_task() -> None:
     assert "rl.task" in problems(rl__enabled=True, rl__task="gsm8k")
     assert problems(rl__enabled=True, rl__task="sums") == {}
 
@@ -83,6 +83,6 @@ def test_a_core_folder_needs_its_config(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
-def test_the_speedrun_on_the_shared_data_has_none() -> None:
+def test_the_speedrun_on_the_shared_data_has_no_problems() -> None:
     source = {"kind": "folder", "path": str(SHARED / "pretrain_small")}
     assert problems("speedrun", data__source=source, data__tasks=str(SHARED), data__core=str(SHARED / "core")) == {}
