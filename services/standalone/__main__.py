@@ -1,4 +1,4 @@
-"""`python -m services.standalone up | demo | down`: the whole platform on this machine, with no Docker."""
+"""`python -m services.standalone up | demo | down`: the whole platform on this machine, without Docker."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from services.standalone.child import StartError
 from services.standalone.roster import home_folder
 
 COMMANDS = {
-    "up": "start everything and stay until Ctrl-C",
-    "demo": "start everything, train the tiny recipe, ask it a question (DATA=<folder of parquet shards>, ONCE=1)",
-    "down": "stop a platform that runs in another terminal",
+    "up": "start the platform and run it until Ctrl-C",
+    "demo": "start the platform, train the tiny recipe, ask the model a question (DATA=<folder of parquet shards>, ONCE=1)",
+    "down": "stop the platform that runs in another terminal",
 }
 
 
@@ -21,9 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         commands.add_parser(name, help=text, description=text)
-    commands.add_parser("supervise")  # for ourselves: see console.running_stack
+    commands.add_parser("supervise")  # internal: see console.running_stack
     command = parser.parse_args(argv).command
-    # Everything is on loopback, where a proxy of this network has no business.
+    # Everything is on loopback, so no request may go through a proxy.
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(
         filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"])
     )

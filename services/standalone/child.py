@@ -1,4 +1,7 @@
-"""Child processes that end with us: started through `launch.py` in a session of their own, stopped with rising force."""
+"""Child processes that cannot outlive us, and what they need: ports, locks, log files.
+
+A child is started through `launch.py` in a session of its own.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ STARTED = "--- started "
 
 
 class StartError(RuntimeError):
-    """A process that could not be started: what, why and what to do, for people."""
+    """A process could not be started. The message says what, why and what to do."""
 
 
 def spawn(
@@ -34,9 +37,10 @@ def spawn(
     cwd: Path | None = None,
     keep_open: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start `argv` with output to `log` (None: where ours goes). It gets the signal `die_with` when the calling thread ends, however it ends.
+    """Start `argv`. Its output goes to `log`, or to our own output when that is None.
 
-    Call it from a thread that lives as long as the child should, as the main thread does.
+    The kernel sends it the signal `die_with` when the calling thread ends, even by kill -9. So call this from a thread that
+    lives as long as the child should; the main thread does.
     """
     launcher = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(int(die_with)), identity]
     return subprocess.Popen(
@@ -52,7 +56,7 @@ def spawn(
 
 
 def stop(process: subprocess.Popen[bytes], steps: Sequence[tuple[signal.Signals, float]]) -> int:
-    """Send each signal in turn, giving the process so many seconds after each; SIGKILL to its whole group at last."""
+    """Send each signal in turn and wait so many seconds after each. At the end SIGKILL what is left of the process group."""
     for number, seconds in steps:
         if process.poll() is not None:
             break
@@ -66,22 +70,26 @@ def stop(process: subprocess.Popen[bytes], steps: Sequence[tuple[signal.Signals,
 
 def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], *, name: str, log: Path, seconds: float) -> None:
     """Poll `ready` until it is true. Raises StartError with the end of the log when the process ends or time runs out."""
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
     while not ready():
-        code = process.poll()
-        if code is not None:
-            raise StartError(f"{name} ended with status {code} while starting. Its last words:\n{tail(log)}\nAll of it: {log}")
-        if time.monotonic() > deadline:
-            raise StartError(f"{name} was not ready after {seconds:.0f} s. Its last words:\n{tail(log)}\nAll of it: {log}")
+        waited = time.monotonic() - began
+        if process.poll() is not None or waited > seconds:
+            raise not_started(name, process, log, waited)
         time.sleep(0.05)
 
 
+def not_started(name: str, process: subprocess.Popen[bytes] | None, log: Path, waited: float) -> StartError:
+    code = process.poll() if process is not None else None
+    how = f"was not ready after {waited:.0f} s" if code is None else f"ended with status {code}"
+    return StartError(f"{name} {how} while starting. The last lines of its log:\n{tail(log)}\nThe whole log: {log}")
+
+
 def tail(log: Path, lines: int = 15) -> str:
-    """The last lines that a log file got since the latest start, or nothing."""
+    """The last lines of a log file since the latest start; empty when there are none."""
     with contextlib.suppress(OSError), log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 16_384))
         _, start, latest = file.read().decode(errors="replace").rpartition(STARTED)
-        return "\n".join(latest.splitlines()[bool(start) :][-lines:])  # without the rest of the line that marks the start
+        return "\n".join(latest.splitlines()[bool(start) :][-lines:])  # leaves out the rest of the line that marks the start
     return ""
 
 
@@ -96,7 +104,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port(preferred: int | None = None) -> int:
-    """`preferred` when nobody listens there on loopback, else a port that the kernel gives."""
+    """`preferred` when it is free on loopback, else a free port chosen by the kernel."""
     if preferred is not None and is_free(preferred):
         return preferred
     with socket.socket() as probe:
@@ -106,19 +114,19 @@ def free_port(preferred: int | None = None) -> int:
 
 
 def chosen_port(port: int | None, name: str) -> int:
-    """The port asked for, or a free one when none was. Raises StartError when the one asked for is taken."""
+    """`port`, or a free one when it is None. Raises StartError when `port` is taken."""
     if port is not None and not is_free(port):
         raise StartError(
-            f"port {port} of 127.0.0.1 is taken, so {name} cannot listen there; name another, or none to get a free one"
+            f"port {port} of 127.0.0.1 is taken, so {name} cannot listen there; choose another, or none to get a free one"
         )
     return port or free_port()
 
 
 def lock(path: Path, *, what: str, seconds: float) -> int:
-    """Take `path` exclusively and return its open descriptor, which holds the lock; pid of the holder is in the file.
+    """Lock the file `path`, write our pid into it, and return the open descriptor that holds the lock.
 
-    A child that inherits the descriptor holds the lock too, so it stays taken until the last process of a server is
-    gone, whoever was killed before. Raises StartError naming the holder after `seconds`.
+    A child that inherits the descriptor holds the lock too. So the lock of a server lasts until its last process is gone,
+    even when its parent was killed. Raises StartError naming the holder when the lock is not free within `seconds`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -140,7 +148,7 @@ def lock(path: Path, *, what: str, seconds: float) -> int:
 
 
 def held_by(path: Path) -> int | None:
-    """The pid noted by whoever holds the lock, or None when nobody does."""
+    """The pid that the holder of the lock has written, or None when the lock is free."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -161,7 +169,7 @@ def note_holder(descriptor: int, pid: int) -> None:
 
 
 def private_file(path: Path, text: str) -> None:
-    """Write `text` readable by us alone, whole or not at all."""
+    """Write a file that only we can read. It appears whole or not at all."""
     tmp = path.with_name(path.name + ".tmp")
     tmp.unlink(missing_ok=True)
     with open(os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
@@ -173,7 +181,7 @@ def private_file(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def appended(path: Path) -> Iterator[IO[bytes]]:
-    """A log file to add to, beginning with a line that marks this start."""
+    """A log file open for appending. A line that marks this start is written first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab", buffering=0) as file:
         file.write(f"{STARTED}at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode())

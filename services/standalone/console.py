@@ -1,6 +1,7 @@
-"""What the user's terminal is connected to. The supervisor runs below, in a session of its own, so that Ctrl-C comes to us
-alone: once for an orderly stop, twice for a quick one. Should the supervisor be killed, we end what it leaves behind; should
-we be killed, it stops everything in order.
+"""The process in the user's terminal. The supervisor is its child.
+
+The supervisor has a session of its own, so Ctrl-C reaches only us: once for an orderly stop, twice for a quick one. When
+the supervisor is killed, we end the processes that it leaves behind. When we are killed, it stops everything in order.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ STOP_S = 120.0
 
 @dataclass(frozen=True)
 class Running:
-    """A stack that is up: what `stack.json` says, and its supervisor."""
+    """A running stack: the contents of `stack.json`, and the supervisor."""
 
     api_url: str
     inference_url: str
@@ -37,7 +38,7 @@ class Running:
     supervisor: subprocess.Popen[bytes]
 
     def wait(self) -> None:
-        """Until the user stops it (KeyboardInterrupt). Raises StartError when the supervisor dies."""
+        """Wait until the user stops it (KeyboardInterrupt). Raises StartError when the supervisor dies."""
         while self.supervisor.poll() is None:
             time.sleep(0.2)
         raise StartError(f"the supervisor ended with status {self.supervisor.returncode}")
@@ -45,7 +46,7 @@ class Running:
 
 @contextlib.contextmanager
 def running_stack(home: Path) -> Iterator[Running]:
-    """The platform, up and ready; stopped when the block ends. Raises StartError, KeyboardInterrupt."""
+    """Start the platform, wait until it is ready, and stop it when the block ends. Raises StartError and KeyboardInterrupt."""
     tree.adopt_orphans()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -64,7 +65,7 @@ def supervise() -> int:
     try:
         home.mkdir(parents=True, exist_ok=True)
         held = lock(home / "lock", what=f"the platform in {home}", seconds=0.5)
-        note_holder(held, os.getppid())  # who asks for a stop asks the console
+        note_holder(held, os.getppid())  # `down` sends its signal to the console
         described.unlink(missing_ok=True)
         _run(home, described)
     except (StartError, OSError) as err:
@@ -76,7 +77,7 @@ def supervise() -> int:
 
 
 def down() -> int:
-    """Stop the stack that runs in this home, as Ctrl-C in its terminal would."""
+    """Stop the stack that runs in this home, as Ctrl-C in its terminal does."""
     home = home_folder()
     holder = held_by(home / "lock")
     if holder is None:
@@ -86,7 +87,7 @@ def down() -> int:
     deadline = time.monotonic() + STOP_S
     while held_by(home / "lock") is not None:
         if time.monotonic() > deadline:
-            _say(f"The platform in {home} (process {holder}) has not stopped after {STOP_S:.0f} s; see {home / 'logs'}.")
+            _say(f"The platform in {home} (process {holder}) has not stopped within {STOP_S:.0f} s; see {home / 'logs'}.")
             return 1
         time.sleep(0.1)
     _say(f"Stopped the platform in {home}.")
@@ -111,7 +112,7 @@ def _run(home: Path, described: Path) -> None:
             stack.supervise(describe)
         finally:
             described.unlink(missing_ok=True)
-            _say("Stopping the platform: training writes a checkpoint first (Ctrl-C again to stop at once)")
+            _say("Stopping the platform. Training saves a checkpoint first; press Ctrl-C again to stop at once.")
     _say("Stopped.")
 
 
@@ -119,7 +120,7 @@ def _wait_for(described: Path, supervisor: subprocess.Popen[bytes]) -> Running:
     while supervisor.poll() is None:
         with contextlib.suppress(OSError, ValueError):
             told = json.loads(described.read_text(encoding="utf-8"))
-            if told["pids"]["supervisor"] == supervisor.pid:  # else it is of a stack that was killed
+            if told["pids"]["supervisor"] == supervisor.pid:  # otherwise the file is left from a stack that was killed
                 key = Path(told["key_file"]).read_text(encoding="utf-8").strip()
                 return Running(told["api_url"], told["inference_url"], told["ui_url"], key, supervisor)
         time.sleep(0.1)
@@ -135,7 +136,7 @@ def _stop(supervisor: subprocess.Popen[bytes], described: Path) -> None:
         except KeyboardInterrupt:
             _ask_to_stop(supervisor)
     if killed_from_outside:
-        # The kernel has told the servers; the worker may be writing a checkpoint.
+        # The kernel has sent the servers their signals. A worker may still be writing a checkpoint.
         tree.end_all(seconds=30)
         described.unlink(missing_ok=True)
 

@@ -1,7 +1,7 @@
 """`make demo`: start the platform, train a small chat model over REST, ask it a question.
 
-In the environment: DATA (a folder of parquet shards), ONCE (stop at the end), SET (overrides of the recipe:
-`base.num_iterations=20`, or a JSON object of several).
+Environment variables: DATA is a folder of parquet shards. ONCE=1 stops the platform at the end. SET overrides fields of the
+recipe: `base.num_iterations=20`, or a JSON object with several.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from services.standalone.tree import PeakMemory
 
 RECIPE = "tiny"
 QUESTION = "Who are you?"
-LOADING_S = 60.0  # from the end of the run to the first answer: the inference service polls, verifies, loads
+LOADING_S = 60.0  # the inference service polls, verifies and loads the model after the end of the run
 
 
 def demo() -> int:
-    """Exit status: 0 when the run succeeded and a non-empty answer came."""
+    """The exit status: 0 when the run succeeded and the answer is not empty."""
     began, status = time.monotonic(), 1
     try:
         changes = {**data_overrides(os.environ.get("DATA")), **set_overrides(os.environ.get("SET"))}
@@ -35,12 +35,12 @@ def demo() -> int:
             except ClientError as err:
                 print(f"\n{err}", flush=True)
             minutes, seconds = divmod(round(time.monotonic() - began), 60)
-            print(f"\n{minutes} min {seconds:02d} s in all, {memory.bytes / 2**30:.2f} GiB of memory at most\n")
+            print(f"\n{minutes} min {seconds:02d} s in all, peak memory {memory.bytes / 2**30:.2f} GiB\n")
             print(f"Dashboard and chat  {stack.ui_url}\nControl API         {stack.api_url}/docs")
             print(f"OpenAI-shaped API   {stack.inference_url}/v1", flush=True)
             if os.environ.get("ONCE") not in (None, "", "0"):
                 return status
-            print("\nIt all stays up; Ctrl-C stops everything.", flush=True)
+            print("\nThe platform keeps running. Ctrl-C stops everything.", flush=True)
             stack.wait()
     except KeyboardInterrupt:
         return status
@@ -50,19 +50,19 @@ def demo() -> int:
 
 
 def data_overrides(folder: str | None) -> dict[str, object]:
-    """DATA=<folder> as an override of the recipe. Raises StartError, before anything starts, for a folder that will not do."""
+    """DATA as an override of the recipe. Raises StartError, before anything starts, when the folder is missing or has no shards."""
     if not folder:
         return {}
     path = Path(folder).expanduser().resolve()
     if not path.is_dir():
-        raise StartError(f"DATA={folder}: there is no folder {path}; give one with parquet shards that have a column `text`")
+        raise StartError(f"DATA={folder}: there is no folder {path}; name one with parquet shards that have a column `text`")
     if not any(path.glob("*.parquet")):
-        raise StartError(f"DATA={folder}: {path} holds no .parquet file; give a folder of shards with a column `text`")
+        raise StartError(f"DATA={folder}: {path} holds no .parquet file; name a folder of shards with a column `text`")
     return {"data.source": {"kind": "folder", "path": str(path)}}
 
 
 def set_overrides(text: str | None) -> dict[str, object]:
-    """SET as overrides of the recipe. Raises StartError, before anything starts, for a text that cannot be read."""
+    """SET as overrides of the recipe. Raises StartError, before anything starts, when it cannot be read."""
     try:
         return overrides.parse_text(text or "")
     except overrides.OverrideError as err:
@@ -73,9 +73,11 @@ def train_and_ask(stack: Running, changes: dict[str, object]) -> bool:
     with Client(stack.api_url, stack.key) as client:
         for earlier in client.runs_page(limit=50).items:
             if earlier.status not in FINISHED:
-                print(f"\nRun {earlier.id} of earlier has not ended and goes on first; `nanochat cancel {earlier.id}` ends it.")
+                print(
+                    f"\nThe earlier run {earlier.id} has not ended and continues first; `nanochat cancel {earlier.id}` cancels it."
+                )
         run = client.submit(RECIPE, changes, name="demo")
-        print(f"\nRun {run.id}: the recipe {RECIPE!r}, every stage from text to chat\n", flush=True)
+        print(f"\nRun {run.id}: recipe {RECIPE!r}, every stage from text to chat\n", flush=True)
         if watch(client, run.id) != "SUCCEEDED":
             run = client.run(run.id)
             print(f"\nThe run ended {run.status}.", *troubles(run), sep="\n", flush=True)
@@ -84,12 +86,12 @@ def train_and_ask(stack: Running, changes: dict[str, object]) -> bool:
     with Inference(stack.inference_url, stack.key) as inference:
         model = _wait_for_model(inference, wanted)
         answer = inference.chat([{"role": "user", "content": QUESTION}], model, temperature=0.0, max_tokens=128).strip()
-    print(f"\n  you    {QUESTION}\n  model  {answer or '(it said nothing)'}", flush=True)
+    print(f"\n  you    {QUESTION}\n  model  {answer or '(an empty answer)'}", flush=True)
     return bool(answer)
 
 
 def _wait_for_model(inference: Inference, wanted: set[str]) -> str:
-    """The id of the run's newest model, once the inference service offers it. Raises StartError."""
+    """Wait until the inference service offers a model of the run; its id, the newest first. Raises StartError."""
     deadline = time.monotonic() + LOADING_S
     while time.monotonic() < deadline:
         for model in inference.models():
@@ -97,5 +99,5 @@ def _wait_for_model(inference: Inference, wanted: set[str]) -> str:
                 return model
         time.sleep(0.5)
     raise StartError(
-        f"the inference service does not offer the run's model after {LOADING_S:.0f} s; see its log, logs/inference.log"
+        f"the inference service does not offer the run's model after {LOADING_S:.0f} s; its log is logs/inference.log"
     )

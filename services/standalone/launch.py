@@ -1,17 +1,17 @@
-"""Run a program so that it cannot outlive its starter and, where it refuses to run as root, under another user id.
+"""Run a program so that it cannot outlive its parent, under another user id when it refuses to run as root.
 
     python -I -S launch.py PARENT_PID SIGNAL IDENTITY PROGRAM [ARGUMENT...]
 
-SIGNAL is sent to the program when the thread that started it ends (Linux; elsewhere the supervisor's own clean-up has to
-do). IDENTITY is one of:
+On Linux the kernel sends SIGNAL to the program when the thread that started it ends. Elsewhere only the supervisor's own
+clean-up ends it. IDENTITY is one of:
 
-    self           the user id we have
-    namespace:UID  our user id, seen as UID inside a user namespace of its own: files stay owned by us
-    user:UID       drop to UID (we are root and namespaces are forbidden, as in an ordinary container)
-    reach:UID      the same, keeping only CAP_DAC_OVERRIDE, for folders below one that UID may not enter (as /root)
+    self           our own user id
+    namespace:UID  our own user id, which looks like UID inside a new user namespace; files stay owned by us
+    user:UID       change to UID; for root where namespaces are forbidden, as in an ordinary container
+    reach:UID      the same, but keep CAP_DAC_OVERRIDE, to reach folders below one that UID may not enter, such as /root
 
-A script of its own, standard library only, because it execs in a fresh process: code that runs between fork and exec in
-a process with threads can deadlock.
+It is a script of its own that uses only the standard library. Doing the same between fork and exec of a process that has
+threads can deadlock.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def main(argv: list[str]) -> None:
     parent, signal, identity, *command = argv
     take(identity)
     if sys.platform == "linux":
-        # After the change of identity, which clears it.
+        # After the change of identity, which clears this setting.
         _check(_libc().prctl(PR_SET_PDEATHSIG, int(signal), 0, 0, 0))
     if os.getppid() != int(parent):
-        raise SystemExit("the starter is gone")
+        raise SystemExit("the parent process is gone")
     os.execv(command[0], command)
 
 
 def take(identity: str) -> None:
-    """Become `identity` (see the module). Raises OSError when the kernel refuses."""
+    """Change to `identity`, as the module describes. Raises OSError when the kernel refuses."""
     how, _, number = identity.partition(":")
     if how == OWN:
         return
@@ -66,7 +66,7 @@ def _enter_namespace(uid: int) -> None:
 
 
 def _keep_only(capability: int) -> None:
-    """Make it permitted, effective and inheritable, then ambient, so that it survives execve of a plain file."""
+    """Drop all capabilities but this one. As an ambient capability it survives execve of a plain file."""
     header = struct.pack("=Ii", CAPABILITY_VERSION_3, 0)
     bit = 1 << capability
     data = struct.pack("=6I", bit, bit, bit, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""What the stack consists of: every process, its settings, how to know that it is ready, and the order of starting."""
+"""The processes of the stack: their settings, their readiness checks, and the order in which they start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from services.standalone.stack import Program, Server
 from services.standalone.valkey import Valkey
 
 PREFERRED_PORTS = {"api": 8000, "inference": 8001, "ui": 7860}
-# A stage finishes its step and writes a checkpoint, or is killed by its worker, before the worker itself would be.
+# A worker kills a stage that has not saved its checkpoint within the first time, before we would kill the worker.
 STAGE_STOPS_S, DRAIN_S = 45, 60.0
 
 
@@ -27,17 +27,17 @@ class Roster:
     waves: list[list[Server]]
     urls: dict[str, str]
     key_file: Path
-    moved: list[str]  # for people: the preferred ports that were taken, and what is used instead
+    moved: list[str]  # messages about preferred ports that were taken
 
 
 def roster(home: Path) -> Roster:
-    """The whole platform below `home`, not started yet."""
+    """The whole platform in the folder `home`, not started yet."""
     logs, key_file = home / "logs", home / "keys" / "admin.key"
     ports = _ports()
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
     postgres = Postgres(home / "postgres", free_port(), logs / "postgres.log")
     valkey = Valkey(home / "valkey", free_port(), logs / "valkey.log")
-    # A key of another platform that the user has in the environment is not for this one.
+    # NANOCHAT_API_KEY in the user's environment belongs to another platform.
     shared = {name: value for name, value in os.environ.items() if name != "NANOCHAT_API_KEY"} | {
         "NANOCHAT_HOME": str(home),
         "NANOCHAT_HOST": "127.0.0.1",
@@ -105,7 +105,7 @@ def _answers(url: str) -> Callable[[], bool]:
 
 
 def _worker_seen(api_url: str, key_file: Path, queue: str) -> Callable[[], bool]:
-    """A worker has no port: it is ready once the API has heard from one of its queue since now."""
+    """A worker has no port. It is ready when the API has had a heartbeat from a worker of its queue since now."""
     began = time.time()
 
     @functools.cache

@@ -1,7 +1,7 @@
-"""The supervisor: starts servers in waves, restarts what crashes, stops everything in the reverse order.
+"""The supervisor: starts servers in waves, restarts those that crash, stops them in the reverse order.
 
-It is one process with one thread, because a child lives only as long as the thread that started it (see `launch`).
-SIGTERM or SIGINT asks for an orderly stop; a second one kills what is still draining.
+It has one thread, because a child lives only as long as the thread that started it (see `launch`). The first SIGTERM or
+SIGINT asks for an orderly stop; the second one kills the servers that still drain.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from types import FrameType
 from typing import Protocol
 
 from services.standalone import tree
-from services.standalone.child import StartError, appended, spawn, stop, tail
+from services.standalone.child import StartError, appended, not_started, spawn, stop
 
 START_S = 120.0
-SLOW_S = 5.0  # a server that takes longer is named while we wait
+SLOW_S = 5.0  # after this long, the servers we still wait for are named
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
-STEADY_S = 60.0  # up for so long, its earlier crashes are forgotten
+STEADY_S = 60.0  # after this long without a crash, earlier ones no longer lengthen the pause
 
 
 class Server(Protocol):
-    """Something with a process. `start` may return before the server answers; `is_ready` says when it does."""
+    """A server process. `start` may return before the server answers; `is_ready` tells when it does."""
 
     name: str
     log: Path
@@ -40,7 +40,7 @@ class Server(Protocol):
 
 
 class Program:
-    """A server that is one of our own Python programs, run with exactly `env`. SIGTERM lets it finish its work within `grace_s`."""
+    """One of our own Python services, run with exactly the environment `env`. After SIGTERM it has `grace_s` to finish."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Program:
 
 @dataclass
 class Health:
-    """What the supervisor remembers of one server."""
+    """What the supervisor remembers about one server."""
 
     server: Server
     started_at: float
@@ -92,9 +92,10 @@ class Stack:
 
     @contextlib.contextmanager
     def started(self) -> Iterator[None]:
-        """Everything started and ready; everything stopped at the end, also when starting failed or was broken off.
+        """Start all servers and wait until they are ready. Stop them when the block ends or the start fails.
 
-        Raises StartError with the end of the log of the server that did not come up, KeyboardInterrupt when asked to stop.
+        Raises StartError with the end of the log of the server that did not come up. Raises KeyboardInterrupt when a stop is
+        asked for during the start.
         """
         tree.adopt_orphans()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -108,9 +109,12 @@ class Stack:
             self._stop()
 
     def supervise(self, changed: Callable[[], None]) -> None:
-        """Restart what crashes, each time after a longer pause, until a stop is asked for. `changed`: pids are new."""
+        """Restart servers that crash, each time after a longer pause, until a stop is asked for.
+
+        `changed` is called when pids have changed.
+        """
         while not self._stop_asked:
-            tree.bury_adopted(self.pids.values())
+            tree.reap_adopted(self.pids.values())
             for health in self._health:
                 self._look_after(health, changed)
             time.sleep(0.2)
@@ -127,21 +131,16 @@ class Stack:
         while waiting:
             self._check_stop()
             for server in list(waiting):
-                # The process first: when it is dead, whoever answers in its place is not ours.
+                # Look at the process first: when it is dead, another program may answer on its port.
                 if server.process is None or server.process.poll() is not None or time.monotonic() > began + START_S:
-                    raise self._not_started(server, began)
+                    raise not_started(server.name, server.process, server.log, time.monotonic() - began)
                 if server.is_ready():
                     waiting.remove(server)
                     self._say(f"  ✓ {server.name:<11} {time.monotonic() - began:5.1f} s")
             if waiting and time.monotonic() > named_at + SLOW_S:
                 named_at = time.monotonic()
-                self._say(f"  … {' and '.join(s.name for s in waiting)} starting, {named_at - began:.0f} s so far")
+                self._say(f"  … waiting for {' and '.join(s.name for s in waiting)}, {named_at - began:.0f} s so far")
             time.sleep(0.1)
-
-    def _not_started(self, server: Server, began: float) -> StartError:
-        code = server.process.poll() if server.process is not None else None
-        how = f"was not ready after {time.monotonic() - began:.0f} s" if code is None else f"ended with status {code}"
-        return StartError(f"{server.name} {how}. Its last words:\n{tail(server.log)}\nAll of it: {server.log}")
 
     # -- looking after --
 
@@ -163,7 +162,7 @@ class Stack:
 
     def _crashed(self, health: Health, how: str) -> None:
         server = health.server
-        server.stop()  # what is left of its process group
+        server.stop()  # ends what is left of its process group
         pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**health.crashes)
         health.crashes += 1
         health.restart_at = time.monotonic() + pause
@@ -188,4 +187,4 @@ class Stack:
             with ThreadPoolExecutor() as together:
                 list(together.map(lambda server: server.stop(), [s for s in wave if s.name in running]))
         if killed := tree.end_all(seconds=2):
-            self._say(f"  ! had to kill what the servers left behind: {', '.join(sorted(set(killed)))}")
+            self._say(f"  ! killed processes that the servers left behind: {', '.join(sorted(set(killed)))}")

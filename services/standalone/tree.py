@@ -1,4 +1,4 @@
-"""The processes below us: adopt the orphans among them, measure them, end what is left."""
+"""Our descendants: adopt orphans among them, reap them, end them, measure their memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def adopt_orphans() -> None:
-    """From now on a descendant whose parent dies becomes our child (Linux), so that `descendants` sees it."""
+    """On Linux, make every descendant whose parent dies our child, so that `descendants` finds it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def bury_adopted(own: Iterable[int]) -> None:
-    """Collect the exit status of dead children other than `own`, whose status somebody waits for."""
+def reap_adopted(own: Iterable[int]) -> None:
+    """Reap dead children, except those in `own`, which other code waits for."""
     own = set(own)
     while sys.platform == "linux":
         try:
@@ -39,7 +39,7 @@ def descendants() -> list[psutil.Process]:
 
 
 def end_all(seconds: float, besides: Iterable[int] = ()) -> list[str]:
-    """Give every descendant (but `besides`) so long to end by itself, then SIGKILL; returns the names of those killed."""
+    """Wait `seconds` for every descendant except `besides` to end, then SIGKILL the rest. The names of those killed."""
     spared = set(besides)
     waiting = [p for p in descendants() if p.pid not in spared]
     _, left = psutil.wait_procs(waiting, timeout=seconds)
@@ -61,10 +61,10 @@ def _alive(process: psutil.Process) -> bool:
 
 
 class PeakMemory:
-    """Watches the memory of this process and everything below it; `bytes` is the highest sum seen.
+    """Measures the memory of this process and its descendants; `bytes` is the highest sum seen.
 
-    Pages that processes share are divided among them (PSS) where the system tells, as Linux does; elsewhere it is the
-    sum of resident sizes, which counts them once a process.
+    On Linux shared pages are divided among the processes that share them (PSS). Elsewhere resident sizes are added, which
+    counts a shared page once for each process.
     """
 
     EVERY_S = 2.0
@@ -87,7 +87,7 @@ class PeakMemory:
         while True:
             began = time.monotonic()
             self.bytes = max(self.bytes, sum(_memory(p) for p in [psutil.Process(), *descendants()]))
-            # Reading page tables is not free: at most a twentieth of one core goes into it.
+            # Reading page tables costs time: use at most a twentieth of one core for it.
             if self._done.wait(max(self.EVERY_S, 20 * (time.monotonic() - began))):
                 return
 

@@ -1,4 +1,4 @@
-"""`make demo` as a user runs it, in a home of its own, on real text where there is some; and a real browser."""
+"""`make demo` as a user runs it, in its own home, on real text when there is some; and a real browser."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.e2e.demo import CHROMIUM, HUB, ROOT, SCREENSHOTS, SHARED, SHORT, Demo
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """The demo, started and left running; it is stopped with SIGINT, as Ctrl-C does."""
+    """The demo, running. At the end it gets SIGINT, as from Ctrl-C."""
     home = tmp_path_factory.mktemp("e2e") / "home"
     log = home.parent / "demo.log"
     hub = SHARED.is_dir()
@@ -39,7 +39,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
             process.send_signal(signal.SIGINT)
             try:
                 process.wait(timeout=90)
-            except subprocess.TimeoutExpired:  # started where SIGINT is ignored: the stack must not outlive its tests
+            except subprocess.TimeoutExpired:  # started with SIGINT ignored; the stack must not outlive its tests
                 process.terminate()
                 process.wait(timeout=90)
                 raise

@@ -1,4 +1,4 @@
-"""What the end-to-end tests start: the tiny recipe made shorter, on real text and real task data where they are there."""
+"""The demo of the end-to-end tests: a shorter tiny recipe, on real text and task data when they are present."""
 
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ SHARED = ROOT.parent / "shared" / "data"
 SCREENSHOTS = ROOT / "tests" / "artifacts"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
-# The tiny recipe, shorter; its numbers of steps are enough for a curve and a resumable checkpoint.
+# The tiny recipe made shorter. The steps suffice for a curve and a checkpoint to resume from.
 SHORT = {
     "base.num_iterations": 60,
     "base.eval_every": 20,
@@ -24,7 +24,7 @@ SHORT = {
     "chat_eval.max_problems": 4,
     "chat_eval.max_new_tokens": 48,
 }
-# What the speedrun's stages read from the hub, here from a folder: every kind of task goes through every stage.
+# The task data that the speedrun reads from the hub, here from a folder. Every kind of task goes through every stage.
 HUB = {
     "data.tasks": str(SHARED),
     "data.core": str(SHARED / "core"),

@@ -1,4 +1,4 @@
-"""One POST trains a model on real text, its curve is on the Runs page and its chat answers: in this order, on one stack."""
+"""One POST trains a model on real text; its curve is on the Runs page; its chat answers. One stack, tests in this order."""
 
 import re
 import signal
@@ -43,7 +43,7 @@ def page(demo: Demo, browser: Browser) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": 1500, "height": 1000})
     page.goto(demo.ui_url)
     yield page
-    page.close()  # it would go on asking for a dashboard that is gone
+    page.close()  # otherwise it keeps polling a dashboard that is gone
 
 
 def test_the_runs_page_shows_the_loss_curve_while_training(demo: Demo, page: Page) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of this folder share: waiting for a condition, and running a script with our modules in reach."""
+"""Processes of these tests: whether they live, and a script that can import our modules."""
 
 from __future__ import annotations
 
@@ -6,21 +6,12 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 
 import psutil
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not within the time given"
-        time.sleep(0.02)
-
-
 def gone(*pids: int) -> bool:
-    """True when none of them lives; a zombie, whose parent has yet to look, is dead."""
+    """True when none of them lives. A zombie counts as dead: its parent has not reaped it yet."""
     for pid in pids:
         try:
             if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:

@@ -1,4 +1,4 @@
-"""The commands as a user types them, where they end before anything starts; and what they tell of ports and memory."""
+"""The commands when they end before anything starts; the messages about ports; the measurement of memory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 from services.standalone import roster
 from services.standalone.child import held_by, lock
 from services.standalone.tree import PeakMemory
+from tests.waiting import until
 
-from .processes import environment, until
+from .processes import environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,6 +82,6 @@ def test_peak_memory_counts_children(monkeypatch: pytest.MonkeyPatch) -> None:
         assert child.stdout is not None
         assert child.stdin is not None
         child.stdout.readline()
-        until(lambda: memory.bytes > 200 << 20)
+        until(lambda: memory.bytes > 200 << 20, "the measurement")
         child.stdin.close()
     assert memory.bytes < 4 << 30

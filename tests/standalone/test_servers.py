@@ -1,4 +1,4 @@
-"""Postgres and Valkey of our own: as root, as an ordinary user, after a crash, with a taken port or a folder in use."""
+"""The embedded Postgres and Valkey: as root, as an ordinary user, after a crash, with a taken port or a folder in use."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ from services.standalone import launch
 from services.standalone.child import StartError
 from services.standalone.postgres import Postgres, binaries_for
 from services.standalone.valkey import Valkey
+from tests.waiting import until
 
-from .processes import environment, gone, start_script, until
+from .processes import environment, gone, start_script
 
 USE_BOTH = """
 import json, os, sys
 from pathlib import Path
 import psycopg, redis
-from services.standalone.postgres import Postgres, binaries_for, identity_for
+from services.standalone.identity import identity_for
+from services.standalone.postgres import Postgres, binaries_for
 from services.standalone.valkey import Valkey
 folder = Path(sys.argv[1])
 with Postgres(folder / "pg") as db, Valkey(folder / "broker") as broker:
@@ -42,7 +44,7 @@ how = identity_for(folder / "pg", binaries_for(folder / "pg" / "cluster"))
 print(json.dumps({"uid": os.geteuid(), "rows": rows, "kept": kept, "how": how}))
 """
 
-# What an ordinary container does to root: unshare() is refused. A classic BPF filter: load the number, compare, answer.
+# Refuses unshare() even to root, as an ordinary container does: a classic BPF filter on the number of the system call.
 FORBID_NAMESPACES = """
 import ctypes, struct
 libc = ctypes.CDLL(None)
@@ -74,7 +76,7 @@ def namespaces_allowed() -> bool:
 @pytest.mark.parametrize("uid", [0, 65_534], ids=["root", "ordinary user"])
 def test_runs_as(uid: int, tmp_path: Path) -> None:
     if os.geteuid() != uid and not namespaces_allowed():
-        pytest.skip("this machine allows no user namespaces, so another user cannot be played")
+        pytest.skip("this machine allows no user namespaces, so the test cannot run as another user")
     done = run_python("self" if os.geteuid() == uid else f"namespace:{uid}", USE_BOTH, str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"uid": uid, "rows": 0, "kept": "1", "how": "self" if uid else "namespace:65534"}
@@ -83,7 +85,8 @@ def test_runs_as(uid: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(
-    os.geteuid() != 0 or platform.machine() != "x86_64", reason="needs root, and knows x86-64's number of unshare"
+    os.geteuid() != 0 or platform.machine() != "x86_64",
+    reason="needs root and x86-64, whose number of unshare the filter holds",
 )
 def test_root_where_namespaces_are_forbidden_drops_to_another_user(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
@@ -92,7 +95,7 @@ def test_root_where_namespaces_are_forbidden_drops_to_another_user(tmp_path: Pat
     answer = json.loads(done.stdout)
     assert answer == {"uid": 0, "rows": 0, "kept": "1", "how": "reach:65534"}
     assert (tmp_path / "pg" / "cluster").stat().st_uid == 65_534
-    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700  # not ours to change
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700  # not changed: it is not ours
     assert tmp_path.stat().st_uid == 0
 
 
@@ -140,7 +143,7 @@ def test_recovers_from_kill_9(tmp_path: Path) -> None:
     db.process.kill()
     db.process.wait()
     stale = tmp_path / "cluster" / "postmaster.pid"
-    # The worst case: after a reboot the number in the file belongs to a living stranger.
+    # The worst case: after a reboot the pid in the file belongs to an unrelated process.
     stale.write_text(stale.read_text().replace(str(db.process.pid), str(os.getppid()), 1))
     with Postgres(tmp_path) as again:
         assert psycopg.connect(again.dsn).execute("select x from t").fetchone() == (7,)
@@ -180,6 +183,6 @@ def test_servers_end_when_their_starter_is_killed(tmp_path: Path) -> None:
     assert len(pids) == 2
     starter.kill()
     starter.wait()
-    until(lambda: gone(*pids))
+    until(lambda: gone(*pids), "the servers to end")
     with Postgres(tmp_path / "pg"), Valkey(tmp_path / "broker"):
         pass

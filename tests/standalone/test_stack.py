@@ -1,4 +1,4 @@
-"""The supervisor with small real programs: order, restarts with growing pauses, and nothing left behind, however it ends."""
+"""The supervisor with small real programs: order, restarts with growing pauses, no process left behind however it ends."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from .processes import gone, start_script, until
+from tests.waiting import until
 
-# Writes its own pid and that of a child which left its session, as torchrun's ranks do, then serves until SIGTERM.
+from .processes import gone, start_script
+
+# Writes its own pid and that of a child in a session of its own (as torchrun's ranks are), then runs until SIGTERM.
 SERVER = """
 import os, signal, subprocess, sys, time
 name, folder = sys.argv[1:]
@@ -105,9 +107,9 @@ def test_a_second_signal_stops_at_once(supervised: type[Supervised], tmp_path: P
     stack = supervised(tmp_path, [["slow"]])
     stack.wait_for("up")
     server = stack.pids("slow")[0]
-    os.kill(server, signal.SIGSTOP)  # it cannot answer SIGTERM within the ten seconds it has
+    os.kill(server, signal.SIGSTOP)  # so it cannot react to SIGTERM within its ten seconds
     stack.process.terminate()
-    until(lambda: not gone(server) and signal.SIGTERM in pending(server))
+    until(lambda: not gone(server) and signal.SIGTERM in pending(server), "SIGTERM to arrive")
     stack.process.terminate()
     assert stack.process.wait(8) == 0
 
@@ -123,18 +125,18 @@ def test_a_crashed_server_is_started_again_after_growing_pauses(supervised: type
         assert "ended with status -9" in said
         assert f"again in {pause} s" in said
         stack.wait_for("changed")
-        until((tmp_path / "fragile.pids").exists)
+        until((tmp_path / "fragile.pids").exists, "the new process")
         fragile = stack.pids("fragile")
     assert stack.pids("steady") == steady
     stack.process.terminate()
     assert stack.process.wait(20) == 0
 
 
-def test_a_server_that_cannot_start_is_named_with_its_last_words(supervised: type[Supervised], tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_is_named_with_the_end_of_its_log(supervised: type[Supervised], tmp_path: Path) -> None:
     stack = supervised(tmp_path, [["store"], ["broken"]])
     said, _ = stack.process.communicate(timeout=30)
     assert stack.process.returncode == 1
-    assert "broken ended with status 1. Its last words:\ncannot go on: the reason" in said
+    assert "broken ended with status 1 while starting. The last lines of its log:\ncannot go on: the reason" in said
     assert str(tmp_path / "broken.log") in said
     assert gone(*stack.pids("store"))
 
@@ -145,12 +147,12 @@ def test_servers_end_when_the_supervisor_is_killed(supervised: type[Supervised],
     servers = [stack.pids("store")[0], stack.pids("work")[0]]
     stack.process.kill()
     stack.process.wait()
-    until(lambda: gone(*servers))
-    assert sorted(stack.order_of_stopping()) == ["store", "work"]  # told by the kernel, in no order
-    left = [stack.pids("store")[1], stack.pids("work")[1]]  # what they themselves leave is the console's to end
+    until(lambda: gone(*servers), "the servers to end")
+    assert sorted(stack.order_of_stopping()) == ["store", "work"]  # the kernel signals them, in no order
+    left = [stack.pids("store")[1], stack.pids("work")[1]]  # the console ends what they leave behind
     for pid in left:
         os.kill(pid, signal.SIGKILL)
-    until(lambda: gone(*left))
+    until(lambda: gone(*left), "the rest to end")
 
 
 def pending(pid: int) -> set[int]:

@@ -1,4 +1,4 @@
-"""`up` with every real service: it says where it is, mends what crashes, and is gone when its supervisor is killed."""
+"""`up` with every real service: it describes itself, restarts a crashed service, and ends when its supervisor is killed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ import psutil
 import pytest
 
 from client import Client
+from tests.waiting import until
 
-from .processes import environment, gone, until
+from .processes import environment, gone
 
 ROOT = Path(__file__).parents[2]
 SERVICES = {"postgres", "valkey", "api", "worker-gpu", "worker-cpu", "inference", "ui"}
 
 
 def below(home: Path) -> list[psutil.Process]:
-    """Every process that was told of this home, wherever it sits in the process tree."""
+    """Every process with this home in its environment, wherever it is in the process tree."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -41,7 +42,7 @@ def test_a_crashed_service_comes_back_and_a_killed_supervisor_leaves_nothing(tmp
     with (tmp_path / "up.log").open("wb") as log:
         console = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
     try:
-        until(lambda: (home / "stack.json").exists() or console.poll() is not None, seconds=150)
+        until(lambda: (home / "stack.json").exists() or console.poll() is not None, "the stack", 150)
         assert console.poll() is None, (tmp_path / "up.log").read_text()
         stack = described(home)
         assert set(stack["pids"]) == SERVICES | {"console", "supervisor"}
@@ -52,8 +53,8 @@ def test_a_crashed_service_comes_back_and_a_killed_supervisor_leaves_nothing(tmp
         assert httpx.get(stack["ui_url"], follow_redirects=True).is_success
 
         os.kill(stack["pids"]["api"], signal.SIGKILL)
-        until(lambda: described(home)["pids"]["api"] != stack["pids"]["api"])
-        until(client.is_ready, seconds=60)
+        until(lambda: described(home)["pids"]["api"] != stack["pids"]["api"], "a new API process")
+        until(client.is_ready, "the new API", 60)
 
         os.kill(stack["pids"]["supervisor"], signal.SIGKILL)
         assert console.wait(60) == 1
