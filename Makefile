@@ -24,7 +24,7 @@ coverage: env  ## run the tests and print the share of lines that they execute, 
 	@$(BIN)/coverage run -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 	@$(BIN)/coverage combine -q && $(BIN)/coverage report
 lint: env      ## check format, lint, types, import walls, Rust, container and Kubernetes files
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports && tools/lint_rust.sh && $(PY) -m pytest -q tests/deploy
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports && tools/lint_rust.sh && $(PY) -m pytest -q -m "not slow" tests/deploy
 fmt: env       ## format, and fix what ruff can fix
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 bench-%: env   ## measure curves, loader, saving, tokenizer or train (QUICK=1, RECORD=1, ARGS=--help)
