@@ -69,7 +69,7 @@ TRANSITIONS: dict[StageStatus, frozenset[StageStatus]] = {
 
 
 class AttemptStatus(StrEnum):
-    """Status of an attempt: one try of a stage on one worker. Each try is a row of its own."""
+    """Status of an attempt, which is one try of a stage on one worker."""
 
     STARTING = "STARTING"
     RUNNING = "RUNNING"

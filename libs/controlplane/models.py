@@ -158,7 +158,7 @@ _ATTEMPT_IS_LIVE = text("status IN ({})".format(", ".join(sorted(f"'{s}'" for s 
 
 
 class Attempt(Base):
-    """One try of a stage on one worker, and how much of its output has been stored."""
+    """One try of a stage on one worker, and how much of its output has been stored. Rows are never reused."""
 
     __tablename__ = "attempt"
     __table_args__ = (

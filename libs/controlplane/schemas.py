@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from controlplane.lifecycle import AttemptStatus, Reason, RunStatus, StageStatus
 
-# Types whose description holds in every model that has such a field.
+# Field types with a description, for fields that several models have.
 RunId = Annotated[str, Field(description="The run's id: `r_` and 16 hex digits.")]
 RunName = Annotated[str, Field(description="The run's name, for people; not unique.")]
 RecipeName = Annotated[str, Field(description="Name of the run's recipe.")]
@@ -56,7 +56,9 @@ class AttemptView(BaseModel):
     started_at: StartedAt
     finished_at: FinishedAt
     exit_code: int | None = Field(description="Exit code of the stage's processes; null if there is none.")
-    resumed_from_step: int | None = Field(description="Step of the checkpoint that it went on from; null: from the beginning.")
+    resumed_from_step: int | None = Field(
+        description="Step of the checkpoint that it resumed from; null if it began at the beginning."
+    )
 
 
 class ArtifactView(BaseModel):
@@ -134,7 +136,7 @@ class RunView(BaseModel):
 
 
 class EventView(BaseModel):
-    """Something that a stage reported or that the platform decided."""
+    """Something that a stage reported or that the platform did."""
 
     id: int = Field(description="Id of the event; later events of the run have greater ids.")
     stage: str | None = Field(description="Name of the stage; null for an event of the run as a whole.")
@@ -180,7 +182,7 @@ class PointView(BaseModel):
 
 
 class GapView(BaseModel):
-    """A place where a new attempt went on. What earlier attempts recorded beyond this step is superseded."""
+    """A step at which a new attempt started. Points of earlier attempts beyond this step are superseded and left out."""
 
     step: int = Field(description="Step that the attempt resumed from; 0 if it started afresh.")
     attempt: AttemptNo
@@ -193,7 +195,7 @@ class SeriesView(BaseModel):
     stage: StageName
     key: str = Field(description="Key of the metric, such as loss.")
     points: list[PointView] = Field(description="Buckets in the order of their steps.")
-    gaps: list[GapView] = Field(description="Where new attempts of the stage went on.")
+    gaps: list[GapView] = Field(description="Steps at which new attempts of the stage started.")
 
 
 class MetricsView(BaseModel):

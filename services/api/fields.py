@@ -15,9 +15,9 @@ RunId = Annotated[str, Path(pattern=r"^r_[0-9a-f]{16}$", description="Id of the 
 CheckpointId = Annotated[
     str, Path(pattern=r"^c_[0-9a-f]{16}$", description="Id of the checkpoint, as in the list of a run's checkpoints.")
 ]
-After = Annotated[int, Query(ge=0, le=BIGINT, description="Answer only items with a greater id.")]
+After = Annotated[int, Query(ge=0, le=BIGINT, description="Return only items with a greater id.")]
 StageName = Annotated[
-    str | None, Query(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Answer only this stage, such as base_train.")
+    str | None, Query(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Return only this stage, such as base_train.")
 ]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_./@-]{1,80}$")]
 

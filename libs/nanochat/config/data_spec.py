@@ -26,7 +26,7 @@ class PydocsSource(Spec):
 
     kind: Literal["pydocs"] = Field(default="pydocs", description="Selects this source.")
     max_chars: Positive = Field(
-        default=12_000_000, description="Most characters to collect, training and validation text together."
+        default=12_000_000, description="Maximum number of characters to collect, training and validation text together."
     )
 
 
@@ -107,5 +107,5 @@ class TokenizerSpec(Spec):
         ge=256 + len(SPECIAL_TOKENS),
         description="Size of the vocabulary, special tokens included. nanochat: 32,768 since 2026-01-07.",
     )
-    max_chars: Positive = Field(default=2_000_000_000, description="Most characters of text that training reads.")
-    doc_cap: Positive = Field(default=10_000, description="Most characters that training reads of one document.")
+    max_chars: Positive = Field(default=2_000_000_000, description="Maximum number of characters of text that training reads.")
+    doc_cap: Positive = Field(default=10_000, description="Maximum number of characters that training reads of one document.")

@@ -16,7 +16,7 @@ class BaseEvalSpec(Spec):
         default=20 * 524_288, description="Tokens of each split, train and validation, on which bits per byte are measured."
     )
     core_max_per_task: Positive | None = Field(
-        default=None, description="Most examples of each CORE task; null means all of them."
+        default=None, description="Maximum number of examples of each CORE task; null means all of them."
     )
     device_batch_size: Positive = Field(default=32, description="Rows that one process evaluates at a time.")
 
@@ -28,8 +28,10 @@ class ChatEvalSpec(Spec):
         default=tuple(task.name for task in TASKS if task.in_chatcore),
         description="Tasks to evaluate. ChatCORE is computed when all six of the default are among them.",
     )
-    max_problems: Positive | None = Field(default=None, description="Most problems of each task; null means all of them.")
-    max_new_tokens: Positive = Field(default=512, description="Most tokens of one answer.")
+    max_problems: Positive | None = Field(
+        default=None, description="Maximum number of problems of each task; null means all of them."
+    )
+    max_new_tokens: Positive = Field(default=512, description="Maximum number of tokens of one answer.")
     temperature: float = Field(
         default=0.0, ge=0, description="Sampling temperature of answers; 0 always takes the likeliest token."
     )

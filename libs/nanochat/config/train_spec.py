@@ -9,14 +9,14 @@ from pydantic import Field
 from nanochat.config.model_spec import Beta, Fraction, OptimSpec, Positive, Spec, UnclippedOptimSpec
 from nanochat.tasks.use import RewardedTask, TaskUse
 
-# Types whose description holds wherever a section has such a field; a section only states its own default.
+# Field types with a description, for fields that several sections have. A section only states its own default.
 DeviceBatch = Annotated[
     int,
     Field(
         gt=0,
         le=65_536,
-        description="Most rows that one device processes at a time. Fewer are used when these are predicted not to fit; "
-        "an optimizer step is then split into more of them, so that its size stays the same.",
+        description="Maximum number of rows that one device processes at a time. If these are predicted not to fit, "
+        "fewer are processed at a time but more often, so that an optimizer step stays the same.",
     ),
 ]
 EvalEvery = Annotated[
@@ -55,8 +55,8 @@ class TrainSpec(Spec):
     precision: Literal["bf16", "fp8"] = Field(
         default="bf16",
         description="Number format of the matrix products in the blocks while training. `fp8` takes effect on GPUs that have it; "
-        "weights and optimizer state stay fp32. nanochat measured 1.17 x tokens/s at d26, about 5 % at equal capability, and "
-        "nothing at d12 (2026-02-02).",
+        "weights and optimizer state stay fp32. nanochat measured 1.17 x tokens/s at d26, a speedup of about 5 % "
+        "at equal capability, and none at d12 (2026-02-02).",
     )
 
 
@@ -83,8 +83,8 @@ class BaseSpec(TrainSpec):
     )
     horizon_params: Literal["all", "matrices_and_head"] = Field(
         default="all",
-        description="Parameters that `param_data_ratio` counts. `matrices_and_head` leaves out embeddings: scaling laws are clean "
-        "in the parameters that take part in matrix products. nanochat: `matrices_and_head` since 2026-01-27.",
+        description="Parameters that `param_data_ratio` counts. `matrices_and_head` leaves out embeddings: scaling laws come "
+        "out cleanest in the parameters that take part in matrix products. nanochat: `matrices_and_head` since 2026-01-27.",
     )
     warmup_ratio: Fraction = Field(
         default=0.0, description="Fraction of the steps in which the learning rate rises from near 0 to its peak."
@@ -131,7 +131,7 @@ class BaseSpec(TrainSpec):
     packing: Packing = Field(
         default="stream",
         description="How text becomes training rows. `stream` cuts one stream of documents into rows. `bos_aligned` begins each "
-        "row with a document, fills it with the documents that fit best and crops the last one. "
+        "row with a document, adds the documents that fit best and crops one to fill the rest. "
         "nanochat: `bos_aligned` since 2026-01-13.",
     )
     val_packing: Packing = Field(
@@ -147,7 +147,9 @@ class BaseSpec(TrainSpec):
     core_every: int = Field(
         default=2000, description="Optimizer steps between evaluations of CORE, and once at the end; -1 means never."
     )
-    core_max_per_task: Positive = Field(default=500, description="Most examples of each CORE task in these evaluations.")
+    core_max_per_task: Positive = Field(
+        default=500, description="Maximum number of examples of each CORE task in these evaluations."
+    )
     sample_every: int = Field(
         default=2000, description="Optimizer steps between sample completions, and once at the end; -1 means never."
     )
@@ -159,9 +161,15 @@ class MidSpec(TrainSpec):
     total_batch_size: Positive = Field(default=524_288, description="Tokens of one optimizer step, over all processes.")
     num_iterations: Positive | None = Field(default=None, description="Optimizer steps; null means one pass over the mixture.")
     optim: Unclipped = UnclippedOptimSpec()
-    init_lr_frac: InitLrFrac = 1.0
+    init_lr_frac: Fraction = Field(
+        default=1.0,
+        description="Learning rate at the start of this stage, as a fraction of those in `optim`. "
+        "nanochat: 0.8 since 2026-02-16.",
+    )
     warmdown_ratio: Fraction = Field(
-        default=0.2, description="Fraction of the stage, at its end, in which the learning rate falls linearly to 0."
+        default=0.2,
+        description="Fraction of the stage, at its end, in which the learning rate falls linearly to 0. "
+        "nanochat: 0.5 since 2026-02-16.",
     )
     eval_every: EvalEvery = 150
     eval_tokens: EvalTokens = 20 * 524_288
@@ -201,7 +209,7 @@ class SftSpec(TrainSpec):
         default=200,
         description="Optimizer steps between evaluations of MMLU and ARC-Easy, and once at the end; -1 means never.",
     )
-    metrics_max_problems: Positive = Field(default=1024, description="Most problems of each of these tasks.")
+    metrics_max_problems: Positive = Field(default=1024, description="Maximum number of problems of each of these tasks.")
     train: tuple[TaskUse, ...] = Field(
         default=(
             TaskUse(task="arc_easy"),
@@ -230,7 +238,7 @@ class RlSpec(Spec):
         default=16, description="Questions of one optimizer step, over all processes; a multiple of the number of processes."
     )
     num_samples: Positive = Field(default=16, description="Answers sampled to each question: the group of the baseline.")
-    max_new_tokens: Positive = Field(default=256, description="Most tokens of one answer.")
+    max_new_tokens: Positive = Field(default=256, description="Maximum number of tokens of one answer.")
     temperature: float = Field(default=1.0, gt=0, description="Sampling temperature of answers.")
     top_k: int = Field(default=50, ge=0, description="Answers are sampled from this many likeliest tokens; 0 means from all.")
     num_epochs: Positive = Field(default=1, description="Passes over the questions.")

@@ -87,9 +87,9 @@ def plan_run(caller: Caller, ledger: Ledger, body: PlanRequest) -> RunPlan:
 def list_runs(
     caller: Caller,
     ledger: Ledger,
-    limit: Annotated[int, Query(ge=1, le=200, description="Most runs on a page.")] = 20,
+    limit: Annotated[int, Query(ge=1, le=200, description="Maximum number of runs on a page.")] = 20,
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the previous page.")] = None,
-    status: Annotated[list[RunStatus], Query(description="Answer only runs with one of these statuses.")] = [],  # noqa: B006
+    status: Annotated[list[RunStatus], Query(description="Return only runs with one of these statuses.")] = [],  # noqa: B006
 ) -> RunPage:
     """List runs, newest first, in pages. Runs submitted between two requests do not shift or repeat items."""
     with ledger() as session:

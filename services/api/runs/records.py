@@ -39,9 +39,9 @@ def get_metrics(
     stage: StageName = None,
     keys: Annotated[
         list[Word] | None,
-        Query(max_length=50, description="Answer only metrics with these keys, such as loss; all if left out."),
+        Query(max_length=50, description="Return only metrics with these keys, such as loss; all if left out."),
     ] = None,
-    max_points: Annotated[int, Query(ge=2, le=2000, description="Most buckets of a series.")] = 500,
+    max_points: Annotated[int, Query(ge=2, le=2000, description="Maximum number of buckets of a series.")] = 500,
 ) -> MetricsView:
     """Get metric series in buckets of neighbouring steps. A bucket has its min, max and last value, so no spike is lost."""
     with ledger() as session:
@@ -60,12 +60,12 @@ def get_events(
     run_id: RunId,
     after: After = 0,
     kinds: Annotated[
-        list[Word], Query(max_length=50, description="Answer only events of these kinds, such as checkpoint; all if left out.")
+        list[Word], Query(max_length=50, description="Return only events of these kinds, such as checkpoint; all if left out.")
     ] = [],  # noqa: B006
-    limit: Annotated[int, Query(ge=1, le=1000, description="Most events on a page.")] = 200,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number of events on a page.")] = 200,
     last_event_id: LastEventId = 0,
 ) -> Response | EventPage:
-    """List what the stages reported and what the platform decided, in order; as a page or as a live stream."""
+    """List what the stages reported and what the platform did, in order; as a page or as a live stream."""
 
     def fetch(session: Session, after: int, limit: int) -> EventPage:
         return feeds.events(session, run_id, after=after, kinds=kinds, limit=limit)
@@ -84,9 +84,9 @@ def get_logs(
     ledger: Ledger,
     run_id: RunId,
     stage: StageName = None,
-    attempt: Annotated[int | None, Query(ge=1, le=BIGINT, description="Answer only the attempt of this number.")] = None,
+    attempt: Annotated[int | None, Query(ge=1, le=BIGINT, description="Return only the attempt of this number.")] = None,
     after: After = 0,
-    limit: Annotated[int, Query(ge=1, le=5000, description="Most lines on a page.")] = 1000,
+    limit: Annotated[int, Query(ge=1, le=5000, description="Maximum number of lines on a page.")] = 1000,
     last_event_id: LastEventId = 0,
 ) -> Response | LogPage:
     """List the lines that the stages' processes printed, in the order of arrival; as a page or as a live stream."""
