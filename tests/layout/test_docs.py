@@ -1,4 +1,4 @@
-"""The documents say what is true of the tree: links lead somewhere, the rooms are those that exist, switches have their values."""
+"""The documents agree with the tree: links lead to something, rooms and packages exist, switches have the documented values."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def text(name: str) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """GitHub's anchors of a page's headings."""
+    """The anchors that GitHub makes for a page's headings."""
     titles = re.findall(r"^#+ +(.*)$", page.read_text(encoding="utf-8"), re.M)
     return {re.sub(r"[^\w\- ]", "", title.casefold()).replace(" ", "-") for title in titles}
 

@@ -1,4 +1,4 @@
-"""What a contributor relies on: make help, commit hooks, templates, the devcontainer, typed packages, measured coverage."""
+"""Tools for contributors: make help, commit hooks, templates, the devcontainer, typed packages, coverage."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def test_make_help_describes_every_target() -> None:
     assert described.keys() == targets()
 
 
-def test_every_target_that_is_no_pattern_is_phony() -> None:
+def test_every_target_but_patterns_is_phony() -> None:
     phony = re.findall(r"^\.PHONY:(.*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     assert set(" ".join(phony).split()) == {t for t in targets() if "%" not in t}
 
@@ -57,7 +57,7 @@ def test_the_hooks_run_tools_of_this_environment() -> None:
 
 
 @pytest.mark.parametrize(("text", "passes"), [("x = 1\n", True), ("x=1\n", False), ("import os\n", False)])
-def test_a_commit_is_refused_for_what_ruff_finds(tmp_path: Path, text: str, passes: bool) -> None:
+def test_a_commit_with_ruff_findings_is_refused(tmp_path: Path, text: str, passes: bool) -> None:
     for name in (".pre-commit-config.yaml", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".venv").symlink_to(BIN.parent)
@@ -73,7 +73,7 @@ def test_a_commit_is_refused_for_what_ruff_finds(tmp_path: Path, text: str, pass
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The names of the files in a wheel that is built from the tree."""
+    """Names of the files in a wheel built from the tree."""
     folder = tmp_path_factory.mktemp("wheel")
     done = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
     assert done.returncode == 0, done.stderr
@@ -84,7 +84,7 @@ def test_the_wheel_says_that_its_packages_are_typed(wheel: list[str]) -> None:
     assert {f"{package}/py.typed" for package in TYPED} <= set(wheel)
 
 
-def test_the_wheel_holds_the_recipes_and_no_tests(wheel: list[str]) -> None:
+def test_the_wheel_contains_the_recipes_and_no_tests(wheel: list[str]) -> None:
     recipes = {f"nanochat/config/recipes/{p.name}" for p in (ROOT / "libs/nanochat/config/recipes").glob("*.toml")}
     assert recipes
     assert recipes <= set(wheel)
@@ -98,7 +98,7 @@ def test_the_wheel_holds_the_recipes_and_no_tests(wheel: list[str]) -> None:
     ("schema", "pattern"),
     [("vendor.github-issue-forms", "[!c]*.yml"), ("vendor.github-issue-config", "config.yml")],
 )
-def test_issue_templates_fit_their_schema(schema: str, pattern: str) -> None:
+def test_issue_templates_are_valid(schema: str, pattern: str) -> None:
     files = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob(pattern))
     assert files
     done = run(BIN / "check-jsonschema", "--builtin-schema", schema, *files)

@@ -1,4 +1,4 @@
-"""One way to do a thing: what used to be written several times stands in one file, or in none where a library does it."""
+"""There is one way to do a thing: code that was once repeated is now in one file, or nowhere if a library does it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# A text that code which does the thing has to contain -> the files of `libs` and `services` that may do it.
+# A text that such code has to contain -> the files in `libs` and `services` that may contain it.
 WHERE = {
     "torch.distributed.run": {"libs/nanochat/contract/launch.py"},
     "httpx_sse": {"libs/client/sse.py"},
@@ -17,7 +17,7 @@ WHERE = {
 
 
 @pytest.mark.parametrize("text", WHERE)
-def test_it_is_written_in_its_place_only(text: str) -> None:
+def test_only_these_files_contain_it(text: str) -> None:
     sources = [path for root in ("libs", "services") for path in (ROOT / root).rglob("*.py")]
     assert len(sources) > 200
     found = {str(path.relative_to(ROOT)) for path in sources if text in path.read_text(encoding="utf-8")}

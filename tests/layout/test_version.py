@@ -1,4 +1,4 @@
-"""The version comes from the git tags, and there is one where there are none: in a fresh clone, in a tarball, in a Docker build."""
+"""The version comes from the git tags. Without tags (fresh clone, tarball, Docker build) there is a fallback."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ def run(*command: str, cwd: Path) -> str:
 
 
 def version(folder: Path) -> str:
-    """What a build in this folder would call itself."""
+    """The version that a build in this folder gets."""
     return run(sys.executable, "-m", "hatchling", "version", cwd=folder)
 
 
@@ -34,7 +34,7 @@ def commit(folder: Path) -> None:
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
-    """What a build reads, outside of any repository."""
+    """The files that a build reads, outside of any repository."""
     folder = tmp_path / "sources"
     folder.mkdir()
     for name in ("pyproject.toml", "README.md"):
