@@ -1,4 +1,4 @@
-"""Figures as Markdown: numbers for people, tables, excerpts of what a model said."""
+"""Write figures as Markdown: readable numbers, tables, and excerpts of generated text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from nanochat.planning import metrics
 
 NONE = "–"
-EXCERPT = 240
-# Figures of a stage's results that are no metrics by step.
+EXCERPT = 240  # characters of a text in a cell
+# Figures in a stage's results that are not metrics of a step.
 LABELS = {
     "wall_clock_seconds": "wall-clock",
     "train_seconds": "training time",
@@ -22,11 +22,11 @@ LABELS = {
     "pass_at_8": "pass@8",
     "pass_at_8_before": "pass@8 before training",
 }
-MAX_ITEMS = 8  # longer lists are counted, not shown
+MAX_ITEMS = 8  # of a longer list, only the number of items is shown
 
 
 def number(key: str, value: Any) -> str:
-    """A value of any JSON type for a table cell; `key` tells seconds from counts."""
+    """Format a value of any JSON type for a table cell. A number whose `key` ends with "seconds" is shown as a duration."""
     if value is None or value == "":
         return NONE
     if isinstance(value, bool):
@@ -47,7 +47,7 @@ def number(key: str, value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`3h35m`, `4m07s` or `12.3s`."""
+    """Format a duration, such as `3h35m`, `4m07s` or `12.3s`."""
     if seconds >= 3600:
         minutes = round(seconds / 60)
         return f"{minutes // 60}h{minutes % 60:02d}m"
@@ -58,18 +58,18 @@ def duration(seconds: float) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> str:
-    """The first `text_columns` columns are set left, figures right."""
+    """Return a table whose first `text_columns` columns are aligned left, and all others right."""
     align = [":---"] * text_columns + ["---:"] * (len(header) - text_columns)
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, align, *rows))
 
 
 def facts(figures: Mapping[str, Any]) -> str:
-    """One row for each figure."""
+    """Return a table with one row for each figure."""
     return table(("", ""), [(_words(key), number(key, value)) for key, value in figures.items()])
 
 
 def records(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table of records with the same keys."""
+    """Return a table of records, all of which have the same keys."""
     keys = list(rows[0])
     text_columns = max(1, next((i for i, k in enumerate(keys) if not isinstance(rows[0][k], str)), len(keys)))
     cells = [[number(k, row.get(k)) for k in keys] for row in rows]
@@ -77,12 +77,12 @@ def records(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def excerpt(text: str) -> str:
-    """The beginning of a text, for a cell."""
+    """The beginning of a text, escaped for a table cell."""
     return escape(text if len(text) <= EXCERPT else text[:EXCERPT] + "…") or NONE
 
 
 def escape(text: str) -> str:
-    """One line that stays in its cell."""
+    """Put a text on one line and escape it, so that it cannot break out of its table cell."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
 
 

@@ -1,4 +1,4 @@
-"""The report card of a run: what was trained, on what, how long it took and how good it is. Markdown, one page."""
+"""The report card of a run, as one page of Markdown: the model, its training data and time, the hardware, and its scores."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ COLUMNS = {
     if trained.trains and (evaluated := evaluation_of(trained))
 }
 OPTIONAL = {stage.trains.upper() for stage in STAGES if stage.trains and stage.enabled_by}  # columns that a run may lack
-ELSEWHERE = ("samples", "machine")  # figures of a stage that have a place of their own
+ELSEWHERE = ("samples", "machine")  # results that are not shown among the figures of a stage
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """A stage's `results.json` and when it ran (unix seconds; None when not noted)."""
+class StageResults:
+    """The content of a stage's `results.json`, and when the stage ran (Unix seconds; None if unknown)."""
 
     name: str
     results: Figures
@@ -43,8 +43,11 @@ class Stage:
         return self.finished_at - self.started_at if self.started_at and self.finished_at else None
 
 
-def render(run: str, recipe: Figures, stages: Sequence[Stage], machine: Figures) -> str:
-    """The whole report. `machine` is where it is written; where the model was trained is in the stages' own results."""
+def render(run: str, recipe: Figures, stages: Sequence[StageResults], machine: Figures) -> str:
+    """Return the whole report. `recipe` is the recipe of the run as JSON.
+
+    `machine` describes the machine that writes the report. It is shown only if `base_eval` did not record its own machine.
+    """
     by_name = {stage.name: stage for stage in stages}
     ordered = [by_name[d.name] for d in STAGES if d.name in by_name]
     parts = [
@@ -62,8 +65,8 @@ def render(run: str, recipe: Figures, stages: Sequence[Stage], machine: Figures)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def summary(by_name: Mapping[str, Stage]) -> dict[str, dict[str, float]]:
-    """The summary's figures: row name -> column -> value. What a stage did not measure is absent."""
+def summary(by_name: Mapping[str, StageResults]) -> dict[str, dict[str, float]]:
+    """Return the figures of the summary: row name -> column -> value. Figures that were not measured are absent."""
     rows: dict[str, dict[str, float | None]] = {"CORE": {}, "Bits per byte": {}, "Validation loss": {}}
     evaluated = {column: _results(by_name, names[1]) for column, names in COLUMNS.items()}
     trained = {column: _results(by_name, names[0]) for column, names in COLUMNS.items()}
@@ -80,17 +83,17 @@ def summary(by_name: Mapping[str, Stage]) -> dict[str, dict[str, float]]:
     return {name: row for name, row in kept.items() if row}
 
 
-def total_seconds(stages: Sequence[Stage]) -> float | None:
-    """From the first stage's start to the last one's end; None when no stage noted its times."""
+def total_seconds(stages: Sequence[StageResults]) -> float | None:
+    """Seconds from the start of the first stage to the end of the last one; None when no stage recorded its times."""
     starts = [s.started_at for s in stages if s.started_at]
     ends = [s.finished_at for s in stages if s.finished_at]
     return max(ends) - min(starts) if starts and ends else None
 
 
-# -- the head --
+# -- header and summary --
 
 
-def _header(recipe: Figures, by_name: Mapping[str, Stage], machine: Figures) -> str:
+def _header(recipe: Figures, by_name: Mapping[str, StageResults], machine: Figures) -> str:
     base = _results(by_name, "base_train")
     trained_on = _results(by_name, "base_eval").get("machine") or machine
     model, tokenizer = recipe.get("model", {}), recipe.get("tokenizer", {})
@@ -109,7 +112,7 @@ def _header(recipe: Figures, by_name: Mapping[str, Stage], machine: Figures) -> 
     return md.table(("", ""), [(key, md.escape(value)) for key, value in rows.items()], text_columns=2)
 
 
-def _summary(by_name: Mapping[str, Stage]) -> str:
+def _summary(by_name: Mapping[str, StageResults]) -> str:
     rows = summary(by_name)
     columns = [c for c in COLUMNS if c not in OPTIONAL or COLUMNS[c][0] in by_name]
     cells = [(name, *(_figure(row.get(c)) for c in columns)) for name, row in rows.items() if name != "ChatCORE"]
@@ -119,41 +122,39 @@ def _summary(by_name: Mapping[str, Stage]) -> str:
     return md.table(("Metric", *columns), cells)
 
 
-def _notes(by_name: Mapping[str, Stage]) -> str:
-    """What the summary lacks, and why."""
+def _notes(by_name: Mapping[str, StageResults]) -> str:
+    """Say which figures the summary lacks, and why."""
     notes = []
     core = _results(by_name, "base_eval").get("core") or {}
     if core.get("core") is None:
         lacking = [*core.get("missing", ROWS), *core.get("partial", [])]
         names = "all of them" if len(lacking) == len(ROWS) else ", ".join(lacking)
-        notes.append(f"No CORE: it is the mean over {len(ROWS)} tasks, of which {len(lacking)} could not run whole ({names}).")
+        notes.append(f"No CORE: it is the mean over {len(ROWS)} tasks, and {len(lacking)} of them were incomplete ({names}).")
     elif core.get("estimate"):
-        notes.append("CORE is an estimate: it is from a sample of each task's examples.")
+        notes.append("CORE is an estimate from a sample of each task's examples.")
     evaluated = [
         by_name[chat].results.get("tasks") or {} for _, chat in COLUMNS.values() if chat in by_name and chat != "base_eval"
     ]
     lacking = [TASKS[t] for t in BASELINES if any(t not in tasks for tasks in evaluated)]
     if lacking:
-        notes.append(
-            f"No ChatCORE: it is the mean over {len(BASELINES)} tasks, of which these did not run: {', '.join(lacking)}."
-        )
+        notes.append(f"No ChatCORE: it is the mean over {len(BASELINES)} tasks, and these did not run: {', '.join(lacking)}.")
     sampled = [
         f"{TASKS.get(t, t)} {f['n']:,} of {f['rows']:,}"
         for t, f in (evaluated[0] if evaluated else {}).items()
         if f.get("n", 0) < f.get("rows", 0)
     ]
     if sampled:
-        notes.append(f"Chat tasks were judged on their first problems only: {', '.join(sampled)}.")
+        notes.append(f"Only the first problems of these chat tasks were judged: {', '.join(sampled)}.")
     absent = [title for name, title in TITLES.items() if name not in by_name]
     if absent:
         notes.append(f"Not part of this run: {', '.join(absent).lower()}.")
     return "\n".join(f"- {note}" for note in notes)
 
 
-def _times(ordered: Sequence[Stage], by_name: Mapping[str, Stage]) -> str:
+def _times(ordered: Sequence[StageResults], by_name: Mapping[str, StageResults]) -> str:
     rows = [(TITLES.get(s.name, s.name), md.number("seconds", s.seconds)) for s in ordered]
     total = total_seconds(ordered)
-    rows.append(("**From first start to last end**", md.number("seconds", total)))
+    rows.append(("**From the first start to the last end**", md.number("seconds", total)))
     base = _results(by_name, "base_train")
     card = gpus.find(str(base.get("device", "")))
     text = md.table(("Stage", "Wall-clock"), rows)
@@ -164,11 +165,11 @@ def _times(ordered: Sequence[Stage], by_name: Mapping[str, Stage]) -> str:
 
 
 def _settings(recipe: Figures) -> str:
-    """What this run has set otherwise than the d20 speedrun, whose numbers are the defaults."""
+    """List the settings in which this run differs from the d20 speedrun, whose values are the defaults."""
     usual, mine = dict(_flat(Recipe().model_dump(mode="json"))), dict(_flat(recipe))
     changed = [key for key in mine if mine[key] != usual.get(key) and key not in ("name", "description")]
     if not changed:
-        return "Every setting is that of the d20 speedrun."
+        return "All settings are those of the d20 speedrun."
     rows = [(f"`{key}`", md.escape(_shown(mine[key])), md.escape(_shown(usual.get(key)))) for key in changed]
     return md.table(("Setting", "This run", "d20 speedrun"), rows, text_columns=3)
 
@@ -182,7 +183,7 @@ def _flat(table: Figures, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _shown(value: Any) -> str:
-    """A setting on one line; mixtures by their tasks and sizes."""
+    """A setting on one line. A mixture is shown by its tasks and sizes."""
     if isinstance(value, list) and value and isinstance(value[0], Mapping):
         return ", ".join(" ".join(str(v) for k, v in use.items() if v is not None and v not in (1, "train")) for use in value)
     if isinstance(value, list):
@@ -190,11 +191,11 @@ def _shown(value: Any) -> str:
     return md.NONE if value is None else str(value)
 
 
-# -- one section a stage --
+# -- one section per stage --
 
 
-def _section(stage: Stage) -> list[str]:
-    """Scalars as facts, tables of records as tables, then samples."""
+def _section(stage: StageResults) -> list[str]:
+    """Scalars come first as one table, then records as tables, then samples."""
     parts = [f"## {TITLES.get(stage.name, stage.name)}"]
     results = {k: v for k, v in stage.results.items() if k not in ELSEWHERE}
     plain: dict[str, Any] = {"wall_clock_seconds": stage.seconds} if stage.seconds is not None else {}
@@ -225,7 +226,7 @@ def _named_records(title: str, records: Mapping[str, Figures]) -> list[str]:
 
 
 def _samples(samples: Sequence[Figures]) -> str:
-    """What the model made of each prompt, on one line each."""
+    """One row for each prompt with the model's text."""
     if "completion" not in samples[0]:
         rows = [(md.excerpt(s["prompt"]), md.excerpt(s["text"])) for s in samples]
         return md.table(("Prompt", "Continuation"), rows, text_columns=2)
@@ -234,7 +235,7 @@ def _samples(samples: Sequence[Figures]) -> str:
     return md.table(("Task", "Question", "Answer", "Right"), rows3, text_columns=4)
 
 
-def _results(by_name: Mapping[str, Stage], name: str) -> Figures:
+def _results(by_name: Mapping[str, StageResults], name: str) -> Figures:
     return by_name[name].results if name in by_name else {}
 
 

@@ -1,4 +1,4 @@
-"""The reinforcement-learning loop: ask, answer, judge, step; evaluate and save at their times; stop and resume."""
+"""The loop of reinforcement learning: sample answers, judge them, take an optimizer step, and evaluate and save in between."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from nanochat.train.saver import Saver
 
 @dataclass(slots=True)
 class RlState:
-    """What travels in each checkpoint. `rewards` are the mean rewards of the steps so far, `pass_at` of the evaluations."""
+    """The loop's state. Each checkpoint contains it."""
 
     step: int = 0
     tokens: int = 0  # sampled by the policy
     train_seconds: float = 0.0
-    visited: int = -1
-    rewards: list[float] = field(default_factory=list)
-    pass_at: dict[str, list[float]] = field(default_factory=dict)  # step (a string, as in JSON) -> pass@1, pass@2, ...
+    visited: int = -1  # the step of the last evaluation
+    rewards: list[float] = field(default_factory=list)  # the mean reward of each step
+    pass_at: dict[str, list[float]] = field(default_factory=dict)  # step (a string, as in JSON) -> [pass@1, pass@2, ...]
 
 
 class RlTrainer:
-    """Runs `steps` steps, from where `resume` stood, to a published model. Every rank runs one."""
+    """Trains for `steps` steps, from the start or from the checkpoint `resume`, and publishes the model. Every rank has one."""
 
     def __init__(
         self,
@@ -76,7 +76,11 @@ class RlTrainer:
         self.pad = tokenizer.special("<|assistant_end|>")
 
     def run(self) -> dict[str, Any]:
-        """Raises StageError: STOPPED with a checkpoint saved when asked to stop, NONFINITE when the gradient is no number."""
+        """Train to the end and publish `model`. Returns the figures that the stage reports.
+
+        Raises StageError with Exit.STOPPED after a stop request, when a checkpoint has been saved; with Exit.NONFINITE when the
+        loss or the gradient is not finite; and the errors of the saver.
+        """
         with StopRequest(self.ctx) as self._stop:
             try:
                 self._loop()
@@ -99,7 +103,7 @@ class RlTrainer:
         self.saver.finish()  # before the last evaluation, which may fail
         if stopping:
             raise StageError(
-                f"stopped as asked after step {state.step}; the last checkpoint is of step {self.last_saved}",
+                f"stopped on request after step {state.step}; the last checkpoint is of step {self.last_saved}",
                 code="stopped",
                 exit_code=Exit.STOPPED,
             )
@@ -111,7 +115,7 @@ class RlTrainer:
     # -- one step --
 
     def _step(self) -> bool:
-        """Roll out, learn, report. Returns whether any rank was asked to stop."""
+        """Sample answers, train on them, report. Returns whether any rank has received a stop request."""
         state, spec, start = self.state, self.spec, time.perf_counter()
         asked = rollout.questions(state.step, spec, len(self.train), self.ranks)
         self.optimizer.zero_grad()
@@ -162,24 +166,27 @@ class RlTrainer:
         values = {f"pass@{k}": value for k, value in enumerate(found, 1)}
         self.ctx.events.emit("eval", name=self.spec.task, step=step, values=values)
 
-    # -- saving and telling --
+    # -- saving and reporting --
 
     def _save(self, *, final: bool = False) -> None:
         state = self.state
         if state.step == 0 or (state.step == self.last_saved and not final):
             return
-        # A step's questions follow from its number: there is no loader.
+        # The step number determines the questions, so there is no loader state.
         self.saver.save(state.step, **self._description(), loader_state={}, final=final)
         self.last_saved = state.step
 
     def _description(self) -> dict[str, Any]:
-        """What a checkpoint of this step says of itself. Its figure is the latest, None when its own is still to come."""
+        """Metadata, score and loop state of a checkpoint of this step.
+
+        The score is the latest pass@1, negated; it is None while the evaluation of this step is still to come.
+        """
         state = self.state
         to_come = state.visited != state.step and (state.step == self.steps or _due(self.spec.eval_every, state.step))
         reached = None if to_come else self._latest()
         return {
             "meta": {"tokenizer_sha256": self.tokenizer_sha256, "pass_at_1": reached},
-            "score": None if reached is None else -reached,  # the lowest is the best
+            "score": None if reached is None else -reached,  # the saver keeps the lowest score
             "loop_state": asdict(state),
         }
 
@@ -193,7 +200,7 @@ class RlTrainer:
 
     def _nonfinite(self, loss: float, norm: float) -> StageError:
         return StageError(
-            f"at step {self.state.step} the loss is {loss} and the gradient's norm {norm}",
+            f"at step {self.state.step} the loss is {loss} and the norm of the gradient is {norm}",
             code="nonfinite",
             hint="lower the learning rates",
             exit_code=Exit.NONFINITE,

@@ -20,7 +20,7 @@ from nanochat.planning import plan
 from nanochat.planning.batches import BatchSplit, token_batch
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import fit, validate
-from nanochat.train.loop import Job, Trainer, Values, Visit
+from nanochat.train.loop import Callback, Trainer, TrainingJob, Values
 from nanochat.train.session import build_loader, build_model, open_resume, section, session, tokenizer_of
 
 LOADERS: dict[Packing, type[TextLoader | BosAlignedLoader]] = {"stream": TextLoader, "bos_aligned": BosAlignedLoader}
@@ -48,7 +48,7 @@ def run(ctx: StageContext) -> None:
                 size = {"batch_size": batch.size, "seq_len": config.sequence_len}
                 return LOADERS[packing](files, tokenizer, shuffle=shuffle, state=state, **size, **where)
 
-            job = Job(
+            job = TrainingJob(
                 spec=spec,
                 model=model,
                 loader=build_loader(
@@ -72,7 +72,7 @@ def run(ctx: StageContext) -> None:
                 tokenizer_sha256=digest,
                 steps=steps,
                 compile=spec.compile if spec.compile is not None else ranks.device.type == "cuda",
-                visits=[
+                callbacks=[
                     *([_core(ctx, spec, model, tokenizer, ranks)] if spec.core_every > 0 else []),
                     *([_samples(ctx, spec, model, tokenizer, ranks)] if spec.sample_every > 0 else []),
                 ],
@@ -92,23 +92,23 @@ def _momentum(spec: BaseSpec, step: int, steps: int) -> float:
     return schedule.momentum_falling(now, spec.final_momentum, step, steps, warmdown_ratio=spec.warmdown_ratio)
 
 
-def _core(ctx: StageContext, spec: BaseSpec, model: GPT, tokenizer: Tokenizer, ranks: Ranks) -> Visit:
+def _core(ctx: StageContext, spec: BaseSpec, model: GPT, tokenizer: Tokenizer, ranks: Ranks) -> Callback:
     root = json.loads((ctx.input("core") / "core.json").read_text(encoding="utf-8"))["root"]
 
-    def visit(step: int) -> Values:
+    def run_core(step: int) -> Values:
         result = core.evaluate(model, tokenizer, Path(root) if root else None, ranks, max_per_task=spec.core_max_per_task)
         centered = {label: task["centered"] for label, task in result.tasks.items()}
         ctx.events.emit("eval", name="core", step=step, values=centered, detail={"missing": result.missing})
         return {"core": result.core} if result.core is not None else {}
 
-    return Visit(spec.core_every, visit)
+    return Callback(spec.core_every, run_core)
 
 
-def _samples(ctx: StageContext, spec: BaseSpec, model: GPT, tokenizer: Tokenizer, ranks: Ranks) -> Visit:
-    def visit(step: int) -> Values:
+def _samples(ctx: StageContext, spec: BaseSpec, model: GPT, tokenizer: Tokenizer, ranks: Ranks) -> Callback:
+    def emit_samples(step: int) -> Values:
         if ranks.is_main:
             for prompt, text in samples.complete(model, tokenizer):
                 ctx.events.emit("sample", step=step, prompt=prompt, text=text)
         return {}
 
-    return Visit(spec.sample_every, visit)
+    return Callback(spec.sample_every, emit_samples)

@@ -15,7 +15,7 @@ from nanochat.tasks.base import Conversation
 from nanochat.tasks.mixture import load_mixture
 from nanochat.tasks.source import TaskSource
 from nanochat.train import fit, validate
-from nanochat.train.loop import Job, Trainer
+from nanochat.train.loop import Trainer, TrainingJob
 from nanochat.train.session import build_loader, build_model, config_of, open_resume, section, session, tokenizer_of
 
 
@@ -42,7 +42,7 @@ def run(ctx: StageContext) -> None:
                 return ConversationLoader(rows, tokenizer, state=state, **size, **where)
 
             train = build_loader(lambda state: loader(mixture, state), resume, ranks)
-            job = Job(
+            job = TrainingJob(
                 spec=spec,
                 model=model,
                 loader=train,

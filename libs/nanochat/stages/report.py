@@ -9,6 +9,7 @@ from nanochat.eval import machine, report
 
 
 def run(ctx: StageContext) -> None:
+    """Publish `report` and `results`: the summary and the time of the whole run."""
     if ctx.rank != 0:
         return
     recipe = ctx.spec.config.get("full_recipe") or {"name": ctx.spec.config.get("recipe")}
@@ -22,7 +23,7 @@ def run(ctx: StageContext) -> None:
     ctx.publish_results({"summary": report.summary({s.name: s for s in stages}), "total_seconds": report.total_seconds(stages)})
 
 
-def _stage(ctx: StageContext, name: str) -> report.Stage:
+def _stage(ctx: StageContext, name: str) -> report.StageResults:
     results = json.loads((ctx.input(name) / "results.json").read_text(encoding="utf-8"))
     manifest = read_manifest(ctx.spec.inputs[name])
-    return report.Stage(name, results, manifest.get("started_at"), manifest.get("finished_at"))
+    return report.StageResults(name, results, manifest.get("started_at"), manifest.get("finished_at"))

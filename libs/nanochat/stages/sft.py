@@ -20,7 +20,7 @@ from nanochat.tasks.mixture import load_mixture
 from nanochat.tasks.source import TaskSource
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import fit, validate
-from nanochat.train.loop import Job, Trainer, Values, Visit
+from nanochat.train.loop import Callback, Trainer, TrainingJob, Values
 from nanochat.train.session import build_loader, build_model, config_of, open_resume, section, session, tokenizer_of
 
 MOMENTUM = 0.95
@@ -46,7 +46,7 @@ def run(ctx: StageContext) -> None:
                 size = {"batch_size": batch.size, "seq_len": config.sequence_len}
                 return SftLoader(rows, tokenizer, state=state, **size, **where)
 
-            job = Job(
+            job = TrainingJob(
                 spec=spec,
                 model=model,
                 loader=build_loader(lambda state: loader(mixture, state), resume, ranks),
@@ -59,7 +59,7 @@ def run(ctx: StageContext) -> None:
                 steps=steps,
                 lr_scale=spec.init_lr_frac,
                 compile=bool(spec.compile),  # off by default: batches differ in length, and compiling each takes too long
-                visits=[_judge(ctx, spec, model, tokenizer, source, ranks)] if spec.metrics_every > 0 else [],
+                callbacks=[_judge(ctx, spec, model, tokenizer, source, ranks)] if spec.metrics_every > 0 else [],
             )
             return Trainer(ctx, ranks, job, resume)
 
@@ -69,10 +69,10 @@ def run(ctx: StageContext) -> None:
             ctx.publish_results({**results, "rows": len(mixture)})
 
 
-def _judge(ctx: StageContext, spec: SftSpec, model: GPT, tokenizer: Tokenizer, source: TaskSource, ranks: Ranks) -> Visit:
+def _judge(ctx: StageContext, spec: SftSpec, model: GPT, tokenizer: Tokenizer, source: TaskSource, ranks: Ranks) -> Callback:
     judged = {name: registry.load(TaskUse.model_validate({"task": name, "split": "test"}), source) for name in JUDGED}
 
-    def visit(step: int) -> Values:
+    def run_tasks(step: int) -> Values:
         values = {
             name: chat.evaluate(model, tokenizer, task, ranks, max_problems=spec.metrics_max_problems).accuracy
             for name, task in judged.items()
@@ -80,4 +80,4 @@ def _judge(ctx: StageContext, spec: SftSpec, model: GPT, tokenizer: Tokenizer, s
         ctx.events.emit("eval", name="chat", step=step, values=values)
         return values
 
-    return Visit(spec.metrics_every, visit)
+    return Callback(spec.metrics_every, run_tasks)

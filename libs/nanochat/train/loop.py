@@ -1,8 +1,9 @@
-"""The one training loop. Base, mid and SFT differ by their data, their loss mask and their schedule, which `Job` carries.
+"""The training loop that base, mid and SFT share. `TrainingJob` holds everything in which they differ.
 
-Order at each step: save if it is time, evaluate if it is time, then train. Evaluations can fail, on a damaged file or for want
-of memory, so a save begins before them, and after the last step the checkpoint is on disk before them; then the model is
-published with their figures. Ranks agree on everything that ends or changes the loop by one small collective.
+Each iteration saves if a save is due, evaluates if an evaluation is due, and then trains one step. Evaluations can fail, for
+example because of a damaged file or too little memory. Therefore a save begins before them. After the last step, the checkpoint
+is on disk before the evaluations begin; then the model is published with their figures. One small collective per step makes all
+ranks agree on everything that ends or changes the loop.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ Values = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
-    """Something done every `every` steps and at the end, not at step 0: samples, CORE, chat metrics. Every rank calls it.
+class Callback:
+    """Calls `run(step)` on every rank every `every` steps and after the last, but not at step 0: samples, CORE, chat metrics.
 
-    What it returns is emitted as metrics and kept for the results.
+    The values that it returns are emitted as metrics and become part of the results.
     """
 
     every: int
@@ -46,13 +47,13 @@ class Visit:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What makes a training stage this one.
+class TrainingJob:
+    """Everything in which base, mid and SFT differ.
 
-    `steps` is the number of optimizer steps, None to train until the loader's `passes` (a share, 1.0 is all of it) reaches 1.
-    `lrm(step, progress)` multiplies the learning rates, `decay(step)` the matrices' weight decay; `validate()` gives one
-    figure named `val_name`, lower is better;
-    `figures(loader state)` are metrics of the data.
+    `steps` is the number of optimizer steps; if it is None, training ends when `passes()`, the passes over the data, reaches 1.
+    `lrm(step, progress)` multiplies the learning rates and `decay(step)` the weight decay of matrices; `momentum(step)` is that
+    of Muon. `validate()` returns one figure, named `val_name`; lower is better. `figures(loader state)` returns metrics of the
+    data. A step consists of `accumulation` micro-batches.
     """
 
     spec: TrainSpec
@@ -70,15 +71,15 @@ class Job:
     lr_scale: float = 1.0
     decay: Callable[[int], float] = lambda _: 1.0
     compile: bool = False
-    visits: Sequence[Visit] = field(default_factory=tuple)
+    callbacks: Sequence[Callback] = field(default_factory=tuple)
 
 
 class Trainer:
-    """Runs a `Job` from its first step, or from where `resume` stood, to a published model."""
+    """Runs a `TrainingJob` from its first step, or from the checkpoint `resume`, and publishes the model."""
 
-    def __init__(self, ctx: StageContext, ranks: Ranks, job: Job, resume: Resume | None = None):
+    def __init__(self, ctx: StageContext, ranks: Ranks, job: TrainingJob, resume: Resume | None = None):
         self.ctx, self.ranks, self.job = ctx, ranks, job
-        self.fp8 = self._quantized()
+        self.fp8 = self._apply_fp8()
         self.optimizer = Optimizer(job.model, job.spec.optim, ranks, lr_scale=job.lr_scale, compiled=job.compile)
         if self.fp8:
             self.optimizer.carried["fp8.magnitudes"] = self.fp8.before
@@ -105,9 +106,10 @@ class Trainer:
         )
 
     def run(self) -> dict[str, Any]:
-        """Train to the end and publish `model`. Returns the figures every stage reports.
+        """Train to the end and publish `model`. Returns the figures that every training stage reports.
 
-        Raises StageError: STOPPED with a checkpoint saved when asked to stop, NONFINITE when the loss is no longer a number.
+        Raises StageError with Exit.STOPPED after a stop request, when a checkpoint has been saved; with Exit.NONFINITE when the
+        loss or the gradient is not finite; and the errors of the loader and the saver.
         """
         with StopRequest(self.ctx) as self._stop:
             try:
@@ -128,7 +130,7 @@ class Trainer:
             if last:
                 self.saver.finish()
             if self.state.visited != self.state.step:
-                self._visit(last)
+                self._evaluate(last)
                 self.saver.describe(**self._description())
             if last:
                 self._save(final=True)
@@ -140,7 +142,7 @@ class Trainer:
     # -- one step --
 
     def _step(self) -> bool:
-        """One optimizer step. Returns whether any rank was asked to stop."""
+        """Run one optimizer step. Returns whether any rank has received a stop request."""
         job, state, start = self.job, self.state, time.perf_counter()
         waited = self.feed.waited
         lrm = job.lrm(state.step, state.progress)
@@ -174,55 +176,55 @@ class Trainer:
         state.loss_seen(loss_now)
         self.meter.step(tokens, seconds)
         stopping = any(row[3] for row in everyone)
-        if self.meter.may_speak() or self._done() or stopping:
+        if self.meter.report_due() or self._done() or stopping:
             self._report(lrm, grad_norm, tokens, seconds, (self.feed.waited - waited) / seconds)
         if state.step == 1:
             gc.collect()
-            gc.freeze()  # what lives now lives to the end: later collections need not walk it
+            gc.freeze()  # objects that exist now exist to the end, so later collections can skip them
         return stopping
 
     def _done(self) -> bool:
         return self.state.progress >= 1.0
 
     def _total(self) -> int:
-        """Steps of the whole stage; an estimate while one pass over the data is the goal."""
+        """The number of steps of the whole stage. It is an estimate if training ends after one pass over the data."""
         if self.job.steps is not None:
             return self.job.steps
         return math.ceil(self.state.step / self.state.progress) if self.state.progress else 0
 
-    def _quantized(self) -> fp8.Magnitudes | None:
-        """The state of the fp8 products, where the recipe wants them and the device has them."""
+    def _apply_fp8(self) -> fp8.Magnitudes | None:
+        """Switch matrix products to fp8 if the recipe asks for it and the device supports it. Returns their state."""
         if self.job.spec.precision != "fp8":
             return None
         if not fp8.supported(self.ranks.device):
-            message = f"{self.ranks.device.type} has no fp8 products here; training in {self.ranks.dtype} instead"
+            message = f"this {self.ranks.device.type} device does not support fp8; training in {self.ranks.dtype} instead"
             self.ctx.events.emit("warning", code="no_fp8", message=message)
             return None
         if unfit := fp8.unfit(self.job.model):
-            message = f"sides that are no multiple of {fp8.MULTIPLE} keep these in bf16: {', '.join(unfit)}"
+            message = f"these matrices stay in bf16, since their sides are not multiples of {fp8.MULTIPLE}: {', '.join(unfit)}"
             self.ctx.events.emit("log", level="info", message=message)
         return fp8.apply(self.job.model)
 
-    # -- visits --
+    # -- evaluating --
 
-    def _visit(self, last: bool) -> None:
+    def _evaluate(self, last: bool) -> None:
         step = self.state.step
         if self._validates():
             with self.ranks.autocast():
                 value = self.job.validate()
             self.state.validated(value)
             self.ctx.events.emit("metric", step=step, values={self.job.val_name: value})
-        for visit in self.job.visits:
-            if step > 0 and (last or _due(visit.every, step)):
+        for callback in self.job.callbacks:
+            if step > 0 and (last or _due(callback.every, step)):
                 with self.ranks.autocast():
-                    values = visit.run(step)
+                    values = callback.run(step)
                 self.state.metrics |= values
                 if values:
                     self.ctx.events.emit("metric", step=step, values=values)
         self.state.visited = step
 
     def _validates(self) -> bool:
-        """Whether the validation figure of this step is wanted."""
+        """Whether validation is due at this step."""
         return self._done() or self.state.step == 0 or _due(self.job.spec.eval_every, self.state.step)
 
     # -- saving and ending --
@@ -240,7 +242,10 @@ class Trainer:
         self.last_saved = step
 
     def _description(self) -> dict[str, Any]:
-        """What a checkpoint of this step says of itself. Its figure is the latest, None when its own is still to come."""
+        """Metadata, score and loop state of a checkpoint of this step.
+
+        The score is the latest validation figure; it is None while the validation of this step is still to come.
+        """
         to_come = self.state.visited != self.state.step and self._validates()
         figure = None if to_come else self.state.latest
         meta = {"tokenizer_sha256": self.job.tokenizer_sha256, self.job.val_name: figure}
@@ -250,21 +255,23 @@ class Trainer:
         self._save()
         self.saver.finish()
         saved = (
-            f"the checkpoint of step {self.last_saved}" if self.last_saved else "no step was done; a new attempt starts anew"
+            f"the last checkpoint is of step {self.last_saved}"
+            if self.last_saved
+            else "there is no checkpoint, so a new attempt starts from the beginning"
         )
-        raise StageError(f"stopped as asked after step {self.state.step}; {saved}", code="stopped", exit_code=Exit.STOPPED)
+        raise StageError(f"stopped on request after step {self.state.step}; {saved}", code="stopped", exit_code=Exit.STOPPED)
 
     def _nonfinite(self, loss: float, grad_norm: float) -> StageError:
-        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {grad_norm}"
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradient is {grad_norm}"
         good = f"the last good checkpoint is of step {self.last_saved}" if self.last_saved else "there is no checkpoint yet"
         return StageError(
             f"{what} at step {self.state.step}; {good}",
             code="nonfinite",
-            hint="lower the learning rates, or look at the data of that step",
+            hint="lower the learning rates, or check the data of that step",
             exit_code=Exit.NONFINITE,
         )
 
-    # -- telling --
+    # -- reporting --
 
     def _report(self, lrm: float, grad_norm: float, tokens: int, seconds: float, waited: float) -> None:
         speed = tokens / seconds

@@ -282,7 +282,7 @@ class Saver:
         return self.root / f"step_{step:06d}"
 
     def _listed(self, draft: Path) -> list[Json]:
-        """The manifest's entries of the files that the ranks have listed. Raises OSError unless the draft holds exactly those."""
+        """The manifest's entries of the files that the ranks have listed. Raises OSError if the draft holds other files."""
         lists = [_list_file(draft, rank) for rank in range(self._ranks.world_size)]
         files = [entry for path in lists for entry in json.loads(path.read_text(encoding="utf-8"))]
         for path in lists:

@@ -1,4 +1,4 @@
-"""The report card: what it says, and what it says is missing."""
+"""The report card: its figures, and its notes on those that are missing."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from nanochat.config.recipe import Recipe
 from nanochat.eval import markdown as md
 from nanochat.eval.core_bundle import ROWS
-from nanochat.eval.report import Stage, render, summary, total_seconds
+from nanochat.eval.report import StageResults, render, summary, total_seconds
 
 SIX = {"arc_easy": 0.448, "arc_challenge": 0.331, "mmlu": 0.332, "gsm8k": 0.05, "humaneval": 0.092, "counting": 1.0}
 MACHINE = {"system": "Linux", "cores": 8, "gpus": "8 x NVIDIA H100", "python": "3.11.7", "torch": "2.11.0"}
@@ -33,7 +33,7 @@ def a_run(**replaced):
         "chat_eval_sft": chat_results("sft", 0.2793),
     }
     results |= replaced
-    stages = [Stage(n, r, 1000.0 + 600 * i, 1000.0 + 600 * (i + 1)) for i, (n, r) in enumerate(results.items()) if r]
+    stages = [StageResults(n, r, 1000.0 + 600 * i, 1000.0 + 600 * (i + 1)) for i, (n, r) in enumerate(results.items()) if r]
     return stages, render("r_1", Recipe().model_dump(mode="json"), stages, MACHINE)
 
 
@@ -50,10 +50,10 @@ def test_the_summary_has_every_figure_in_its_column():
     assert row(text, "ARC-Easy") == ["–", "0.4480", "0.4480"]
     assert row(text, "ChatCORE") == ["–", "0.2703", "0.2793"]
     assert row(text, "Training wall-clock") == ["10m00s", "10m00s", "10m00s"]
-    assert row(text, "**From first start to last end**") == ["1h10m"]
+    assert row(text, "**From the first start to the last end**") == ["1h10m"]
     assert "RL" not in next(line for line in text.splitlines() if line.startswith("| Metric"))
     assert "At $24.00 an hour for 8 x H100: $28.00." in text
-    assert "Every setting is that of the d20 speedrun." in text
+    assert "All settings are those of the d20 speedrun." in text
     assert "- No " not in text.replace("- Not part", "")
 
 
@@ -74,8 +74,8 @@ def test_what_is_missing_is_said():
         chat_eval_sft=None,
         sft=None,
     )
-    assert "No CORE: it is the mean over 22 tasks, of which 2 could not run whole (coqa, squad)." in text
-    assert "No ChatCORE: it is the mean over 6 tasks, of which these did not run: ARC-Easy, ARC-Challenge" in text
+    assert "No CORE: it is the mean over 22 tasks, and 2 of them were incomplete (coqa, squad)." in text
+    assert "No ChatCORE: it is the mean over 6 tasks, and these did not run: ARC-Easy, ARC-Challenge" in text
     assert "Not part of this run: tokenizer training" in text
     assert not any(line.startswith(("| CORE | 0", "| ChatCORE | –")) for line in text.splitlines()[:40])
 
@@ -91,7 +91,7 @@ def test_an_estimate_is_called_one():
 def test_an_empty_run_still_reads():
     text = render("r_0", {"name": "tiny"}, [], {})
     assert text.startswith("# Report on r_0")
-    assert "could not run whole (all of them)" in text
+    assert "were incomplete (all of them)" in text
     assert total_seconds([]) is None
 
 
