@@ -19,7 +19,7 @@ from controlplane.claims import Fence, fenced
 from controlplane.models import Artifact, Attempt, Checkpoint, Event, Json, LogLine, MetricPoint, Stage
 from controlplane.transitions import gate
 
-HEAD = frozenset({"v", "seq", "t", "kind"})  # fields that every event has; all others are its data
+COMMON_FIELDS = frozenset({"v", "seq", "t", "kind"})  # every event has these; all others are its data
 LINE_LIMIT = 4000  # characters that are stored of a text; the attempt's own files keep all of them
 
 
@@ -37,7 +37,7 @@ def events(session: Session, fence: Fence, batch: Iterable[Json]) -> int:
             elif event["kind"] == "checkpoint":
                 _store_checkpoint(session, fence, event)
             elif event["kind"] == "checkpoint_deleted":
-                _forget_checkpoint(session, fence, event)
+                _mark_deleted(session, fence, event)
         _store_metrics(session, stage, attempt, [e for e in new if e["kind"] == "metric"])
         for event in new:
             if event["kind"] == "progress":
@@ -79,7 +79,7 @@ def _event(fence: Fence, event: Json) -> dict[str, Any]:
 
 
 def _data(event: Json) -> Json:
-    return {key: _clean(value) for key, value in event.items() if key not in HEAD}
+    return {key: _clean(value) for key, value in event.items() if key not in COMMON_FIELDS}
 
 
 def _store_artifact(session: Session, fence: Fence, event: Json) -> None:
@@ -102,7 +102,7 @@ def _store_checkpoint(session: Session, fence: Fence, event: Json) -> None:
     )
 
 
-def _forget_checkpoint(session: Session, fence: Fence, event: Json) -> None:
+def _mark_deleted(session: Session, fence: Fence, event: Json) -> None:
     """Mark a checkpoint as deleted by its stage to free disk space: it can no longer be resumed from or served."""
     session.execute(
         update(Checkpoint)

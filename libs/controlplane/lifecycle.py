@@ -20,14 +20,18 @@ class Desired(StrEnum):
 
 
 class StageStatus(StrEnum):
-    """Status of a stage."""
+    """Status of a stage.
 
-    PENDING = "PENDING"  # an input has not been published yet
-    QUEUED = "QUEUED"  # ready and waiting for a worker
-    STARTING = "STARTING"  # claimed; its processes are being launched
+    PENDING: an input has not been published yet. QUEUED: ready and waiting for a worker. STARTING: claimed by a worker, which
+    launches its processes. STOPPING: told to save a checkpoint and end. BACKOFF: failed and waiting for a retry.
+    """
+
+    PENDING = "PENDING"
+    QUEUED = "QUEUED"
+    STARTING = "STARTING"
     RUNNING = "RUNNING"
-    STOPPING = "STOPPING"  # told to save a checkpoint and end
-    BACKOFF = "BACKOFF"  # failed; waits until `retry_at`
+    STOPPING = "STOPPING"
+    BACKOFF = "BACKOFF"
     PAUSED = "PAUSED"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
@@ -69,15 +73,18 @@ TRANSITIONS: dict[StageStatus, frozenset[StageStatus]] = {
 
 
 class AttemptStatus(StrEnum):
-    """Status of an attempt, which is one try of a stage on one worker."""
+    """Status of an attempt, which is one try of a stage on one worker.
+
+    LOST: its worker sent no more heartbeats. PREEMPTED: stopped with a checkpoint, from which a later attempt continues.
+    """
 
     STARTING = "STARTING"
     RUNNING = "RUNNING"
     STOPPING = "STOPPING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
-    LOST = "LOST"  # its worker sent no more heartbeats
-    PREEMPTED = "PREEMPTED"  # stopped with a checkpoint; a later attempt continues
+    LOST = "LOST"
+    PREEMPTED = "PREEMPTED"
     CANCELLED = "CANCELLED"
 
     @property
