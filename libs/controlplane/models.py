@@ -176,9 +176,7 @@ class Attempt(Base):
     stop_reason: Mapped[Reason | None] = mapped_column(Word(Reason))  # why it was told to stop
     worker_id: Mapped[str] = mapped_column(ForeignKey("worker.id"))
     slot: Mapped[int] = mapped_column(default=0)
-    process: Mapped[Json] = mapped_column(
-        default=dict
-    )  # identifies the supervisor, so that a restarted worker recognises its orphans
+    process: Mapped[Json] = mapped_column(default=dict)  # its supervisor, by which a restarted worker finds its orphans
     lease_expires_at: Mapped[datetime]
     claimed_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]

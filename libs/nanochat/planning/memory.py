@@ -17,9 +17,7 @@ FP32, BF16 = 4, 2  # bytes
 ACTIVATIONS = 10.05
 COPIES = 6  # bytes per parameter: a bf16 copy, and an fp32 gradient until it is added to its buffer
 ENDS = 4  # bf16 values of width n_embd per token outside the layers: embedding, final norm, gradient of the head
-HEAD_LOGITS = (
-    2**30
-)  # maximum number of logits that the head holds at once (model/loss.py), in bf16; their gradient overwrites them
+HEAD_LOGITS = 2**30  # logits that the head holds at most (model/loss.py), in bf16; their gradient overwrites them
 USABLE = 0.96  # fraction of the memory; the rest is the driver's context and the allocator's fragmentation
 
 
