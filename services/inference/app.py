@@ -11,10 +11,10 @@ from fastapi import Depends, FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.inference import chat, errors
+from services.inference.engine_thread import EngineThread
 from services.inference.errors import ApiError
 from services.inference.metrics import Metrics
 from services.inference.registry import Registry
-from services.inference.scheduler import Scheduler
 from services.inference.settings import Settings
 from services.inference.source import Entry, Source
 from services.inference.state import CurrentState, State, require_key
@@ -26,11 +26,11 @@ def create_app(settings: Settings, source: Source) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         metrics = Metrics()
-        scheduler = Scheduler(max_running=settings.max_running, max_waiting=settings.max_waiting)
-        metrics.running.set_function(lambda: scheduler.running)
-        metrics.waiting.set_function(lambda: scheduler.waiting)
+        engines = EngineThread(max_running=settings.max_running, max_waiting=settings.max_waiting)
+        metrics.running.set_function(lambda: engines.running)
+        metrics.waiting.set_function(lambda: engines.waiting)
         registry = Registry(source, device=settings.device, max_loaded=settings.max_loaded, metrics=metrics)
-        app.state.service = State(registry, scheduler, metrics, settings.keys())
+        app.state.service = State(registry, engines, metrics, settings.keys())
         watch = asyncio.create_task(registry.watch(settings.poll_s))
         try:
             yield
@@ -38,7 +38,7 @@ def create_app(settings: Settings, source: Source) -> FastAPI:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
             registry.close()
-            await asyncio.to_thread(scheduler.close)
+            await asyncio.to_thread(engines.close)
 
     app = FastAPI(title="nanochat inference", version="1", lifespan=lifespan)
     errors.install(app)
@@ -66,8 +66,8 @@ def _add_health(app: FastAPI) -> None:
     @app.get("/health")
     async def health(state: CurrentState, response: Response) -> dict[str, str]:
         """200 while the engine thread is alive. 503 if it has died: the service needs a restart."""
-        response.status_code = 200 if state.scheduler.alive else 503
-        return {"status": "ok" if state.scheduler.alive else "engine stopped"}
+        response.status_code = 200 if state.engines.alive else 503
+        return {"status": "ok" if state.engines.alive else "engine stopped"}
 
     @app.get("/ready")
     async def ready(state: CurrentState, response: Response) -> dict[str, Any]:

@@ -29,7 +29,7 @@ CLIENT_CLOSED = 499  # nginx's status for a client that disconnected; only logs 
 async def complete(body: ChatRequest, request: Request, state: CurrentState) -> Response:
     """Answer a conversation, in OpenAI's format. A parameter that is not implemented is refused by name."""
     loaded = await state.registry.get(body.model)
-    generation = await admit(body, loaded, state.scheduler, state.metrics)
+    generation = await admit(body, loaded, state.engines, state.metrics)
     head = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "created": int(time.time()),

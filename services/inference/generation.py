@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nanochat.engine import Output, Sampling
+from services.inference.engine_thread import EngineRequest, EngineThread, Order, QueueFull
 from services.inference.errors import ApiError
 from services.inference.metrics import Metrics
 from services.inference.registry import Loaded
-from services.inference.scheduler import Column, EngineRequest, QueueFull, Scheduler
 from services.inference.schemas import ChatRequest, TurnError, conversation
 from services.inference.text import AnswerText, Delta
 
@@ -48,12 +49,12 @@ class Choice:
     text: AnswerText
     done: bool = False
 
-    def push(self, token: int) -> Piece:
-        """Add a token. -1 means that the engine has ended this answer."""
-        delta = self.text.push(token) if token >= 0 else Delta()
-        if token >= 0 and not self.text.finished:
-            return Piece(self.index, delta)
-        return self.finish("stop", delta)
+    def push(self, output: Output) -> Piece:
+        """Add what a step of the engine made of this answer."""
+        if output.token is None:
+            return self.finish("length" if output.finish == "length" else "stop")
+        delta = self.text.push(output.token)
+        return self.finish("stop", delta) if self.text.finished else Piece(self.index, delta)
 
     def finish(self, reason: FinishReason, delta: Delta | None = None) -> Piece:
         delta, rest, self.done = delta or Delta(), self.text.flush(), True
@@ -74,17 +75,15 @@ class Generation:
     async def pieces(self) -> AsyncGenerator[Piece]:
         """The text, while it is generated. Ends when every choice has finished. Raises ApiError if the engine fails."""
         try:
-            async with aclosing(self.request.columns()) as columns:
-                async for tokens, _ in columns:
-                    self._count(tokens)
-                    for choice, token in zip(self.choices, tokens, strict=True):
+            async with aclosing(self.request.outputs()) as steps:
+                async for outputs in steps:
+                    self._count(outputs)
+                    for output in outputs:
+                        choice = self.choices[output.row.index]
                         if not choice.done:
-                            yield self._counted(choice.push(token))
+                            yield self._counted(choice.push(output))
                     if all(choice.done for choice in self.choices):
                         break
-            for choice in self.choices:
-                if not choice.done:
-                    yield self._counted(choice.finish("length"))
             self._observe_end()
         except (asyncio.CancelledError, GeneratorExit):
             self.metrics.cancelled.labels(self.loaded.entry.id).inc()
@@ -101,10 +100,10 @@ class Generation:
             self.metrics.success.labels(self.loaded.entry.id, piece.finish_reason).inc()
         return piece
 
-    def _count(self, tokens: list[int]) -> None:
-        made = sum(1 for choice, token in zip(self.choices, tokens, strict=True) if token >= 0 and not choice.done)
+    def _count(self, outputs: Sequence[Output]) -> None:
+        made = sum(1 for output in outputs if output.token is not None and not self.choices[output.row.index].done)
         name, now = self.loaded.entry.id, time.monotonic()
-        if self.usage.completion_tokens == 0:
+        if not self._last_token_at:
             self.metrics.ttft.labels(name).observe(now - self.request.submitted_at)
         else:
             self.metrics.itl.labels(name).observe(now - self._last_token_at)
@@ -116,7 +115,7 @@ class Generation:
         self.metrics.e2e.labels(self.loaded.entry.id).observe(time.monotonic() - self.request.submitted_at)
 
 
-async def admit(request: ChatRequest, loaded: Loaded, scheduler: Scheduler, metrics: Metrics) -> Generation:
+async def admit(request: ChatRequest, loaded: Loaded, engines: EngineThread, metrics: Metrics) -> Generation:
     """Render, check and queue a request. Raises ApiError: 400 for wrong turns or length, 429 if too many requests wait."""
     try:
         messages = conversation(request.messages)
@@ -133,22 +132,14 @@ async def admit(request: ChatRequest, loaded: Loaded, scheduler: Scheduler, metr
             param="messages",
             code="context_length_exceeded",
         )
-    limit = min(request.limit or room, room)
-    seed = request.seed if request.seed is not None else secrets.randbits(31)
-
-    def start() -> Iterator[Column]:
-        return loaded.engine.generate(
-            prompt,
-            num_samples=n,
-            max_tokens=limit,
-            temperature=1.0 if request.temperature is None else request.temperature,
-            top_k=request.top_k or 0,
-            top_p=1.0 if request.top_p is None else request.top_p,
-            seed=seed,
-        )
-
+    sampling = Sampling(
+        temperature=1.0 if request.temperature is None else request.temperature,
+        top_k=request.top_k or 0,
+        top_p=1.0 if request.top_p is None else request.top_p,
+        seed=request.seed if request.seed is not None else secrets.randbits(31),
+    )
     try:
-        queued = scheduler.submit(start)
+        queued = engines.submit(Order(loaded.engine, prompt, sampling, min(request.limit or room, room), n))
     except QueueFull as err:
         metrics.rejections.labels("queue_full").inc()
         raise ApiError(

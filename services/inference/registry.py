@@ -20,7 +20,8 @@ from structlog.contextvars import bind_contextvars
 from client.errors import ClientError
 from nanochat.contract.contract import StageError, verify
 from nanochat.distributed import autodetect, native_dtype
-from nanochat.engine.engine import Engine
+from nanochat.engine import Engine
+from nanochat.engine.runner import narrow
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.checkpoint import load_model
 from services.inference.errors import ApiError
@@ -182,6 +183,6 @@ def load(entry: Entry, device: str) -> Loaded:
             code="config_mismatch",
             hint="give the tokenizer of the same run",
         )
-    model.to(native_dtype(torch.device(device))).eval()
+    narrow(model, native_dtype(torch.device(device))).eval()
     log.info("loaded model %s on %s in %.1f s", entry.id, device, time.monotonic() - started)
     return Loaded(entry, Engine(model, tokenizer), tokenizer, int(model.config.sequence_len))

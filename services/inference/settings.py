@@ -31,8 +31,8 @@ class Settings(BaseSettings):
     tokenizer: Path | None = Field(default=None, description="directory of the tokenizer that `model` was trained with")
     device: str | None = Field(default=None, description="cpu, mps or cuda; default: the best one available")
     max_loaded: Count = Field(default=2, description="most models in memory; the least recently used one is unloaded first")
-    max_running: Count = Field(default=16, description="most requests decoded concurrently; each has its own KV cache")
-    max_waiting: int = Field(default=64, ge=0, description="most requests in the queue; further ones are refused with 429")
+    max_running: Count = Field(default=64, description="most requests in the engine; they decode together")
+    max_waiting: int = Field(default=256, ge=0, description="most requests in the queue; further ones are refused with 429")
     poll_s: float = Field(default=3.0, gt=0, description="seconds between two requests for the control API's list of models")
     drain_s: Count = Field(default=20, description="seconds that running requests may take to finish at shutdown")
 

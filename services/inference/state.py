@@ -8,16 +8,16 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from services.inference.engine_thread import EngineThread
 from services.inference.errors import ApiError
 from services.inference.metrics import Metrics
 from services.inference.registry import Registry
-from services.inference.scheduler import Scheduler
 
 
 @dataclass(slots=True)
 class State:
     registry: Registry
-    scheduler: Scheduler
+    engines: EngineThread
     metrics: Metrics
     keys: tuple[str, ...]  # empty: anyone on this machine may send requests
 

@@ -41,11 +41,14 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., GPT]:
-    """`make_model(vocab_size=400, depth=2, seq_len=64, seed=1)` makes a model on the CPU in fp32 with all weights random."""
+    """`make_model(vocab_size=400, depth=2, seq_len=64, seed=1, **switches)` makes a model on the CPU in fp32 with all weights random.
 
-    def make(vocab_size: int = 400, *, depth: int = 2, seq_len: int = 64, seed: int = 1) -> GPT:
+    The switches are those of `GPTConfig`.
+    """
+
+    def make(vocab_size: int = 400, *, depth: int = 2, seq_len: int = 64, seed: int = 1, **switches: Any) -> GPT:
         torch.manual_seed(seed)
-        model = GPT(GPTConfig(seq_len, vocab_size, depth, 2, 2, 32 * depth))
+        model = GPT(GPTConfig(seq_len, vocab_size, depth, 2, 2, 32 * depth, **switches))
         init_weights(model)
         for param in model.parameters():
             torch.nn.init.normal_(param, std=0.3)

@@ -1,5 +1,6 @@
-"""Text generation: a KV cache, a sampler with a random stream for each sample, a calculator, and the engine that uses them."""
+"""Generation by continuous batching: a pool of KV blocks, a scheduler, a sampler, and the calculator in the loop."""
 
-from nanochat.engine.engine import Engine, PromptTooLong
+from nanochat.engine.engine import Engine
+from nanochat.engine.request import Output, PromptTooLong, Request, Sampling
 
-__all__ = ["Engine", "PromptTooLong"]
+__all__ = ["Engine", "Output", "PromptTooLong", "Request", "Sampling"]

@@ -1,68 +1,68 @@
-"""The KV cache: keys and values of all positions so far, in memory that is allocated once at full length."""
+"""The KV cache: one pool of blocks for all rows, and the view of it that the model works with in one forward pass."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from nanochat.config.shape import GPTConfig
 
-class KVCache:
-    """Has room for `capacity` positions in each of `n_layer` layers. `pos` positions are filled, the same number in every row.
 
-    The keys and the values of a layer are (B, H, capacity, D) tensors. The first chunk determines B, H, D, dtype and device.
-    `pos` advances when the last layer has stored its part of a chunk, so every layer of a forward pass sees the same `pos`.
+class Pool:
+    """Keys and values of `count` blocks of `size` positions in every layer, each (layers, count, size, H, D).
+
+    The pool starts as zeros: a masked position adds 0 x its value, which must not be 0 x NaN.
     """
 
-    def __init__(self, n_layer: int, capacity: int):
-        self.n_layer, self.capacity = n_layer, capacity
-        self.pos: int | Tensor = 0  # the model also accepts caches that have a position for each row
-        self._held = 0
-        self._keys: list[Tensor] = []
-        self._values: list[Tensor] = []
-        self._last: Tensor | None = None  # (B, 1, C): the last position that was passed to `before`
+    def __init__(self, config: GPTConfig, count: int, size: int, dtype: torch.dtype, device: torch.device):
+        self.size, self.device = size, device
+        shape = (config.n_layer, count, size, config.n_kv_head, config.head_dim)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+
+    def table(self, rows: Sequence[Sequence[int]], length: int) -> Tensor:
+        """The blocks of each row's first `length` positions, (B, W); block 0 stands after a row's end."""
+        width = -(-length // self.size)
+        return torch.tensor([[*row[:width], *[0] * (width - len(row))] for row in rows], device=self.device)
+
+    def copy(self, source: int, target: int) -> None:
+        """Copy one block."""
+        self.keys[:, target] = self.keys[:, source]
+        self.values[:, target] = self.values[:, source]
+
+
+class PoolView:
+    """What the model sees of the pool in one pass: B rows, each with `new` more positions after those it has.
+
+    `cached` are the numbers of positions that the rows have. `previous` (B, 1, C) is the embedding of the token before each
+    row's new ones, for models that smear.
+    """
+
+    def __init__(
+        self, pool: Pool, rows: Sequence[Sequence[int]], cached: Sequence[int], new: int, previous: Tensor | None = None
+    ):
+        self._pool, self._previous = pool, previous
+        self._length = max(cached) + new
+        self._table = pool.table(rows, self._length)
+        # Rows of one length need no mask, and attention without a mask is faster.
+        self.pos: int | Tensor = cached[0] if min(cached) == max(cached) else torch.tensor(cached, device=pool.device)
+        write = torch.tensor(cached, device=pool.device)[:, None] + torch.arange(new, device=pool.device)
+        self._block, self._offset = self._table.gather(1, write // pool.size), write % pool.size  # (B, new) each
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store a chunk's k and v, both (B, H, T, D). Returns all keys and values of this layer, both (B, H, pos + T, D) views.
-
-        Raises ValueError when the chunk does not fit.
-        """
-        end = self._held + k.size(2)
-        if end > self.capacity:
-            raise ValueError(f"{end} positions do not fit a cache of {self.capacity}")
-        if layer == len(self._keys):
-            batch, heads, _, width = k.shape
-            self._keys.append(k.new_empty(batch, heads, self.capacity, width))
-            self._values.append(v.new_empty(batch, heads, self.capacity, width))
-        keys, values = self._keys[layer], self._values[layer]
-        keys[:, :, self._held : end] = k
-        values[:, :, self._held : end] = v
-        if layer == self.n_layer - 1:
-            self.pos = self._held = end
-        return keys[:, :, :end], values[:, :, :end]
+        """Store k and v (B, H, new, D) of the new positions; return those of all positions, (B, H, L, D)."""
+        return self._updated(self._pool.keys[layer], k), self._updated(self._pool.values[layer], v)
 
     def before(self, x: Tensor) -> Tensor:
-        """Shift x (B, T, C) by one position, across chunks: every position gets its predecessor, the very first one zeros."""
-        first = torch.zeros_like(x[:, :1]) if self._last is None else self._last.to(x.dtype)
-        self._last = x[:, -1:].clone()
-        return torch.cat((first, x[:, :-1]), dim=1)
+        """x (B, new, C) one position earlier."""
+        assert self._previous is not None
+        return torch.cat((self._previous.to(x.dtype), x[:, :-1]), dim=1)
 
-    def select(self, rows: Tensor, capacity: int | None = None) -> KVCache:
-        """Return a new cache with copies of the given rows up to `pos`. A row may repeat.
-
-        Used to give one prompt to many samples, and to drop finished rows. Raises ValueError when `capacity` is too small.
-        """
-        other = KVCache(self.n_layer, capacity or self.capacity)
-        if other.capacity < self._held:
-            raise ValueError(f"a cache of {other.capacity} cannot hold the {self._held} positions of this one")
-        other.pos = other._held = self._held
-        other._keys = [_selected(t, rows, self._held, other.capacity) for t in self._keys]
-        other._values = [_selected(t, rows, self._held, other.capacity) for t in self._values]
-        other._last = None if self._last is None else self._last[rows]
-        return other
-
-
-def _selected(stored: Tensor, rows: Tensor, pos: int, capacity: int) -> Tensor:
-    _, heads, _, width = stored.shape
-    fresh = stored.new_empty(len(rows), heads, capacity, width)
-    fresh[:, :, :pos] = stored[rows, :, :pos]
-    return fresh
+    def _updated(self, blocks: Tensor, new: Tensor) -> Tensor:
+        """`blocks` (count, size, H, D) with the new positions; those of the rows."""
+        blocks[self._block, self._offset] = new.transpose(1, 2).to(blocks.dtype)
+        rows, width = self._table.shape
+        held = blocks.index_select(0, self._table.flatten())  # whole blocks: far fewer and larger pieces than positions
+        return held.view(rows, width * blocks.size(1), *blocks.shape[2:])[:, : self._length].transpose(1, 2)

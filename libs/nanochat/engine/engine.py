@@ -1,96 +1,110 @@
-"""Generate many samples from one prompt, and answer the calculator calls in them."""
+"""The engine: requests of any length in, tokens out, all rows computed together step by step."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from nanochat.config.shape import GPTConfig
 from nanochat.distributed import native_dtype
-from nanochat.engine.cache import KVCache
-from nanochat.engine.sampler import Sampling, sample, uniforms
-from nanochat.engine.tools import calculate
+from nanochat.engine.blocks import Blocks
+from nanochat.engine.request import FORCED, SAMPLED, FinishReason, Logprobs, Output, PromptTooLong, Request, Row, Sampling
+from nanochat.engine.runner import Runner
+from nanochat.engine.sampler import logprobs, sample
+from nanochat.engine.scheduler import Scheduler
+from nanochat.engine.tool_calls import ToolCalls
 from nanochat.model import GPT
-from nanochat.model.loss import softcap
 
 if TYPE_CHECKING:
     from nanochat.tokenizer import Tokenizer
 
-ENDED = -1  # stands for the token of a row that has finished
-SAMPLED, FORCED = 1, 0  # mask: the model sampled the token, or the calculator's answer forced it
-Column = tuple[list[int], list[int]]  # (tokens, masks) of one step, one entry per row
-
-
-class PromptTooLong(ValueError):
-    """The prompt leaves no room for a single token in the model's context."""
+BLOCK = 16  # positions
+STEP_TOKENS = {"cpu": 256, "cuda": 2048}  # of prompts read in one step: how long a decoding row may have to wait
+CPU_CACHE_BYTES = 1 << 30
+GPU_CACHE_SHARE = 0.4  # of the memory that is free when the engine is made
 
 
 class Engine:
-    """Generates text with a model. Keeps no state between calls, so calls may be interleaved on one thread.
+    """Generates from one model. `add` requests, then call `step` until it is no longer `busy`; not thread-safe.
 
-    Matrices are multiplied in `dtype`. By default this is the device's native dtype, as in training.
+    Matrices are multiplied in `dtype`: the device's own by default, as in training. The cache holds `cache_tokens` positions,
+    by default as many as `max_rows` full contexts or as memory allows, at least one context.
     """
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, *, dtype: torch.dtype | None = None):
-        self.model, self.tokenizer = model, tokenizer
-        self.context: int = model.config.sequence_len
-        self.dtype = dtype or native_dtype(model.get_device())
-        self._tool = Tool(tokenizer)
+    def __init__(
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        *,
+        dtype: torch.dtype | None = None,
+        max_rows: int = 64,
+        cache_tokens: int | None = None,
+        step_tokens: int | None = None,
+    ):
+        self.tokenizer, self.context = tokenizer, model.config.sequence_len
+        device = model.get_device()
+        dtype = dtype or native_dtype(device)
+        tokens = cache_tokens or min(max_rows * self.context, _affordable(model.config, dtype, device))
+        self.blocks = Blocks(max(tokens, self.context) // BLOCK + 1, BLOCK)
+        self.scheduler = Scheduler(
+            self.blocks, max_rows=max_rows, step_tokens=step_tokens or STEP_TOKENS.get(device.type, STEP_TOKENS["cpu"])
+        )
+        self._runner = Runner(model, dtype, self.blocks.count, BLOCK)
+        self._tools = ToolCalls(tokenizer)
         self._ends = {tokenizer.special("<|assistant_end|>"), tokenizer.bos}
 
-    @torch.no_grad()
-    def generate(
-        self,
-        prompt: Sequence[int],
-        *,
-        num_samples: int = 1,
-        max_tokens: int,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 42,
-        stop: Callable[[], bool] | None = None,
-    ) -> Iterator[Column]:
-        """Yield one column per step: a token and a mask for each of `num_samples` rows.
+    @property
+    def busy(self) -> bool:
+        return self.scheduler.busy
 
-        The mask is 1 for a sampled token and 0 for a token of the calculator's answer. A row that samples `<|assistant_end|>`
-        or `<|bos|>` is finished: that token is not yielded, and the row's tokens are -1 from then on.
+    def refresh(self) -> None:
+        """Call after the model's weights have changed: forget every cached prefix and take over the weights."""
+        self.blocks.forget_all()
+        self._runner.refresh()
 
-        Generation ends when all rows have finished (then the last column is all -1), after `max_tokens`, at the end of the
-        model's context, or when `stop()` returns true. A row without any -1 was cut off by length or by `stop`.
-        Raises PromptTooLong, and ValueError for an empty prompt or a setting that `Sampling` refuses.
-        """
+    def add(self, prompt: Sequence[int], sampling: Sampling, *, max_tokens: int, n: int = 1, key: str = "") -> Request:
+        """Queue a request. Raises PromptTooLong, and ValueError for an empty prompt or tokens that the model does not have."""
         if not prompt:
             raise ValueError("the prompt is empty; it needs at least <|bos|>")
         if len(prompt) >= self.context:
             raise PromptTooLong(
                 f"the prompt has {len(prompt)} tokens; it must leave room in the model's context of {self.context}"
             )
-        steps = min(max_tokens, self.context - len(prompt))
-        device = self.model.get_device()
-        how = Sampling(temperature, top_k, top_p, seed)
-        draws = torch.from_numpy(uniforms(seed, num_samples, steps)).to(device)  # (N, steps)
-        rows = [SampleState() for _ in range(num_samples)]
-        batch = DecodeBatch(self.model, self.dtype, prompt, num_samples, len(prompt) + steps)
-        for step in range(steps):
-            if stop is not None and stop():
-                return
-            sampled = sample(batch.logits, draws[batch.rows, step], how).tolist()
-            column: Column = ([ENDED] * num_samples, [FORCED] * num_samples)
-            for index, token in zip(batch.rows, sampled, strict=True):
-                if rows[index].ended:
-                    continue
-                column[0][index], column[1][index] = self._advance(rows[index], token)
-            yield column
-            alive = [i for i in batch.rows if not rows[i].ended]
-            if not alive:
-                return
-            if step + 1 < steps:
-                batch.feed(column[0], alive)
+        vocabulary = self._runner.model.config.vocab_size
+        strange = [token for token in (*prompt, *sampling.logit_bias) if not 0 <= token < vocabulary]
+        if strange:
+            raise ValueError(f"token {strange[0]} is outside the vocabulary of {vocabulary}")
+        request = Request(list(prompt), sampling, min(max_tokens, self.context - len(prompt)), key)
+        request.rows = [Row(request, index, list(prompt)) for index in range(n)]
+        self.scheduler.add(request)
+        return request
+
+    def cancel(self, request: Request) -> None:
+        """End a request now and free its blocks. Without effect on one that has finished."""
+        self.scheduler.remove(request)
+        for row in request.rows:
+            row.finish = row.finish or "cancelled"
+
+    @torch.no_grad()
+    def step(self) -> list[Output]:
+        """One token for every row that decodes, and a part of the prompts that wait. Returns what became of each row."""
+        decoding = self.scheduler.decoding()
+        outputs = self._advance(decoding, self._forward(decoding, 1)) if decoding else []
+        for row, chunk in self.scheduler.prefilling(len(decoding)):
+            logits = self._forward([row], chunk)
+            if not row.uncached:
+                rows = [row, *self._fork(row)]
+                outputs += self._advance(rows, logits.expand(len(rows), -1))
+        return outputs
+
+    def finished(self) -> Iterator[Request]:
+        """Run until nothing is left to do; each request as soon as all of its rows have finished."""
+        while self.busy:
+            ended = {output.row.request: None for output in self.step() if output.finish}
+            yield from (request for request in ended if request.finished)
 
     def generate_batch(
         self,
@@ -104,105 +118,61 @@ class Engine:
         seed: int = 42,
         stop: Callable[[], bool] | None = None,
     ) -> tuple[list[list[int]], list[list[int]]]:
-        """Return the tokens and masks of each row, without the prompt and the token that ended the row.
+        """The tokens and masks of `num_samples` answers, without the prompt and without the token that ended each.
 
-        Arguments and errors are those of `generate`.
+        Mask 1 is a sampled token, 0 one that the calculator put there. Ends early when `stop()` says so.
         """
-        tokens: list[list[int]] = [[] for _ in range(num_samples)]
-        masks: list[list[int]] = [[] for _ in range(num_samples)]
-        with autocast(self.model.get_device(), self.dtype):  # one context for all steps casts the weights only once
-            for column in self.generate(
-                prompt,
-                num_samples=num_samples,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                seed=seed,
-                stop=stop,
-            ):
-                for row, (token, mask) in enumerate(zip(*column, strict=True)):
-                    if token != ENDED:
-                        tokens[row].append(token)
-                        masks[row].append(mask)
-        return tokens, masks
+        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+        request = self.add(prompt, sampling, max_tokens=max_tokens, n=num_samples)
+        while not request.finished:
+            if stop is not None and stop():
+                self.cancel(request)
+                break
+            self.step()
+        return [list(row.made) for row in request.rows], [list(row.masks) for row in request.rows]
 
-    def _advance(self, row: SampleState, sampled: int) -> tuple[int, int]:
-        """Return the row's next token and mask. Tokens that the tool has queued replace the sampled one."""
-        if row.forced:
-            token = row.forced.popleft()
-            self._tool.see(row, token)
-            return token, FORCED
-        if sampled in self._ends:
-            row.ended = True
-            return ENDED, FORCED
-        self._tool.see(row, sampled)
-        return sampled, SAMPLED
+    def _forward(self, rows: Sequence[Row], new: int) -> Tensor:
+        logits = self._runner.forward(rows, new)
+        for row in rows:
+            row.cached += new
+            if row.cached // BLOCK > (row.cached - new) // BLOCK:
+                self.blocks.remember(row.blocks, row.tokens, row.cached)
+        return logits
 
+    def _fork(self, row: Row) -> list[Row]:
+        """The other rows of the request, which continue from the prompt that `row` has read."""
+        others = self.scheduler.forked(row)
+        if row.cached % BLOCK:
+            for other in others:
+                self._runner.pool.copy(row.blocks[-1], other.blocks[-1])
+        return others
 
-@dataclass(slots=True)
-class SampleState:
-    """The state of one sample: its open tool call, the tokens that are forced to come next, and whether it has finished."""
+    def _advance(self, rows: Sequence[Row], logits: Tensor) -> list[Output]:
+        """Give each row its next token, or its end."""
+        tokens = sample(logits, rows)
+        details = logprobs(logits, rows, tokens)
+        return [self._next(row, token, detail) for row, token, detail in zip(rows, tokens.tolist(), details, strict=True)]
 
-    call: list[int] | None = None  # tokens of the expression so far
-    forced: deque[int] = field(default_factory=deque)
-    ended: bool = False
+    def _next(self, row: Row, sampled: int, detail: Logprobs | None) -> Output:
+        full = len(row.masks) >= row.request.max_tokens
+        if not row.forced and sampled in self._ends:
+            return self._end(row, "stop")  # also at the limit: the answer is whole
+        if full:
+            return self._end(row, "length")
+        mask = FORCED if row.forced else SAMPLED
+        token = row.forced.popleft() if row.forced else sampled
+        row.tokens.append(token)
+        row.masks.append(mask)
+        self._tools.see(row, token)
+        return Output(row, token, mask, logprobs=detail if mask == SAMPLED else None)
 
-
-class Tool:
-    """Answers `<|python_start|>` expression `<|python_end|>` with `<|output_start|>` result `<|output_end|>`.
-
-    An expression that the calculator does not understand gets no answer; the model then continues on its own.
-    """
-
-    def __init__(self, tokenizer: Tokenizer):
-        self.tokenizer = tokenizer
-        self.start, self.end, self.output_start, self.output_end = (
-            tokenizer.special(f"<|{name}|>") for name in ("python_start", "python_end", "output_start", "output_end")
-        )
-
-    def see(self, row: SampleState, token: int) -> None:
-        """Note the row's next token. At the end of a call, queue the answer."""
-        if token == self.start:
-            row.call = []
-        elif token == self.end and row.call is not None:
-            result = calculate(self.tokenizer.decode(row.call))
-            if result is not None:
-                row.forced.extend([self.output_start, *self.tokenizer.encode(result), self.output_end])
-            row.call = None
-        elif row.call is not None:
-            row.call.append(token)
+    def _end(self, row: Row, reason: FinishReason) -> Output:
+        row.finish = reason
+        self.scheduler.end(row)
+        return Output(row, finish=reason)
 
 
-class DecodeBatch:
-    """The rows that are still being generated: their numbers, their KV cache, and `logits` (rows, V) of their next tokens."""
-
-    def __init__(self, model: GPT, dtype: torch.dtype, prompt: Sequence[int], num_samples: int, capacity: int):
-        self.model, self.dtype, self.device = model, dtype, model.get_device()
-        self.rows = list(range(num_samples))
-        # All rows have the same prompt, so it is computed once and copied.
-        self.cache = KVCache(model.config.n_layer, capacity if num_samples == 1 else len(prompt))
-        logits = self._forward(torch.tensor([list(prompt)], device=self.device))
-        self.logits = logits.expand(num_samples, -1)
-        if num_samples > 1:
-            self.cache = self.cache.select(torch.zeros(num_samples, dtype=torch.int64, device=self.device), capacity)
-
-    def feed(self, tokens: Sequence[int], alive: Sequence[int]) -> None:
-        """Compute the next logits. `tokens` is the last column, by row number; rows that are not `alive` may be dropped.
-
-        They are dropped only once half of the rows have finished, because dropping rows copies the whole cache.
-        """
-        if 2 * len(alive) <= len(self.rows):
-            kept = torch.tensor([self.rows.index(row) for row in alive], device=self.device)
-            self.cache, self.rows = self.cache.select(kept), list(alive)
-        fed = [[max(tokens[row], 0)] for row in self.rows]
-        self.logits = self._forward(torch.tensor(fed, device=self.device))
-
-    def _forward(self, ids: Tensor) -> Tensor:
-        """Return the logits (B, V), in fp32, of the token that follows ids (B, T)."""
-        with autocast(self.device, self.dtype):
-            return softcap(self.model.lm_head(self.model.hidden(ids, self.cache)[:, -1]))
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+def _affordable(config: GPTConfig, dtype: torch.dtype, device: torch.device) -> int:
+    """Positions that the cache may hold without taking memory that others need."""
+    budget = GPU_CACHE_SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else CPU_CACHE_BYTES
+    return int(budget // (2 * config.n_layer * config.n_kv_head * config.head_dim * dtype.itemsize))

@@ -1,68 +1,108 @@
-"""Sampling with one random stream per row: a row's draws depend on the seed and the row's number, not on the other rows."""
+"""Draws the next token of every row of a batch at once, each row by its own settings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from nanochat.engine.request import Logprobs, Row
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How to draw a token. Temperature 0 takes the most likely one; top_k 0 and top_p 1 exclude no token.
 
-    Raises ValueError for a setting that is out of range.
+def sample(logits: Tensor, rows: Sequence[Row]) -> Tensor:
+    """One token for each row, (N,) int64, on the device of logits (N, V) fp32.
+
+    A row's own uniform number picks its token by inverse distribution. The distribution is summed in vocabulary order, so
+    rounding of the logits moves the borders between tokens slightly and reorders nothing.
     """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature must be 0 or more, not {self.temperature}")
-        if self.top_k < 0:
-            raise ValueError(f"top_k must be 0 (off) or more, not {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
-
-
-def uniforms(seed: int, rows: int, steps: int) -> np.ndarray:
-    """Return (rows, steps) float32 numbers in [0, 1). Row r is the stream of Philox with key (seed, r)."""
-    keys = np.array([(seed % 2**64, row) for row in range(rows)], dtype=np.uint64)
-    return np.stack([np.random.Generator(np.random.Philox(key=key)).random(steps, np.float32) for key in keys])
-
-
-def sample(logits: Tensor, u: Tensor, how: Sampling) -> Tensor:
-    """Draw one token per row, (N,) int64, from logits (N, V) in fp32 by inverse transform sampling with u (N,) in [0, 1).
-
-    Probabilities are summed in vocabulary order, not sorted. A rounding error in the logits therefore shifts the bounds
-    between tokens by a similar amount, but never reorders them.
-    """
-    if how.temperature == 0:
-        return logits.argmax(dim=-1)
-    logits = logits / how.temperature
-    if 0 < how.top_k < logits.size(-1):
-        least = logits.topk(how.top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)  # keeps tokens that tie with the k-th
+    settings = [row.request.sampling for row in rows]
+    if any(how.changes_logits for how in settings):
+        logits = _adjusted(logits, rows)
+    likeliest = logits.argmax(dim=-1)
+    if all(how.greedy for how in settings):
+        return likeliest
+    column = _Columns(logits)
+    greedy = column([how.greedy for how in settings], torch.bool)
+    logits = logits / column([1.0 if how.greedy else how.temperature for how in settings])
+    if any(how.top_k for how in settings):
+        logits = logits.masked_fill(logits < _kth(logits, [how.top_k for how in settings]), -torch.inf)  # ties stay in
     probs = logits.softmax(dim=-1)
-    if how.top_p < 1:
-        probs = probs.masked_fill(probs < _nucleus_floor(probs, how.top_p), 0.0)
+    if any(how.top_p < 1 for how in settings):
+        probs = probs.masked_fill(probs < _nucleus_floor(probs, column([how.top_p for how in settings])), 0.0)
+    if any(how.min_p > 0 for how in settings):
+        floor = column([how.min_p for how in settings]) * probs.amax(dim=-1, keepdim=True)
+        probs = probs.masked_fill(probs < floor, 0.0)
     bounds = probs.cumsum(dim=-1)
     total = bounds[:, -1:]
-    # Keep the point below the total even after rounding, so that there is always a bound above it.
-    point = torch.minimum(u[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    return (bounds > point).int().argmax(dim=-1)
+    # Below the total even after rounding, so that some bound is always above it.
+    point = torch.minimum(column([row.draw() for row in rows]) * total, torch.nextafter(total, torch.zeros_like(total)))
+    drawn = (bounds > point).int().argmax(dim=-1)
+    return torch.where(greedy[:, 0], likeliest, drawn)
 
 
-def _nucleus_floor(probs: Tensor, top_p: float) -> Tensor:
-    """The least probability, (N, 1), within the smallest set of most likely tokens whose sum reaches top_p.
+def logprobs(logits: Tensor, rows: Sequence[Row], tokens: Tensor) -> list[Logprobs | None]:
+    """What the rows that asked for it get to know of their distribution, before temperature and the like."""
+    asked = [i for i, row in enumerate(rows) if row.request.sampling.logprobs is not None]
+    found: list[Logprobs | None] = [None] * len(rows)
+    if not asked:
+        return found
+    logs = logits[asked].log_softmax(dim=-1)
+    drawn = logs.gather(1, tokens[asked, None])[:, 0].tolist()
+    counts = [rows[i].request.sampling.logprobs or 0 for i in asked]
+    top = logs.topk(max(counts) or 1, dim=-1)
+    for n, (i, count) in enumerate(zip(asked, counts, strict=True)):
+        likeliest = zip(top.indices[n, :count].tolist(), top.values[n, :count].tolist(), strict=True)
+        found[i] = Logprobs(drawn[n], dict(likeliest))
+    return found
 
-    Source: nucleus sampling, Holtzman et al. 2020.
-    """
+
+class _Columns:
+    """Settings of the rows as a column (N, 1) beside the logits."""
+
+    def __init__(self, logits: Tensor):
+        self._device = logits.device
+
+    def __call__(self, values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=self._device)[:, None]
+
+
+def _adjusted(logits: Tensor, rows: Sequence[Row]) -> Tensor:
+    """The logits with penalties and biases of the rows that have them."""
+    logits = logits.clone()
+    for i, row in enumerate(rows):
+        how = row.request.sampling
+        if how.repetition_penalty != 1.0:
+            seen = torch.tensor(sorted(set(row.tokens)), device=logits.device)
+            values = logits[i, seen]
+            logits[i, seen] = torch.where(values > 0, values / how.repetition_penalty, values * how.repetition_penalty)
+        if (how.presence_penalty or how.frequency_penalty) and row.made:
+            counts = Counter(row.made)
+            made = torch.tensor(list(counts), device=logits.device)
+            often = torch.tensor(list(counts.values()), dtype=logits.dtype, device=logits.device)
+            logits[i, made] -= how.presence_penalty + how.frequency_penalty * often
+        if how.logit_bias:
+            biased = torch.tensor(list(how.logit_bias), device=logits.device)
+            logits[i, biased] += torch.tensor(list(how.logit_bias.values()), dtype=logits.dtype, device=logits.device)
+    return logits
+
+
+def _kth(logits: Tensor, counts: Sequence[int]) -> Tensor:
+    """The k-th largest logit of each row, (N, 1); minus infinity where k is 0 or the whole vocabulary."""
+    size = logits.size(-1)
+    limits = [count if 0 < count < size else 0 for count in counts]
+    if not any(limits):
+        return logits.new_full((len(limits), 1), -torch.inf)
+    largest = logits.topk(max(limits), dim=-1).values
+    at = torch.tensor([max(limit - 1, 0) for limit in limits], device=logits.device)[:, None]
+    off = torch.tensor([limit == 0 for limit in limits], device=logits.device)[:, None]
+    return largest.gather(1, at).masked_fill(off, -torch.inf)
+
+
+def _nucleus_floor(probs: Tensor, top_p: Tensor) -> Tensor:
+    """The least probability in the smallest set of likeliest tokens that sums to top_p (Holtzman et al. 2020), (N, 1)."""
     ordered = probs.sort(dim=-1, descending=True).values
     before = ordered.cumsum(dim=-1) - ordered
-    return ordered.masked_fill(before >= top_p, torch.inf).amin(dim=-1, keepdim=True)
+    floor = ordered.masked_fill(before >= top_p, torch.inf).amin(dim=-1, keepdim=True)
+    return floor.masked_fill(top_p >= 1, 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TypedDict
 
@@ -11,7 +11,7 @@ import torch
 
 from nanochat.contract.contract import StageError
 from nanochat.distributed import Ranks
-from nanochat.engine import Engine, PromptTooLong
+from nanochat.engine import Engine, PromptTooLong, Request, Sampling
 from nanochat.model import GPT
 from nanochat.model.loss import softcap
 from nanochat.tasks.base import Conversation, Task
@@ -78,29 +78,9 @@ def evaluate(
     if task.eval_type == "categorical":
         right, skipped = _categorical(model, tokenizer, task, mine, ranks, batch_size, advance)
     else:
+        how = Sampling(temperature=temperature, top_k=top_k, seed=seed)
         engine = Engine(model, tokenizer, dtype=ranks.dtype)
-        right = skipped = 0
-        for index in mine:
-            conversation = task[index]
-            try:
-                prompt = tokenizer.render_for_completion(conversation)
-                rows, _ = engine.generate_batch(
-                    prompt,
-                    num_samples=num_samples,
-                    max_tokens=max_new_tokens,
-                    temperature=temperature,
-                    top_k=top_k,
-                    seed=seed + index,
-                )
-            except PromptTooLong:
-                skipped += 1
-            else:
-                texts = [tokenizer.decode(row) for row in rows]
-                passed = any(task.evaluate(conversation, text) for text in texts)
-                right += passed
-                if len(examples) < EXAMPLES:
-                    examples.append({"prompt": _question(conversation), "completion": texts[0], "right": passed})
-            advance(1)
+        right, skipped, examples = _generative(engine, task, mine, how, num_samples, max_new_tokens, advance)
     all_right, all_skipped = ranks.sum(right, skipped)
     return ChatResult(all_right / n if n else 0.0, n, int(all_skipped), examples)
 
@@ -110,6 +90,42 @@ def chatcore(accuracies: dict[str, float]) -> float | None:
     if not BASELINES.keys() <= accuracies.keys():
         return None
     return fmean((accuracies[name] - guess) / (1 - guess) for name, guess in BASELINES.items())
+
+
+def _generative(
+    engine: Engine,
+    task: Task,
+    indices: range,
+    how: Sampling,
+    num_samples: int,
+    max_new_tokens: int,
+    advance: Callable[[int], None],
+) -> tuple[int, int, list[Example]]:
+    """How many of the problems are right, how many were too long to ask, and how the first ones went.
+
+    All problems are answered together. Each has a seed of its own, so its answers do not depend on the others.
+    """
+    tokenizer, asked = engine.tokenizer, dict[Request, int]()
+    right = skipped = 0
+    for index in indices:
+        prompt = tokenizer.render_for_completion(task[index])
+        try:
+            request = engine.add(prompt, replace(how, seed=how.seed + index), max_tokens=max_new_tokens, n=num_samples)
+            asked[request] = index
+        except PromptTooLong:
+            skipped += 1
+            advance(1)
+    examples: dict[int, Example] = {}
+    shown = set(list(asked.values())[:EXAMPLES])
+    for request in engine.finished():
+        index = asked[request]
+        conversation, texts = task[index], [tokenizer.decode(row.made) for row in request.rows]
+        passed = any(task.evaluate(conversation, text) for text in texts)
+        right += passed
+        if index in shown:
+            examples[index] = {"prompt": _question(conversation), "completion": texts[0], "right": passed}
+        advance(1)
+    return right, skipped, [examples[index] for index in sorted(examples)]
 
 
 @torch.no_grad()

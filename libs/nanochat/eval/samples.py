@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nanochat.engine import Engine
+from nanochat.engine import Engine, Sampling
 from nanochat.model import GPT
 from nanochat.tokenizer import Tokenizer
 
@@ -21,9 +21,9 @@ MAX_TOKENS = 16
 
 def complete(model: GPT, tokenizer: Tokenizer) -> list[tuple[str, str]]:
     """Return (prompt, greedy continuation of at most 16 tokens) for each of `PROMPTS`."""
-    engine = Engine(model, tokenizer)
-    completions = []
-    for prompt in PROMPTS:
-        (tokens,), _ = engine.generate_batch([tokenizer.bos, *tokenizer.encode(prompt)], max_tokens=MAX_TOKENS, temperature=0)
-        completions.append((prompt, tokenizer.decode(tokens)))
-    return completions
+    engine = Engine(model, tokenizer, max_rows=len(PROMPTS), cache_tokens=model.config.sequence_len)
+    greedy = Sampling(temperature=0)
+    requests = [engine.add([tokenizer.bos, *tokenizer.encode(prompt)], greedy, max_tokens=MAX_TOKENS) for prompt in PROMPTS]
+    for _ in engine.finished():
+        pass
+    return [(prompt, tokenizer.decode(request.rows[0].made)) for prompt, request in zip(PROMPTS, requests, strict=True)]

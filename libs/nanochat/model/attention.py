@@ -18,10 +18,12 @@ GATE_RANGE = 3.0  # the gate of a value embedding lies in (0, 3); nanochat's log
 
 
 class KVCache(Protocol):
-    """The cache interface that attention uses. The cache advances `pos` itself, in the last layer's update."""
+    """The cache interface that attention uses."""
 
-    pos: int | Tensor
-    """How many positions the cache holds: one number for all rows, or one per row (B,)."""
+    @property
+    def pos(self) -> int | Tensor:
+        """Positions already held: one number for all rows, or one per row (B,). The same in every layer of a forward pass."""
+        ...
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k and v (B, H, Tq, D) of this chunk; return the keys and values to attend to (B, H, Tk, D)."""

@@ -127,7 +127,7 @@ class GPT(nn.Module):
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """The final normed hidden states (B, T, C), which the head receives."""
         rotary, positions = self.rotary.at(ids.size(1), cache)
-        x = norm(_in_compute_dtype(self.embed(ids)))
+        x = self.embedded(ids)
         if self.config.smear:
             x = self.smear(x, cache)
         start = middle = x
@@ -140,6 +140,10 @@ class GPT(nn.Module):
         if self.config.backout:
             x = x - self.backout * middle
         return norm(x)
+
+    def embedded(self, ids: Tensor) -> Tensor:
+        """ids (B, T) to normed embeddings (B, T, C), the beginning of the residual stream."""
+        return norm(_in_compute_dtype(self.embed(ids)))
 
     def _value_embed(self, layer: int, ids: Tensor) -> Tensor | None:
         """The value embedding (B, T, H_kv * D) of a layer, or None if the layer has none."""

@@ -71,7 +71,8 @@ class RlTrainer:
             keep=spec.keep_checkpoints,
             ahead=spec.save_every > 0,
         )
-        self.engine = Engine(model, tokenizer, dtype=ranks.dtype)
+        rows = max(spec.device_batch_size, rollout.PASS_AT)
+        self.engine = Engine(model, tokenizer, dtype=ranks.dtype, max_rows=rows)
         self.meter = Meter(ranks, model.flops_per_token())
         self.pad = tokenizer.special("<|assistant_end|>")
 
@@ -128,6 +129,7 @@ class RlTrainer:
                 loss += rollout.backward(self.model, group, spec, 1 / len(asked), self.pad, self.ranks)
         lrm = schedule.linear(state.step, self.steps)
         norm = self.optimizer.step(lrm, rollout.MOMENTUM).item()
+        self.engine.refresh()
         rewards, rows = sum(sum(g.rewards) for g in groups), sum(len(g.rewards) for g in groups)
         sampled = sum(sum(map(sum, g.masks)) for g in groups)
         everyone = self.ranks.gather(rewards, rows, sampled, loss, float(bool(self._stop)), self.saver.phase)

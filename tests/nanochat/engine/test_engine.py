@@ -1,76 +1,120 @@
 """The engine compared with the plain model, and its tool loop with a model that follows a script."""
 
+import random
+
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from nanochat.engine import Engine, PromptTooLong
-from nanochat.engine.cache import KVCache
+from nanochat.engine import Engine, PromptTooLong, Sampling
+from nanochat.engine.engine import BLOCK
 from nanochat.model import GPTConfig
 
 pytestmark = pytest.mark.usefixtures("one_core")
 PROMPT = [3, 14, 15, 92, 65, 35]
+GREEDY = Sampling(temperature=0)
 
 
-def naive(model, prompt, steps):
+def naive(model, prompt, steps, ends=()):
     """Greedy decoding without a cache: the whole sequence goes through the model for every token."""
     ids = list(prompt)
     with torch.no_grad():
         for _ in range(steps):
-            ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+            token = int(model(torch.tensor([ids]))[0, -1].argmax())
+            if token in ends:
+                break
+            ids.append(token)
     return ids[len(prompt) :]
 
 
-# -- the cache --
+def ends(tokenizer):
+    return {tokenizer.bos, tokenizer.special("<|assistant_end|>")}
 
 
-def test_chunks_through_the_cache_give_the_whole_models_logits(make_model):
-    model = make_model()
-    ids = torch.randint(400, (3, 24), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        whole = model(ids)
-        cache = KVCache(model.config.n_layer, 24)
-        parts = [model(chunk, cache=cache) for chunk in ids.split([5, 1, 7, 1, 10], dim=1)]
-    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-4, rtol=1e-4)
-    assert cache.pos == 24
+def run(engine):
+    """Every step's outputs until nothing is left to do."""
+    steps = []
+    while engine.busy:
+        steps.append(engine.step())
+        assert len(steps) < 5000
+    return steps
 
 
-def test_selected_rows_go_on_as_if_alone(make_model):
-    model = make_model()
-    ids = torch.randint(400, (3, 12), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        cache = KVCache(model.config.n_layer, 12)
-        model(ids[:, :8], cache=cache)
-        rest = model(ids[[2, 0, 2], 8:], cache=cache.select(torch.tensor([2, 0, 2])))
-        whole = model(ids)
-    torch.testing.assert_close(rest, whole[[2, 0, 2], 8:], atol=1e-4, rtol=1e-4)
+def assert_nothing_is_held(engine):
+    assert not engine.busy
+    assert engine.blocks.free == engine.blocks.count
 
 
-def test_a_full_cache_refuses_more(make_model):
-    model = make_model()
-    cache = KVCache(model.config.n_layer, 4)
-    with torch.no_grad(), pytest.raises(ValueError, match="do not fit"):
-        model(torch.tensor([[1, 2, 3, 4, 5]]), cache=cache)
+MODERN = {
+    "residual_scalars": True,
+    "value_embeds": True,
+    "window_pattern": "SL",
+    "window": 8,
+    "qk_scale": 1.2,
+    "smear": True,
+    "backout": True,
+}
 
 
-# -- generation --
+# -- equal to the plain model --
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_greedy_is_the_same_cached_uncached_and_batched(make_model, tokenizer, seed):
-    model = make_model(seed=seed)
-    engine = Engine(model, tokenizer, dtype=torch.float32)
-    expected = naive(model, PROMPT, 40)
-    ends = [i for i, t in enumerate(expected) if t in (tokenizer.bos, tokenizer.special("<|assistant_end|>"))]
-    expected = expected[: ends[0]] if ends else expected
-    one, _ = engine.generate_batch(PROMPT, max_tokens=40, temperature=0)
-    four, masks = engine.generate_batch(PROMPT, num_samples=4, max_tokens=40, temperature=0)
-    assert one == [expected]
-    assert four == [expected] * 4
-    assert masks == [[1] * len(expected)] * 4
+@pytest.mark.parametrize("switches", [{}, MODERN], ids=["speedrun", "modern"])
+@pytest.mark.parametrize("seed", range(2))
+def test_greedy_is_the_same_alone_and_together(make_model, tokenizer, seed, switches):
+    """Prompts of many lengths with common beginnings, in small chunks, with few blocks, and one after the other."""
+    model = make_model(seed=seed, **switches)
+    rng = random.Random(seed)
+    common = [rng.randrange(400) for _ in range(2 * BLOCK)]
+    prompts = [
+        [*common[: rng.randrange(len(common))], *(rng.randrange(400) for _ in range(rng.randrange(1, 20)))] for _ in range(12)
+    ]
+    expected = [naive(model, prompt, 20, ends(tokenizer)) for prompt in prompts]
+    for how in ({}, {"step_tokens": 5}, {"cache_tokens": model.config.sequence_len, "max_rows": 8}, {"max_rows": 1}):
+        engine = Engine(model, tokenizer, dtype=torch.float32, **how)
+        requests = [engine.add(prompt, GREEDY, max_tokens=20, n=1 + i % 3) for i, prompt in enumerate(prompts)]
+        run(engine)
+        for request, answer in zip(requests, expected, strict=True):
+            assert [row.made for row in request.rows] == [answer] * len(request.rows), how
+        assert_nothing_is_held(engine)
+        if "cache_tokens" in how:
+            assert engine.scheduler.preemptions > 0
 
 
-def test_samples_do_not_depend_on_their_batch_mates(make_model, tokenizer):
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_arrivals_and_cancellations_leave_the_others_as_they_are_alone(make_model, tokenizer, data):
+    model = make_model(seq_len=64)
+    engine = Engine(
+        model, tokenizer, dtype=torch.float32, max_rows=6, cache_tokens=80, step_tokens=data.draw(st.integers(1, 40))
+    )
+    prompt = st.lists(st.integers(0, 3), min_size=1, max_size=50)
+    kept, alive = [], []
+    for _ in range(data.draw(st.integers(1, 25))):
+        action = data.draw(st.integers(0, 3))
+        if action == 0 or not alive:
+            tokens, n = data.draw(prompt), data.draw(st.integers(1, 3))
+            request = engine.add(
+                tokens, GREEDY, max_tokens=data.draw(st.integers(1, 12)), n=n, key=data.draw(st.sampled_from("ab"))
+            )
+            alive.append(request)
+            kept.append(request)
+        elif action == 1:
+            cancelled = alive.pop(data.draw(st.integers(0, len(alive) - 1)))
+            engine.cancel(cancelled)
+            kept = [r for r in kept if r is not cancelled or all(row.finish != "cancelled" for row in r.rows)]
+        else:
+            engine.step()
+    run(engine)
+    assert_nothing_is_held(engine)
+    for request in kept:
+        answer = naive(model, request.prompt, request.max_tokens, ends(tokenizer))
+        assert all(row.made == answer for row in request.rows)
+
+
+def test_samples_do_not_depend_on_what_runs_beside_them(make_model, tokenizer):
     engine = Engine(make_model(), tokenizer, dtype=torch.float32)
     alone, _ = engine.generate_batch(PROMPT, num_samples=1, max_tokens=30, seed=5)
     together, _ = engine.generate_batch(PROMPT, num_samples=6, max_tokens=30, seed=5)
@@ -81,36 +125,130 @@ def test_samples_do_not_depend_on_their_batch_mates(make_model, tokenizer):
 
 
 def test_each_row_samples_its_own_first_token(make_model, tokenizer):
-    firsts = next(iter(Engine(make_model(), tokenizer).generate(PROMPT, num_samples=32, max_tokens=1, temperature=1.5)))[0]
-    assert len(set(firsts)) > 3
+    firsts, _ = Engine(make_model(), tokenizer).generate_batch(PROMPT, num_samples=32, max_tokens=1, temperature=1.5)
+    assert len({tuple(row) for row in firsts}) > 3
+
+
+def test_rows_finish_at_different_times_and_the_others_go_on(make_model, tokenizer):
+    """Finished rows leave the batch. The other rows continue with the same tokens as if each were alone."""
+    model = make_model(tokenizer.vocab_size)
+    with torch.no_grad():  # make ends likely, so that rows end at many different steps
+        model.lm_head.weight[tokenizer.bos] *= 3
+    engine = Engine(model, tokenizer, dtype=torch.float32)
+    how = {"max_tokens": 40, "seed": 2, "temperature": 1.5}
+    tokens, _ = engine.generate_batch(PROMPT, num_samples=12, **how)
+    assert len({len(t) for t in tokens}) > 3
+    for row in (0, 5, 11):  # the same row, with fewer mates
+        assert engine.generate_batch(PROMPT, num_samples=row + 1, **how)[0][row] == tokens[row]
+
+
+# -- scheduling --
+
+
+def test_all_rows_decode_in_one_step_and_late_ones_join(make_model, tokenizer):
+    engine = Engine(make_model(), tokenizer, dtype=torch.float32)
+    first = engine.add(PROMPT, GREEDY, max_tokens=20, n=2)
+    engine.step()
+    second = engine.add(PROMPT[:3], GREEDY, max_tokens=20)
+    engine.step()
+    assert {output.row.request for output in engine.step()} == {first, second}
+
+
+def test_a_short_request_is_not_kept_waiting_by_long_ones(make_model, tokenizer):
+    """A short request behind 16 long ones of another key has its first token within a few steps."""
+    engine = Engine(make_model(seq_len=128), tokenizer, dtype=torch.float32, step_tokens=32, max_rows=8)
+    for i in range(16):
+        engine.add([i, *range(100)], GREEDY, max_tokens=28, key="long")
+    engine.step()
+    short = engine.add([1, 2], GREEDY, max_tokens=2, key="short")
+    for steps in range(1, 200):  # noqa: B007
+        if any(output.row.request is short for output in engine.step()):
+            break
+    # Eight long ones are under way: their prompts are 25 steps of 32 tokens, and one of them must end to make room.
+    assert steps < 60
+
+
+def test_a_prompt_seen_before_is_not_computed_again(make_model, tokenizer):
+    engine = Engine(make_model(seq_len=128), tokenizer, dtype=torch.float32, step_tokens=16)
+    prompt = list(range(100))
+    engine.add(prompt, GREEDY, max_tokens=2)
+    cold = len(run(engine))
+    engine.add(prompt, GREEDY, max_tokens=2)
+    warm = len(run(engine))
+    assert cold >= 7 + 2
+    assert warm <= 1 + 2
+    engine.refresh()
+    engine.add(prompt, GREEDY, max_tokens=2)
+    assert len(run(engine)) == cold
+
+
+def test_new_weights_are_taken_over(make_model, tokenizer):
+    model = make_model()
+    engine = Engine(model, tokenizer, dtype=torch.bfloat16)
+    before = engine.generate_batch(PROMPT, max_tokens=12, temperature=0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.2)
+    engine.refresh()
+    assert engine.generate_batch(PROMPT, max_tokens=12, temperature=0) != before
+    assert engine.generate_batch(PROMPT, max_tokens=12, temperature=0) == Engine(
+        model, tokenizer, dtype=torch.bfloat16
+    ).generate_batch(PROMPT, max_tokens=12, temperature=0)
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_requests_end_as_soon_as_their_rows_have(make_model, tokenizer):
+    engine = Engine(make_model(), tokenizer, dtype=torch.float32)
+    long = engine.add(PROMPT, GREEDY, max_tokens=12)
+    short = engine.add(PROMPT, GREEDY, max_tokens=2, n=2)
+    assert list(engine.finished()) == [short, long]
+
+
+# -- limits --
 
 
 def test_the_context_is_respected(make_model, tokenizer):
-    model = make_model(seq_len=16)
-    engine = Engine(model, tokenizer, dtype=torch.float32)
-    columns = list(engine.generate([5] * 12, max_tokens=100, temperature=0))
-    assert len(columns) <= 4
-    assert len(list(engine.generate([5] * 15, max_tokens=100))) == 1
+    engine = Engine(make_model(seq_len=16), tokenizer, dtype=torch.float32)
+    tokens, _ = engine.generate_batch([5] * 12, max_tokens=100, temperature=0)
+    assert len(tokens[0]) <= 4
+    tokens, _ = engine.generate_batch([5] * 15, max_tokens=100, temperature=0)
+    assert len(tokens[0]) <= 1
     with pytest.raises(PromptTooLong, match="16"):
-        next(engine.generate([5] * 16, max_tokens=1))
+        engine.add([5] * 16, GREEDY, max_tokens=1)
     with pytest.raises(ValueError, match="empty"):
-        next(engine.generate([], max_tokens=1))
+        engine.add([], GREEDY, max_tokens=1)
+    with pytest.raises(ValueError, match="token 100000 is outside"):
+        engine.add([5, 100_000], GREEDY, max_tokens=1)
+    assert_nothing_is_held(engine)
 
 
 def test_stop_ends_it(make_model, tokenizer):
-    seen = []
-    columns = Engine(make_model(), tokenizer).generate(PROMPT, max_tokens=50, seed=3, stop=lambda: len(seen) >= 2)
-    seen.extend(column for column in columns)
-    assert len(seen) == 2
+    asked = []
+    engine = Engine(make_model(), tokenizer)
+    tokens, _ = engine.generate_batch(PROMPT, max_tokens=50, seed=3, stop=lambda: asked.append(1) or len(asked) > 2)
+    assert len(tokens[0]) <= 2
+    assert_nothing_is_held(engine)
 
 
 def test_generation_leaves_gradients_as_they_were(make_model, tokenizer):
     model = make_model()
-    columns = Engine(model, tokenizer).generate(PROMPT, max_tokens=5)
-    next(columns)
+    engine = Engine(model, tokenizer)
+    engine.add(PROMPT, GREEDY, max_tokens=5)
+    engine.step()
     assert torch.is_grad_enabled()
     model(torch.tensor([PROMPT]), torch.tensor([PROMPT])).backward()
-    assert next(columns)
+    assert engine.step()
+
+
+def test_logprobs_come_with_each_sampled_token(make_model, tokenizer):
+    model = make_model()
+    engine = Engine(model, tokenizer, dtype=torch.float32)
+    engine.add(PROMPT, Sampling(temperature=0, logprobs=3), max_tokens=4)
+    outputs = [output for step in run(engine) for output in step if output.token is not None]
+    with torch.no_grad():
+        expected = model(torch.tensor([PROMPT]))[0, -1].log_softmax(-1)
+    assert outputs[0].logprobs.token == pytest.approx(expected.max().item(), abs=1e-4)
+    assert len(outputs[0].logprobs.top) == 3
 
 
 # -- the tool loop, with a model that follows a script --
@@ -129,8 +267,6 @@ class Scripted(nn.Module):
         return torch.device("cpu")
 
     def hidden(self, ids, cache):
-        if self.step == 0:
-            cache.update(0, torch.zeros(1, 1, ids.size(1), 1), torch.zeros(1, 1, ids.size(1), 1))
         self.fed.append(ids[:, -1].tolist())
         says = [s[self.step] if self.step < len(s) else 0 for s in self.scripts[: ids.size(0)]]
         self.step += 1
@@ -156,13 +292,13 @@ def run_script(tokenizer, *texts, **how):
 def test_a_tool_call_is_answered_with_forced_tokens(tokenizer):
     answer = spoken(tokenizer, "<|output_start|>24<|output_end|>")
     call = spoken(tokenizer, "So <|python_start|>48/2<|python_end|>")
-    said = tokenizer.encode("xxxxxxxx")[:1] * len(answer)  # the answer replaces these tokens
+    said = tokenizer.encode("xxxxxxxx")[:1] * len(answer)  # what it would say is replaced by the answer
     model = Scripted(tokenizer.vocab_size, [[*call, *said, *spoken(tokenizer, " done<|assistant_end|>never")]])
     tokens, masks = Engine(model, tokenizer).generate_batch([tokenizer.bos], max_tokens=100, temperature=0)
     assert tokens == [[*call, *answer, *tokenizer.encode(" done")]]
     assert masks == [[1] * len(call) + [0] * len(answer) + [1] * len(tokenizer.encode(" done"))]
     fed = [t for step in model.fed[1:] for t in step]
-    assert fed == tokens[0]  # the model continues from the forced tokens
+    assert fed == tokens[0]  # the model continues from what was forced
 
 
 @pytest.mark.parametrize("call", ["rm -rf", "1/0", "2**9", ""])
@@ -178,31 +314,20 @@ def test_an_end_without_a_start_and_an_unfinished_call_are_harmless(tokenizer):
 
 
 @pytest.mark.parametrize("end", ["<|assistant_end|>", "<|bos|>"])
-def test_an_end_is_not_yielded_and_shows_as_minus_one(tokenizer, end):
-    model = Scripted(tokenizer.vocab_size, [spoken(tokenizer, f"a{end}")])
-    columns = list(Engine(model, tokenizer).generate([tokenizer.bos], max_tokens=100, temperature=0))
-    assert columns == [([*tokenizer.encode("a")], [1]), ([-1], [0])]
+def test_an_end_is_no_part_of_the_answer(tokenizer, end):
+    engine = Engine(Scripted(tokenizer.vocab_size, [spoken(tokenizer, f"a{end}")]), tokenizer)
+    request = engine.add([tokenizer.bos], GREEDY, max_tokens=100)
+    outputs = [output for step in run(engine) for output in step]
+    assert [(o.token, o.mask, o.finish) for o in outputs] == [(*tokenizer.encode("a"), 1, None), (None, 0, "stop")]
+    assert request.finished
 
 
-def test_ending_by_length_shows_no_minus_one(tokenizer):
-    model = Scripted(tokenizer.vocab_size, [spoken(tokenizer, "aaaaaaaaaaaaaaaaaaaa")])
-    columns = list(Engine(model, tokenizer).generate([tokenizer.bos], max_tokens=2, temperature=0))
-    assert [c[1] for c in columns] == [[1], [1]]
-
-
-def test_rows_finish_at_different_times_and_the_others_go_on(make_model, tokenizer):
-    """Finished rows leave the batch. The other rows continue with the same tokens as if each were alone."""
-    model = make_model(tokenizer.vocab_size)
-    with torch.no_grad():  # make ends likely, so that rows end at many different steps
-        model.lm_head.weight[tokenizer.bos] *= 3
-    engine = Engine(model, tokenizer, dtype=torch.float32)
-    tokens, _ = engine.generate_batch(PROMPT, num_samples=12, max_tokens=40, seed=2, temperature=1.5)
-    lengths = [len(t) for t in tokens]
-    assert len(set(lengths)) > 3
-    columns = list(engine.generate(PROMPT, num_samples=12, max_tokens=40, seed=2, temperature=1.5))
-    for row, length in enumerate(lengths):
-        said = [c[0][row] for c in columns]
-        assert said[:length] == tokens[row]
-        assert all(t == -1 for t in said[length:])
-    for row in (0, 5, 11):  # the same row in a smaller batch
-        assert engine.generate_batch(PROMPT, num_samples=row + 1, max_tokens=40, seed=2, temperature=1.5)[0][row] == tokens[row]
+@pytest.mark.parametrize(("said", "reason"), [("aaaaaaaaaaaaaaaaaaaa", "length"), ("aa<|assistant_end|>", "stop")])
+def test_at_the_limit_an_answer_that_was_over_says_stop(tokenizer, said, reason):
+    script = spoken(tokenizer, said)
+    limit = script.index(tokenizer.special("<|assistant_end|>")) if reason == "stop" else 2
+    engine = Engine(Scripted(tokenizer.vocab_size, [script]), tokenizer)
+    request = engine.add([tokenizer.bos], GREEDY, max_tokens=limit)
+    run(engine)
+    assert [row.finish for row in request.rows] == [reason]
+    assert len(request.rows[0].made) == limit

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from nanochat.config import recipe, scaling, shape
 from nanochat.config.recipe import InitSpec
 from nanochat.engine import Engine
-from nanochat.engine.cache import KVCache
+from nanochat.engine.request import Request, Row, Sampling
+from nanochat.engine.runner import Runner
 from nanochat.model import GPT, GPTConfig, init_weights
 from nanochat.model.attention import attention_mask
 
@@ -123,24 +124,44 @@ def test_gradients_reach_every_parameter(switch):
         assert param.grad.abs().max() > 0, name
 
 
+def rows_of(ids, cached=0):
+    """A row of the engine for each row of ids, with blocks of its own; `runner_of` has 3 rows of 8 blocks of 4 positions."""
+    return [
+        Row(Request(tokens, Sampling(), 1), 0, tokens, blocks=list(range(8 * i, 8 * (i + 1))), cached=cached)
+        for i, tokens in enumerate(ids.tolist())
+    ]
+
+
+def runner_of(model):
+    return Runner(model, torch.float32, blocks=24, block_size=4)
+
+
 @switches
 @pytest.mark.parametrize("pieces", [[24], [23, 1], [5, 1, 7, 1, 10], [1] * 24])
-def test_chunks_with_a_cache_equal_one_pass(switch, pieces):
+def test_chunks_through_the_pool_equal_one_pass(switch, pieces):
     model, ids = model_of(switch), ids_of()
+    runner, rows = runner_of(model), rows_of(ids)
     with torch.no_grad():
-        cache = KVCache(4, 24)
-        parts = [model(part, cache=cache) for part in ids.split(pieces, dim=1)]
-        torch.testing.assert_close(torch.cat(parts, 1), model(ids), atol=1e-4, rtol=1e-4)
+        whole = model(ids)
+    for piece in pieces:
+        logits = runner.forward(rows, piece)
+        for row in rows:
+            row.cached += piece
+        torch.testing.assert_close(logits, whole[:, rows[0].cached - 1], atol=1e-4, rtol=1e-4)
 
 
 @switches
-def test_selected_rows_continue_as_if_alone(switch):
+def test_rows_of_different_lengths_continue_together(switch):
     model, ids = model_of(switch), ids_of(3)
+    runner, rows = runner_of(model), rows_of(ids)
     with torch.no_grad():
-        cache = KVCache(4, 24)
-        model(ids[:, :15], cache=cache)
-        rest = model(ids[[2, 0, 2], 15:], cache=cache.select(torch.tensor([2, 0, 2])))
-        torch.testing.assert_close(rest, model(ids)[[2, 0, 2], 15:], atol=1e-4, rtol=1e-4)
+        whole = model(ids)
+    for row, length in zip(rows, (15, 4, 9), strict=True):
+        runner.forward([row], length)
+        row.cached = length
+    logits = runner.forward(rows, 3)
+    expected = torch.stack([whole[i, length + 2] for i, length in enumerate((15, 4, 9))])
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
 
 
 @switches

@@ -148,6 +148,7 @@ def test_it_learns_a_trivial_task(make_model, tokenizer, spec):
         for group in groups:
             rollout.backward(model, group, spec, 1 / len(asked), tokenizer.special("<|assistant_end|>"), ONE_RANK)
         optimizer.step(1.0, rollout.MOMENTUM)
+        engine.refresh()
         rewards.append(sum(sum(g.rewards) for g in groups) / sum(len(g.rewards) for g in groups))
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.3
     assert rollout.pass_at(engine, tokenizer, task, spec, ONE_RANK, 1)[0] > 0.6

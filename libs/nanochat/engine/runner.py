@@ -1,0 +1,67 @@
+"""Runs the model for the engine: rows of any lengths through one pool of KV blocks, logits of each row's next token out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nanochat.engine.cache import Pool, PoolView
+from nanochat.engine.request import Row
+from nanochat.model import GPT
+from nanochat.model.loss import softcap
+
+
+class Runner:
+    """`model` in `dtype`, with the KV pool.
+
+    A model with matrices of another dtype, as one in training, is copied once instead of cast in every pass; `refresh` takes
+    over its weights after they have changed.
+    """
+
+    def __init__(self, model: GPT, dtype: torch.dtype, blocks: int, block_size: int):
+        self.source, self.device = model, model.get_device()
+        self.model = model if is_narrow(model, dtype) else narrow(GPT(model.config).to(self.device), dtype)
+        self.refresh()
+        self.pool = Pool(model.config, blocks, block_size, dtype, self.device)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        if self.model is not self.source:
+            for ours, theirs in zip(self.model.parameters(), self.source.parameters(), strict=True):
+                ours.copy_(theirs)
+
+    @torch.no_grad()
+    def forward(self, rows: Sequence[Row], new: int) -> Tensor:
+        """Show the model the next `new` tokens of each row; logits (B, V) in fp32 after the last of them.
+
+        The rows' blocks must have room for them.
+        """
+        ids = torch.tensor([row.tokens[row.cached : row.cached + new] for row in rows], device=self.device)
+        cached = [row.cached for row in rows]
+        view = PoolView(self.pool, [row.blocks for row in rows], cached, new, self._previous(rows))
+        states = self.model.hidden(ids, view)[:, -1]
+        return softcap(self.model.lm_head(states))
+
+    def _previous(self, rows: Sequence[Row]) -> Tensor | None:
+        if not self.model.config.smear:
+            return None
+        ids = torch.tensor([[row.tokens[row.cached - 1] if row.cached else 0] for row in rows], device=self.device)
+        begun = torch.tensor([[[row.cached > 0]] for row in rows], device=self.device)
+        return self.model.embedded(ids) * begun
+
+
+def narrow(model: GPT, dtype: torch.dtype) -> GPT:
+    """Cast the model's matrices in place. Scalars stay fp32: they are few, and rounding them would scale whole layers."""
+    for parameter in _matrices(model):
+        parameter.data = parameter.data.to(dtype)
+    return model
+
+
+def is_narrow(model: GPT, dtype: torch.dtype) -> bool:
+    return all(parameter.dtype == dtype for parameter in _matrices(model))
+
+
+def _matrices(model: GPT) -> list[Tensor]:
+    return [parameter for parameter in model.parameters() if parameter.dim() >= 2]
