@@ -6,7 +6,7 @@ Imports no torch and no network client, so that the folder in a recipe can be ch
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -168,10 +168,3 @@ def write_shard(path: Path, texts: list[str]) -> None:
     """Write texts as a shard like those of FineWeb-Edu: zstd, row groups of 1,024 documents, no dictionary, no statistics."""
     table = pa.table({COLUMN: pa.array(texts, pa.string())})
     pq.write_table(table, path, row_group_size=ROW_GROUP, compression="zstd", use_dictionary=False, write_statistics=False)
-
-
-def iter_texts(paths: Iterable[Path]) -> Iterator[str]:
-    """Yield every document that is not empty, in order."""
-    for path in paths:
-        for row_group in range(pq.ParquetFile(path).num_row_groups):
-            yield from (text for text in documents(path, row_group) if text)

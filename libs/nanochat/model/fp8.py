@@ -82,30 +82,14 @@ class Magnitudes:
     def roll(self) -> None:
         """End the optimizer step: the magnitudes seen in it give the scales of the next. Does not synchronise."""
         torch.maximum(self.seen, self._seen_grads, out=self.before)
-        self._forget()
-
-    def state(self) -> Tensor:
-        """All that a checkpoint needs between two steps: a copy of `before`, fp32 (3 x products,)."""
-        return self.before.clone()
-
-    def load_state(self, state: Tensor) -> None:
-        """Continue from `state()`. Raises ValueError if it belongs to another model."""
-        if state.shape != self.before.shape:
-            raise ValueError(
-                f"an fp8 state of {state.numel()} magnitudes does not fit this model, which has {self.before.numel()}"
-            )
-        self.before.copy_(state)
-        self._forget()
+        self.seen.zero_()
+        self._seen_grads.zero_()
 
     @property
     def _seen_grads(self) -> Tensor:
         grad = self.probe.grad
         assert grad is not None
         return grad
-
-    def _forget(self) -> None:
-        self.seen.zero_()
-        self._seen_grads.zero_()
 
 
 class Fp8Linears:
