@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Values are in seconds, except for the counts `max_failures` and `crash_limit`. Only tests should have to shorten them."""
+    """Values are in seconds, except for the counts `max_failures` and `crash_limit`. Only tests change them."""
 
     lease_ttl: float = 120.0  # workers renew every few seconds, so it only runs out in an outage
     lease_grace: float = 60.0  # after the lease has run out, before the attempt is declared lost

@@ -42,7 +42,7 @@ def register(
     session.execute(insert(Worker).values(id=worker_id, **values).on_conflict_do_update(index_elements=["id"], set_=values))
 
 
-def heartbeat(session: Session, worker_id: str, *, draining: bool = False) -> None:
+def beat(session: Session, worker_id: str, *, draining: bool = False) -> None:
     """Record a heartbeat. A draining worker gets no new stages."""
     session.execute(update(Worker).where(Worker.id == worker_id).values(heartbeat_at=func.clock_timestamp(), draining=draining))
 

@@ -71,7 +71,7 @@ class Keeper:
             self._alive.touch()
             try:
                 with self._factory.begin() as session:
-                    workers.heartbeat(session, self._id, draining=self._drain.exists())
+                    workers.beat(session, self._id, draining=self._drain.exists())
                 orphans.recover(self._factory, self._id, self._settings)
             except SQLAlchemyError as err:
                 log.debug("a heartbeat was missed: %s", err)

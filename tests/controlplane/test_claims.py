@@ -85,7 +85,7 @@ def test_no_claim_without_a_registered_worker_of_the_queue(ledger: Ledger) -> No
     assert ledger.claim(run, "data", ledger.worker("g", "gpu")) is None
     ledger.worker("w", "cpu")
     with ledger.factory.begin() as s:
-        workers.heartbeat(s, "w", draining=True)
+        workers.beat(s, "w", draining=True)
     assert ledger.claim(run, "data", "w") is None
     with pytest.raises(NotFound), ledger.factory.begin() as s:
         claims.claim(s, 10**9, "w")

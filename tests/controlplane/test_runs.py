@@ -109,7 +109,7 @@ def test_workers_are_idle_busy_draining_or_lost(ledger: Ledger) -> None:
     for name in ("idle", "drains", "gone"):
         ledger.worker(name, "cpu")
     with ledger.factory.begin() as s:
-        workers.heartbeat(s, "drains", draining=True)
+        workers.beat(s, "drains", draining=True)
         workers.retire(s, "gone")
         found = {w.id: w for w in views.workers(s)}
     assert {name: w.status for name, w in found.items()} == {"w": "busy", "idle": "idle", "drains": "draining", "gone": "lost"}

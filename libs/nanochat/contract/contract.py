@@ -31,6 +31,9 @@ EXIT = "exit.{rank}.json"
 # other code names a cause.
 CONSEQUENCES = (PEER_LOST, "stopped", CRASH, "checkpoint_not_written")
 
+# The hint for a missing file that stages read in place: one of the cache, or of a user's folder.
+RESTORE = "put the file back, or submit the same recipe once more, whose data stage restores the cache; then retry this stage"
+
 
 class Exit(IntEnum):
     OK = 0

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nanochat.contract.contract import Exit, StageError, write_json
+from nanochat.contract.contract import RESTORE, Exit, StageError, write_json
 
 COLUMN = "text"
 INDEX = "shards.json"
@@ -57,7 +57,7 @@ def _as_named(shard: Shard) -> Path:
         raise StageError(
             f"shard {path} {'is missing' if size is None else f'has {size} bytes instead of {shard.bytes}'}",
             code="shard_missing" if size is None else "shard_changed",
-            hint="rerun the data stage",
+            hint=RESTORE,
         )
     return path
 
@@ -142,7 +142,7 @@ def documents(path: Path, row_group: int) -> list[str | None]:
 
 def _unreadable(path: Path, row_group: int, err: Exception) -> StageError:
     if isinstance(err, FileNotFoundError):
-        return StageError(f"shard {path} is missing", code="shard_missing", hint="rerun the data stage")
+        return StageError(f"shard {path} is missing", code="shard_missing", hint=RESTORE)
     # Only errors of the operating system have a number. Arrow's own OSErrors, about the content, have none.
     passing = isinstance(err, OSError) and err.errno is not None
     why = " ".join(str(err).split())

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nanochat.contract.contract import StageError, write_json
+from nanochat.contract.contract import RESTORE, StageError, write_json
 from nanochat.tasks.rows import Rows
 
 INDEX = "tasks.json"
@@ -61,5 +61,5 @@ def write_source(directory: Path, files: Mapping[str, Iterable[Path]], root: Pat
 def _as_named(entry: dict[str, Any]) -> Path:
     path = Path(entry["path"])
     if not path.is_file() or path.stat().st_size != entry["bytes"]:
-        raise StageError(f"task data {path} are missing or have changed", code="task_data_changed", hint="rerun the data stage")
+        raise StageError(f"task data {path} are missing or have changed", code="task_data_changed", hint=RESTORE)
     return path
