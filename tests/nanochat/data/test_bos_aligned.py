@@ -133,7 +133,7 @@ def test_resuming_anywhere_continues_the_same_rows(
     rooms=st.lists(st.integers(1, 12), max_size=30),
     row=st.integers(1, 12),
 )
-def test_the_largest_that_fits_else_the_shortest_cropped(lengths: list[int], rooms: list[int], row: int) -> None:
+def test_takes_the_longest_that_fits_else_crops_the_shortest(lengths: list[int], rooms: list[int], row: int) -> None:
     buffer: BestFit[int] = BestFit(row)
     for place, length in enumerate(lengths):
         buffer.add(place, np.full(length, place))
@@ -157,7 +157,7 @@ def test_ranges_name_every_place(places: set[tuple[int, int]]) -> None:
     assert list(places_in(ranges(list(places)))) == sorted(places)
 
 
-def test_the_cropped_share_is_what_the_rows_lack(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_the_cropped_share_counts_the_tokens_left_out(tokenizer: Tokenizer, tmp_path: Path) -> None:
     paths = corpus(tmp_path, [(i * 37) % 70 for i in range(120)])
     loader = BosAlignedLoader(paths, tokenizer, batch_size=1, seq_len=29)
     assert cropped_pct(loader.state()) == {}

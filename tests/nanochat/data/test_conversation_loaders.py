@@ -100,7 +100,7 @@ def test_a_conversation_longer_than_the_row_is_cut_and_no_batch_is_all_padding(t
 
 
 @pytest.mark.timeout(20)
-def test_when_no_answer_fits_the_row_it_says_so(tokenizer: Tokenizer) -> None:
+def test_it_is_an_error_when_no_answer_fits_a_row(tokenizer: Tokenizer) -> None:
     long_question: Conversation = {"messages": user_and_assistant("the fox " * 100, "hi")}
     with pytest.raises(StageError, match="within 24 tokens"):
         SftLoader([long_question] * 3, tokenizer, batch_size=2, seq_len=24, rank=1, world_size=2).next_batch()

@@ -56,19 +56,19 @@ def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
     ],
     ids=["cut", "cut-often", "stall", "500", "429", "corrupt", "corrupt-rest", "no-ranges"],
 )
-def test_a_fault_that_passes_is_overcome(server: Server, tmp_path: Path, faults: list[Fault | None]) -> None:
+def test_a_passing_fault_is_overcome(server: Server, tmp_path: Path, faults: list[Fault | None]) -> None:
     server.faults[NAME] = list(faults)
     assert_whole(server, fetch(server, tmp_path / "cache"))
     assert not server.faults[NAME]
 
 
-def test_a_broken_off_file_is_resumed_where_it_broke_off(server: Server, tmp_path: Path) -> None:
+def test_an_interrupted_transfer_is_resumed_where_it_ended(server: Server, tmp_path: Path) -> None:
     server.faults[NAME] = [cut_after(1000), cut_after(500)]
     assert_whole(server, fetch(server, tmp_path / "cache"))
     assert [r for _, r in server.ranges] == [None, "bytes=1000-", "bytes=1500-"]
 
 
-def test_a_file_that_changed_meanwhile_is_fetched_anew(server: Server, tmp_path: Path) -> None:
+def test_a_file_that_changed_in_between_is_fetched_from_the_start(server: Server, tmp_path: Path) -> None:
     server.faults[NAME] = [cut_after(1000)] * 4
     with pytest.raises(StageError), Fetcher(Policy(attempts=1, backoff=0.01)) as fetcher:
         fetcher.file(f"{server.url}/{NAME}", tmp_path / "cache" / NAME)
@@ -79,7 +79,7 @@ def test_a_file_that_changed_meanwhile_is_fetched_anew(server: Server, tmp_path:
     assert server.ranges[-1] == (NAME, "bytes=1000-")  # requested with If-Range, so the server sent the whole new file
 
 
-def test_everything_had_arrived_and_only_the_renaming_was_missing(server: Server, tmp_path: Path) -> None:
+def test_a_complete_part_that_was_not_renamed_is_used(server: Server, tmp_path: Path) -> None:
     path = fetch(server, tmp_path / "cache")
     path.rename(path.with_name(f"{NAME}.part"))
     note = {"url": f"{server.url}/{NAME}", "validator": server.etag}
@@ -96,7 +96,7 @@ def test_the_server_says_how_long_to_wait(server: Server, tmp_path: Path, retry_
     assert 0.9 <= time.monotonic() - started < 3
 
 
-def test_a_fault_that_stays_is_a_failure_that_names_the_file(server: Server, tmp_path: Path) -> None:
+def test_a_lasting_fault_is_an_error_that_names_the_file(server: Server, tmp_path: Path) -> None:
     server.faults[NAME] = [corrupt] * 20
     with pytest.raises(StageError, match=rf"{NAME} could not be fetched .* in 4 tries") as error:
         fetch(server, tmp_path / "cache")
@@ -120,14 +120,14 @@ def test_a_refusal_is_not_tried_again(server: Server, tmp_path: Path) -> None:
     assert error.value.exit_code == Exit.BAD_INPUT
 
 
-def test_a_stop_ends_a_stalled_fetch_and_keeps_what_came(server: Server, tmp_path: Path) -> None:
+def test_a_stop_ends_a_fetch_that_waits(server: Server, tmp_path: Path) -> None:
     server.faults[NAME] = [status(503, "60")]
     began: list[str] = []
     with pytest.raises(Stopped), Fetcher(PATIENT, warn=began.append, stopped=lambda: bool(began)) as fetcher:
         fetcher.file(f"{server.url}/{NAME}", tmp_path / "cache" / NAME)
 
 
-def test_killed_in_the_middle_it_is_resumed(server: Server, tmp_path: Path) -> None:
+def test_a_killed_fetch_is_resumed(server: Server, tmp_path: Path) -> None:
     server.faults[NAME] = [stall_after(1200)]
     path = tmp_path / "cache" / NAME
     program = "import sys, pathlib, nanochat.data.fetch as f; f.Fetcher().file(sys.argv[1], pathlib.Path(sys.argv[2]))"

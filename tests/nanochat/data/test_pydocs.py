@@ -32,7 +32,7 @@ PROSE = "This is a paragraph of plain English, and it is long enough to be kept 
         ("| a | b | and the table is here | of it |\n|---|---|---|---|", []),
     ],
 )
-def test_what_reads_as_prose_is_kept_without_its_markup(text: str, kept: list[str]) -> None:
+def test_paragraphs_of_prose_are_kept_without_markup(text: str, kept: list[str]) -> None:
     assert list(paragraphs(text)) == kept
 
 

@@ -115,7 +115,7 @@ def test_a_vocabulary_that_the_text_cannot_fill_is_refused_with_the_largest(shar
 # -- shards over HTTP --
 
 
-def test_shards_are_fetched_past_every_fault(server: Server, tmp_path: Path) -> None:
+def test_shards_are_fetched_despite_faults(server: Server, tmp_path: Path) -> None:
     server.faults = {
         "shard_00000.parquet": [cut_after(700), status(429, "0")],
         "shard_00001.parquet": [corrupt],
@@ -154,7 +154,7 @@ def test_a_shard_that_is_not_there_is_named(server: Server, tmp_path: Path) -> N
     assert "shards" not in data.outputs
 
 
-def test_a_stop_ends_the_stage_and_the_next_attempt_goes_on(server: Server, tmp_path: Path) -> None:
+def test_a_stop_ends_the_stage_and_the_next_attempt_continues(server: Server, tmp_path: Path) -> None:
     server.faults = {"shard_00001.parquet": [stall_after(300)]}
     process = running.start(tmp_path, "data", tiny(http(server)))
     ran = Ran(tmp_path / "data", 0)

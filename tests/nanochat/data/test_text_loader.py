@@ -114,7 +114,7 @@ def test_later_epochs_are_shuffled_by_the_seed(tokenizer: Tokenizer, tmp_path: P
     assert epochs(1) == (first, second)
 
 
-def test_ranks_with_nothing_to_read_are_told_so(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_rank_with_nothing_to_read_is_an_error(tokenizer: Tokenizer, tmp_path: Path) -> None:
     paths = write(tmp_path, [[["only one document"]]])
     loader = TextLoader(paths, tokenizer, batch_size=1, seq_len=4, rank=1, world_size=2)
     with pytest.raises(StageError, match="rank 1 of 2"):
@@ -122,7 +122,7 @@ def test_ranks_with_nothing_to_read_are_told_so(tokenizer: Tokenizer, tmp_path: 
     assert len(stream(TextLoader(paths, tokenizer, batch_size=1, seq_len=4, rank=0, world_size=2), 20)) == 100
 
 
-def test_null_and_empty_documents_are_passed_over(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_null_and_empty_documents_are_skipped(tokenizer: Tokenizer, tmp_path: Path) -> None:
     paths = write(tmp_path, [[[None, "", "a fox", None], [None], []], [["a dog"]]])
     loader = TextLoader(paths, tokenizer, batch_size=1, seq_len=1)
     expected = tokenizer.encode_documents(["a fox", "a dog"]).tolist()

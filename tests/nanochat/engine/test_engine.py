@@ -129,7 +129,7 @@ def test_each_row_samples_its_own_first_token(make_model, tokenizer):
     assert len({tuple(row) for row in firsts}) > 3
 
 
-def test_rows_finish_at_different_times_and_the_others_go_on(make_model, tokenizer):
+def test_rows_finish_at_different_times_and_the_others_continue(make_model, tokenizer):
     """Finished rows leave the batch. The other rows continue with the same tokens as if each were alone."""
     model = make_model(tokenizer.vocab_size)
     with torch.no_grad():  # make ends likely, so that rows end at many different steps
@@ -138,7 +138,7 @@ def test_rows_finish_at_different_times_and_the_others_go_on(make_model, tokeniz
     how = {"max_tokens": 40, "seed": 2, "temperature": 1.5}
     tokens, _ = engine.generate_batch(PROMPT, num_samples=12, **how)
     assert len({len(t) for t in tokens}) > 3
-    for row in (0, 5, 11):  # the same row, with fewer mates
+    for row in (0, 5, 11):  # the same row in a smaller batch
         assert engine.generate_batch(PROMPT, num_samples=row + 1, **how)[0][row] == tokens[row]
 
 

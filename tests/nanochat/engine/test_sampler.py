@@ -108,7 +108,7 @@ def test_penalties_count_what_was_said():
 
 
 @pytest.mark.parametrize("u", [0.0, 0.5, 1 - 2**-24, 1.0])
-def test_the_ends_of_the_interval_hit_a_token_that_can_be(u):
+def test_draws_at_the_ends_of_the_interval_give_a_possible_token(u):
     logits = torch.full((3, 10), -100.0)
     logits[:, 4] = 5.0
     assert sample(logits, [fixed(u, Sampling(top_k=1))] * 3).tolist() == [4, 4, 4]

@@ -23,7 +23,7 @@ from nanochat.engine.tools import MAX_CHARS, calculate
         ("99999999999999999999*3", "299999999999999999997"),
     ],
 )
-def test_what_it_understands(expression, result):
+def test_expressions_that_are_calculated(expression, result):
     assert calculate(expression) == result
 
 
@@ -53,7 +53,7 @@ def test_what_it_understands(expression, result):
         "\x00",
     ],
 )
-def test_what_it_does_not(expression):
+def test_expressions_that_are_refused(expression):
     assert calculate(expression) is None
 
 
@@ -64,5 +64,5 @@ def test_long_expressions_are_quick(expression):
     assert time.monotonic() - start < 0.2
 
 
-def test_beyond_the_bound_is_refused():
+def test_an_expression_that_is_too_long_is_refused():
     assert calculate("1" + "+1" * (MAX_CHARS // 2)) is None

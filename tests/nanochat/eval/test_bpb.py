@@ -54,7 +54,7 @@ def test_special_tokens_and_ignored_targets_count_for_nothing(make_model):
 
 
 @pytest.mark.parametrize("made", [[], "all ignored"])
-def test_no_bytes_is_infinite(make_model, made):
+def test_bits_per_byte_of_no_bytes_is_infinite(make_model, made):
     if made:
         made = [(torch.zeros(1, 4, dtype=torch.int64), torch.full((1, 4), -1))]
     assert bits_per_byte(make_model(64), made, torch.ones(64), ONE_RANK) == math.inf

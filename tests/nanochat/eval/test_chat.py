@@ -39,7 +39,7 @@ class Quiz(Task):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 32])
-def test_letters_in_batches_are_letters_one_at_a_time(make_model, tokenizer, batch_size):
+def test_letters_are_judged_in_batches_as_one_at_a_time(make_model, tokenizer, batch_size):
     model, task = make_model(tokenizer.vocab_size), Quiz()
     right = 0
     for index in range(len(task)):
@@ -103,7 +103,7 @@ def test_ranks_share_the_problems(make_model, tokenizer):
     assert sum(p.accuracy for p in parts) == pytest.approx(whole.accuracy)
 
 
-def test_what_does_not_fit_counts_as_wrong_and_is_said(make_model, tokenizer):
+def test_a_problem_that_does_not_fit_is_skipped_and_counts_as_wrong(make_model, tokenizer):
     model = make_model(tokenizer.vocab_size, seq_len=8)
     result = chat.evaluate(model, tokenizer, named("sums", "test", TaskSource(), size=3), ONE_RANK)
     assert (result.accuracy, result.n, result.skipped) == (0.0, 3, 3)
@@ -118,7 +118,7 @@ def test_chatcore_needs_all_six():
     assert chat.chatcore(accuracies) is None
 
 
-def test_guessing_is_zero():
+def test_chatcore_of_guessing_is_zero():
     assert chat.chatcore(chat.BASELINES) == 0.0
 
 

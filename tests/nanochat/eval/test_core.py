@@ -74,7 +74,7 @@ def test_ranks_share_the_items(bundle, tokenizer, make_model, monkeypatch):
     assert summed == pytest.approx({label: r["accuracy"] for label, r in whole.tasks.items()})
 
 
-def test_nothing_is_core_that_is_not_all_of_it(bundle, tokenizer, make_model):
+def test_there_is_no_core_unless_all_tasks_ran(bundle, tokenizer, make_model):
     seen, told = [], []
     result = core.evaluate(
         make_model(tokenizer.vocab_size),
@@ -109,12 +109,12 @@ def test_core_is_the_mean_of_all_22(bundle, tokenizer, make_model, monkeypatch):
     assert estimated.core is not None
 
 
-def test_no_bundle_is_all_missing(tokenizer, make_model):
+def test_without_a_bundle_all_tasks_are_missing(tokenizer, make_model):
     result = core.evaluate(make_model(tokenizer.vocab_size), tokenizer, None, ONE_RANK, max_per_task=None)
     assert (result.core, result.tasks, result.missing) == (None, {}, list(ROWS))
 
 
-def test_what_is_not_a_bundle_is_refused(tmp_path, bundle):
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path, bundle):
     with pytest.raises(StageError, match="not a CORE bundle"):
         read_tasks(tmp_path / "nowhere")
     (bundle / "eval_data/c.jsonl").write_text('{"query": "a"\n')
@@ -167,7 +167,7 @@ def test_every_whole_task_renders(label, tokenizer):
 
 
 @real
-def test_a_prompt_of_the_real_bundle_by_hand(tokenizer):
+def test_a_prompt_of_the_real_bundle_has_the_expected_form(tokenizer):
     task = next(t for t in read_tasks(REAL) if t.label == "bigbench_operators")
     items = read_items(task)
     without, whole = core_prompts.prompts(task, items[0], core_prompts.shots_for(items, 0, task.shots))
@@ -177,7 +177,7 @@ def test_a_prompt_of_the_real_bundle_by_hand(tokenizer):
 
 
 @real
-def test_the_real_bundle_runs_and_says_what_is_missing(tokenizer, make_model):
+def test_the_real_bundle_runs_and_lists_missing_tasks(tokenizer, make_model):
     result = core.evaluate(make_model(tokenizer.vocab_size, seq_len=32), tokenizer, REAL, ONE_RANK, max_per_task=1)
     assert result.core is None
     assert result.missing == ["coqa"]

@@ -50,7 +50,7 @@ def test_language_modelling():
     ]
 
 
-def test_shots_are_those_of_the_items_own_seed_and_never_itself():
+def test_shots_are_drawn_by_the_items_seed_and_never_contain_the_item():
     items = [{"n": i} for i in range(30)]
     shots = core_prompts.shots_for(items, 4, 10)
     others = [i for i in range(30) if i != 4]
@@ -59,17 +59,17 @@ def test_shots_are_those_of_the_items_own_seed_and_never_itself():
     assert len(core_prompts.shots_for(items[:3], 0, 10)) == 2
 
 
-def test_spans_of_multiple_choice_begin_where_the_choices_part():
+def test_spans_of_multiple_choice_begin_where_the_choices_differ():
     rows = core_prompts.rows(task("multiple_choice"), [[5, 6, 7], [5, 6, 8, 9]], 0)
     assert rows == [ScoredSequence([0, 5, 6, 7], 3, 4), ScoredSequence([0, 5, 6, 8, 9], 3, 5)]
 
 
-def test_a_choice_that_begins_another_is_still_scored():
+def test_a_choice_that_is_a_prefix_of_another_is_still_scored():
     rows = core_prompts.rows(task("multiple_choice"), [[5, 6], [5, 6, 8]], 0)
     assert rows == [ScoredSequence([0, 5, 6], 2, 3), ScoredSequence([0, 5, 6, 8], 2, 4)]
 
 
-def test_spans_of_a_schema_are_what_the_contexts_end_with():
+def test_spans_of_a_schema_are_the_common_end_of_the_contexts():
     rows = core_prompts.rows(task("schema"), [[1, 2, 7, 8], [3, 7, 8]], 0)
     assert rows == [ScoredSequence([0, 1, 2, 7, 8], 3, 5), ScoredSequence([0, 3, 7, 8], 2, 4)]
 

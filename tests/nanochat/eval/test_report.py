@@ -66,7 +66,7 @@ def test_a_stage_has_its_section_in_the_order_of_the_run():
     assert row(text, "hellaswag") == ["0.5000", "0.2000", "10,042", "10,042"]
 
 
-def test_what_is_missing_is_said():
+def test_missing_figures_are_explained():
     core = {"core": None, "tasks": {}, "missing": ["coqa"], "partial": ["squad"], "estimate": True}
     _, text = a_run(
         base_eval={"bpb": {"val": 3.0}, "core": core},
@@ -88,7 +88,7 @@ def test_an_estimate_is_called_one():
     assert "CORE" not in summary({s.name: s for s in stages})
 
 
-def test_an_empty_run_still_reads():
+def test_an_empty_run_gives_a_readable_report():
     text = render("r_0", {"name": "tiny"}, [], {})
     assert text.startswith("# Report on r_0")
     assert "were incomplete (all of them)" in text
@@ -123,5 +123,5 @@ def test_model_output_cannot_break_the_page():
         ("x", [], "–"),
     ],
 )
-def test_figures_are_written_for_people(key, value, shown):
+def test_figures_are_formatted_for_people(key, value, shown):
     assert md.number(key, value) == shown

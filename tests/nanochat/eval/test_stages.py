@@ -25,7 +25,7 @@ def test_base_eval_publishes_bits_core_and_samples(small_run):
     assert results["machine"]["torch"]
 
 
-def test_base_eval_tells_as_it_goes(small_run):
+def test_base_eval_emits_figures_and_progress(small_run):
     evals = {e["name"]: e["values"] for e in small_run.events("base_eval", "eval")}
     assert evals["bpb"] == small_run.results("base_eval")["bpb"]
     assert evals["core/copa"]["n"] == 9
@@ -41,7 +41,7 @@ def test_training_lowers_the_bits(small_run):
 
 
 @pytest.mark.parametrize("source", ["mid", "sft", "rl"])
-def test_chat_eval_judges_its_source(small_run, source):
+def test_chat_eval_judges_the_model_of_its_source(small_run, source):
     results = small_run.results(f"chat_eval_{source}")
     assert results["source"] == source
     assert set(results["tasks"]) == {"sums", "spelling"}
@@ -53,7 +53,7 @@ def test_chat_eval_judges_its_source(small_run, source):
     assert {e["name"] for e in small_run.events(f"chat_eval_{source}", "eval")} == {"sums", "spelling"}
 
 
-def test_the_report_is_of_the_real_figures(small_run):
+def test_the_report_shows_the_real_figures(small_run):
     text = (small_run.stage("report") / "report/report.md").read_text()
     bits = small_run.results("base_eval")["bpb"]["val"]
     assert f"| Bits per byte | {bits:.4f} |" in text
@@ -82,7 +82,7 @@ def test_a_stop_file_ends_it_as_stopped(small_run, tmp_path, name):
     assert not [e for e in read(out / EVENTS) if e["kind"] == "artifact"]
 
 
-def test_missing_task_data_end_it_before_any_work(small_run, tmp_path):
+def test_missing_task_data_end_the_stage_before_any_work(small_run, tmp_path):
     small_run.stage("chat_eval_mid")
     spec = small_run.spec("chat_eval_mid", tmp_path / "out", config={"chat_eval": {"tasks": ["sums", "gsm8k"]}})
     assert run_stage(spec) == Exit.BAD_INPUT
@@ -91,7 +91,7 @@ def test_missing_task_data_end_it_before_any_work(small_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_ranks_find_what_one_does(small_run, tmp_path, torchrun):
+def test_two_ranks_measure_the_same_as_one(small_run, tmp_path, torchrun):
     alone = small_run.results("base_eval")
     out = tmp_path / "two"
     out.mkdir()

@@ -41,7 +41,7 @@ def engine_of(model, tokenizer):
     return Engine(model, tokenizer, dtype=torch.float32)
 
 
-def test_seeds_are_the_same_everywhere_and_differ():
+def test_seeds_are_reproducible_and_differ():
     assert rollout.seed_of(42, "rl", 7) == 8054580637978881526
     assert len({rollout.seed_of(a, b) for a in range(20) for b in range(20)}) == 400
 
@@ -109,14 +109,14 @@ def test_the_gradient_is_that_of_the_definition(make_model, tokenizer, spec):
         torch.testing.assert_close(mine, parameter.grad, rtol=1e-4, atol=1e-7)
 
 
-def test_equal_rewards_teach_nothing(make_model, tokenizer, spec):
+def test_equal_rewards_give_no_gradient(make_model, tokenizer, spec):
     model = make_model(tokenizer.vocab_size)
     group = rollout.Group([[1, 2, 3]] * 4, [[0, 1, 1]] * 4, [1.0] * 4)
     assert rollout.backward(model, group, spec, 1.0, 0, ONE_RANK) == 0.0
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_one_step_makes_the_right_answer_likelier(make_model, tokenizer, spec):
+def test_one_step_makes_the_right_answer_more_likely(make_model, tokenizer, spec):
     model = make_model(tokenizer.vocab_size)
     group = rollout.Group([[1, 2, 3, 4], [1, 2, 5, 6]], [[0, 0, 1, 1]] * 2, [1.0, 0.0])
 

@@ -34,7 +34,7 @@ def test_it_publishes_a_model_and_its_figures(small_run):
     assert {e["name"] for e in of_kind(out, "artifact")} == {"model", "results"}
 
 
-def test_stopped_and_resumed_it_ends_where_it_would_have(small_run, tmp_path):
+def test_stopped_and_resumed_training_ends_with_the_same_weights(small_run, tmp_path):
     whole = small_run.stage("rl")
     first, second = tmp_path / "first", tmp_path / "second"
 

@@ -31,7 +31,7 @@ def shown(tokenizer: Tokenizer, conversation: Conversation) -> tuple[str, str]:
     return tuple(tokenizer.decode([i for i, m in zip(ids, mask, strict=True) if m == want]) for want in (1, 0))  # type: ignore[return-value]
 
 
-def test_what_the_assistant_says_and_calls_is_trained_and_nothing_else(tokenizer: Tokenizer) -> None:
+def test_only_the_assistants_text_and_tool_calls_are_trained(tokenizer: Tokenizer) -> None:
     trained, untrained = shown(tokenizer, TOOL)
     assert trained == "<|python_start|>12+30<|python_end|>#### 42<|assistant_end|>"
     assert untrained == "<|bos|><|user_start|>What is 12 + 30?<|user_end|><|assistant_start|><|output_start|>42<|output_end|>"

@@ -7,13 +7,13 @@ import pytest
 from nanochat.contract.contract import Artifact
 from nanochat.train import meter
 
-from . import house
-from .house import StageRun
+from . import stage_run
+from .stage_run import StageRun
 
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory) -> dict[str, Artifact]:
-    return house.build(tmp_path_factory.mktemp("inputs"))
+    return stage_run.build(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -28,7 +28,7 @@ def base(inputs, tmp_path) -> Callable[..., StageRun]:
     """`base("name", resume_from=…, num_iterations=…)` is an attempt at pretraining, in its own folder."""
 
     def make(name: str = "base", *, resume_from: Artifact | None = None, seed: int = 42, **changes: Any) -> StageRun:
-        config = {"model": house.MODEL, "base": {**house.BASE, **changes}}
+        config = {"model": stage_run.MODEL, "base": {**stage_run.BASE, **changes}}
         return StageRun(tmp_path / name, "base_train", inputs, config, resume_from, seed)
 
     return make
@@ -38,6 +38,6 @@ def base(inputs, tmp_path) -> Callable[..., StageRun]:
 def trained(inputs, tmp_path_factory) -> StageRun:
     """A deterministic pretraining that ran to its end without interruption."""
     out: Path = tmp_path_factory.mktemp("trained") / "base"
-    run = StageRun(out, "base_train", inputs, {"model": house.MODEL, "base": {**house.BASE, "deterministic": True}})
-    assert run.here() == 0, run.events("error")
+    run = StageRun(out, "base_train", inputs, {"model": stage_run.MODEL, "base": {**stage_run.BASE, "deterministic": True}})
+    assert run.in_process() == 0, run.events("error")
     return run

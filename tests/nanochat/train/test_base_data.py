@@ -13,7 +13,7 @@ from nanochat.data.shards import Shard, ShardIndex, write_index
 def test_rows_that_begin_documents_train_and_resume_bit_for_bit(base, trained):
     changes = {"packing": "bos_aligned", "shuffle": True, "deterministic": True, "num_iterations": 12, "sample_every": -1}
     whole, stopped = base("whole", **changes), base("stopped", **changes, save_every=-1)
-    assert whole.here() == 0, whole.events("error")
+    assert whole.in_process() == 0, whole.events("error")
     losses = whole.series("loss")
     assert losses[12] < losses[1]
     assert losses != {step: value for step, value in trained.series("loss").items() if step <= 12}
@@ -22,22 +22,22 @@ def test_rows_that_begin_documents_train_and_resume_bit_for_bit(base, trained):
     assert not trained.series("cropped_pct")
 
     watcher = stopped.stop_after(3)
-    assert stopped.here() == Exit.STOPPED
+    assert stopped.in_process() == Exit.STOPPED
     watcher.join()
     step = stopped.events("checkpoint")[-1]["step"]
     resumed = base("resumed", **changes, resume_from=stopped.checkpoint(step))
-    assert resumed.here() == 0, resumed.events("error")
+    assert resumed.in_process() == 0, resumed.events("error")
     for series in ("loss", "cropped_pct"):
         assert resumed.series(series) == {s: v for s, v in whole.series(series).items() if s > step}
 
     other = base("other", **{**changes, "packing": "stream"}, resume_from=stopped.checkpoint(step))
-    assert other.here() == Exit.BAD_INPUT
+    assert other.in_process() == Exit.BAD_INPUT
     assert "loader 'bos_aligned'" in other.error()["message"]
 
 
 def test_validation_rows_may_begin_documents_too(base, trained):
     run = base(val_packing="bos_aligned", num_iterations=1, sample_every=-1)
-    assert run.here() == 0, run.events("error")
+    assert run.in_process() == 0, run.events("error")
     assert run.series("loss")[1] == pytest.approx(trained.series("loss")[1])
     assert run.series("val_bpb")[0] != trained.series("val_bpb")[0]
 
@@ -53,7 +53,7 @@ def damage(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, truncate, damage])
-def test_a_shard_that_goes_bad_while_training_is_named(base, inputs, tmp_path, spoil):
+def test_a_shard_that_is_damaged_while_training_is_named(base, inputs, tmp_path, spoil):
     index = ShardIndex.load(inputs["shards"].dir)
     train = [Path(shutil.copy(path, tmp_path)) for path in index.train]
     write_index(tmp_path / "shards", *([Shard(str(p), p.stat().st_size) for p in part] for part in (train, index.val)))
@@ -67,7 +67,7 @@ def test_a_shard_that_goes_bad_while_training_is_named(base, inputs, tmp_path, s
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    assert run.here() == Exit.BAD_INPUT
+    assert run.in_process() == Exit.BAD_INPUT
     watcher.join()
     error = run.error()
     assert error["code"] == ("shard_missing" if spoil is Path.unlink else "shard_unreadable")

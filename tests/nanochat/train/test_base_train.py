@@ -12,10 +12,10 @@ from nanochat.distributed import Ranks
 from nanochat.train.checkpoint import load_model
 from nanochat.train.meter import Meter
 
-from .house import VOCAB
+from .stage_run import VOCAB
 
 
-def test_learns_and_says_so(trained):
+def test_training_learns_and_reports_every_step(trained):
     losses, bpb = trained.series("loss"), trained.series("val_bpb")
     assert losses[1] == pytest.approx(math.log(VOCAB), abs=1e-3)
     assert losses[24] < losses[1] - 0.5
@@ -32,7 +32,7 @@ def test_learns_and_says_so(trained):
     assert [s["step"] for s in trained.events("sample")] == [12] * 7 + [24] * 7
 
 
-def test_leaves_a_model_and_its_figures(trained, inputs):
+def test_publishes_a_model_and_its_figures(trained, inputs):
     model, meta = load_model(verify(trained.artifact("model")), "cpu")
     assert meta["step"] == 24
     assert meta["stage"] == "base_train"
@@ -62,7 +62,7 @@ def test_keeps_the_last_checkpoints_and_the_final_one(trained):
 
 
 @pytest.mark.parametrize(("name", "usd"), [("NVIDIA H100 80GB HBM3", 4 * 3.00 / 2), ("NVIDIA L40S", None)])
-def test_dollars_are_those_of_all_gpus_where_their_price_is_known(monkeypatch, name, usd):
+def test_the_cost_covers_all_gpus_if_their_price_is_known(monkeypatch, name, usd):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
     ranks = Ranks(0, 4, torch.device("cuda"))
     assert Meter(ranks, flops_per_token=1).usd(train_seconds=1800) == usd
@@ -70,7 +70,7 @@ def test_dollars_are_those_of_all_gpus_where_their_price_is_known(monkeypatch, n
 
 def test_indivisible_batch_is_refused(base):
     run = base(device_batch_size=3)
-    assert run.here() == 64
+    assert run.in_process() == 64
     assert "base.total_batch_size" in run.error()["message"]
     assert "device_batch_size to 2" in run.error()["message"]
 
@@ -78,13 +78,13 @@ def test_indivisible_batch_is_refused(base):
 def test_a_depth_whose_heads_do_not_divide_is_refused(base):
     run = base()
     run.config = {**run.config, "model": {"depth": 11}}
-    assert run.here() == 64
+    assert run.in_process() == 64
     assert "use an even depth" in run.error()["message"]
 
 
 def test_unknown_field_is_refused(base):
     run = base(learning_rate=1)
-    assert run.here() == 64
+    assert run.in_process() == 64
     assert "base.learning_rate" in run.error()["message"]
 
 
@@ -93,13 +93,13 @@ def test_missing_shard_is_named(base, inputs, tmp_path):
     write_index(tmp_path / "shards", [gone], [gone])
     run = base()
     run.inputs = {**inputs, "shards": seal(tmp_path / "shards")}
-    assert run.here() == 64
+    assert run.in_process() == 64
     assert "gone.parquet" in run.error()["message"]
 
 
-def test_a_loss_that_is_no_number_stops_the_stage(base):
+def test_a_nonfinite_loss_stops_the_stage(base):
     run = base(optim={"matrix_lr": 1e38, "embedding_lr": 1e38, "unembedding_lr": 1e38}, save_every=1)
-    assert run.here() == 70
+    assert run.in_process() == 70
     error = run.error()
     assert error["code"] == "nonfinite"
     saved = [e["step"] for e in run.events("checkpoint")]

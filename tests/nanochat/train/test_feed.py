@@ -40,7 +40,7 @@ class Counting:
             assert self.changed.wait_for(lambda: self.drawn >= drawn, 20)
 
 
-def test_results_come_in_order_and_a_few_are_ready() -> None:
+def test_results_come_in_order_and_a_few_are_prefetched() -> None:
     loader = Counting()
     ahead = Prefetcher(loader.draw, 3)
     for n in range(1, 30):
@@ -54,7 +54,7 @@ def test_results_come_in_order_and_a_few_are_ready() -> None:
     assert not [t for t in threading.enumerate() if t.name.startswith("feed")]
 
 
-def test_a_failed_draw_is_raised_in_its_turn_and_closes() -> None:
+def test_a_failed_draw_raises_in_its_turn_and_ends_prefetching() -> None:
     loader = Counting(fail_at=5)
     ahead = Prefetcher(loader.draw, 3)
     for n in range(1, 6):
@@ -87,7 +87,7 @@ def test_the_state_is_that_of_the_batch_taken(device: str) -> None:
     feed.close()
 
 
-def test_nothing_is_drawn_while_batches_are_left_unless_asked() -> None:
+def test_nothing_is_prefetched_without_a_call_of_fill() -> None:
     loader = Counting()
     ahead = Prefetcher(loader.draw, 3)
     for n in range(1, 4):

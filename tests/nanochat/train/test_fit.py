@@ -14,8 +14,8 @@ from nanochat.model import GPT, GPTConfig
 from nanochat.planning import memory
 from nanochat.train import fit
 
-from . import house
-from .house import StageRun
+from . import stage_run
+from .stage_run import StageRun
 from .test_mid_and_sft import MID, SFT
 
 MESSAGE = "CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a total capacity of 8.00 GiB."
@@ -53,10 +53,10 @@ def same_training(run, other):
 @pytest.mark.parametrize("after", [0, 3], ids=["in the first step", "in the fourth micro-batch"])
 def test_pretraining_steps_down_to_the_run_with_half_the_batch(base, short_of_memory, after):
     small = base("small", deterministic=True, num_iterations=6, device_batch_size=2)
-    assert small.here() == 0
+    assert small.in_process() == 0
     short_of_memory(rows=2, after=after)
     run = base("run", deterministic=True, num_iterations=6, device_batch_size=4)
-    assert run.here() == 0, run.events("error")
+    assert run.in_process() == 0, run.events("error")
     same_training(run, small)
     (warning,) = run.events("warning")
     assert warning["code"] == "out_of_memory"
@@ -72,18 +72,18 @@ def test_midtraining_and_finetuning_step_down_too(inputs, trained, tmp_path, sho
         return StageRun(tmp_path / name, kind, given, {section: changed})
 
     small = run("small", 2)
-    assert small.here() == 0
+    assert small.in_process() == 0
     short_of_memory(rows=2)
     large = run("large", 4)
-    assert large.here() == 0, large.events("error")
+    assert large.in_process() == 0, large.events("error")
     same_training(large, small)
     assert [w["code"] for w in large.events("warning")] == ["out_of_memory"]
 
 
-def test_a_step_that_does_not_fit_in_halves_ends_the_stage_and_says_what_to_change(base, short_of_memory):
+def test_if_half_the_batch_does_not_fit_either_the_stage_ends_with_a_hint(base, short_of_memory):
     short_of_memory(rows=1)
     run = base(device_batch_size=4)
-    assert run.here() == Exit.FAILED
+    assert run.in_process() == Exit.FAILED
     error = run.error()
     assert error["code"] == "out_of_memory"
     assert "base.device_batch_size 2 at step 0: CUDA out of memory. Tried to allocate 9.00 GiB" in error["message"]
@@ -94,15 +94,15 @@ def test_a_step_that_does_not_fit_in_halves_ends_the_stage_and_says_what_to_chan
 def test_one_row_cannot_be_halved(base, short_of_memory):
     short_of_memory(rows=0)
     run = base(device_batch_size=1)
-    assert run.here() == Exit.FAILED
+    assert run.in_process() == Exit.FAILED
     assert not run.events("warning")
     assert "make the model smaller, or use GPUs with more memory" in run.error()["hint"]
 
 
-def test_after_a_checkpoint_the_attempt_ends(base, short_of_memory):
+def test_running_out_of_memory_after_a_checkpoint_ends_the_attempt(base, short_of_memory):
     short_of_memory(rows=2, after=7)
     run = base(device_batch_size=4, save_every=5)
-    assert run.here() == Exit.FAILED
+    assert run.in_process() == Exit.FAILED
     assert not run.events("warning")
     assert "at step 7" in run.error()["message"]
     assert "the last checkpoint is of step 5" in run.error()["message"]
@@ -110,22 +110,22 @@ def test_after_a_checkpoint_the_attempt_ends(base, short_of_memory):
 
 def test_a_resumed_attempt_keeps_the_smaller_batch_or_steps_down_itself(base, short_of_memory, monkeypatch):
     small = base("small", deterministic=True, device_batch_size=2, num_iterations=8)
-    assert small.here() == 0
+    assert small.in_process() == 0
     with monkeypatch.context():
         short_of_memory(rows=2)
         run = base("run", deterministic=True, device_batch_size=4, num_iterations=8)
-        assert run.here() == 0
+        assert run.in_process() == 0
         again = base("again", deterministic=True, device_batch_size=4, num_iterations=8, resume_from=run.checkpoint(5))
-        assert again.here() == 0
+        assert again.in_process() == 0
     assert again.events("warning") == []  # it never tried the larger batch
     assert again.series("loss") == {step: loss for step, loss in small.series("loss").items() if step > 5}
 
 
-def test_the_batch_is_chosen_by_the_memory_that_is_found(base, monkeypatch):
-    config = GPTConfig.of(ModelSpec(**house.MODEL), house.VOCAB)
+def test_the_batch_is_chosen_by_the_gpus_memory(base, monkeypatch):
+    config = GPTConfig.of(ModelSpec(**stage_run.MODEL), stage_run.VOCAB)
     monkeypatch.setattr(fit, "_memory_gib", lambda _: memory.peak_gib(config, 3) / memory.USABLE)
     run = base(device_batch_size=4, num_iterations=1, eval_every=-1)
-    assert run.here() == 0, run.events("error")
+    assert run.in_process() == 0, run.events("error")
     assert run.results()["accumulation"] == 2
     (told,) = (e["message"] for e in run.events("log") if "device_batch_size" in e["message"])
     assert told.startswith("2 rows at a time, 2 times a step, to fit 0.0 GiB; the recipe's base.device_batch_size is 4")
@@ -150,7 +150,7 @@ sys.exit(stage.main())
 """
 
 
-def two_ranks(run: StageRun, script: Path, fails_from: int) -> int:
+def run_two_ranks(run: StageRun, script: Path, fails_from: int) -> int:
     script.write_text(ONE_RANK_FAILS, encoding="utf-8")
     run.out.mkdir(parents=True)
     (run.out / SPEC).write_text(run.spec.model_dump_json(), encoding="utf-8")
@@ -160,16 +160,16 @@ def two_ranks(run: StageRun, script: Path, fails_from: int) -> int:
 
 def test_when_one_of_two_ranks_is_short_of_memory_both_step_down(base, tmp_path):
     small = base("small", deterministic=True, num_iterations=3, device_batch_size=1)
-    assert two_ranks(small, tmp_path / "stage.py", fails_from=0) == 0, small.events("error")  # always one row at a time
+    assert run_two_ranks(small, tmp_path / "stage.py", fails_from=0) == 0, small.events("error")  # always one row at a time
     run = base("run", deterministic=True, num_iterations=3, device_batch_size=2)
-    assert two_ranks(run, tmp_path / "stage.py", fails_from=0) == 0, run.events("error")
+    assert run_two_ranks(run, tmp_path / "stage.py", fails_from=0) == 0, run.events("error")
     same_training(run, small)
     assert [w["code"] for w in run.events("warning")] == ["out_of_memory"]
 
 
-def test_when_a_rank_runs_out_of_memory_in_the_middle_the_attempt_ends(base, tmp_path):
+def test_a_rank_that_runs_out_of_memory_during_training_ends_the_attempt(base, tmp_path):
     run = base("run", num_iterations=9, device_batch_size=2)
-    assert two_ranks(run, tmp_path / "stage.py", fails_from=3) != 0
+    assert run_two_ranks(run, tmp_path / "stage.py", fails_from=3) != 0
     report = ExitReport.load(run.out)
     assert (report.code, report.rank) == ("out_of_memory", 1)
     assert "base.device_batch_size 2 at step 2" in report.message

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from .house import StageRun
+from .stage_run import StageRun
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -57,7 +57,7 @@ def test_killed_then_resumed_is_bit_for_bit_the_uninterrupted_run(base, precisio
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices: NCCL")
-def test_two_ranks_learn_as_one_does_and_one_goes_on_from_their_checkpoint(base):
+def test_two_ranks_learn_as_well_as_one_and_one_resumes_from_their_checkpoint(base):
     one, two = base("one").start(), base("two", deterministic=False).start(ranks=2)
     assert (one.wait(), two.wait()) == (0, 0), one.log() + two.log()
     alone, together = one.results(), two.results()

@@ -8,7 +8,7 @@ import pytest
 from nanochat.contract.contract import Exit, seal
 from nanochat.train.checkpoint import load_model
 
-from .house import StageRun
+from .stage_run import StageRun
 
 USES = [{"task": "identity", "size": 40}, {"task": "sums", "size": 40}]
 VAL = [{"task": "sums", "split": "test", "size": 16}]
@@ -36,7 +36,7 @@ def stage(inputs, trained, tmp_path):
 
 def test_midtraining_ends_after_one_pass(stage):
     run = stage("mid_train", "mid", MID)
-    assert run.here() == 0, run.events("error")
+    assert run.in_process() == 0, run.events("error")
     results, lrm, bpb = run.results(), run.series("lrm"), run.series("val_bpb")
     assert results["rows"] == 80
     assert 4 < results["steps"] == len(lrm) < 200
@@ -52,7 +52,7 @@ def test_midtraining_ends_after_one_pass(stage):
 
 def test_midtraining_counts_optimizer_steps_not_micro_batches(stage):
     run = stage("mid_train", "mid", MID, num_iterations=3)
-    assert run.here() == 0
+    assert run.in_process() == 0
     results = run.results()
     assert (results["accumulation"], results["steps"], results["tokens"]) == (2, 3, 3 * 256)
     # The decay covers the last fifth of 3 steps, which begins after the last step has started: all steps use the full rate.
@@ -61,7 +61,7 @@ def test_midtraining_counts_optimizer_steps_not_micro_batches(stage):
 
 def test_finetuning_learns_the_answers(stage):
     run = stage("sft", "sft", SFT, save_every=10)
-    assert run.here() == 0, run.events("error")
+    assert run.in_process() == 0, run.events("error")
     results, val = run.results(), run.series("val_loss")
     assert results["steps"] == 80 // 4
     assert list(val) == [0, 10, 20]
@@ -77,27 +77,27 @@ def test_finetuning_learns_the_answers(stage):
 
 def test_finetuning_resumes_where_it_stopped(stage):
     whole = stage("sft", "sft", SFT, "whole", deterministic=True, save_every=7)
-    assert whole.here() == 0
+    assert whole.in_process() == 0
     again = stage("sft", "sft", SFT, "again", deterministic=True, save_every=7)
     again.resume_from = whole.checkpoint(14)
-    assert again.here() == 0
+    assert again.in_process() == 0
     assert again.series("loss") == {s: v for s, v in whole.series("loss").items() if s > 14}
 
 
 def test_midtraining_resumes_in_the_middle_of_its_pass(stage):
     whole = stage("mid_train", "mid", MID, "whole", deterministic=True, save_every=4)
-    assert whole.here() == 0
+    assert whole.in_process() == 0
     again = stage("mid_train", "mid", MID, "again", deterministic=True, save_every=4)
     steps = [e["step"] for e in whole.events("checkpoint")]
     again.resume_from = whole.checkpoint(steps[-2])
-    assert again.here() == 0
+    assert again.in_process() == 0
     for series in ("loss", "lrm"):
         assert again.series(series) == {s: v for s, v in whole.series(series).items() if s > steps[-2]}
 
 
 def test_conversations_that_do_not_divide_are_refused(stage):
     run = stage("sft", "sft", SFT, examples_per_step=5)
-    assert run.here() == Exit.BAD_INPUT
+    assert run.in_process() == Exit.BAD_INPUT
     assert "sft.examples_per_step" in run.error()["message"]
     assert "nearest that fit: 4 or 6" in run.error()["message"]
 
@@ -106,7 +106,7 @@ def test_a_model_of_another_tokenizer_is_refused(stage, inputs, tmp_path):
     shutil.copytree(inputs["tokenizer"].dir, tmp_path / "tokenizer")
     run = stage("mid_train", "mid", MID)
     run.inputs = {**run.inputs, "tokenizer": seal(tmp_path / "tokenizer", name="another")}
-    assert run.here() == Exit.BAD_INPUT
+    assert run.in_process() == Exit.BAD_INPUT
     assert run.error()["code"] == "tokenizer_mismatch"
 
 
@@ -116,5 +116,5 @@ def test_a_corrupt_model_is_refused(stage, trained, tmp_path):
     spoilt = tmp_path / "model" / "model.safetensors"
     spoilt.write_bytes(spoilt.read_bytes()[:-1000])
     run = stage("sft", "sft", SFT, model=model.model_copy(update={"path": str(tmp_path / "model")}))
-    assert run.here() == Exit.BAD_INPUT
+    assert run.in_process() == Exit.BAD_INPUT
     assert "model.safetensors" in run.error()["message"]

@@ -28,7 +28,7 @@ def seen(tokenizer, loader, batches):
 @pytest.mark.parametrize("kind", [TextLoader, BosAlignedLoader])
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize(("old", "new"), [(1, 2), (2, 1), (2, 3), (4, 2), (1, 8), (8, 1)])
-def test_no_document_comes_twice_and_few_are_skipped(tokenizer, shard, kind, shuffle, old, new, monkeypatch):
+def test_no_document_is_repeated_and_few_are_skipped(tokenizer, shard, kind, shuffle, old, new, monkeypatch):
     monkeypatch.setattr(bos_aligned, "BUFFER", 20)
 
     def loader(rank, world, state=None):
@@ -50,7 +50,7 @@ def test_no_document_comes_twice_and_few_are_skipped(tokenizer, shard, kind, shu
 
 
 @pytest.mark.parametrize("kind", [TextLoader, BosAlignedLoader])
-def test_a_place_past_the_epochs_end_goes_on_in_the_next(tokenizer, shard, kind, monkeypatch):
+def test_a_place_past_the_end_of_an_epoch_continues_in_the_next(tokenizer, shard, kind, monkeypatch):
     monkeypatch.setattr(bos_aligned, "BUFFER", 20)
 
     def loader(rank, world, state=None):
@@ -82,7 +82,7 @@ def test_other_data_are_refused(tokenizer, shard, tmp_path):
         TextLoader([other], tokenizer, batch_size=1, seq_len=40, world_size=2, state=state_near(fresh, [saved]))
 
 
-def test_conversations_go_on_after_the_last_one_taken(tokenizer):
+def test_conversations_continue_after_the_last_one_taken(tokenizer):
     chat = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": f"b{i}"}]} for i in range(40)]
 
     def loader(rank, world, state=None):

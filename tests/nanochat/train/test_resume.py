@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from nanochat.contract.contract import STOP, Artifact, Exit, ExitReport, seal
 
-from . import house
+from . import stage_run
 
 
 def steps_from(run, first, series="loss"):
@@ -25,7 +25,7 @@ def test_killed_then_resumed_is_bit_for_bit_the_uninterrupted_run(base, trained)
     assert 5 <= last["step"] < 24
 
     resumed = base("resumed", deterministic=True, resume_from=killed.checkpoint(last["step"]))
-    assert resumed.here() == 0, resumed.events("error")
+    assert resumed.in_process() == 0, resumed.events("error")
     losses = resumed.series("loss")
     assert list(losses) == list(range(last["step"] + 1, 25))
     for series in ("loss", "grad_norm", "val_bpb"):
@@ -40,7 +40,7 @@ def test_killed_then_resumed_is_bit_for_bit_the_uninterrupted_run(base, trained)
 def test_stop_file_saves_and_ends_with_75(base, trained):
     stopped = base("stopped", deterministic=True, save_every=-1)
     watcher = stopped.stop_after(3)
-    assert stopped.here() == Exit.STOPPED
+    assert stopped.in_process() == Exit.STOPPED
     watcher.join()
     (saved,) = stopped.events("checkpoint")
     assert not saved["final"]
@@ -48,7 +48,7 @@ def test_stop_file_saves_and_ends_with_75(base, trained):
     assert stopped.error()["code"] == "stopped"
 
     resumed = base("resumed", deterministic=True, resume_from=stopped.checkpoint(saved["step"]))
-    assert resumed.here() == 0
+    assert resumed.in_process() == 0
     assert resumed.series("loss") == steps_from(trained, saved["step"] + 1)
     assert resumed.series("val_bpb")[24] == trained.series("val_bpb")[24]
 
@@ -57,11 +57,11 @@ def test_stopped_before_the_first_step_leaves_no_checkpoint(base):
     run = base()
     run.out.mkdir(parents=True)
     (run.out / STOP).touch()
-    assert run.here() == Exit.STOPPED
+    assert run.in_process() == Exit.STOPPED
     assert not run.events("checkpoint")
 
 
-def test_sigterm_to_one_of_two_ranks_stops_both_and_one_rank_goes_on(base):
+def test_sigterm_to_one_of_two_ranks_stops_both_and_one_rank_resumes(base):
     # The schedule must be so long that the signal arrives in the middle of it.
     two = base("two", num_iterations=60, save_every=-1, sample_every=-1).start(ranks=2)
     two.until(lambda seen: any(e["kind"] == "progress" and e["done"] >= 20 for e in seen))
@@ -73,7 +73,7 @@ def test_sigterm_to_one_of_two_ranks_stops_both_and_one_rank_goes_on(base):
     assert saved >= 20
 
     one = base("one", num_iterations=60, save_every=-1, sample_every=-1, resume_from=two.checkpoint(saved))
-    assert one.here() == 0, one.events("error")
+    assert one.in_process() == 0, one.events("error")
     assert list(one.series("loss")) == list(range(saved + 1, 61))
     assert one.results()["world_size"] == 1
     assert one.results()["tokens"] == 60 * 256
@@ -97,14 +97,14 @@ def copy(trained, tmp_path):
     return Copy()
 
 
-def test_a_flipped_byte_is_found(base, copy):
+def test_a_flipped_byte_is_detected(base, copy):
     artifact = copy.sealed()
     weights = copy.dir / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-100] ^= 1
     weights.write_bytes(content)
     run = base(resume_from=artifact)
-    assert run.here() == Exit.BAD_INPUT
+    assert run.in_process() == Exit.BAD_INPUT
     assert (run.error()["code"], "model.safetensors" in run.error()["message"]) == ("artifact_corrupt", True)
 
 
@@ -113,14 +113,14 @@ def test_half_a_file_is_refused_even_if_its_manifest_agrees(base, copy, name):
     path = copy.dir / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     run = base(resume_from=copy.sealed())
-    assert run.here() == Exit.BAD_INPUT
+    assert run.in_process() == Exit.BAD_INPUT
     assert (run.error()["code"], name in run.error()["message"]) == ("checkpoint_corrupt", True)
 
 
 def test_another_architecture_is_refused(base, copy):
     run = base(resume_from=copy.sealed())
-    run.config = {**run.config, "model": {**house.MODEL, "depth": 4}}
-    assert run.here() == Exit.BAD_INPUT
+    run.config = {**run.config, "model": {**stage_run.MODEL, "depth": 4}}
+    assert run.in_process() == Exit.BAD_INPUT
     assert run.error()["code"] == "config_mismatch"
 
 
@@ -129,7 +129,7 @@ def test_weights_that_do_not_fit_their_description_are_refused(base, copy):
     meta["model_config"]["n_embd"] = 128
     (copy.dir / "meta.json").write_text(json.dumps(meta))
     run = base(resume_from=copy.sealed())
-    assert run.here() == Exit.BAD_INPUT
+    assert run.in_process() == Exit.BAD_INPUT
     assert run.error()["code"] == "config_mismatch"
 
 
@@ -137,5 +137,5 @@ def test_another_tokenizer_is_refused(base, copy, inputs, tmp_path):
     shutil.copytree(inputs["tokenizer"].dir, tmp_path / "tokenizer")
     run = base(resume_from=copy.sealed())
     run.inputs = {**inputs, "tokenizer": seal(tmp_path / "tokenizer", name="another")}
-    assert run.here() == Exit.BAD_INPUT
+    assert run.in_process() == Exit.BAD_INPUT
     assert run.error()["code"] == "tokenizer_mismatch"

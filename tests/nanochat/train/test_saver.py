@@ -26,7 +26,7 @@ ONE_RANK = Ranks(0, 1, torch.device("cpu"))
 MODEL = GPTConfig(sequence_len=16, vocab_size=61, n_layer=2, n_head=2, n_kv_head=2, n_embd=16)
 
 
-class Desk:
+class Training:
     """A model in training and its saver. Writing blocks while `disk` is not set."""
 
     def __init__(self, root, keep=2):
@@ -66,7 +66,7 @@ class Desk:
     def settle(self):
         self.saver.settle([self.saver.phase])
 
-    def said(self, kind):
+    def emitted(self, kind):
         return [e for e in read(self.log) if e["kind"] == kind]
 
     def kept(self):
@@ -74,36 +74,36 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path, monkeypatch):
-    desk = Desk(tmp_path)
-    monkeypatch.setattr(snapshot, "save_file", desk.write)
-    yield desk
-    desk.disk.set()
-    desk.saver.close()
+def training(tmp_path, monkeypatch):
+    training = Training(tmp_path)
+    monkeypatch.setattr(snapshot, "save_file", training.write)
+    yield training
+    training.disk.set()
+    training.saver.close()
 
 
-def state_of(desk):
+def state_of(training):
     return (
-        {k: v.clone() for k, v in desk.model.state_dict().items()},
-        {k: v.clone() for k, v in desk.optimizer.state().items()},
+        {k: v.clone() for k, v in training.model.state_dict().items()},
+        {k: v.clone() for k, v in training.optimizer.state().items()},
         torch.get_rng_state(),
     )
 
 
-def test_a_checkpoint_is_of_the_moment_it_was_asked_for(desk):
-    desk.train()
-    weights, moments, random = state_of(desk)
-    desk.disk.clear()
+def test_a_checkpoint_holds_the_state_at_the_call_of_save(training):
+    training.train()
+    weights, moments, random = state_of(training)
+    training.disk.clear()
     position = {"at": [1]}
-    desk.saver.save(1, meta={}, score=None, loop_state={"step": 1}, loader_state=position)
+    training.saver.save(1, meta={}, score=None, loop_state={"step": 1}, loader_state=position)
     for _ in range(3):  # training continues before the first byte is written
-        desk.train()
+        training.train()
     position["at"].append(2)
-    assert not torch.equal(weights["embed.weight"], desk.model.embed.weight)
-    desk.disk.set()
-    desk.saver.finish()
+    assert not torch.equal(weights["embed.weight"], training.model.embed.weight)
+    training.disk.set()
+    training.saver.finish()
 
-    directory = desk.checkpoints / "step_000001"
+    directory = training.checkpoints / "step_000001"
     model, _ = load_model(directory, "cpu")
     assert all(torch.equal(model.state_dict()[name], value) for name, value in weights.items())
     resume, other = Resume(directory), Optimizer(model, OptimSpec(), ONE_RANK)
@@ -114,68 +114,68 @@ def test_a_checkpoint_is_of_the_moment_it_was_asked_for(desk):
     assert resume.loader_states() == [{"at": [1]}]
 
 
-def test_nothing_is_said_or_shown_before_all_is_written(desk):
-    desk.disk.clear()
-    desk.save(1)
-    assert desk.saver.phase == Phase.WRITING
-    desk.settle()
-    assert desk.kept() == [".step_000001.draft"]
-    assert not desk.said("checkpoint")
-    desk.disk.set()
-    desk.saver.finish()
-    (event,) = desk.said("checkpoint")
+def test_no_event_and_no_checkpoint_before_everything_is_written(training):
+    training.disk.clear()
+    training.save(1)
+    assert training.saver.phase == Phase.WRITING
+    training.settle()
+    assert training.kept() == [".step_000001.draft"]
+    assert not training.emitted("checkpoint")
+    training.disk.set()
+    training.saver.finish()
+    (event,) = training.emitted("checkpoint")
     directory = verify(Artifact(path=event["path"], sha256=event["sha256"]))
     assert event["bytes"] == sum(p.stat().st_size for p in directory.iterdir())
     files = {f["path"] for f in json.loads((directory / "manifest.json").read_text())["files"]}
     assert files | {"manifest.json"} == {p.name for p in directory.iterdir()}
-    assert desk.saver.phase == Phase.IDLE
+    assert training.saver.phase == Phase.IDLE
 
 
-def test_waits_until_every_rank_has_written(desk):
-    desk.save(1)
-    module.wait([desk.saver._flight.writing])
-    desk.saver.settle([Phase.WRITTEN, Phase.WRITING])
-    assert not desk.said("checkpoint")
-    desk.settle()
-    assert [e["step"] for e in desk.said("checkpoint")] == [1]
+def test_waits_until_every_rank_has_written(training):
+    training.save(1)
+    module.wait([training.saver._flight.writing])
+    training.saver.settle([Phase.WRITTEN, Phase.WRITING])
+    assert not training.emitted("checkpoint")
+    training.settle()
+    assert [e["step"] for e in training.emitted("checkpoint")] == [1]
 
 
-def test_a_save_waits_for_the_one_before_and_says_so(desk):
-    desk.disk.clear()
-    desk.save(1)
-    threading.Timer(0.05, desk.disk.set).start()
-    desk.save(2)
-    assert [e["step"] for e in desk.said("checkpoint")] == [1]
-    (warning,) = desk.said("warning")
+def test_a_save_waits_for_the_previous_one_and_warns(training):
+    training.disk.clear()
+    training.save(1)
+    threading.Timer(0.05, training.disk.set).start()
+    training.save(2)
+    assert [e["step"] for e in training.emitted("checkpoint")] == [1]
+    (warning,) = training.emitted("warning")
     assert warning["code"] == "save_waited"
     assert "at step 2 for the checkpoint of step 1" in warning["message"]
 
 
-def test_an_error_while_writing_comes_at_the_next_boundary(desk, monkeypatch):
-    desk.save(1)
-    desk.saver.finish()
+def test_an_error_while_writing_is_raised_at_the_next_step(training, monkeypatch):
+    training.save(1)
+    training.saver.finish()
 
     def fails(tensors, path):
         path.write_bytes(b"half")
         raise OSError(errno.EIO, "the disk is dying")
 
     monkeypatch.setattr(snapshot, "save_file", fails)
-    desk.save(2)
-    module.wait([desk.saver._flight.writing])
+    training.save(2)
+    module.wait([training.saver._flight.writing])
     with pytest.raises(StageError, match=r"step 2 .* the disk is dying") as stop:
-        desk.settle()
+        training.settle()
     assert (stop.value.exit_code, stop.value.code) == (Exit.STOPPED, "checkpoint_not_written")
-    assert desk.kept() == ["step_000001"]
+    assert training.kept() == ["step_000001"]
 
 
-def test_an_error_of_another_rank_ends_this_one_too(desk):
-    desk.save(1)
+def test_an_error_of_another_rank_ends_this_one_too(training):
+    training.save(1)
     with pytest.raises(StageError, match="another process failed"):
-        desk.saver.settle([Phase.WRITTEN, Phase.FAILED])
-    assert desk.kept() == []
+        training.saver.settle([Phase.WRITTEN, Phase.FAILED])
+    assert training.kept() == []
 
 
-def test_bytes_that_change_on_their_way_to_the_disk_are_found(tmp_path, monkeypatch):
+def test_bytes_that_change_on_their_way_to_the_disk_are_detected(tmp_path, monkeypatch):
     def write(tensors, path):
         save_file({name: value ^ 1 for name, value in tensors.items()}, path)
 
@@ -184,118 +184,121 @@ def test_bytes_that_change_on_their_way_to_the_disk_are_found(tmp_path, monkeypa
         write_tensors(tmp_path / "a", {"a": torch.arange(9)})
 
 
-def test_a_file_that_is_cut_before_it_is_sealed_is_found(desk):
-    desk.save(1)
-    module.wait([desk.saver._flight.writing])
-    os.truncate(desk.checkpoints / ".step_000001.draft" / "model.safetensors", 100)
+def test_a_file_that_is_truncated_before_it_is_sealed_is_detected(training):
+    training.save(1)
+    module.wait([training.saver._flight.writing])
+    os.truncate(training.checkpoints / ".step_000001.draft" / "model.safetensors", 100)
     with pytest.raises(StageError, match="but the ranks wrote"):
-        desk.settle()
-    assert desk.kept() == []
+        training.settle()
+    assert training.kept() == []
 
 
-def test_what_is_written_when_training_fails_is_still_published(desk):
-    desk.save(1)
-    desk.saver.close()
-    (event,) = desk.said("checkpoint")
+def test_a_written_checkpoint_is_published_although_training_fails(training):
+    training.save(1)
+    training.saver.close()
+    (event,) = training.emitted("checkpoint")
     verify(Artifact(path=event["path"], sha256=event["sha256"]))
 
 
-def test_what_evaluations_find_while_it_is_written_is_published_with_it(desk):
-    desk.disk.clear()
-    desk.save(1)
-    desk.saver.describe(meta={"val_bpb": 2.0}, score=2.0, loop_state={"step": 1, "visited": 1})
-    desk.disk.set()
-    desk.saver.finish()
-    _, meta = load_model(desk.checkpoints / "step_000001", "cpu")
+def test_figures_of_evaluations_during_the_write_are_published_with_the_checkpoint(training):
+    training.disk.clear()
+    training.save(1)
+    training.saver.describe(meta={"val_bpb": 2.0}, score=2.0, loop_state={"step": 1, "visited": 1})
+    training.disk.set()
+    training.saver.finish()
+    _, meta = load_model(training.checkpoints / "step_000001", "cpu")
     assert (meta["val_bpb"], meta["score"]) == (2.0, 2.0)
-    assert Resume(desk.checkpoints / "step_000001").loop == {"step": 1, "visited": 1}
-    assert [e["val_bpb"] for e in desk.said("checkpoint")] == [2.0]
+    assert Resume(training.checkpoints / "step_000001").loop == {"step": 1, "visited": 1}
+    assert [e["val_bpb"] for e in training.emitted("checkpoint")] == [2.0]
 
 
-def test_the_final_one_is_the_same_tensors_under_the_figures_found_since(desk):
+def test_the_final_checkpoint_has_the_same_tensors_and_the_latest_figures(training):
     for step, score in ((1, 1.0), (2, 3.0), (3, None)):
-        desk.save(step, score)
-    desk.saver.finish()
-    assert desk.kept() == ["step_000001", "step_000002", "step_000003"]
-    weights = desk.checkpoints / "step_000003" / "model.safetensors"
+        training.save(step, score)
+    training.saver.finish()
+    assert training.kept() == ["step_000001", "step_000002", "step_000003"]
+    weights = training.checkpoints / "step_000003" / "model.safetensors"
     before = weights.stat()
-    desk.disk.clear()  # no tensor is written again
+    training.disk.clear()  # no tensor is written again
     meta = {"val_bpb": 0.5}
-    desk.saver.save(3, meta=meta, score=0.5, loop_state={"step": 3}, loader_state={"at": [3]}, final=True)
-    desk.saver.finish()
+    training.saver.save(3, meta=meta, score=0.5, loop_state={"step": 3}, loader_state={"at": [3]}, final=True)
+    training.saver.finish()
     assert (weights.stat().st_ino, weights.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    assert [(e["step"], e["final"], e["val_bpb"]) for e in desk.said("checkpoint")][2:] == [(3, False, None), (3, True, 0.5)]
-    last, model = desk.said("checkpoint")[-1], desk.said("artifact")[-1]
+    assert [(e["step"], e["final"], e["val_bpb"]) for e in training.emitted("checkpoint")][2:] == [
+        (3, False, None),
+        (3, True, 0.5),
+    ]
+    last, model = training.emitted("checkpoint")[-1], training.emitted("artifact")[-1]
     assert (last["path"], last["sha256"]) == (model["path"], model["sha256"])
     verify(Artifact(path=model["path"], sha256=model["sha256"]))
-    assert load_model(desk.checkpoints / "step_000003", "cpu")[1]["val_bpb"] == 0.5
-    assert desk.kept() == ["step_000002", "step_000003"]  # step 3 turned out to be the best
+    assert load_model(training.checkpoints / "step_000003", "cpu")[1]["val_bpb"] == 0.5
+    assert training.kept() == ["step_000002", "step_000003"]  # step 3 turned out to be the best
 
 
-def test_a_final_one_that_cannot_be_published_leaves_the_checkpoint(desk, monkeypatch):
-    desk.save(1)
-    desk.saver.finish()
+def test_a_final_checkpoint_that_cannot_be_published_leaves_the_earlier_one(training, monkeypatch):
+    training.save(1)
+    training.saver.finish()
 
     def full(*_args, **_options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(module, "write_json", full)
     with pytest.raises(StageError, match="step 1 could not be written") as stop:
-        desk.saver.save(1, meta={}, score=1.0, loop_state={}, loader_state={}, final=True)
+        training.saver.save(1, meta={}, score=1.0, loop_state={}, loader_state={}, final=True)
     assert (stop.value.exit_code, stop.value.code) == (Exit.STOPPED, "disk_full")
-    assert desk.kept() == ["step_000001"]
-    (event,) = desk.said("checkpoint")
+    assert training.kept() == ["step_000001"]
+    (event,) = training.emitted("checkpoint")
     verify(Artifact(path=event["path"], sha256=event["sha256"]))
 
 
-def test_keeps_the_last_and_the_best(desk):
+def test_keeps_the_last_and_the_best(training):
     for step, score in enumerate((3.0, 1.0, 2.0, 2.5, 2.0), 1):
-        desk.save(step, score)
-    desk.saver.finish()
-    assert desk.kept() == ["step_000002", "step_000004", "step_000005"]
-    assert [e["step"] for e in desk.said("checkpoint_deleted")] == [1, 3]
+        training.save(step, score)
+    training.saver.finish()
+    assert training.kept() == ["step_000002", "step_000004", "step_000005"]
+    assert [e["step"] for e in training.emitted("checkpoint_deleted")] == [1, 3]
     for step, score in ((6, 1.0), (7, None), (8, float("nan"))):
-        desk.save(step, score)
-    desk.saver.finish()
-    assert desk.kept() == ["step_000006", "step_000007", "step_000008"]  # of equally good ones the later is the best
+        training.save(step, score)
+    training.saver.finish()
+    assert training.kept() == ["step_000006", "step_000007", "step_000008"]  # of equally good ones the later is the best
 
 
 class Disk:
     """A disk of `size` bytes that holds nothing but the checkpoints."""
 
-    def __init__(self, desk, size):
-        self.desk, self.size = desk, size
+    def __init__(self, training, size):
+        self.training, self.size = training, size
 
     def usage(self, _):
-        used = sum(p.stat().st_size for p in self.desk.checkpoints.rglob("*") if p.is_file())
+        used = sum(p.stat().st_size for p in self.training.checkpoints.rglob("*") if p.is_file())
         return shutil._ntuple_diskusage(self.size, used, self.size - used)
 
 
-def test_old_ones_make_room_before_the_new_one_if_that_is_enough(desk, monkeypatch):
+def test_old_checkpoints_are_deleted_early_if_that_frees_enough_space(training, monkeypatch):
     for step in (1, 2):
-        desk.save(step)
-    desk.saver.finish()
-    one = module._size(desk.checkpoints / "step_000001")
-    monkeypatch.setattr(module.shutil, "disk_usage", Disk(desk, RESERVE + int(2.5 * one)).usage)
-    desk.save(3)
-    assert desk.kept() == [".step_000003.draft", "step_000002"]  # the latest always stays
-    desk.saver.finish()
-    assert desk.kept() == ["step_000002", "step_000003"]
+        training.save(step)
+    training.saver.finish()
+    one = module._size(training.checkpoints / "step_000001")
+    monkeypatch.setattr(module.shutil, "disk_usage", Disk(training, RESERVE + int(2.5 * one)).usage)
+    training.save(3)
+    assert training.kept() == [".step_000003.draft", "step_000002"]  # the latest always stays
+    training.saver.finish()
+    assert training.kept() == ["step_000002", "step_000003"]
 
-    monkeypatch.setattr(module.shutil, "disk_usage", Disk(desk, RESERVE + int(1.5 * one)).usage)
+    monkeypatch.setattr(module.shutil, "disk_usage", Disk(training, RESERVE + int(1.5 * one)).usage)
     with pytest.raises(StageError, match="are needed and") as stop:
-        desk.save(4)
+        training.save(4)
     assert (stop.value.exit_code, stop.value.code) == (Exit.STOPPED, "disk_full")
-    assert desk.kept() == ["step_000002", "step_000003"]  # nothing is deleted if that would not be enough
+    assert training.kept() == ["step_000002", "step_000003"]  # nothing is deleted if that would not be enough
 
 
-def test_leftovers_of_a_kill_in_the_same_folder_go(desk):
+def test_leftovers_of_a_killed_attempt_are_deleted(training):
     for name in (".step_000001.draft", ".step_000009.draft", ".step_000007.old"):
-        (desk.checkpoints / name).mkdir(parents=True)
-        (desk.checkpoints / name / "half").write_text("half")
-    desk.save(1)
-    desk.saver.finish()
-    assert [p.name for p in desk.checkpoints.iterdir()] == ["step_000001"]
+        (training.checkpoints / name).mkdir(parents=True)
+        (training.checkpoints / name / "half").write_text("half")
+    training.save(1)
+    training.saver.finish()
+    assert [p.name for p in training.checkpoints.iterdir()] == ["step_000001"]
 
 
 def test_a_snapshot_is_allocated_once_and_keeps_every_bit():
@@ -316,7 +319,7 @@ def test_a_snapshot_is_allocated_once_and_keeps_every_bit():
     assert held.nbytes == sum(t.nbytes for t in tensors.values())
 
 
-def test_what_is_written_is_what_the_library_reads(tmp_path):
+def test_safetensors_reads_back_what_was_written(tmp_path):
     held = Snapshot()
     held.take({"a": torch.randn(3, 5), "b": torch.tensor([float("nan"), 1.0]), "c": torch.zeros(0)})
     digest = write_tensors(tmp_path / "a", held.tensors)

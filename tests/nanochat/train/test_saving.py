@@ -37,7 +37,7 @@ def test_killed_while_the_thread_writes(base, trained):
     assert killed.series("loss").items() <= trained.series("loss").items()
 
     resumed = base("resumed", deterministic=True, resume_from=killed.checkpoint(5))
-    assert resumed.here() == 0, resumed.events("error")
+    assert resumed.in_process() == 0, resumed.events("error")
     assert resumed.series("loss") == {s: v for s, v in trained.series("loss").items() if s > 5}
     one, other = (load_file(run.artifact("model").dir / "model.safetensors") for run in (trained, resumed))
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -82,7 +82,7 @@ def test_a_disk_that_fills_up_while_the_thread_writes(base, monkeypatch):
 
     monkeypatch.setattr(snapshot, "save_file", write)
     run = base()
-    assert run.here() == Exit.STOPPED
+    assert run.in_process() == Exit.STOPPED
     assert run.error()["code"] == "disk_full"
     assert "step 10" in run.error()["message"]
     assert kept(run) == ["step_000005"]
@@ -93,12 +93,12 @@ def test_a_full_disk_stops_the_stage_before_it_writes(base, monkeypatch):
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(saver.shutil, "disk_usage", lambda _: usage._replace(free=1000))
     run = base()
-    assert run.here() == Exit.STOPPED
+    assert run.in_process() == Exit.STOPPED
     assert run.error()["code"] == "disk_full"
     assert kept(run) == []
 
 
-def test_says_what_a_save_cost_and_what_it_deleted(trained):
+def test_events_report_the_time_of_a_save_and_the_deleted_checkpoints(trained):
     announced = trained.events("checkpoint")
     assert all(e["stall_ms"] > 0 and e["write_s"] > 0 for e in announced)
     deleted = trained.events("checkpoint_deleted")

@@ -95,7 +95,7 @@ class StageRun:
             device=self.device,
         )
 
-    def here(self) -> int:
+    def in_process(self) -> int:
         """Run in this process. Returns the exit code."""
         return int(stage_main.run(self.spec))
 
