@@ -1,1 +1,1 @@
-"""The worker: a Celery app that is woken for a stage, claims it and supervises its processes. Imports no torch."""
+"""The worker: a Celery app that receives a wake-up call for a stage, claims it and supervises its processes. Imports no torch."""

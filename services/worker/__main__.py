@@ -1,4 +1,4 @@
-"""`python -m services.worker --queue gpu|cpu`: one worker process for one queue of this machine."""
+"""`python -m services.worker --queue gpu|cpu`: the worker of one queue on this machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     engine = db.make_engine(settings.database_url, pool_size=1)
     keeper = Keeper(db.sessions(engine), queue, settings)
     keeper.register()
-    # The stages run in forks of this process; they make connections of their own.
+    # Each stage runs in a fork of this process and opens its own connections.
     engine.dispose()
 
     def on_ready(**_: Any) -> None:
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     app = make_app(settings, queue)
     add_task(app, settings, queue)
     node = f"{settings.id_for(queue)}@%h"
-    # --quiet leaves out the start banner, which is no log line.
+    # --quiet omits the banner at the start, which is not a log line.
     arguments = ["--quiet", "worker", "-Q", queue, "-P", "prefork", "-n", node, "-l", "INFO"]
     arguments += ["--without-mingle", "--without-gossip"]
     app.worker_main(arguments)

@@ -1,4 +1,4 @@
-"""The GPUs of this machine, asked of the driver's own tool so that neither torch nor a binding is needed."""
+"""The GPUs of this machine, as `nvidia-smi` lists them. That needs neither torch nor a Python binding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 
 
 def gpus(count: int | None = None) -> list[str]:
-    """Names of the GPUs that a stage may use: those visible to us, or the first `count` of them. Empty without a driver."""
+    """Names of the GPUs that a stage may use: the visible ones, or the first `count` of them. Empty if there is no driver."""
     tool = shutil.which("nvidia-smi")
     if tool is None or count == 0:
         return []

@@ -1,4 +1,4 @@
-"""The worker's own life: registers, beats, and takes care of orphans, in a thread of the parent process."""
+"""The worker's registration, its heartbeats and the recovery of orphans, in a thread of the parent process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Keeper:
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
     def register(self) -> None:
-        """Announce the worker and clear up after its predecessor; waits for as long as the ledger is away."""
+        """Register the worker and end what its predecessor left. Waits until the ledger answers."""
         self._drain.parent.mkdir(parents=True, exist_ok=True)
         self._drain.unlink(missing_ok=True)
         gpus = hardware.gpus(self._settings.gpus) if self._queue == "gpu" else []
@@ -53,18 +53,18 @@ class Keeper:
         self._thread.start()
 
     def drain(self) -> None:
-        """Take nothing more, and ask what runs to stop at its next checkpoint."""
+        """Claim no more stages, and ask the running ones to save a checkpoint and stop."""
         self._drain.touch()
 
     def stop(self) -> None:
-        """The last beat: the worker leaves in good order."""
+        """End the heartbeats and mark the worker as gone."""
         self._stop.set()
         self._thread.join(timeout=10)
         try:
             with self._factory.begin() as session:
                 workers.retire(session, self._id)
         except SQLAlchemyError as err:
-            log.warning("could not sign off; the ledger will notice the silence: %s", err)
+            log.warning("the worker could not sign off; the ledger will notice that its heartbeats ended: %s", err)
 
     def _run(self) -> None:
         while not self._stop.wait(self._settings.heartbeat_every_s):

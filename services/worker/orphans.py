@@ -1,4 +1,4 @@
-"""Attempts whose supervisor was killed: ended at once, instead of when their lease runs out.
+"""Orphans: attempts whose supervisor was killed. They are ended at once, not when their lease expires.
 
 Their processes die with the supervisor (`processes.launch`), but what they wrote is on disk: the rest of the spool is
 stored first, so that the last checkpoint is known, and a stage that had finished counts as finished.
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def recover(factory: SessionFactory, worker_id: str, settings: Settings) -> int:
-    """End this worker's attempts that nobody supervises any more; how many there were."""
+    """End the attempts of this worker that have no supervisor any more. Returns how many there were."""
     with factory.begin() as session:
         held = workers.held(session, worker_id)
     recovered = 0
@@ -36,7 +36,7 @@ def recover(factory: SessionFactory, worker_id: str, settings: Settings) -> int:
 
 
 def _is_orphan(attempt: Held) -> bool:
-    # Of another machine under the same name nothing can be known here; there the lease decides.
+    # Processes on another machine of the same worker name cannot be seen from here. The lease decides about those.
     return processes.is_here(attempt.process) and not processes.is_alive(attempt.process)
 
 

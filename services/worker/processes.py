@@ -1,4 +1,4 @@
-"""A stage's processes: launching them so that they die with us, finding every one of them, stopping them.
+"""Launch the processes of a stage so that they die with the worker, find all of them, and stop them.
 
 torchrun gives each rank a session of its own, so a process group does not hold them all. A variable in the environment
 does: every descendant inherits it, and it names the attempt.
@@ -24,7 +24,7 @@ from controlplane.models import Json
 MARK = "NANOCHAT_ATTEMPT"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
-# Looked up before any fork: between fork and exec the child may not take the loader's lock.
+# Looked up before any fork, because the child must not take the loader's lock between fork and exec.
 _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
@@ -49,12 +49,12 @@ def launch(command: Sequence[str], env: dict[str, str], log: Path) -> subprocess
             stderr=subprocess.STDOUT,
             env=env,
             start_new_session=True,
-            preexec_fn=die_with_parent,  # safe: in the worker no other thread runs yet
+            preexec_fn=die_with_parent,  # safe: no other thread runs in the worker yet
         )
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """Every process of the attempt that `mark` names, wherever it has moved in the process tree."""
+    """Every process of the attempt that `mark` names, wherever it is in the process tree."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -64,7 +64,7 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def kill_all(mark: str, seconds: float = 10.0) -> bool:
-    """SIGKILL everything of an attempt until nothing is left. False when something survives that long (uninterruptible)."""
+    """SIGKILL all processes of an attempt until none is left. False if one survives `seconds`, because it is uninterruptible."""
     deadline = time.monotonic() + seconds
     while alive := [p for p in marked(mark) if p.pid != os.getpid()]:
         for process in alive:
@@ -77,13 +77,13 @@ def kill_all(mark: str, seconds: float = 10.0) -> bool:
 
 
 def adopt_orphans() -> None:
-    """Descendants whose parent dies become ours, not init's, so that none escapes (Linux)."""
+    """Become the parent of descendants whose parent dies, so that none escapes to init (Linux)."""
     if _PRCTL is not None:
         _PRCTL(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def identity() -> Json:
-    """This process, told apart from any other that ever had its number."""
+    """This process, identified so that no other process which had its pid is taken for it."""
     process = psutil.Process()
     return {"host": socket.gethostname(), "pid": process.pid, "born": process.create_time()}
 

@@ -1,7 +1,7 @@
-"""The thread between a stage and the ledger: renews the lease, stores events and log lines, hears when to stop.
+"""The thread between a stage and the ledger: it renews the lease, stores events and log lines, and learns when to stop.
 
-The ledger may be away for hours: the stage goes on, its files are the spool, and the relay catches up. Only a positive
-answer that the fence is lost ends it.
+If the ledger does not answer, even for hours, the stage continues. Its files are the spool, and the relay catches up later. Only
+the ledger's answer that the fence is lost ends the stage.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from controlplane.lifecycle import Reason
 from controlplane.models import Json
 from controlplane.timing import Timing
 from nanochat.contract.contract import EVENTS
-from services.worker.spool import Batch, Tail, parse
+from services.worker.spool import Lines, Tail, parse
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ Report = Callable[[Session], None]
 
 
 class Relay:
-    """One attempt's line to the ledger. `start`, then `close` once its processes are gone."""
+    """Relays one attempt to the ledger. Call `start`, and `close` once the processes of the attempt are gone."""
 
     def __init__(self, factory: SessionFactory, fence: Fence, out: Path, timing: Timing, every_s: float):
         self._factory, self._fence, self._timing, self._every_s = factory, fence, timing, every_s
@@ -50,19 +50,19 @@ class Relay:
         self._thread.start()
 
     def report(self, what: Report) -> None:
-        """Have a call made in the ledger, in order and as soon as it answers."""
+        """Queue a call to the ledger. Calls are made in order, as soon as the ledger answers."""
         self._pending.append(what)
         self._wake.set()
 
     def close(self) -> None:
-        """End the thread; what is left to store, `flush` stores."""
+        """End the thread. `flush` stores what is left."""
         self._closing.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def flush(self) -> None:
-        """Store everything that the files hold. Raises FenceLost, and SQLAlchemyError while the ledger is away."""
+        """Store the rest of the files. Raises FenceLost, and SQLAlchemyError if the ledger does not answer."""
         self._reports()
         while self._store_events(last=True) | self._store_lines(last=True):
             pass
@@ -81,8 +81,8 @@ class Relay:
             except SQLAlchemyError as err:
                 self._is_away(err)
             except Exception:
-                # A fault of ours must not cost the lease, and with it the stage.
-                log.exception("the relay stumbled; it goes on")
+                # A defect of the relay must not lose the lease, and with it the stage.
+                log.exception("the relay failed and continues")
             if not more:
                 self._wake.wait(self._every_s)
                 self._wake.clear()
@@ -106,7 +106,7 @@ class Relay:
         return bool(batch.lines)
 
     def _store_or_sift(self, events: list[Json]) -> None:
-        """Store a batch; when the ledger cannot take some event in it, all but that one."""
+        """Store the events. If the ledger cannot store one of them, store all others."""
         if not events:
             return
         try:
@@ -114,13 +114,13 @@ class Relay:
                 ingest.events(session, self._fence, events)
         except _UNFIT as err:
             if len(events) == 1:
-                log.error("an event that the ledger cannot take is left out: %.500r: %s", events[0], err)
+                log.error("skipped an event that the ledger cannot store: %.500r: %s", events[0], err)
                 return
             for event in events:
                 self._store_or_sift([event])
 
     def _store_lines(self, *, last: bool = False) -> bool:
-        batch: Batch = self._lines.read(last=last)
+        batch: Lines = self._lines.read(last=last)
         if batch.lines:
             lines = [line.decode(errors="replace").rstrip("\r") for line in batch.lines]
             with self._factory.begin() as session:
@@ -132,7 +132,7 @@ class Relay:
         if self._away_since is None:
             self._away_since = time.monotonic()
             cause = err.orig if isinstance(err, DBAPIError) else err
-            log.warning("the ledger does not answer; the stage goes on and its events wait on disk: %s", cause)
+            log.warning("the ledger does not answer; the stage continues and its events wait on disk: %s", cause)
 
     def _is_back(self) -> None:
         if self._away_since is not None:

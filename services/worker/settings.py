@@ -1,4 +1,4 @@
-"""What a worker is told from outside: environment variables with the prefix NANOCHAT_."""
+"""The settings of a worker: environment variables with the prefix NANOCHAT_."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from controlplane.timing import Timing
 
 Queue = Literal["gpu", "cpu"]
 
-# A GPU stage has the whole machine; what runs on the cpu queue mostly waits for disk and network.
+# A stage of the gpu queue has the whole machine. Those of the cpu queue mostly wait for the disk and the network.
 SLOTS: dict[Queue, int] = {"gpu": 1, "cpu": 2}
 
 
@@ -42,11 +42,11 @@ class Settings(BaseSettings):
         return Timing(lease_ttl=self.lease_ttl_s)
 
     def drain_file(self, queue: Queue) -> Path:
-        """While this file exists the worker takes no stage and asks the one it has to stop. A preStop hook may touch it."""
+        """While this file exists the worker claims no stage and asks its running ones to stop. A preStop hook may create it."""
         return self._file(queue, ".drain")
 
     def alive_file(self, queue: Queue) -> Path:
-        """Touched with every heartbeat, whether or not the ledger and the broker answer: what a liveness probe looks at."""
+        """Touched with every heartbeat, even if the ledger or the broker does not answer. Liveness probes look at it."""
         return self._file(queue, ".alive")
 
     def _file(self, queue: Queue, suffix: str) -> Path:
@@ -61,6 +61,6 @@ class Settings(BaseSettings):
 
 
 def child_environment(mark: dict[str, str]) -> dict[str, str]:
-    """Ours for a stage's processes, without addresses and keys: a stage needs no database, broker or API."""
+    """The environment of a stage's processes: the worker's, without addresses and keys. A stage needs no database, broker or API."""
     private = ("NANOCHAT_DATABASE_URL", "NANOCHAT_REDIS_URL", "NANOCHAT_API_KEY", "NANOCHAT_API_KEY_FILE")
     return {name: value for name, value in os.environ.items() if name not in private} | {"PYTHONUNBUFFERED": "1"} | mark

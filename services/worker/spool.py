@@ -1,4 +1,4 @@
-"""Reading what a stage appends to its files, by byte offset: whole lines only, each once."""
+"""Read what a stage appends to its files, by byte offset: only whole lines, each once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 CHUNK = 1 << 20  # bytes read at a time
-LONGEST = 1 << 22  # a line beyond this is cut, so that one without an end cannot stall the rest
+LONGEST = 1 << 22  # bytes; a longer line is cut, so that one without an end cannot block what follows
 
 
 @dataclass(slots=True)
-class Batch:
-    """Lines, the number of the first, and the offset behind the last."""
+class Lines:
+    """Consecutive lines, the number of the first, and the byte offset after the last."""
 
     first: int
     lines: list[bytes]
@@ -24,15 +24,15 @@ class Batch:
 
 
 class Tail:
-    """Follows a growing file. `advance` only after a batch is stored: until then the next `read` gives it again."""
+    """Follows a growing file. `read` returns the same lines again until `advance` says that they are stored."""
 
     def __init__(self, path: Path):
         self.path = path
         self.offset, self.line = 0, 0
 
-    def read(self, *, last: bool = False) -> Batch:
-        """The next whole lines, at most a chunk of them; with `last` an unfinished final line counts as whole."""
-        batch = Batch(self.line, [], self.offset)
+    def read(self, *, last: bool = False) -> Lines:
+        """The next whole lines, at most a chunk of them. With `last`, an unfinished line at the end counts as whole."""
+        batch = Lines(self.line, [], self.offset)
         try:
             with self.path.open("rb") as file:
                 file.seek(self.offset)
@@ -51,19 +51,19 @@ class Tail:
         batch.end = self.offset + len(whole)
         return batch
 
-    def advance(self, batch: Batch) -> None:
+    def advance(self, batch: Lines) -> None:
         self.offset, self.line = batch.end, batch.first + len(batch.lines)
 
 
 def parse(lines: list[bytes]) -> list[dict[str, Any]]:
-    """The events among these lines; a torn one, as a full disk leaves, is skipped."""
+    """The events in these lines. An incomplete one, as a full disk leaves it, is skipped."""
     events = []
     for line in lines:
         try:
             event = json.loads(line)
             event["seq"], event["t"], event["kind"]
         except (ValueError, TypeError, KeyError):
-            log.warning("skipped a line that is no event: %.200r", line)
+            log.warning("skipped a line that is not an event: %.200r", line)
             continue
         events.append(event)
     return events

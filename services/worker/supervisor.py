@@ -1,5 +1,6 @@
-"""One attempt from claim to verdict: writes stage.json, launches torchrun, asks it to stop when someone wants that, and
-judges what it left. A healthy stage outlives any outage of the ledger and the broker. Pure Python, no torch.
+"""One attempt from claim to verdict: write stage.json, launch torchrun, stop it on request, and judge what it left.
+
+A healthy stage survives any outage of the ledger and the broker. Imports no torch.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from services.worker.verdict import Verdict, judge, not_launched
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1
-GIVE_UP_S = 30.0  # of trying to report an end while draining; the next start of this worker reports it then
+GIVE_UP_S = 30.0  # how long a draining worker tries to report an end; after that its next start reports it
 
 
 def mark_of(fence: Fence) -> str:
-    """What the attempt's processes carry in their environment."""
+    """The value of the environment variable that marks the attempt's processes."""
     return f"{fence.run_id}/{fence.stage_id}/{fence.attempt_no}"
 
 
 def log_ids(fence: Fence, stage: str) -> dict[str, str | int]:
-    """What every log line about an attempt carries."""
+    """The ids on every log line about an attempt."""
     return {"run": fence.run_id, "stage": stage, "attempt": fence.attempt_no}
 
 
@@ -57,7 +58,7 @@ class Supervisor:
         self.relay = Relay(self.factory, fence, self.out, self.settings.timing(), self.settings.sync_every_s)
 
     def run(self) -> StageStatus | None:
-        """See the attempt through; the status its stage got, or None when another attempt has taken over."""
+        """Run the attempt to its end. Returns the new status of its stage, or None if another attempt has taken over."""
         try:
             process, resumed = self._launch()
         except OSError as err:
@@ -111,14 +112,14 @@ class Supervisor:
         return processes.launch(command, child_environment({processes.MARK: self.mark}), self.out / STDOUT), resumed
 
     def _newest_intact(self) -> SavedCheckpoint | None:
-        """The furthest checkpoint that is whole on disk; older ones are deleted as training goes on."""
+        """The furthest checkpoint that is intact on disk. Older ones may be gone: training deletes them."""
         for saved in self.claim.checkpoints:
             if not saved.artifact.dir.is_dir():
                 continue
             try:
                 verify(saved.artifact)
             except StageError as err:
-                log.warning("checkpoint at step %d is passed over: %s", saved.step, err)
+                log.warning("the checkpoint of step %d is not used: %s", saved.step, err)
             else:
                 return saved
         return None
@@ -126,7 +127,7 @@ class Supervisor:
     # -- watching --
 
     def _watch(self, process: subprocess.Popen[bytes]) -> int:
-        """Wait for the end, asking for it and then enforcing it when it is wanted; torchrun's exit code."""
+        """Wait for the end. When a stop is wanted, request it and then enforce it. Returns torchrun's exit code."""
         asked_at: float | None = None
         while (code := process.poll()) is None:
             if asked_at is None and self._stop_wanted():
@@ -145,7 +146,7 @@ class Supervisor:
         return self._told or self.relay.lost or self.relay.stop_reason is not None
 
     def _escalate(self, process: subprocess.Popen[bytes], waited: float) -> None:
-        """A stage that does not end at a step boundary gets SIGTERM, then SIGKILL for all its processes."""
+        """Enforce the stop of a stage that does not end at a step boundary: SIGTERM, then SIGKILL to all its processes."""
         if waited > self.settings.stop_grace_s + self.settings.kill_grace_s:
             processes.kill_all(self.mark)
         elif waited > self.settings.stop_grace_s:
@@ -154,7 +155,7 @@ class Supervisor:
     # -- the end --
 
     def _finish(self, verdict: Verdict) -> StageStatus | None:
-        """Store what is left and the verdict, however long the ledger is away; only a drain limits the patience."""
+        """Store the rest of the spool and the verdict. Tries until the ledger answers; while draining, at most GIVE_UP_S."""
         gave_up_at: float | None = None
         while True:
             try:

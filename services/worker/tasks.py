@@ -1,4 +1,4 @@
-"""The one task: claim the stage that the message names and see it through. A lost race is no event."""
+"""The only task: claim the stage that the message names and supervise it. If another worker has claimed it, nothing happens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_task(app: Celery, settings: Settings, queue: Queue) -> None:
 
 
 def _run_stage(stage_id: int, settings: Settings, queue: Queue) -> None:
-    """Runs in a process of its own, forked from the worker for this one stage."""
+    """Runs in a separate process, forked from the worker for this stage."""
     terminated = threading.Event()
 
     def on_sigterm(number: int, frame: FrameType | None) -> None:
@@ -51,13 +51,13 @@ def _run_stage(stage_id: int, settings: Settings, queue: Queue) -> None:
                 session, stage_id, settings.id_for(queue), process=processes.identity(), timing=settings.timing()
             )
         if claim is None:
-            log.info("stage %d is not to be had: claimed already, or no longer wanted", stage_id)
+            log.info("stage %d could not be claimed: another worker has it, or it is no longer wanted", stage_id)
             return
         world_size = len(hardware.gpus(settings.gpus)) if queue == "gpu" else 0
         with bound_contextvars(**log_ids(claim.fence, claim.stage)):
             Supervisor(factory, claim, settings, world_size=max(1, world_size), draining=draining).run()
     except NotFound:
-        log.warning("called for stage %d, which does not exist here", stage_id)
+        log.warning("called for stage %d, which this ledger does not have", stage_id)
     except SQLAlchemyError as err:
         log.warning("the ledger does not answer, so stage %d waits for the next call: %s", stage_id, err)
     finally:

@@ -1,4 +1,4 @@
-"""docker-compose.yml, read by Compose itself: it parses, asks for its secrets, and keeps the promises of its comments."""
+"""docker-compose.yml as Compose reads it: it is valid, it requires its secrets, and it does what its comments say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""k8s/: every object fits the schema of its kind with no unknown field, overlays build, and the rules of the cluster hold."""
+"""k8s/: every object fits the schema of its kind with no unknown field, the overlays build, and all pods follow our rules."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read(text: str) -> list[Object]:
 
 @pytest.fixture(scope="module", params=OVERLAYS)
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
-    """An overlay as kustomize makes it, with fresh secrets."""
+    """The objects that kustomize builds from an overlay, with new secrets."""
     program = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
     if shutil.which(program[0]) is None:
         pytest.skip("overlays were not built: neither kustomize nor kubectl is installed")

@@ -1,4 +1,4 @@
-"""The database and the broker go away while a stage runs: it goes on to its end, and the ledger catches up."""
+"""The database and the broker stop while a stage runs. The stage runs to its end, and the ledger catches up."""
 
 from __future__ import annotations
 

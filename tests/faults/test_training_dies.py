@@ -1,4 +1,4 @@
-"""kill -9 of the training process: a new attempt resumes from the checkpoint and the whole run still succeeds."""
+"""kill -9 of the training process: a new attempt resumes from the checkpoint, and the run succeeds."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_killed_trainer_resumes_and_the_run_succeeds(platform: Platform) -> No
 
 
 def trainer(run: str) -> psutil.Process:
-    """The rank itself, not torchrun above it."""
+    """The process of the rank, not its parent torchrun."""
     (found,) = [
         p for p in processes_of(run) if "base_train" in p.cmdline() and not any("torch.distributed" in a for a in p.cmdline())
     ]

@@ -1,4 +1,4 @@
-"""kill -9 of a worker: it costs the attempt, not the lease, the stage or the run."""
+"""kill -9 of a worker: the attempt is lost at once, without waiting for its lease; the stage and the run succeed."""
 
 from __future__ import annotations
 

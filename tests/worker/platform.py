@@ -1,4 +1,4 @@
-"""The platform without its HTTP door: real workers as processes, the control loops as threads, real Postgres and Valkey."""
+"""The platform without the HTTP API: real worker processes, the control loops in a thread, real Postgres and Valkey."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Platform:
         return process
 
     def kill_worker(self, queue: Queue) -> None:
-        """kill -9 of the worker and its pool, all at once, as when a container is killed."""
+        """kill -9 the worker and its pool at once, as when a container is killed."""
         process = self.workers.pop(queue)
         tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         for one in tree:
@@ -79,7 +79,7 @@ class Platform:
         process.wait()
 
     def stop_worker(self, queue: Queue, seconds: float = 60.0) -> int:
-        """SIGTERM: drain."""
+        """Send SIGTERM, on which the worker drains, and wait for its end."""
         process = self.workers.pop(queue)
         process.send_signal(signal.SIGTERM)
         return process.wait(seconds)

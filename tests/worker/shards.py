@@ -1,4 +1,4 @@
-"""A real source of shards over HTTP that can be told to be busy, so that a real `data` stage runs for as long as wanted."""
+"""An HTTP server of shards that can be made busy, so that a real `data` stage runs for as long as a test needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 
 class ShardServer(ThreadingHTTPServer):
-    """Serves a few small parquet shards; while `busy` it answers 503 and asks to come back after `retry_after` seconds."""
+    """Serves a few small parquet shards. While `busy` is set it answers 503 with Retry-After: `retry_after` seconds."""
 
     daemon_threads = True
 
@@ -28,7 +28,7 @@ class ShardServer(ThreadingHTTPServer):
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """For a recipe that takes its text from here, and as little of it as will do."""
+        """Overrides for a recipe that takes its text from here, and little of it."""
         source = {"kind": "http", "base_url": f"http://127.0.0.1:{self.server_port}", "train_shards": 2, "val_index": 2}
         return {
             "data.source": source,

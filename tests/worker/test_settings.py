@@ -1,4 +1,4 @@
-"""Celery's settings as a running worker has them: a setting that only looks set is the usual way to lose a night."""
+"""Celery's settings, as a running worker reports them. Setting an option does not prove that it takes effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading files that grow, break and lie."""
+"""Reading files that grow, that end in half a line, and that hold lines which are not events."""
 
 from __future__ import annotations
 

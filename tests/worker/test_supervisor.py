@@ -123,7 +123,7 @@ def test_a_lost_fence_stops_the_processes_and_writes_nothing(ledger: Ledger, set
 
 
 def test_a_stage_that_ignores_the_stop_file_is_killed(ledger: Ledger, settings: Settings, shards: ShardServer) -> None:
-    """Stopped by SIGSTOP, it can neither read the stop file nor handle SIGTERM."""
+    """SIGSTOP keeps it from reading the stop file and from handling SIGTERM."""
     import signal
 
     shards.busy.set()
@@ -144,7 +144,7 @@ def test_a_stage_that_ignores_the_stop_file_is_killed(ledger: Ledger, settings: 
 
 
 class beside:
-    """Run something in a thread beside the block; a failure of it is raised at the end."""
+    """Run a function in a thread while the block runs. An exception of it is raised at the end of the block."""
 
     def __init__(self, what: Callable[[], None]):
         self._what, self._error = what, None

@@ -1,4 +1,4 @@
-"""What an attempt left decides why it ended."""
+"""The files that an attempt left say why it ended."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_a_rank_that_lost_another_does_not_hide_that_it_was_killed(tmp_path: Pat
 
 
 def test_every_code_that_a_stage_raises_has_its_reason() -> None:
-    """And one that agrees with the exit code, which people see who run a stage by hand."""
+    """The reason also agrees with the exit code, which a person sees who runs a stage by hand."""
     by_exit = {"Exit.BAD_INPUT": {Reason.BAD_INPUT}, "Exit.NONFINITE": {Reason.NONFINITE}}
     raised: dict[str, set[str]] = {}
     for code, exit_code in raised_codes():
