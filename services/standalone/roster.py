@@ -18,7 +18,7 @@ from services.standalone.stack import Program, Server
 from services.standalone.valkey import Valkey
 
 PREFERRED_PORTS = {"api": 8000, "inference": 8001, "ui": 7860}
-# A worker kills a stage that has not saved its checkpoint within the first time, before we would kill the worker.
+# A worker kills a stage that is still running after STAGE_STOPS_S. That is well before we kill the worker, after DRAIN_S.
 STAGE_STOPS_S, DRAIN_S = 45, 60.0
 
 

@@ -39,7 +39,7 @@ def descendants() -> list[psutil.Process]:
 
 
 def end_all(seconds: float, besides: Iterable[int] = ()) -> list[str]:
-    """Wait `seconds` for every descendant except `besides` to end, then SIGKILL the rest. The names of those killed."""
+    """Wait `seconds` for every descendant except `besides` to end, then SIGKILL the rest. Returns the names of those killed."""
     spared = set(besides)
     waiting = [p for p in descendants() if p.pid not in spared]
     _, left = psutil.wait_procs(waiting, timeout=seconds)

@@ -1,4 +1,4 @@
-"""Renders the templates of this folder's `templates/`. Jinja escapes every value, so no text from elsewhere becomes markup."""
+"""Renders the files in `templates/`. Jinja escapes every value, so text from users and models never becomes markup."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _templates.filters |= {
 
 
 def render(template: str, **values: Any) -> str:
-    """The template `<template>.html` with these values. Raises jinja2.UndefinedError when it needs another one."""
+    """The template `<template>.html` with these values. Raises jinja2.UndefinedError when one is missing."""
     return _templates.get_template(f"{template}.html").render(values)
 
 

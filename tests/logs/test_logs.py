@@ -13,12 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx
+import psycopg
 import pytest
+import yaml
 from sqlalchemy.engine import make_url
 
 from controlplane.lifecycle import StageStatus
 from services import logs
 from services.standalone.child import free_port
+from services.standalone.postgres import Postgres
 from tests.waiting import until
 from tests.worker.platform import Platform
 from tests.worker.platform import platform as make_platform
@@ -89,6 +93,37 @@ def test_a_service_logs_in_the_format_that_is_set(
         process.kill()
         process.wait()
     assert line_of(style, log.read_text(), logger, words), log.read_text()
+
+
+def test_the_api_names_the_run_of_a_request(postgres: Postgres, database_url: str, redis_url: str, tmp_path: Path) -> None:
+    port, log, run = free_port(), tmp_path / "log", "r_0123456789abcdef"
+    own = {"NANOCHAT_HOME": str(tmp_path), "NANOCHAT_PORT": str(port), "NANOCHAT_LOG": "json"}
+    ledger = {"NANOCHAT_DATABASE_URL": database_url, "NANOCHAT_REDIS_URL": redis_url}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.api"], cwd=ROOT, env={**os.environ, **own, **ledger}, stdout=output, stderr=output
+        )
+    try:
+        until(lambda: "Uvicorn running on" in log.read_text() or process.poll() is not None, "the API", 120)
+        name = make_url(database_url).database
+        with psycopg.connect(postgres.dsn, autocommit=True) as session:  # nobody may connect to this database any more
+            session.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")  # type: ignore[call-overload]
+            session.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        answer = httpx.get(f"http://127.0.0.1:{port}/v1/runs/{run}", headers={"Authorization": "Bearer x"}, timeout=60)
+        assert answer.status_code == 503
+        told = [json.loads(line) for line in log.read_text().splitlines()]
+        assert [t["run"] for t in told if t["logger"] == "services.api.problems"] == [run]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_compose_passes_the_format_to_every_service() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    built = {name: service["environment"] for name, service in services.items() if "build" in service}
+    assert {"api", "worker-cpu", "inference", "ui"} <= set(built)
+    for name, environment in built.items():
+        assert environment["NANOCHAT_LOG"] == "${NANOCHAT_LOG:-text}", name
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -1,4 +1,4 @@
-"""Processes of these tests: whether they live, and a script that can import our modules."""
+"""Starts a script that can import our modules, and tells whether processes still live."""
 
 from __future__ import annotations
 
