@@ -42,8 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 def up() -> int:
     try:
         with console.running_stack(home_folder()) as stack:
-            print(f"\nDashboard and chat  {stack.ui_url}\nControl API         {stack.api_url}/docs")
-            print(f"OpenAI-shaped API   {stack.inference_url}/v1\n\nCtrl-C stops everything.", flush=True)
+            print(f"\n{stack.addresses()}\n\nCtrl-C stops everything.", flush=True)
             stack.wait()
     except KeyboardInterrupt:
         return 0

@@ -37,6 +37,14 @@ class Running:
     key: str
     supervisor: subprocess.Popen[bytes]
 
+    def addresses(self) -> str:
+        """Where the platform is, one line for each service that a person opens."""
+        return (
+            f"Dashboard and chat     {self.ui_url}\n"
+            f"Control API            {self.api_url}/docs\n"
+            f"OpenAI-compatible API  {self.inference_url}/v1"
+        )
+
     def wait(self) -> None:
         """Wait until the user stops it (KeyboardInterrupt). Raises StartError when the supervisor dies."""
         while self.supervisor.poll() is None:

@@ -36,8 +36,7 @@ def demo() -> int:
                 print(f"\n{err}", flush=True)
             minutes, seconds = divmod(round(time.monotonic() - began), 60)
             print(f"\n{minutes} min {seconds:02d} s in all, peak memory {memory.bytes / 2**30:.2f} GiB\n")
-            print(f"Dashboard and chat  {stack.ui_url}\nControl API         {stack.api_url}/docs")
-            print(f"OpenAI-shaped API   {stack.inference_url}/v1", flush=True)
+            print(stack.addresses(), flush=True)
             if os.environ.get("ONCE") not in (None, "", "0"):
                 return status
             print("\nThe platform keeps running. Ctrl-C stops everything.", flush=True)
