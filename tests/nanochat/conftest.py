@@ -41,9 +41,9 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., GPT]:
-    """`make_model(vocab_size=400, depth=2, seq_len=64, seed=1, **switches)` makes a model on the CPU in fp32 with all weights random.
+    """`make_model(vocab_size=400, depth=2, seq_len=64, seed=1, **switches)` makes a model on the CPU in fp32.
 
-    The switches are those of `GPTConfig`.
+    All weights are random. The switches are those of `GPTConfig`.
     """
 
     def make(vocab_size: int = 400, *, depth: int = 2, seq_len: int = 64, seed: int = 1, **switches: Any) -> GPT:

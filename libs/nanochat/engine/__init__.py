@@ -1,4 +1,4 @@
-"""Generation by continuous batching: a pool of KV blocks, a scheduler, a sampler, and the calculator in the loop."""
+"""Text generation by continuous batching: a pool of KV blocks, a scheduler, a sampler, and a calculator for tool calls."""
 
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Output, PromptTooLong, Request, Sampling

@@ -1,8 +1,8 @@
-"""The blocks of the KV cache: who holds which, which can be reused for a prompt seen before, which are free.
+"""Manage the blocks of the KV cache: which rows hold them, which are free, and which hold the beginning of a known prompt.
 
-A block holds `size` positions of one sequence. A full block is known by its tokens and all tokens before it, so a later prompt
-that begins alike shares it instead of computing it again (as vLLM's prefix cache does). Blocks that nobody holds keep their
-content until they are needed; the one unused for longest goes first.
+A block holds `size` positions of one sequence. A full block is identified by its tokens and all tokens before it. A later
+prompt with the same beginning shares the block instead of computing it again, as in the prefix cache of vLLM. Free blocks keep
+their content until they are needed; the one that has been unused for longest is reused first.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-Key = tuple[int, tuple[int, ...]]  # the serial number of the prefix before the block (0: none) and the block's own tokens
+Key = tuple[int, tuple[int, ...]]  # (serial number of the prefix before the block, 0 if there is none; tokens of the block)
 
 
 class OutOfBlocks(Exception):
-    """Every block is held by a row."""
+    """Rows hold all blocks."""
 
 
 class Blocks:
-    """`count` blocks of `size` positions. Held blocks are counted by reference; the free ones are reused oldest first."""
+    """`count` blocks of `size` positions. Holders of a block are counted. Free blocks are reused in the order of release."""
 
     def __init__(self, count: int, size: int):
         self.count, self.size = count, size
@@ -26,8 +26,8 @@ class Blocks:
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(count))
         self._key_of: dict[int, Key] = {}
         self._by_key: dict[Key, int] = {}
-        # Every prefix that was ever remembered has a number of its own. A block's number would not do: once the block is
-        # reused, it would stand for another prefix, and what followed the old one would be found after the new one.
+        # Every remembered prefix gets its own serial number. The number of its last block would not be enough: once that block
+        # is reused for another prefix, `find` would take the successors of the old prefix for those of the new one.
         self._serial_of: dict[int, int] = {}
         self._serials = 0
 
@@ -36,11 +36,11 @@ class Blocks:
         return len(self._free)
 
     def needed(self, tokens: int) -> int:
-        """Blocks that so many positions take."""
+        """The number of blocks for `tokens` positions."""
         return -(-tokens // self.size)
 
     def take(self) -> int:
-        """A block of one's own, its old content forgotten. Raises OutOfBlocks."""
+        """Take a free block for exclusive use and forget its old content. Raises OutOfBlocks."""
         if not self._free:
             raise OutOfBlocks
         block, _ = self._free.popitem(last=False)
@@ -49,13 +49,13 @@ class Blocks:
         return block
 
     def share(self, blocks: Sequence[int]) -> None:
-        """Hold blocks that somebody else made, free ones included."""
+        """Hold blocks that another row has filled. They may be free or held by others."""
         for block in blocks:
             self._refs[block] += 1
             self._free.pop(block, None)
 
     def release(self, blocks: Sequence[int]) -> None:
-        """Let go of blocks. The last ones of a sequence are reused first: the first ones are the likeliest to be shared."""
+        """Release the blocks of a sequence. Its last blocks are reused first, because the first ones are more often shared."""
         for block in reversed(blocks):
             self._refs[block] -= 1
             if self._refs[block] == 0:
@@ -65,7 +65,7 @@ class Blocks:
         return self._refs[block] > 1
 
     def remember(self, blocks: Sequence[int], tokens: Sequence[int], cached: int) -> None:
-        """Make the full blocks among the first `cached` positions known by their tokens."""
+        """Make the full blocks among the first `cached` positions findable by their tokens."""
         before = 0
         for at in range(cached // self.size):
             block = blocks[at]
@@ -75,12 +75,12 @@ class Blocks:
                 if known is None:
                     self._serials += 1
                     self._key_of[block], self._by_key[key], self._serial_of[block] = key, block, self._serials
-                else:  # two rows computed the same block; the first one stays known
+                else:  # two rows computed the same block: `find` keeps returning the first one
                     block = known
             before = self._serial_of[block]
 
     def find(self, tokens: Sequence[int]) -> list[int]:
-        """Known blocks that hold the beginning of `tokens`: the longest run of them."""
+        """Return the longest run of remembered blocks that holds the beginning of `tokens`."""
         found: list[int] = []
         before = 0
         for at in range(len(tokens) // self.size):
@@ -92,7 +92,7 @@ class Blocks:
         return found
 
     def forget_all(self) -> None:
-        """Know no prefix any more: the weights that made them have changed."""
+        """Forget all prefixes, because the weights with which they were computed have changed."""
         self._key_of.clear()
         self._by_key.clear()
         self._serial_of.clear()

@@ -1,4 +1,4 @@
-"""The KV cache: one pool of blocks for all rows, and the view of it that the model works with in one forward pass."""
+"""The KV cache: one pool of blocks for all rows, and the view of it that the model uses in one forward pass."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from nanochat.config.shape import GPTConfig
 
 
 class Pool:
-    """Keys and values of `count` blocks of `size` positions in every layer, each (layers, count, size, H, D).
+    """The keys and the values of `count` blocks of `size` positions in every layer, both (layers, count, size, H, D).
 
-    The pool starts as zeros: a masked position adds 0 x its value, which must not be 0 x NaN.
+    The pool starts with zeros: attention adds 0 x the value of a masked position, and 0 x NaN would be NaN.
     """
 
     def __init__(self, config: GPTConfig, count: int, size: int, dtype: torch.dtype, device: torch.device):
@@ -23,21 +23,21 @@ class Pool:
         self.values = torch.zeros(shape, dtype=dtype, device=device)
 
     def table(self, rows: Sequence[Sequence[int]], length: int) -> Tensor:
-        """The blocks of each row's first `length` positions, (B, W); block 0 stands after a row's end."""
+        """The blocks of each row's first `length` positions, (B, W). After the end of a row, block 0 fills the table."""
         width = -(-length // self.size)
         return torch.tensor([[*row[:width], *[0] * (width - len(row))] for row in rows], device=self.device)
 
     def copy(self, source: int, target: int) -> None:
-        """Copy one block."""
+        """Copy the content of block `source` to block `target`."""
         self.keys[:, target] = self.keys[:, source]
         self.values[:, target] = self.values[:, source]
 
 
 class PoolView:
-    """What the model sees of the pool in one pass: B rows, each with `new` more positions after those it has.
+    """The part of the pool that the model uses in one pass: B rows, each with `new` positions after its cached ones.
 
-    `cached` are the numbers of positions that the rows have. `previous` (B, 1, C) is the embedding of the token before each
-    row's new ones, for models that smear.
+    `cached` holds the number of cached positions of each row. `previous` (B, 1, C) is the embedding of the token before each
+    row's new tokens, for models with `smear`.
     """
 
     def __init__(
@@ -46,23 +46,23 @@ class PoolView:
         self._pool, self._previous = pool, previous
         self._length = max(cached) + new
         self._table = pool.table(rows, self._length)
-        # Rows of one length need no mask, and attention without a mask is faster.
+        # Rows of equal length need no mask, and attention is faster without one.
         self.pos: int | Tensor = cached[0] if min(cached) == max(cached) else torch.tensor(cached, device=pool.device)
         write = torch.tensor(cached, device=pool.device)[:, None] + torch.arange(new, device=pool.device)
         self._block, self._offset = self._table.gather(1, write // pool.size), write % pool.size  # (B, new) each
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store k and v (B, H, new, D) of the new positions; return those of all positions, (B, H, L, D)."""
+        """Store k and v of the new positions, both (B, H, new, D). Returns those of all positions, both (B, H, L, D)."""
         return self._updated(self._pool.keys[layer], k), self._updated(self._pool.values[layer], v)
 
     def before(self, x: Tensor) -> Tensor:
-        """x (B, new, C) one position earlier."""
+        """Shift x (B, new, C) by one position, so that every position gets its predecessor."""
         assert self._previous is not None
         return torch.cat((self._previous.to(x.dtype), x[:, :-1]), dim=1)
 
     def _updated(self, blocks: Tensor, new: Tensor) -> Tensor:
-        """`blocks` (count, size, H, D) with the new positions; those of the rows."""
+        """Write the new positions into `blocks` (count, size, H, D). Returns all positions of the rows, (B, H, L, D)."""
         blocks[self._block, self._offset] = new.transpose(1, 2).to(blocks.dtype)
         rows, width = self._table.shape
-        held = blocks.index_select(0, self._table.flatten())  # whole blocks: far fewer and larger pieces than positions
+        held = blocks.index_select(0, self._table.flatten())  # gathers whole blocks: far fewer pieces than single positions
         return held.view(rows, width * blocks.size(1), *blocks.shape[2:])[:, : self._length].transpose(1, 2)

@@ -1,4 +1,4 @@
-"""The engine: requests of any length in, tokens out, all rows computed together step by step."""
+"""The engine: generates tokens for requests of any length. Every step computes all rows together."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from nanochat.model import GPT
 if TYPE_CHECKING:
     from nanochat.tokenizer import Tokenizer
 
-BLOCK = 16  # positions
-STEP_TOKENS = {"cpu": 256, "cuda": 2048}  # of prompts read in one step: how long a decoding row may have to wait
+BLOCK = 16  # positions per block
+STEP_TOKENS = {"cpu": 256, "cuda": 2048}  # tokens per step by default; bounds how long a row that decodes waits for prompts
 CPU_CACHE_BYTES = 1 << 30
-GPU_CACHE_SHARE = 0.4  # of the memory that is free when the engine is made
+GPU_CACHE_SHARE = 0.4  # of the memory that is free when the engine is created
 
 
 class Engine:
-    """Generates from one model. `add` requests, then call `step` until it is no longer `busy`; not thread-safe.
+    """Generates text with one model. `add` requests, then call `step` until the engine is no longer `busy`. Not thread-safe.
 
-    Matrices are multiplied in `dtype`: the device's own by default, as in training. The cache holds `cache_tokens` positions,
-    by default as many as `max_rows` full contexts or as memory allows, at least one context.
+    Matrices are multiplied in `dtype`; the default is the device's native dtype, as in training. At most `max_rows` rows run at
+    once. The cache holds `cache_tokens` positions, by default `max_rows` full contexts or as many as memory allows, but at
+    least one context. A step computes about `step_tokens` tokens.
     """
 
     def __init__(
@@ -61,12 +62,15 @@ class Engine:
         return self.scheduler.busy
 
     def refresh(self) -> None:
-        """Call after the model's weights have changed: forget every cached prefix and take over the weights."""
+        """Call this after the model's weights have changed. Forgets all cached prefixes and copies the new weights."""
         self.blocks.forget_all()
         self._runner.refresh()
 
     def add(self, prompt: Sequence[int], sampling: Sampling, *, max_tokens: int, n: int = 1, key: str = "") -> Request:
-        """Queue a request. Raises PromptTooLong, and ValueError for an empty prompt or tokens that the model does not have."""
+        """Queue a request for `n` answers of at most `max_tokens` tokens each.
+
+        Raises PromptTooLong, and ValueError for an empty prompt or a token outside the vocabulary.
+        """
         if not prompt:
             raise ValueError("the prompt is empty; it needs at least <|bos|>")
         if len(prompt) >= self.context:
@@ -83,14 +87,14 @@ class Engine:
         return request
 
     def cancel(self, request: Request) -> None:
-        """End a request now and free its blocks. Without effect on one that has finished."""
+        """End a request now and free its blocks. Has no effect on a finished request."""
         self.scheduler.remove(request)
         for row in request.rows:
             row.finish = row.finish or "cancelled"
 
     @torch.no_grad()
     def step(self) -> list[Output]:
-        """One token for every row that decodes, and a part of the prompts that wait. Returns what became of each row."""
+        """Generate one token for every row that decodes, and read a part of the waiting prompts. Returns the rows' outputs."""
         decoding = self.scheduler.decoding()
         outputs = self._advance(decoding, self._forward(decoding, 1)) if decoding else []
         for row, chunk in self.scheduler.prefilling(len(decoding)):
@@ -101,7 +105,7 @@ class Engine:
         return outputs
 
     def finished(self) -> Iterator[Request]:
-        """Run until nothing is left to do; each request as soon as all of its rows have finished."""
+        """Run until all requests are done. Yields each request as soon as all of its rows have finished."""
         while self.busy:
             ended = {output.row.request: None for output in self.step() if output.finish}
             yield from (request for request in ended if request.finished)
@@ -118,9 +122,10 @@ class Engine:
         seed: int = 42,
         stop: Callable[[], bool] | None = None,
     ) -> tuple[list[list[int]], list[list[int]]]:
-        """The tokens and masks of `num_samples` answers, without the prompt and without the token that ended each.
+        """Generate `num_samples` answers. Returns the tokens and masks of each, without the prompt and the token that ended it.
 
-        Mask 1 is a sampled token, 0 one that the calculator put there. Ends early when `stop()` says so.
+        The mask is 1 for a sampled token and 0 for a token of the calculator's result. Generation ends early when `stop()`
+        returns true. Raises as `add` does, and ValueError for a setting that `Sampling` refuses.
         """
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
         request = self.add(prompt, sampling, max_tokens=max_tokens, n=num_samples)
@@ -140,7 +145,7 @@ class Engine:
         return logits
 
     def _fork(self, row: Row) -> list[Row]:
-        """The other rows of the request, which continue from the prompt that `row` has read."""
+        """Start the other rows of the request, which share the prompt that `row` has read, and return them."""
         others = self.scheduler.forked(row)
         if row.cached % BLOCK:
             for other in others:
@@ -148,7 +153,7 @@ class Engine:
         return others
 
     def _advance(self, rows: Sequence[Row], logits: Tensor) -> list[Output]:
-        """Give each row its next token, or its end."""
+        """Give each row its next token, or end it."""
         tokens = sample(logits, rows)
         details = logprobs(logits, rows, tokens)
         return [self._next(row, token, detail) for row, token, detail in zip(rows, tokens.tolist(), details, strict=True)]
@@ -156,7 +161,7 @@ class Engine:
     def _next(self, row: Row, sampled: int, detail: Logprobs | None) -> Output:
         full = len(row.masks) >= row.request.max_tokens
         if not row.forced and sampled in self._ends:
-            return self._end(row, "stop")  # also at the limit: the answer is whole
+            return self._end(row, "stop")  # even at the limit of tokens, since the answer is complete
         if full:
             return self._end(row, "length")
         mask = FORCED if row.forced else SAMPLED
@@ -173,6 +178,6 @@ class Engine:
 
 
 def _affordable(config: GPTConfig, dtype: torch.dtype, device: torch.device) -> int:
-    """Positions that the cache may hold without taking memory that others need."""
+    """The number of positions that fit into the memory which the cache may use."""
     budget = GPU_CACHE_SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else CPU_CACHE_BYTES
     return int(budget // (2 * config.n_layer * config.n_kv_head * config.head_dim * dtype.itemsize))

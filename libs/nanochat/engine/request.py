@@ -1,4 +1,4 @@
-"""What an engine is asked for, and the state of each row that it generates."""
+"""Requests to the engine, the settings of sampling, and the state of each row that is generated."""
 
 from __future__ import annotations
 
@@ -11,23 +11,29 @@ from typing import Literal
 import numpy as np
 
 FinishReason = Literal["stop", "length", "cancelled"]
-GREEDY_BELOW = 1e-5  # a lower temperature divides logits into infinities; the result is greedy anyway
-SAMPLED, FORCED = 1, 0
+GREEDY_BELOW = 1e-5  # logits divided by a lower temperature overflow to infinity; the result would be greedy anyway
+SAMPLED, FORCED = 1, 0  # mask: the model sampled the token, or the calculator's result forced it
 
 
 class PromptTooLong(ValueError):
-    """The prompt leaves no room in the model's context for even one token."""
+    """The prompt leaves no room for a single token in the model's context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How to draw tokens. The defaults sample from the model's own distribution.
 
-    temperature 0 takes the likeliest token. top_k 0, top_p 1 and min_p 0 leave every token in; min_p drops tokens less
-    likely than that share of the likeliest one. The penalties are OpenAI's (presence, frequency: subtracted from the logits of
-    tokens already generated) and CTRL's (repetition: divides positive logits and multiplies negative ones of tokens in prompt
-    or answer; 1 is off). `logit_bias` is added to the logits of the tokens that it names. `logprobs` asks for the log
-    probabilities of the drawn token and of that many likeliest ones. Raises ValueError naming the first that is out of range.
+    - `temperature` 0 takes the most likely token.
+    - `top_k` 0, `top_p` 1 and `min_p` 0 exclude no token. `min_p` excludes tokens whose probability is less than this share of
+      the highest one.
+    - `presence_penalty` and `frequency_penalty` (OpenAI) are subtracted from the logits of tokens already generated, once per
+      token or once per occurrence.
+    - `repetition_penalty` (CTRL) divides positive logits and multiplies negative ones, for tokens in the prompt or the answer;
+      1 is off.
+    - `logit_bias` is added to the logits of the tokens that it names.
+    - `logprobs` requests the log probability of the drawn token and those of this many most likely tokens.
+
+    Raises ValueError that names the first setting out of range.
     """
 
     temperature: float = 1.0
@@ -68,7 +74,7 @@ class Sampling:
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """`n` answers to one prompt. Requests with the same `key` share one turn in the queue."""
+    """A prompt and its answers, one row for each. Requests with the same `key` share one turn in the queue."""
 
     prompt: list[int]
     sampling: Sampling
@@ -83,9 +89,10 @@ class Request:
 
 @dataclass(eq=False, slots=True)
 class Row:
-    """One answer in the making. `tokens` is the prompt and what follows; the cache holds the first `cached` of them.
+    """One answer that is being generated.
 
-    `masks` says of each token after the prompt whether the model sampled it (1) or the calculator put it there (0).
+    `tokens` holds the prompt and the answer so far; the first `cached` of them are in the KV cache, in `blocks`. `masks` has an
+    entry for each token of the answer: 1 if the model sampled it, 0 if it is part of the calculator's result.
     """
 
     request: Request
@@ -95,29 +102,29 @@ class Row:
     cached: int = 0
     blocks: list[int] = field(default_factory=list)
     call: list[int] | None = None  # tokens of the open tool call
-    forced: deque[int] = field(default_factory=deque)  # tokens that must come next
+    forced: deque[int] = field(default_factory=deque)  # tokens that are forced to come next
     finish: FinishReason | None = None
     draws: Draws | None = None
 
     @property
     def made(self) -> Sequence[int]:
-        """The tokens after the prompt."""
+        """The tokens of the answer so far."""
         return self.tokens[len(self.request.prompt) :]
 
     @property
     def uncached(self) -> int:
-        """Tokens that the model has yet to see. One of them: the row decodes; more: its prompt is being read."""
+        """The number of tokens not in the cache yet. With one, the row decodes; with more, its prompt is being read."""
         return len(self.tokens) - self.cached
 
     def draw(self) -> float:
-        """The uniform number for the next token, in [0, 1)."""
+        """The random number in [0, 1) that chooses the next token."""
         if self.draws is None:
             self.draws = Draws(self.request.sampling.seed, self.index)
         return self.draws.at(len(self.masks))
 
 
 class Draws:
-    """The random stream of one row: Philox keyed by (seed, row), so a row draws the same whatever else runs beside it."""
+    """The random stream of one row: Philox with key (seed, row). A row's draws do not depend on the rows that run beside it."""
 
     def __init__(self, seed: int, row: int):
         key = np.array((seed % 2**64, row), dtype=np.uint64)
@@ -132,7 +139,7 @@ class Draws:
 
 @dataclass(frozen=True, slots=True)
 class Logprobs:
-    """Log probabilities before any sampling setting: of the drawn token, and of the likeliest ones by token."""
+    """Log probabilities before any sampling setting: that of the drawn token, and those of the most likely tokens, by token."""
 
     token: float
     top: dict[int, float]
@@ -140,7 +147,7 @@ class Logprobs:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What one step did to one row: a token with its mask, or (once, last) why the row finished."""
+    """The result of one step for one row: a token with its mask, or, as the row's last output, the reason why it finished."""
 
     row: Row
     token: int | None = None

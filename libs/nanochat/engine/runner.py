@@ -1,4 +1,4 @@
-"""Runs the model for the engine: rows of any lengths through one pool of KV blocks, logits of each row's next token out."""
+"""Run the model for the engine: rows of any lengths use one pool of KV blocks, and each gets the logits of its next token."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from nanochat.model.loss import softcap
 
 
 class Runner:
-    """`model` in `dtype`, with the KV pool.
+    """A model with matrices in `dtype`, and the KV pool.
 
-    A model with matrices of another dtype, as one in training, is copied once instead of cast in every pass; `refresh` takes
-    over its weights after they have changed.
+    If the given model's matrices have another dtype, as in training, they are copied once instead of being cast in every pass.
+    `refresh` copies them again after they have changed.
     """
 
     def __init__(self, model: GPT, dtype: torch.dtype, blocks: int, block_size: int):
@@ -34,9 +34,9 @@ class Runner:
 
     @torch.no_grad()
     def forward(self, rows: Sequence[Row], new: int) -> Tensor:
-        """Show the model the next `new` tokens of each row; logits (B, V) in fp32 after the last of them.
+        """Run the model on the next `new` tokens of each row. Returns the logits (B, V), in fp32, of the token after them.
 
-        The rows' blocks must have room for them.
+        The rows' blocks must have room for the new tokens.
         """
         ids = torch.tensor([row.tokens[row.cached : row.cached + new] for row in rows], device=self.device)
         cached = [row.cached for row in rows]
@@ -53,7 +53,7 @@ class Runner:
 
 
 def narrow(model: GPT, dtype: torch.dtype) -> GPT:
-    """Cast the model's matrices in place. Scalars stay fp32: they are few, and rounding them would scale whole layers."""
+    """Cast the model's matrices in place. Scalars stay in fp32: they are few, and rounding one would rescale a whole layer."""
     for parameter in _matrices(model):
         parameter.data = parameter.data.to(dtype)
     return model

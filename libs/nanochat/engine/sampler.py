@@ -1,4 +1,4 @@
-"""Draws the next token of every row of a batch at once, each row by its own settings."""
+"""Draw the next tokens of all rows of a batch at once, each by the settings of its row."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nanochat.engine.request import Logprobs, Row
 
 
 def sample(logits: Tensor, rows: Sequence[Row]) -> Tensor:
-    """One token for each row, (N,) int64, on the device of logits (N, V) fp32.
+    """Draw one token per row, (N,) int64, from logits (N, V) in fp32, on the same device.
 
-    A row's own uniform number picks its token by inverse distribution. The distribution is summed in vocabulary order, so
-    rounding of the logits moves the borders between tokens slightly and reorders nothing.
+    A random number of the row chooses the token by inverse transform sampling. Probabilities are summed in vocabulary order,
+    not sorted. A rounding error in the logits therefore shifts the bounds between tokens slightly, but never reorders them.
     """
     settings = [row.request.sampling for row in rows]
     if any(how.changes_logits for how in settings):
@@ -27,7 +27,8 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> Tensor:
     greedy = column([how.greedy for how in settings], torch.bool)
     logits = logits / column([1.0 if how.greedy else how.temperature for how in settings])
     if any(how.top_k for how in settings):
-        logits = logits.masked_fill(logits < _kth(logits, [how.top_k for how in settings]), -torch.inf)  # ties stay in
+        # Tokens that tie with the k-th stay in.
+        logits = logits.masked_fill(logits < _kth(logits, [how.top_k for how in settings]), -torch.inf)
     probs = logits.softmax(dim=-1)
     if any(how.top_p < 1 for how in settings):
         probs = probs.masked_fill(probs < _nucleus_floor(probs, column([how.top_p for how in settings])), 0.0)
@@ -36,14 +37,14 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> Tensor:
         probs = probs.masked_fill(probs < floor, 0.0)
     bounds = probs.cumsum(dim=-1)
     total = bounds[:, -1:]
-    # Below the total even after rounding, so that some bound is always above it.
+    # Keep the point below the total even after rounding, so that there is always a bound above it.
     point = torch.minimum(column([row.draw() for row in rows]) * total, torch.nextafter(total, torch.zeros_like(total)))
     drawn = (bounds > point).int().argmax(dim=-1)
     return torch.where(greedy[:, 0], likeliest, drawn)
 
 
 def logprobs(logits: Tensor, rows: Sequence[Row], tokens: Tensor) -> list[Logprobs | None]:
-    """What the rows that asked for it get to know of their distribution, before temperature and the like."""
+    """The log probabilities for the rows that request them, before temperature and all other settings; None for other rows."""
     asked = [i for i, row in enumerate(rows) if row.request.sampling.logprobs is not None]
     found: list[Logprobs | None] = [None] * len(rows)
     if not asked:
@@ -59,7 +60,7 @@ def logprobs(logits: Tensor, rows: Sequence[Row], tokens: Tensor) -> list[Logpro
 
 
 class _Columns:
-    """Settings of the rows as a column (N, 1) beside the logits."""
+    """Makes columns (N, 1) from settings of the rows, on the device of the logits."""
 
     def __init__(self, logits: Tensor):
         self._device = logits.device
@@ -69,7 +70,7 @@ class _Columns:
 
 
 def _adjusted(logits: Tensor, rows: Sequence[Row]) -> Tensor:
-    """The logits with penalties and biases of the rows that have them."""
+    """Return a copy of the logits with penalties and biases applied to the rows that have them."""
     logits = logits.clone()
     for i, row in enumerate(rows):
         how = row.request.sampling
@@ -89,7 +90,7 @@ def _adjusted(logits: Tensor, rows: Sequence[Row]) -> Tensor:
 
 
 def _kth(logits: Tensor, counts: Sequence[int]) -> Tensor:
-    """The k-th largest logit of each row, (N, 1); minus infinity where k is 0 or the whole vocabulary."""
+    """The k-th largest logit of each row, (N, 1); minus infinity where k is 0 or not less than the size of the vocabulary."""
     size = logits.size(-1)
     limits = [count if 0 < count < size else 0 for count in counts]
     if not any(limits):
@@ -101,7 +102,10 @@ def _kth(logits: Tensor, counts: Sequence[int]) -> Tensor:
 
 
 def _nucleus_floor(probs: Tensor, top_p: Tensor) -> Tensor:
-    """The least probability in the smallest set of likeliest tokens that sums to top_p (Holtzman et al. 2020), (N, 1)."""
+    """The least probability, (N, 1), within the smallest set of most likely tokens whose sum reaches top_p.
+
+    Source: nucleus sampling, Holtzman et al. 2020.
+    """
     ordered = probs.sort(dim=-1, descending=True).values
     before = ordered.cumsum(dim=-1) - ordered
     floor = ordered.masked_fill(before >= top_p, torch.inf).amin(dim=-1, keepdim=True)

@@ -1,7 +1,7 @@
-"""Which rows the next step computes: continuous batching with chunked prefill, admission by cache space and preemption.
+"""Choose the rows of the next step: continuous batching with chunked prefill, admission by cache space, and preemption.
 
-Every step first decodes all rows that are ready, then reads prompts with what is left of the step's budget of tokens, shared
-equally among the rows whose prompts are being read: a long prompt delays the others by a chunk, never by its whole length.
+Every step first decodes all rows that are ready. The rest of its budget of tokens is divided equally among the rows whose
+prompts are being read. So a long prompt delays the other rows only by a chunk at a time.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from nanochat.engine.request import Request, Row
 
 
 class Scheduler:
-    """Requests wait in one queue for each key, and the keys take turns: many requests of one key do not starve another's.
+    """Requests wait in one queue per key, and the keys take turns, so that many requests of one key do not starve another key.
 
-    A request is admitted when the blocks for its prompt and one more token of each row are free. A row that later needs a block
-    when none is free preempts the row admitted last, which starts over when there is room: its tokens are kept, and their keys
-    and values are computed again.
+    A request is admitted when there are free blocks for its prompt and one more token of each row. If a row later needs a block
+    and none is free, it preempts the row that was admitted last. A preempted row keeps its tokens; their keys and values are
+    computed again when there is room.
     """
 
     def __init__(self, blocks: Blocks, *, max_rows: int, step_tokens: int):
         self.blocks, self.max_rows, self.step_tokens = blocks, max_rows, step_tokens
         self.running: list[Row] = []  # in the order of admission
-        self.siblings: dict[Row, list[Row]] = {}  # rows of one request wait until its prompt has been read once
+        self.siblings: dict[Row, list[Row]] = {}  # first row -> other rows, which wait until the first has read the prompt
         self.preemptions = 0
         self._waiting: OrderedDict[str, deque[Request]] = OrderedDict()
         self._preempted: deque[Row] = deque()
@@ -41,7 +41,7 @@ class Scheduler:
         self._waiting.setdefault(request.key, deque()).append(request)
 
     def remove(self, request: Request) -> None:
-        """Take out a request wherever it is and free its blocks."""
+        """Remove a request in any state, and free its blocks."""
         queue = self._waiting.get(request.key)
         if queue is not None and request in queue:
             queue.remove(request)
@@ -51,7 +51,7 @@ class Scheduler:
             self.end(row)
 
     def end(self, row: Row) -> None:
-        """Take out a row and free its blocks."""
+        """Remove a row and free its blocks."""
         if row in self.running:
             self.running.remove(row)
         if row in self._preempted:
@@ -60,7 +60,7 @@ class Scheduler:
         self._drop(row)
 
     def decoding(self) -> list[Row]:
-        """The rows that decode in this step, each with a block for its next position."""
+        """Return the rows that decode in this step. Each has a block for its next position."""
         ready = [row for row in self.running if row.uncached == 1 and row.masks]
         for row in ready:
             if row in self.running:  # an earlier row may have preempted it
@@ -68,7 +68,10 @@ class Scheduler:
         return [row for row in ready if row in self.running]
 
     def prefilling(self, decoding: int) -> Iterator[tuple[Row, int]]:
-        """The rows that read a part of their prompt in this step, and how many tokens of it. `decoding` rows have their turn."""
+        """Yield each row that reads a part of its prompt in this step, with the number of tokens to read.
+
+        `decoding` is the number of rows that decode in this step.
+        """
         self._admit()
         reading = [row for row in self.running if row.uncached > 1 or not row.masks]
         budget = max(self.step_tokens - decoding, len(reading), 1)
@@ -82,9 +85,10 @@ class Scheduler:
                 yield row, chunk
 
     def forked(self, row: Row) -> list[Row]:
-        """The rows that share the prompt that `row` has just read: they hold its full blocks and a copy of the last one.
+        """Start the rows that share the prompt which `row` has just read, and return them.
 
-        The caller copies the content. A row for whose copy no block is free starts over later.
+        They share its full blocks. If its last block is not full, each gets a new block for a copy, whose content the caller
+        copies. If no block is free for the copy, a row starts from the beginning later.
         """
         full = row.cached // self.blocks.size
         rest = row.cached % self.blocks.size > 0
@@ -112,7 +116,7 @@ class Scheduler:
             key, queue = next(iter(self._waiting.items()))
             request = queue[0]
             rows = len(request.rows)
-            tails = (rows - 1) * 2  # a copy of the prompt's last block and one more for each further row
+            tails = (rows - 1) * 2  # for each further row: a copy of the prompt's last block, and one more block
             if len(self.running) + self._reserved() + rows > max(self.max_rows, rows):
                 return
             if self.running and self.blocks.free < self.blocks.needed(len(request.prompt) + 1) + tails + self._tails():
@@ -127,14 +131,17 @@ class Scheduler:
             self._start(first)
 
     def _start(self, row: Row) -> None:
-        """Begin reading a row's tokens, after those that known blocks already hold. The last token is always computed."""
+        """Start to read a row's tokens after those in remembered blocks. The last token is always computed."""
         known = self.blocks.find(row.tokens[:-1])
         self.blocks.share(known)
         row.blocks, row.cached = known, len(known) * self.blocks.size
         self.running.append(row)
 
     def _grow(self, row: Row, tokens: int) -> bool:
-        """Blocks for the row's next tokens, taken from rows admitted later if need be. False when the row itself gave way."""
+        """Give the row blocks for its next tokens, if necessary by preempting rows that were admitted later.
+
+        Returns False when the row itself was preempted.
+        """
         while len(row.blocks) < self.blocks.needed(row.cached + tokens):
             if not self.blocks.free:
                 victim = self.running[-1]
@@ -159,5 +166,5 @@ class Scheduler:
         return sum(map(len, self.siblings.values()))
 
     def _tails(self) -> int:
-        """Blocks promised to the rows that will join when a prompt has been read."""
+        """Blocks that are reserved for rows which will join once their prompt has been read."""
         return 2 * self._reserved()

@@ -1,4 +1,4 @@
-"""The calculator in the loop: what the model writes in a tool call is computed, and the result is put into its answer."""
+"""Answer tool calls: the calculator computes the expression in a call, and its result is inserted into the answer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class ToolCalls:
-    """`<|python_start|>` expression `<|python_end|>` is answered by `<|output_start|>` result `<|output_end|>`.
+    """Answers `<|python_start|>` expression `<|python_end|>` with `<|output_start|>` result `<|output_end|>`.
 
-    An expression that the calculator does not understand gets no answer, and the model continues by itself.
+    An expression that the calculator does not understand gets no answer; the model then continues on its own.
     """
 
     def __init__(self, tokenizer: Tokenizer):
@@ -24,7 +24,7 @@ class ToolCalls:
         )
 
     def see(self, row: Row, token: int) -> None:
-        """Follow the row by one token; at the end of a call queue its result."""
+        """Note the row's next token. At the end of a call, queue the tokens of its result."""
         if token == self.start:
             row.call = []
         elif token == self.end and row.call is not None:

@@ -101,9 +101,9 @@ def _generative(
     max_new_tokens: int,
     advance: Callable[[int], None],
 ) -> tuple[int, int, list[Example]]:
-    """How many of the problems are right, how many were too long to ask, and how the first ones went.
+    """Return how many of the problems are right, how many were too long for the model's context, and the first few as examples.
 
-    All problems are answered together. Each has a seed of its own, so its answers do not depend on the others.
+    The engine answers all problems together. Each has its own seed, so its answers do not depend on the others.
     """
     tokenizer, asked = engine.tokenizer, dict[Request, int]()
     right = skipped = 0

@@ -1,4 +1,4 @@
-"""The blocks of the cache: held, shared, remembered, reused, and never lost."""
+"""The blocks of the cache: they are held, shared, remembered and reused, and none is lost."""
 
 import pytest
 from hypothesis import given
@@ -27,7 +27,7 @@ def test_released_blocks_are_still_known_until_they_are_needed_oldest_first():
     blocks.release(first)
     blocks.release(second)
     assert blocks.free == 4
-    taken = [blocks.take() for _ in range(3)]  # two that were never used, then the oldest
+    taken = [blocks.take() for _ in range(3)]  # first two that were never used, then the oldest
     assert first[0] in taken
     assert blocks.find([1] * SIZE) == []
     assert blocks.find([2] * SIZE) == second
@@ -55,14 +55,14 @@ def test_nothing_is_taken_when_all_are_held():
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(0, 1), min_size=0, max_size=14)), max_size=60))
 def test_any_history_keeps_every_block_and_never_mixes_prefixes(history):
-    """Sequences come and go; each holds what `find` gave it and takes the rest. Content is modelled beside."""
+    """Sequences come and go. Each holds the blocks that `find` returned and takes the others. A model tracks their content."""
     blocks, content, running = Blocks(10, SIZE), {}, []
     for action, tokens in history:
         if action == 0 and running:
             blocks.release(running.pop(0))
             continue
         known = blocks.find(tokens)
-        for at, block in enumerate(known):  # what is found really holds these tokens after these ones before
+        for at, block in enumerate(known):  # found blocks hold exactly these tokens after exactly those before
             assert content[block] == tuple(tokens[: (at + 1) * SIZE])
         blocks.share(known)
         held = list(known)

@@ -34,7 +34,7 @@ def ends(tokenizer):
 
 
 def run(engine):
-    """Every step's outputs until nothing is left to do."""
+    """Run all requests to the end. Returns the outputs of every step."""
     steps = []
     while engine.busy:
         steps.append(engine.step())
@@ -64,7 +64,7 @@ MODERN = {
 @pytest.mark.parametrize("switches", [{}, MODERN], ids=["speedrun", "modern"])
 @pytest.mark.parametrize("seed", range(2))
 def test_greedy_is_the_same_alone_and_together(make_model, tokenizer, seed, switches):
-    """Prompts of many lengths with common beginnings, in small chunks, with few blocks, and one after the other."""
+    """Prompts have many lengths and common beginnings; they run in small chunks, with few blocks, and one after the other."""
     model = make_model(seed=seed, **switches)
     rng = random.Random(seed)
     common = [rng.randrange(400) for _ in range(2 * BLOCK)]
@@ -155,7 +155,7 @@ def test_all_rows_decode_in_one_step_and_late_ones_join(make_model, tokenizer):
 
 
 def test_a_short_request_is_not_kept_waiting_by_long_ones(make_model, tokenizer):
-    """A short request behind 16 long ones of another key has its first token within a few steps."""
+    """A short request behind 16 long ones of another key gets its first token within a few steps."""
     engine = Engine(make_model(seq_len=128), tokenizer, dtype=torch.float32, step_tokens=32, max_rows=8)
     for i in range(16):
         engine.add([i, *range(100)], GREEDY, max_tokens=28, key="long")
@@ -164,7 +164,7 @@ def test_a_short_request_is_not_kept_waiting_by_long_ones(make_model, tokenizer)
     for steps in range(1, 200):  # noqa: B007
         if any(output.row.request is short for output in engine.step()):
             break
-    # Eight long ones are under way: their prompts are 25 steps of 32 tokens, and one of them must end to make room.
+    # Eight long requests are running. Their prompts take 25 steps of 32 tokens, and one of them must end to make room.
     assert steps < 60
 
 
@@ -292,13 +292,13 @@ def run_script(tokenizer, *texts, **how):
 def test_a_tool_call_is_answered_with_forced_tokens(tokenizer):
     answer = spoken(tokenizer, "<|output_start|>24<|output_end|>")
     call = spoken(tokenizer, "So <|python_start|>48/2<|python_end|>")
-    said = tokenizer.encode("xxxxxxxx")[:1] * len(answer)  # what it would say is replaced by the answer
+    said = tokenizer.encode("xxxxxxxx")[:1] * len(answer)  # the answer replaces these tokens
     model = Scripted(tokenizer.vocab_size, [[*call, *said, *spoken(tokenizer, " done<|assistant_end|>never")]])
     tokens, masks = Engine(model, tokenizer).generate_batch([tokenizer.bos], max_tokens=100, temperature=0)
     assert tokens == [[*call, *answer, *tokenizer.encode(" done")]]
     assert masks == [[1] * len(call) + [0] * len(answer) + [1] * len(tokenizer.encode(" done"))]
     fed = [t for step in model.fed[1:] for t in step]
-    assert fed == tokens[0]  # the model continues from what was forced
+    assert fed == tokens[0]  # the model continues from the forced tokens
 
 
 @pytest.mark.parametrize("call", ["rm -rf", "1/0", "2**9", ""])

@@ -1,4 +1,4 @@
-"""Sampling: each row by its own settings and its own random stream."""
+"""Sampling: each row uses its own settings and its own random stream."""
 
 import math
 
@@ -47,7 +47,7 @@ def test_a_rows_stream_does_not_depend_on_what_runs_beside_it():
     many = [[Draws(7, r).at(step) for step in range(200)] for r in range(6)]
     backwards = Draws(7, 1)
     assert [backwards.at(step) for step in reversed(range(200))] == many[1][::-1]
-    assert len(np.unique(many)) > 1190  # float32 has 2^24 values: two may coincide
+    assert len(np.unique(many)) > 1190  # float32 has 2^24 values in [0, 1), so two draws may be equal
     assert Draws(8, 0).at(0) != many[0][0]
     assert 0 <= Draws(-1, 0).at(3) < 1
 
@@ -60,7 +60,7 @@ def test_frequencies_are_those_of_the_distribution(how):
     logits, n = some_logits(), 20_000
     drawn = sample(logits.expand(n, -1), [row(how, index) for index in range(n)])
     seen = torch.bincount(drawn, minlength=VOCABULARY) / n
-    # The same distribution, written the long way.
+    # The same distribution, computed step by step.
     probs = (logits[0].double() / how.temperature).softmax(-1)
     order = probs.argsort(descending=True)
     kept = order[: how.top_k or None]
@@ -104,7 +104,7 @@ def test_penalties_count_what_was_said():
     assert sample(logits, [row(Sampling(0, frequency_penalty=0.3), made=(3, 4, 4))]).item() == 3
     assert sample(logits, [row(Sampling(0, frequency_penalty=0.5), made=(3, 3, 4))]).item() == 5
     assert sample(logits, [row(Sampling(0, presence_penalty=2.0), prompt=(3,))]).item() == 3  # the prompt does not count
-    assert sample(logits, [row(Sampling(0, repetition_penalty=2.0), prompt=(3,))]).item() == 4  # here it does
+    assert sample(logits, [row(Sampling(0, repetition_penalty=2.0), prompt=(3,))]).item() == 4  # here the prompt counts
 
 
 @pytest.mark.parametrize("u", [0.0, 0.5, 1 - 2**-24, 1.0])
