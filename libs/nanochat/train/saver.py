@@ -100,7 +100,7 @@ class Saver:
         self._weights, self._slice = (Snapshot(pinned=ranks.device.type == "cuda") for _ in range(2))
         self._thread = ThreadPoolExecutor(1, "saver")
         self._flight: Flight | None = None
-        self._published: Flight | None = None  # the latest
+        self._published: Flight | None = None  # the latest published save
         self._deleting: dict[Path, Future[None]] = {}
         if ahead:
             self._snapshots(lambda snapshot, tensors: snapshot.reserve(tensors))
@@ -122,16 +122,16 @@ class Saver:
         this save is left behind.
         """
         start = time.perf_counter()
-        self._wait_for_the_one_before(step)
+        self._wait_for_previous_save(step)
         draft = self.root / f".step_{step:06d}.draft"
         documents = self._documents(step, meta, score, loop_state)
         if final and self._published and self._published.step == step:
             flight = replace(self._published, documents=documents, final=True)
-            self._together(step, (lambda: self._publish(flight, self._linked(flight))) if self._ranks.is_main else None)
+            self._on_all_ranks(step, (lambda: self._publish(flight, self._linked(flight))) if self._ranks.is_main else None)
             return
         position = copy.deepcopy(loader_state)
         self._snapshots(lambda snapshot, tensors: snapshot.take(tensors))
-        self._together(step, (lambda: self._prepare(draft)) if self._ranks.is_main else None)
+        self._on_all_ranks(step, (lambda: self._prepare(draft)) if self._ranks.is_main else None)
         writing = self._thread.submit(self._write, draft, position)
         self._flight = Flight(step, draft, documents, final, writing, time.perf_counter() - start)
 
@@ -149,7 +149,7 @@ class Saver:
             self._give_up(flight.step, flight.writing.exception() if flight.writing.done() else None)
         if found == {Phase.WRITTEN}:
             publish = (lambda: self._publish(flight, self._listed(flight.draft))) if self._ranks.is_main else None
-            self._together(flight.step, publish)
+            self._on_all_ranks(flight.step, publish)
             self._flight, self._published = None, flight
 
     def finish(self) -> None:
@@ -179,7 +179,7 @@ class Saver:
 
     # -- copying --
 
-    def _wait_for_the_one_before(self, step: int) -> None:
+    def _wait_for_previous_save(self, step: int) -> None:
         flight, start = self._flight, time.perf_counter()
         busy = flight is not None and not flight.writing.done()
         self.finish()
@@ -219,10 +219,10 @@ class Saver:
         """
         free, replaced = self._free(), superseded(self.root, max(1, self.keep - 1))
         if free < needed:
-            free = self._when_deleted()
+            free = self._free_after_deletions()
         if free < needed <= free + sum(_size(d) for d in replaced):
             self._delete(replaced)
-            free = self._when_deleted()
+            free = self._free_after_deletions()
         if free < needed:
             text = f"{needed / 2**30:.2f} GiB are needed and only {free / 2**30:.2f} GiB are free"
             raise OSError(errno.ENOSPC, text)
@@ -230,7 +230,7 @@ class Saver:
     def _free(self) -> int:
         return shutil.disk_usage(self.root).free
 
-    def _when_deleted(self) -> int:
+    def _free_after_deletions(self) -> int:
         """Bytes free, once the deletions that have begun are done."""
         wait(self._deleting.values())
         return self._free()
@@ -259,7 +259,7 @@ class Saver:
         target = self._target(flight.step)
         artifact = self._seal(flight, files)
         if target.exists():  # from an earlier save of this step, or from an earlier try in the same folder
-            self._vanish(target)
+            self._remove(target)
         flight.draft.replace(target)
         sync(self.root)
         flight.stall_s += time.perf_counter() - start
@@ -282,7 +282,7 @@ class Saver:
         return self.root / f"step_{step:06d}"
 
     def _listed(self, draft: Path) -> list[Json]:
-        """The manifest's entries of the files that the ranks have listed. Raises OSError if the draft holds other files."""
+        """The manifest's entries of the files that the ranks have listed. Raises OSError unless exactly these are there."""
         lists = [_list_file(draft, rank) for rank in range(self._ranks.world_size)]
         files = [entry for path in lists for entry in json.loads(path.read_text(encoding="utf-8"))]
         for path in lists:
@@ -313,9 +313,9 @@ class Saver:
     def _delete(self, directories: list[Path]) -> None:
         for directory in directories:
             self._events.emit("checkpoint_deleted", step=int(directory.name[5:]), path=str(directory.resolve()))
-            self._vanish(directory)
+            self._remove(directory)
 
-    def _vanish(self, directory: Path) -> None:
+    def _remove(self, directory: Path) -> None:
         """Rename the folder at once and let the thread free its blocks, which takes over a second for gigabytes."""
         leaving = directory.with_name(f".{directory.name}.old")  # a kill must not leave half a checkpoint under its name
         wait([self._deleting[leaving]] if leaving in self._deleting else [])
@@ -324,7 +324,7 @@ class Saver:
 
     # -- agreeing --
 
-    def _together(self, step: int, work: Callable[[], None] | None) -> None:
+    def _on_all_ranks(self, step: int, work: Callable[[], None] | None) -> None:
         """Do this rank's part. If it failed on any rank, give up on every rank: else the others would wait for ever."""
         error = None
         try:

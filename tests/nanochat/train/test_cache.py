@@ -1,4 +1,4 @@
-"""`cache/` deleted under an unfinished run: the stage says what is missing, and goes on once a data stage has put it back."""
+"""`cache/` deleted during an unfinished run: the stage names what is missing, and resumes once a data stage has restored it."""
 
 import shutil
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from tests.worker.shards import shard_server
 
 @pytest.fixture(params=["fetched", "harvested"])
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, object]]:
-    """Where the text comes from, as overrides of a recipe."""
+    """The origin of the text, as overrides of a recipe."""
     if request.param == "harvested":
         yield {"data.source": {"kind": "pydocs", "max_chars": 100_000}, "data.tok_chars": 50_000}
         return
@@ -33,7 +33,7 @@ def data_stage(source: dict[str, object], out: Path, cache: Path) -> Artifact:
     return Artifact(path=shards["path"], sha256=shards["sha256"])
 
 
-def test_a_run_goes_on_after_its_cache_was_deleted(base, source, tmp_path):
+def test_a_run_resumes_after_its_cache_was_deleted_and_restored(base, source, tmp_path):
     shards, cache = data_stage(source, tmp_path / "data", tmp_path / "cache"), tmp_path / "cache"
 
     def attempt(name, **changes):
@@ -43,18 +43,18 @@ def test_a_run_goes_on_after_its_cache_was_deleted(base, source, tmp_path):
 
     stopped = attempt("stopped")
     watcher = stopped.stop_after(3)
-    assert stopped.here() == Exit.STOPPED
+    assert stopped.in_process() == Exit.STOPPED
     watcher.join()
     saved = stopped.events("checkpoint")[-1]["step"]
     shutil.rmtree(cache)
 
     failed = attempt("failed", resume_from=stopped.checkpoint(saved))
-    assert failed.here() == Exit.BAD_INPUT
+    assert failed.in_process() == Exit.BAD_INPUT
     assert failed.error()["code"] == "shard_missing"
     assert str(cache) in failed.error()["message"]
     assert "submit the same recipe once more" in failed.error()["hint"]
 
     data_stage(source, tmp_path / "data of another run", cache)
     retried = attempt("retried", resume_from=stopped.checkpoint(saved))
-    assert retried.here() == 0, retried.error()
+    assert retried.in_process() == 0, retried.error()
     assert list(retried.series("loss")) == list(range(saved + 1, 25))
