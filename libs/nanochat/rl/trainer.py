@@ -98,7 +98,7 @@ class RlTrainer:
                 self._save()
             if state.visited != state.step and _due(spec.eval_every, state.step):
                 self._evaluate()
-                self.saver.describe(**self._description())
+                self.saver.describe(state.step, **self._description())
             stopping = self._step()
         self._save()
         self.saver.finish()  # before the last evaluation, which may fail

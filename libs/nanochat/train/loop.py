@@ -131,7 +131,7 @@ class Trainer:
                 self.saver.finish()
             if self.state.visited != self.state.step:
                 self._evaluate(last)
-                self.saver.describe(**self._description())
+                self.saver.describe(self.state.step, **self._description())
             if last:
                 self._save(final=True)
                 self.saver.finish()

@@ -135,10 +135,13 @@ class Saver:
         writing = self._thread.submit(self._write, draft, position)
         self._flight = Flight(step, draft, documents, final, writing, time.perf_counter() - start)
 
-    def describe(self, *, meta: Json, score: float | None, loop_state: Json) -> None:
-        """Replace metadata, score and loop state of the save in flight, if there is one. Evaluations at its step call this."""
-        if self._flight:
-            self._flight.documents = self._documents(self._flight.step, meta, score, loop_state)
+    def describe(self, step: int, *, meta: Json, score: float | None, loop_state: Json) -> None:
+        """Replace metadata, score and loop state of the save in flight, if it is of `step`. Evaluations at that step call this.
+
+        A save of an earlier step may still be in flight. It keeps what was true at its own step.
+        """
+        if self._flight and self._flight.step == step:
+            self._flight.documents = self._documents(step, meta, score, loop_state)
 
     def settle(self, phases: Iterable[float]) -> None:
         """Publish the save in flight if the phases of all ranks say that it is written. Raises StageError as `save` does."""

@@ -203,7 +203,9 @@ def test_a_written_checkpoint_is_published_although_training_fails(training):
 def test_figures_of_evaluations_during_the_write_are_published_with_the_checkpoint(training):
     training.disk.clear()
     training.save(1)
-    training.saver.describe(meta={"val_bpb": 2.0}, score=2.0, loop_state={"step": 1, "visited": 1})
+    training.saver.describe(1, meta={"val_bpb": 2.0}, score=2.0, loop_state={"step": 1, "visited": 1})
+    # Training goes on while the write stands still: the figures of a later step are not those of this checkpoint.
+    training.saver.describe(2, meta={"val_bpb": 1.0}, score=1.0, loop_state={"step": 2, "visited": 2})
     training.disk.set()
     training.saver.finish()
     _, meta = load_model(training.checkpoints / "step_000001", "cpu")

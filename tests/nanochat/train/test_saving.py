@@ -1,6 +1,7 @@
 """Saving while a whole stage trains: kills and full disks in the middle of a write."""
 
 import errno
+import json
 import shutil
 from pathlib import Path
 
@@ -71,6 +72,23 @@ def test_a_full_disk_at_one_of_two_ranks_stops_both(base):
     assert "the checkpoint of step 10 could not be written" in report.message
     assert kept(run) == ["step_000005"]
     verify(run.checkpoint(5))
+
+
+def test_a_checkpoint_written_during_later_steps_is_of_its_own_step(base, monkeypatch):
+    run = base(save_every=5, keep_checkpoints=9)
+
+    def write(tensors, path):
+        if "step_000005" in str(path):
+            run.until(lambda seen: any(e["kind"] == "progress" and e["done"] >= 8 for e in seen))
+        save_file(tensors, path)
+
+    monkeypatch.setattr(snapshot, "save_file", write)
+    assert run.in_process() == 0
+    for directory in (run.out / "checkpoints").iterdir():
+        step = int(directory.name.removeprefix("step_"))
+        assert json.loads((directory / "train_state.json").read_text())["loop"]["step"] == step
+        figure = json.loads((directory / "meta.json").read_text())["val_bpb"]
+        assert figure == {s: v for s, v in run.series("val_bpb").items() if s <= step}.popitem()[1]
 
 
 def test_a_disk_that_fills_up_while_the_thread_writes(base, monkeypatch):
