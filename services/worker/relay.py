@@ -131,7 +131,7 @@ class Relay:
     def _is_away(self, err: SQLAlchemyError) -> None:
         if self._away_since is None:
             self._away_since = time.monotonic()
-            cause = err.orig if isinstance(err, DBAPIError) else err
+            cause = " ".join(str(err.orig if isinstance(err, DBAPIError) else err).split())  # psycopg's messages have two lines
             log.warning("the ledger does not answer; the stage continues and its events wait on disk: %s", cause)
 
     def _is_back(self) -> None:
