@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from nanochat.tokenizer import Tokenizer
 
 BLOCK = 16  # positions per block
-STEP_TOKENS = {"cpu": 256, "cuda": 2048}  # tokens per step by default; bounds how long a row that decodes waits for prompts
+# Tokens of prompts per step by default, which bounds how long a row that decodes waits, and the least per row and pass: a pass
+# has a cost of its own, on a GPU the launches of about 600 kernels.
+STEP_TOKENS = {"cpu": 256, "cuda": 2048}
+CHUNK_TOKENS = {"cpu": 64, "cuda": 512}
 CPU_CACHE_BYTES = 1 << 30
 GPU_CACHE_SHARE = 0.4  # of the memory that is free when the engine is created
 
@@ -50,9 +53,9 @@ class Engine:
         dtype = dtype or native_dtype(device)
         tokens = cache_tokens or min(max_rows * self.context, _affordable(model.config, dtype, device))
         self.blocks = Blocks(max(tokens, self.context) // BLOCK + 1, BLOCK)
-        self.scheduler = Scheduler(
-            self.blocks, max_rows=max_rows, step_tokens=step_tokens or STEP_TOKENS.get(device.type, STEP_TOKENS["cpu"])
-        )
+        step_tokens = step_tokens or STEP_TOKENS.get(device.type, STEP_TOKENS["cpu"])
+        chunk_tokens = min(step_tokens, CHUNK_TOKENS.get(device.type, CHUNK_TOKENS["cpu"]))
+        self.scheduler = Scheduler(self.blocks, max_rows=max_rows, step_tokens=step_tokens, chunk_tokens=chunk_tokens)
         self._runner = Runner(model, dtype, self.blocks.count, BLOCK)
         self._tools = ToolCalls(tokenizer)
         self._ends = {tokenizer.special("<|assistant_end|>"), tokenizer.bos}

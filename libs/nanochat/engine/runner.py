@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nanochat.engine.cache import Pool, PoolView
+from nanochat.engine.decode import DecodeGraphs
 from nanochat.engine.request import Row
 from nanochat.model import GPT
 from nanochat.model.loss import softcap
@@ -24,7 +25,8 @@ class Runner:
         self.source, self.device = model, model.get_device()
         self.model = model if is_narrow(model, dtype) else narrow(GPT(model.config).to(self.device), dtype)
         self.refresh()
-        self.pool = Pool(model.config, blocks, block_size, dtype, self.device)
+        self.pool = Pool(model.config, blocks + 1, block_size, dtype, self.device)  # the last block is the graphs' scratch
+        self._graphs = DecodeGraphs(self.model, self.pool, blocks) if self.device.type == "cuda" else None
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -38,6 +40,8 @@ class Runner:
 
         The rows' blocks must have room for the new tokens.
         """
+        if self._graphs and new == 1 and self._graphs.fits(rows):
+            return self._graphs.forward(rows)
         ids = torch.tensor([row.tokens[row.cached : row.cached + new] for row in rows], device=self.device)
         cached = [row.cached for row in rows]
         view = PoolView(self.pool, [row.blocks for row in rows], cached, new, self._previous(rows))

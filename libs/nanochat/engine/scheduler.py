@@ -1,7 +1,8 @@
 """Choose the rows of the next step: continuous batching with chunked prefill, admission by cache space, and preemption.
 
-Every step first decodes all rows that are ready. The rest of its budget of tokens is divided equally among the rows whose
-prompts are being read. So a long prompt delays the other rows only by a chunk at a time.
+Every step first decodes all rows that are ready. The rest of its budget of tokens is divided among the rows whose prompts are
+being read, in chunks that are large enough to be worth a pass through the model. So a long prompt delays the other rows only by
+a chunk at a time.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class Scheduler:
     computed again when there is room.
     """
 
-    def __init__(self, blocks: Blocks, *, max_rows: int, step_tokens: int):
-        self.blocks, self.max_rows, self.step_tokens = blocks, max_rows, step_tokens
+    def __init__(self, blocks: Blocks, *, max_rows: int, step_tokens: int, chunk_tokens: int):
+        self.blocks, self.max_rows, self.step_tokens, self.chunk_tokens = blocks, max_rows, step_tokens, chunk_tokens
         self.running: list[Row] = []  # in the order of admission
         self.siblings: dict[Row, list[Row]] = {}  # first row -> other rows, which wait until the first has read the prompt
         self.preemptions = 0
@@ -74,12 +75,16 @@ class Scheduler:
         """
         self._admit()
         reading = [row for row in self.running if row.uncached > 1 or not row.masks]
-        budget = max(self.step_tokens - decoding, len(reading), 1)
+        # The oldest one always makes progress; of the others a short prompt does not wait for long ones.
+        reading[1:] = sorted(reading[1:], key=lambda row: row.uncached)
+        budget = max(self.step_tokens - decoding, self.chunk_tokens)
         for left in range(len(reading), 0, -1):
             row = reading[len(reading) - left]
             if row not in self.running:
                 continue
-            chunk = min(row.uncached, max(1, budget // left))
+            chunk = min(row.uncached, max(self.chunk_tokens, budget // left), budget)
+            if chunk <= 0:
+                return
             budget -= chunk
             if self._grow(row, chunk):
                 yield row, chunk

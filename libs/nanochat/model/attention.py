@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -17,24 +17,35 @@ from nanochat.model.layers import EPS, Linear, linears, norm
 GATE_RANGE = 3.0  # the gate of a value embedding lies in (0, 3); nanochat's log of 2026-03-09
 
 
-class KVCache(Protocol):
-    """The cache interface that attention uses."""
-
+class _Cache(Protocol):
     @property
     def pos(self) -> int | Tensor:
         """Positions already held: one number for all rows, or one per row (B,). The same in every layer of a forward pass."""
         ...
 
+    def before(self, x: Tensor) -> Tensor:
+        """Shift x (B, T, C) by one position: each position gets the previous one's entry, zeros at the start. Once per pass."""
+        ...
+
+
+class KVCache(_Cache, Protocol):
+    """A cache that hands out keys and values."""
+
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k and v (B, H, Tq, D) of this chunk; return the keys and values to attend to (B, H, Tk, D)."""
         ...
 
-    def before(self, x: Tensor) -> Tensor:
-        """This chunk's x (B, T, C) shifted by one position: each position gets its predecessor's x, the very first gets zeros.
 
-        Call it once per forward pass.
-        """
+@runtime_checkable
+class AttendingCache(_Cache, Protocol):
+    """A cache that computes the attention itself, as one does whose keys and values lie scattered in blocks."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None, scale: float | None) -> Tensor:
+        """Store k and v (B, H_kv, Tq, D) of this chunk; return the attention of q (B, H, Tq, D), (B, H, Tq, D)."""
         ...
+
+
+Cache = KVCache | AttendingCache
 
 
 class Rotary(nn.Module):
@@ -54,7 +65,7 @@ class Rotary(nn.Module):
         """Recompute the tables on their present device. Needed after `to_empty`: a model built on "meta" has no values."""
         self.cos, self.sin = self._tables(self.cos.device)
 
-    def at(self, length: int, cache: KVCache | None) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
+    def at(self, length: int, cache: Cache | None) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
         """cos and sin for the next `length` positions, each (1 or B, T, 1, D/2), and the positions (B, T) if rows differ,
         else None.
 
@@ -128,7 +139,7 @@ class Attention(nn.Module):
         x: Tensor,
         rotary: tuple[Tensor, Tensor],
         positions: Tensor | None,
-        cache: KVCache | None,
+        cache: Cache | None,
         value_embed: Tensor | None = None,
     ) -> Tensor:
         """x (B, T, C) to (B, T, C).
@@ -136,10 +147,12 @@ class Attention(nn.Module):
         `positions` (B, T) is given if the rows of the cache are at different positions. `value_embed` (B, T, H_kv * D) is added
         to the values, through one gate per head.
         """
-        batch, length, _ = x.shape
+        length = x.size(1)
         q, k, v = (part.transpose(1, 2) for part in self._projections(x, rotary))
         if value_embed is not None:
             v = v + self._gated(value_embed, x)
+        if isinstance(cache, AttendingCache):
+            return self._mixed(cache.attend(self.layer, q, k, v, self.window, self.scale))
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
         mask = attention_mask(length, k.size(2), positions, x.device, self.window)
@@ -152,7 +165,11 @@ class Attention(nn.Module):
             scale=self.scale,
             enable_gqa=self.n_head != self.n_kv_head,
         )
-        mixed: Tensor = self.out(y.transpose(1, 2).reshape(batch, length, -1))
+        return self._mixed(y)
+
+    def _mixed(self, y: Tensor) -> Tensor:
+        """y (B, H, T, D) to (B, T, C)."""
+        mixed: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return mixed
 
     def _projections(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

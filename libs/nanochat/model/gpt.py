@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nanochat import kernels
 from nanochat.config import shape
 from nanochat.config.shape import SMEAR_CHANNELS, GPTConfig
-from nanochat.model.attention import Attention, KVCache, Rotary
+from nanochat.model.attention import Attention, Cache, Rotary
 from nanochat.model.layers import Embedding, Linear, norm, relu_squared
 from nanochat.model.loss import head_loss, softcap
 
@@ -59,7 +59,7 @@ class Block(nn.Module):
         x: Tensor,
         rotary: tuple[Tensor, Tensor],
         positions: Tensor | None,
-        cache: KVCache | None,
+        cache: Cache | None,
         value_embed: Tensor | None = None,
     ) -> Tensor:
         x = x + self.attn(norm(x), rotary, positions, cache, value_embed)
@@ -78,7 +78,7 @@ class Smear(nn.Module):
         self.gate = Linear(min(SMEAR_CHANNELS, config.n_embd), 1)
         self.amount = nn.Parameter(torch.empty(()))
 
-    def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, cache: Cache | None) -> Tensor:
         """x (B, T, C) to (B, T, C)."""
         before = F.pad(x[:, :-1], (0, 0, 1, 0)) if cache is None else cache.before(x)
         return x + self.amount * torch.sigmoid(self.gate(x[..., : self.gate.in_features])) * before
@@ -111,7 +111,7 @@ class GPT(nn.Module):
             self.backout = nn.Parameter(torch.empty(()))
 
     def forward(
-        self, ids: Tensor, targets: Tensor | None = None, *, reduction: Reduction = "mean", cache: KVCache | None = None
+        self, ids: Tensor, targets: Tensor | None = None, *, reduction: Reduction = "mean", cache: Cache | None = None
     ) -> Tensor:
         """Without targets: the soft-capped logits (B, T, V) fp32 of ids (B, T) int64.
 
@@ -124,7 +124,7 @@ class GPT(nn.Module):
             return softcap(self.lm_head(x))
         return head_loss(x, self.lm_head.weight, targets, reduction)
 
-    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """The final normed hidden states (B, T, C), which the head receives."""
         rotary, positions = self.rotary.at(ids.size(1), cache)
         x = self.embedded(ids)
