@@ -155,7 +155,7 @@ def test_the_speedruns_mixtures_load_from_the_shared_folder(tokenizer: Tokenizer
     shared = TaskSource.load(tmp_path / "tasks")
     recipe = Recipe()
     sft = load_mixture(recipe.sft.train, shared)
-    assert len(sft) == 2251 + 1119 + 7473 + 10_000 + 1000 + 300 + 300  # the seed's 22,439 had 996 identity rows
+    assert len(sft) == 2251 + 1119 + 7473 + 10_000 + 1000 + 300 + 300  # nanochat's 22,439 had 996 identity rows
     for uses in (recipe.sft.train, recipe.sft.val, recipe.mid.train, recipe.mid.val):
         mixed = load_mixture(uses, shared)
         for i in range(0, len(mixed), len(mixed) // 40):
