@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nanochat.config.recipe import BaseSpec, Recipe, RecipeError, SftSpec, TaskUse
+from nanochat.config.recipe import BaseSpec, MidSpec, Recipe, RecipeError, SftSpec, TaskUse
 from nanochat.config.shape import GPTConfig, flops_per_token, num_params, scaling_params
 from nanochat.planning import gpus, graph, memory
 from nanochat.planning.batches import example_batch, multiples, token_batch
@@ -163,29 +164,24 @@ def sft_steps(spec: SftSpec, rows: int) -> int:
 
 def _base(stage: str, recipe: Recipe, config: GPTConfig, on: Hardware) -> StagePlan:
     spec = recipe.base
-    batch = token_batch("base", spec, config, on.world_size, on.memory_gib)
-    steps = base_steps(spec, config)
-    tokens = steps * spec.total_batch_size
-    planned = StagePlan(
-        stage=stage,
-        steps=steps,
-        tokens=tokens,
-        flops=float(tokens * flops_per_token(config)),
-        device_batch_size=batch.size,
-        accumulation=batch.accumulation,
-        warmdown_steps=round(spec.warmdown_ratio * steps),
-        eval_steps=eval_steps(spec.eval_tokens, batch.size, config.sequence_len, on.world_size),
-    )
-    return _priced(planned, on, config)
+    planned = _packed(stage, "base", spec, base_steps(spec, config), config, on)
+    return planned.model_copy(update={"warmdown_steps": round(spec.warmdown_ratio * base_steps(spec, config))})
 
 
 def _mid(stage: str, recipe: Recipe, config: GPTConfig, on: Hardware) -> StagePlan:
-    spec = recipe.mid
-    batch = token_batch("mid", spec, config, on.world_size, on.memory_gib)
+    spec, steps = recipe.mid, recipe.mid.num_iterations
     conversations = _conversations(spec.train)
-    steps = spec.num_iterations
     if steps is None and conversations is not None:
         steps = max(1, round(conversations * min(TOKENS_PER_ROW, config.sequence_len) / spec.total_batch_size))
+    planned = _packed(stage, "mid", spec, steps, config, on)
+    return planned.model_copy(update={"estimated": spec.num_iterations is None})
+
+
+def _packed(
+    stage: str, section: Literal["base", "mid"], spec: BaseSpec | MidSpec, steps: int | None, config: GPTConfig, on: Hardware
+) -> StagePlan:
+    """A stage whose rows are full of tokens, so that its steps determine its tokens."""
+    batch = token_batch(section, spec, config, on.world_size, on.memory_gib)
     tokens = steps * spec.total_batch_size if steps is not None else None
     planned = StagePlan(
         stage=stage,
@@ -195,7 +191,6 @@ def _mid(stage: str, recipe: Recipe, config: GPTConfig, on: Hardware) -> StagePl
         device_batch_size=batch.size,
         accumulation=batch.accumulation,
         eval_steps=eval_steps(spec.eval_tokens, batch.size, config.sequence_len, on.world_size),
-        estimated=spec.num_iterations is None,
     )
     return _priced(planned, on, config)
 

@@ -11,6 +11,7 @@ from torch import nn
 from nanochat.engine import Engine, PromptTooLong, Sampling
 from nanochat.engine.engine import BLOCK
 from nanochat.model import GPTConfig
+from tests.nanochat.engine.switches import MODERN
 
 pytestmark = pytest.mark.usefixtures("one_core")
 PROMPT = [3, 14, 15, 92, 65, 35]
@@ -45,17 +46,6 @@ def run(engine):
 def assert_nothing_is_held(engine):
     assert not engine.busy
     assert engine.blocks.free == engine.blocks.count
-
-
-MODERN = {
-    "residual_scalars": True,
-    "value_embeds": True,
-    "window_pattern": "SL",
-    "window": 8,
-    "qk_scale": 1.2,
-    "smear": True,
-    "backout": True,
-}
 
 
 # -- equal to the plain model --

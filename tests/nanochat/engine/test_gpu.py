@@ -4,18 +4,10 @@ import pytest
 import torch
 
 from nanochat.engine import Engine, Sampling
+from tests.nanochat.engine.switches import MODERN
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 GREEDY = Sampling(temperature=0)
-MODERN = {
-    "residual_scalars": True,
-    "value_embeds": True,
-    "window_pattern": "SL",
-    "window": 8,
-    "qk_scale": 1.2,
-    "smear": True,
-    "backout": True,
-}
 
 
 @pytest.mark.parametrize("switches", [{}, MODERN], ids=["speedrun", "modern"])
