@@ -47,14 +47,14 @@ def number(key: str, value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Format a duration, such as `3h35m`, `4m07s` or `12.3s`."""
-    if seconds >= 3600:
-        minutes = round(seconds / 60)
-        return f"{minutes // 60}h{minutes % 60:02d}m"
-    if seconds >= 60:
-        whole = round(seconds)
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{seconds:.1f}s"
+    """Format a duration, such as `3h35m`, `4m07s` or `12.3s`. It is rounded before it is split, so none reads `60.0s` or `60m00s`."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours}h{minutes:02d}m"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> str:

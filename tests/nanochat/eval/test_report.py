@@ -1,8 +1,11 @@
 """The report card: its figures, and its notes on those that are missing."""
 
 import math
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nanochat.config.recipe import Recipe
 from nanochat.eval import markdown as md
@@ -115,7 +118,9 @@ def test_model_output_cannot_break_the_page():
         ("tok_per_s", 135_000.0, "135,000.0"),
         ("x", math.inf, "inf"),
         ("train_seconds", 12_900, "3h35m"),
-        ("seconds", 59.97, "60.0s"),
+        ("seconds", 59.94, "59.9s"),
+        ("seconds", 59.97, "1m00s"),
+        ("seconds", 3599.6, "1h00m"),
         ("seconds", 247, "4m07s"),
         ("x", {"train": 1, "val_bpb": 0.5}, "train 1, validation bits per byte 0.5000"),
         ("x", ["a", "b"], "a, b"),
@@ -125,3 +130,8 @@ def test_model_output_cannot_break_the_page():
 )
 def test_figures_are_formatted_for_people(key, value, shown):
     assert md.number(key, value) == shown
+
+
+@given(st.floats(0, 1e6))
+def test_no_duration_has_60_seconds_or_minutes(seconds):
+    assert not re.search(r"(?<!\d)60(\.0)?[sm]", md.duration(seconds))
