@@ -66,7 +66,6 @@ STAGES: tuple[StageDef, ...] = (
         {"shards": "data.tok_shards"},
         ("tokenizer", "results"),
     ),
-    StageDef("alphabet", "alphabet", "Alphabet", "Alphabet", "cpu", (), {"tokenizer": "tok_train.tokenizer"}, enabled_by="rl"),
     StageDef("tok_eval", "tok_eval", "Tokenizer evaluation", "Tokenizer evaluation", "cpu", ("tokenizer",), _TEXT),
     StageDef(
         "base_train",

@@ -63,7 +63,6 @@ METRICS: tuple[Metric, ...] = (
     Metric("data_wait_pct", "time spent waiting for data", "% of the step", "lower", TRAINING, "waiting"),
     Metric("usd", "cost of the GPUs so far", "USD", "lower", TRAINING, "cost"),
     Metric("lrm", "learning-rate multiplier", "", None, ALL, "lrm"),
-    Metric("fraction", "share of the training done", "", None, TRAINING, "done"),
     Metric("grad_norm", "norm of the gradient", "", None, ALL, "grad norm"),
     Metric("cropped_pct", "tokens cropped from documents", "%", "lower", ("base_train",), "cropped"),
     Metric("sequence_length", "mean length of a completion", "tokens", None, ("rl",), "length"),

@@ -127,7 +127,6 @@ TASKS: tuple[TaskDef, ...] = (
     TaskDef("spelling", "Spelling", "generated", "spelling:Spelling", judge="text"),
     TaskDef("sums", "Sums", "generated", "sums:Sums", judge="number"),
     TaskDef("identity", "Identity", "generated", "identity:Identity"),
-    TaskDef("shouting", "Shouting", "generated", "shouting:Shouting", judge="text"),
     # A folder without SmolTalk may hold other dialogues, as GPTeacher's and SGD's, below chat/.
     TaskDef(
         "smoltalk",

@@ -281,7 +281,6 @@ class Trainer:
             "grad_norm": grad_norm,
             "tok_per_s": speed,
             "dt_ms": 1000 * seconds,
-            "fraction": self.state.step / max(self._total(), 1),
             "mfu": self.meter.mfu(speed),
             "mem_gib": self.meter.mem_gib(),
             "data_wait_pct": 100 * waited,
