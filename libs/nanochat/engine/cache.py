@@ -11,21 +11,23 @@ from nanochat.config.shape import GPTConfig
 
 
 class Pool:
-    """The keys and the values of `count` blocks of `size` positions in every layer, both (layers, count, size, H, D).
+    """The keys and the values of `count` blocks of `size` positions in every layer, both (layers, count + 1, size, H, D).
+
+    One more block, `scratch`, takes what is written for padding.
 
     The pool starts with zeros: attention adds 0 x the value of a masked position, and 0 x NaN would be NaN.
     """
 
     def __init__(self, config: GPTConfig, count: int, size: int, dtype: torch.dtype, device: torch.device):
-        self.size, self.device = size, device
-        shape = (config.n_layer, count, size, config.n_kv_head, config.head_dim)
+        self.size, self.device, self.scratch = size, device, count
+        shape = (config.n_layer, count + 1, size, config.n_kv_head, config.head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
 
     def table(self, rows: Sequence[Sequence[int]], length: int) -> Tensor:
-        """The blocks of each row's first `length` positions, (B, W). After the end of a row, block 0 fills the table."""
+        """The blocks of each row's first `length` positions, (B, W). After the end of a row, `scratch` fills the table."""
         width = -(-length // self.size)
-        return torch.tensor([[*row[:width], *[0] * (width - len(row))] for row in rows], device=self.device)
+        return torch.tensor([[*row[:width], *[self.scratch] * (width - len(row))] for row in rows], device=self.device)
 
     def copy(self, source: int, target: int) -> None:
         """Copy the content of block `source` to block `target`."""

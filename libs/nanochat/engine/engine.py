@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,7 +35,8 @@ class Engine:
 
     Matrices are multiplied in `dtype`; the default is the device's native dtype, as in training. At most `max_rows` rows run at
     once. The cache holds `cache_tokens` positions, by default `max_rows` full contexts or as many as memory allows, but at
-    least one context. A step computes about `step_tokens` tokens.
+    least one context. A step computes about `step_tokens` tokens. `graphs`: decode through CUDA graphs on a GPU; each takes a
+    second to capture, which a few short answers are not worth.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Engine:
         max_rows: int = 64,
         cache_tokens: int | None = None,
         step_tokens: int | None = None,
+        graphs: bool = True,
     ):
         self.tokenizer, self.context = tokenizer, model.config.sequence_len
         device = model.get_device()
@@ -56,7 +58,8 @@ class Engine:
         step_tokens = step_tokens or STEP_TOKENS.get(device.type, STEP_TOKENS["cpu"])
         chunk_tokens = min(step_tokens, CHUNK_TOKENS.get(device.type, CHUNK_TOKENS["cpu"]))
         self.scheduler = Scheduler(self.blocks, max_rows=max_rows, step_tokens=step_tokens, chunk_tokens=chunk_tokens)
-        self._runner = Runner(model, dtype, self.blocks.count, BLOCK)
+        self._runner = Runner(model, dtype, self.blocks.count, BLOCK, graphs=graphs)
+        self._pads = device.type == "cuda"
         self._tools = ToolCalls(tokenizer)
         self._ends = {tokenizer.special("<|assistant_end|>"), tokenizer.bos}
 
@@ -98,14 +101,31 @@ class Engine:
     @torch.no_grad()
     def step(self) -> list[Output]:
         """Generate one token for every row that decodes, and read a part of the waiting prompts. Returns the rows' outputs."""
+        outputs: list[Output] = []
         decoding = self.scheduler.decoding()
-        outputs = self._advance(decoding, self._forward(decoding, 1)) if decoding else []
-        for row, chunk in self.scheduler.prefilling(len(decoding)):
-            logits = self._forward([row], chunk)
-            if not row.uncached:
-                rows = [row, *self._fork(row)]
-                outputs += self._advance(rows, logits.expand(len(rows), -1))
+        if decoding:
+            logits, tokens = self._runner.decode(decoding)
+            self._read(decoding, [1] * len(decoding))
+            outputs += self._advance(decoding, logits, tokens)
+        for rows, new in self._batched(self.scheduler.prefilling(len(decoding))):
+            logits = self._runner.forward(rows, new)
+            self._read(rows, new)
+            for i, row in enumerate(rows):
+                if not row.uncached:
+                    started = [row, *self._fork(row)]
+                    after = logits[i : i + 1].expand(len(started), -1)
+                    outputs += self._advance(started, after, sample(after, started))
         return outputs
+
+    def _batched(self, chunks: Iterable[tuple[Row, int]]) -> Iterator[tuple[list[Row], list[int]]]:
+        """Chunks of prompts that go through the model together: of one length on a CPU, where padding costs time."""
+        batches: dict[int, list[tuple[Row, int]]] = {}
+        for row, new in chunks:
+            batches.setdefault(0 if self._pads else new, []).append((row, new))
+        for batch in batches.values():
+            alive = [(row, new) for row, new in batch if row in self.scheduler.running]  # a later row may have preempted it
+            if alive:
+                yield [row for row, _ in alive], [new for _, new in alive]
 
     def finished(self) -> Iterator[Request]:
         """Run until all requests are done. Yields each request as soon as all of its rows have finished."""
@@ -139,13 +159,12 @@ class Engine:
             self.step()
         return [list(row.made) for row in request.rows], [list(row.masks) for row in request.rows]
 
-    def _forward(self, rows: Sequence[Row], new: int) -> Tensor:
-        logits = self._runner.forward(rows, new)
-        for row in rows:
-            row.cached += new
-            if row.cached // BLOCK > (row.cached - new) // BLOCK:
+    def _read(self, rows: Sequence[Row], new: Sequence[int]) -> None:
+        """Note that the cache holds the next `new` tokens of each row."""
+        for row, count in zip(rows, new, strict=True):
+            row.cached += count
+            if row.cached // BLOCK > (row.cached - count) // BLOCK:
                 self.blocks.remember(row.blocks, row.tokens, row.cached)
-        return logits
 
     def _fork(self, row: Row) -> list[Row]:
         """Start the other rows of the request, which share the prompt that `row` has read, and return them."""
@@ -155,9 +174,8 @@ class Engine:
                 self._runner.pool.copy(row.blocks[-1], other.blocks[-1])
         return others
 
-    def _advance(self, rows: Sequence[Row], logits: Tensor) -> list[Output]:
+    def _advance(self, rows: Sequence[Row], logits: Tensor, tokens: Tensor) -> list[Output]:
         """Give each row its next token, or end it."""
-        tokens = sample(logits, rows)
         details = logprobs(logits, rows, tokens)
         return [self._next(row, token, detail) for row, token, detail in zip(rows, tokens.tolist(), details, strict=True)]
 

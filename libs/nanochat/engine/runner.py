@@ -10,6 +10,7 @@ from torch import Tensor
 from nanochat.engine.cache import Pool, PoolView
 from nanochat.engine.decode import DecodeGraphs
 from nanochat.engine.request import Row
+from nanochat.engine.sampler import fits_graph, sample
 from nanochat.model import GPT
 from nanochat.model.loss import softcap
 
@@ -21,12 +22,12 @@ class Runner:
     `refresh` copies them again after they have changed.
     """
 
-    def __init__(self, model: GPT, dtype: torch.dtype, blocks: int, block_size: int):
+    def __init__(self, model: GPT, dtype: torch.dtype, blocks: int, block_size: int, *, graphs: bool = True):
         self.source, self.device = model, model.get_device()
         self.model = model if is_narrow(model, dtype) else narrow(GPT(model.config).to(self.device), dtype)
         self.refresh()
-        self.pool = Pool(model.config, blocks + 1, block_size, dtype, self.device)  # the last block is the graphs' scratch
-        self._graphs = DecodeGraphs(self.model, self.pool, blocks) if self.device.type == "cuda" else None
+        self.pool = Pool(model.config, blocks, block_size, dtype, self.device)
+        self._graphs = DecodeGraphs(self.model, self.pool) if graphs and self.device.type == "cuda" else None
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -34,18 +35,27 @@ class Runner:
             for ours, theirs in zip(self.model.parameters(), self.source.parameters(), strict=True):
                 ours.copy_(theirs)
 
+    def decode(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """Run the model on the one uncached token of each row. Returns the logits (B, V) in fp32 and the next tokens (B,)."""
+        if self._graphs and self._graphs.fits(rows):
+            logits, tokens = self._graphs.run(rows)
+            return logits, tokens if fits_graph(rows) else sample(logits, rows)
+        logits = self.forward(rows, [1] * len(rows))
+        return logits, sample(logits, rows)
+
     @torch.no_grad()
-    def forward(self, rows: Sequence[Row], new: int) -> Tensor:
+    def forward(self, rows: Sequence[Row], new: Sequence[int]) -> Tensor:
         """Run the model on the next `new` tokens of each row. Returns the logits (B, V), in fp32, of the token after them.
 
-        The rows' blocks must have room for the new tokens.
+        The rows' blocks must have room for the new tokens. Rows with fewer new tokens than others are padded.
         """
-        if self._graphs and new == 1 and self._graphs.fits(rows):
-            return self._graphs.forward(rows)
-        ids = torch.tensor([row.tokens[row.cached : row.cached + new] for row in rows], device=self.device)
+        longest = max(new)
+        fed = [row.tokens[row.cached : row.cached + n] + [0] * (longest - n) for row, n in zip(rows, new, strict=True)]
+        ids = torch.tensor(fed, device=self.device)
         cached = [row.cached for row in rows]
-        view = PoolView(self.pool, [row.blocks for row in rows], cached, new, self._previous(rows))
-        states = self.model.hidden(ids, view)[:, -1]
+        view = PoolView(self.pool, [row.blocks for row in rows], cached, longest, self._previous(rows))
+        last = torch.tensor([n - 1 for n in new], device=self.device)
+        states = self.model.hidden(ids, view)[torch.arange(len(rows), device=self.device), last]
         return softcap(self.model.lm_head(states))
 
     def _previous(self, rows: Sequence[Row]) -> Tensor | None:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from nanochat.engine.request import Logprobs, Row
 
+MAX_GRAPH_TOP_K = 64  # a graph finds that many of the largest logits, whatever top_k its rows have
+
 
 def sample(logits: Tensor, rows: Sequence[Row]) -> Tensor:
     """Draw one token per row, (N,) int64, from logits (N, V) in fp32, on the same device.
@@ -20,25 +22,53 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> Tensor:
     settings = [row.request.sampling for row in rows]
     if any(how.changes_logits for how in settings):
         logits = _adjusted(logits, rows)
-    likeliest = logits.argmax(dim=-1)
     if all(how.greedy for how in settings):
-        return likeliest
+        return logits.argmax(dim=-1)
     column = _Columns(logits)
-    greedy = column([how.greedy for how in settings], torch.bool)
-    logits = logits / column([1.0 if how.greedy else how.temperature for how in settings])
-    if any(how.top_k for how in settings):
-        # Tokens that tie with the k-th stay in.
-        logits = logits.masked_fill(logits < _kth(logits, [how.top_k for how in settings]), -torch.inf)
-    probs = logits.softmax(dim=-1)
-    if any(how.top_p < 1 for how in settings):
-        probs = probs.masked_fill(probs < _nucleus_floor(probs, column([how.top_p for how in settings])), 0.0)
-    if any(how.min_p > 0 for how in settings):
-        floor = column([how.min_p for how in settings]) * probs.amax(dim=-1, keepdim=True)
-        probs = probs.masked_fill(probs < floor, 0.0)
+    floor = _kth(logits, [how.top_k for how in settings]) if any(how.top_k for how in settings) else None
+    top_p = column([how.top_p for how in settings]) if any(how.top_p < 1 for how in settings) else None
+    min_p = column([how.min_p for how in settings]) if any(how.min_p > 0 for how in settings) else None
+    return _drawn(logits, column(inverse_temperatures(rows)), column([row.draw() for row in rows]), floor, top_p, min_p)
+
+
+def inverse_temperatures(rows: Sequence[Row]) -> list[float]:
+    """1 / temperature of each row; 0 for a greedy row."""
+    return [0.0 if row.request.sampling.greedy else 1 / row.request.sampling.temperature for row in rows]
+
+
+def fits_graph(rows: Sequence[Row]) -> bool:
+    """Whether `sample_top_k` draws for all rows: no penalties, biases, log probabilities, top_p or min_p, a small top_k."""
+    return all(
+        not how.changes_logits and how.logprobs is None and how.top_p == 1 and how.min_p == 0 and how.top_k <= MAX_GRAPH_TOP_K
+        for how in (row.request.sampling for row in rows)
+    )
+
+
+def sample_top_k(logits: Tensor, inverse_temperature: Tensor, u: Tensor, top_k: Tensor) -> Tensor:
+    """`sample` for a graph: inverse_temperature, u and top_k are columns (N, 1), the last int64 with 0 for off."""
+    count = min(MAX_GRAPH_TOP_K, logits.size(-1))
+    largest = logits.topk(count, dim=-1).values
+    floor = largest.gather(1, (top_k - 1).clamp(0, count - 1)).masked_fill(top_k == 0, -torch.inf)
+    return _drawn(logits, inverse_temperature, u, floor, None, None)
+
+
+def _drawn(
+    logits: Tensor, inverse_temperature: Tensor, u: Tensor, floor: Tensor | None, top_p: Tensor | None, min_p: Tensor | None
+) -> Tensor:
+    """The tokens. Logits below `floor` are out; tokens that tie with the k-th stay in."""
+    likeliest = logits.argmax(dim=-1)
+    if floor is not None:
+        logits = logits.masked_fill(logits < floor, -torch.inf)
+    greedy = inverse_temperature == 0
+    probs = (logits * inverse_temperature.masked_fill(greedy, 1.0)).softmax(dim=-1)
+    if top_p is not None:
+        probs = probs.masked_fill(probs < _nucleus_floor(probs, top_p), 0.0)
+    if min_p is not None:
+        probs = probs.masked_fill(probs < min_p * probs.amax(dim=-1, keepdim=True), 0.0)
     bounds = probs.cumsum(dim=-1)
     total = bounds[:, -1:]
     # Keep the point below the total even after rounding, so that there is always a bound above it.
-    point = torch.minimum(column([row.draw() for row in rows]) * total, torch.nextafter(total, torch.zeros_like(total)))
+    point = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
     drawn = (bounds > point).int().argmax(dim=-1)
     return torch.where(greedy[:, 0], likeliest, drawn)
 

@@ -21,7 +21,7 @@ MAX_TOKENS = 16
 
 def complete(model: GPT, tokenizer: Tokenizer) -> list[tuple[str, str]]:
     """Return (prompt, greedy continuation of at most 16 tokens) for each of `PROMPTS`."""
-    engine = Engine(model, tokenizer, max_rows=len(PROMPTS), cache_tokens=model.config.sequence_len)
+    engine = Engine(model, tokenizer, max_rows=len(PROMPTS), cache_tokens=model.config.sequence_len, graphs=False)
     greedy = Sampling(temperature=0)
     requests = [engine.add([tokenizer.bos, *tokenizer.encode(prompt)], greedy, max_tokens=MAX_TOKENS) for prompt in PROMPTS]
     for _ in engine.finished():

@@ -144,7 +144,7 @@ def test_chunks_through_the_pool_equal_one_pass(switch, pieces):
     with torch.no_grad():
         whole = model(ids)
     for piece in pieces:
-        logits = runner.forward(rows, piece)
+        logits = runner.forward(rows, [piece] * len(rows))
         for row in rows:
             row.cached += piece
         torch.testing.assert_close(logits, whole[:, rows[0].cached - 1], atol=1e-4, rtol=1e-4)
@@ -157,10 +157,10 @@ def test_rows_of_different_lengths_continue_together(switch):
     with torch.no_grad():
         whole = model(ids)
     for row, length in zip(rows, (15, 4, 9), strict=True):
-        runner.forward([row], length)
+        runner.forward([row], [length])
         row.cached = length
-    logits = runner.forward(rows, 3)
-    expected = torch.stack([whole[i, length + 2] for i, length in enumerate((15, 4, 9))])
+    logits = runner.forward(rows, [3, 1, 2])
+    expected = torch.stack([whole[i, at] for i, at in enumerate((15 + 2, 4, 9 + 1))])
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
 
 
