@@ -50,16 +50,21 @@ def main(argv: list[str] | None = None) -> None:
     jobs = options.jobs or (ON_GPU if gpus else ON_CPU)
     names = [name for name in jobs if name != SCALING]
     order = names if options.quick else [*names, *reversed(names)]
+    head = f"{'':<9} {'tok/s':>10} {'MFU %':>7} {'step ms':>9} {'optim ms':>9} {'GiB':>6} {'start s':>8} {'MHz':>6} {'W':>5}"
+    print(head, flush=True)
+
+    def run(name: str, env: dict[str, str]) -> tuple[str, dict[str, Any]]:
+        found = measured(name, configuration(name, options), env)
+        if found:
+            show(name, found)  # at once: a machine that is taken away takes no reading with it
+        return name, found
+
     runs = defaultdict(list)
-    for name, found in spread(order, gpus or 1, lambda name, env: (name, measured(name, configuration(name, options), env))):
+    for name, found in spread(order, gpus or 1, run):
         if found:
             runs[name].append(found)
     if not runs:
         raise SystemExit("every configuration failed")
-    print(f"\n{'':<9} {'tok/s':>10} {'MFU %':>7} {'step ms':>9} {'optim ms':>9} {'GiB':>6} {'start s':>8} {'MHz':>6} {'W':>5}")
-    for name, several in runs.items():
-        for one in several:
-            show(name, one)
     rows = speeds(runs, compared=not options.quick)
     finish("train", device(), rows, options)
     if gpus > 1 and SCALING in jobs and "bf16" in runs:  # last, because several ranks may hang; the rest is recorded by now
@@ -94,7 +99,7 @@ def show(name: str, one: dict[str, Any]) -> None:
     cells = [one["tok_per_s"], one["mfu"], one["step_ms"], one["optimizer_ms"], one["peak_gib"], one["compile_s"]]
     text = [f"{cell:,.1f}" if cell is not None else "–" for cell in (*cells, one.get("sm_mhz"), one.get("watts"))]
     widths = (10, 7, 9, 9, 6, 8, 6, 5)
-    print(f"{name:<9} " + " ".join(f"{cell:>{width}}" for cell, width in zip(text, widths, strict=True)))
+    print(f"{name:<9} " + " ".join(f"{cell:>{width}}" for cell, width in zip(text, widths, strict=True)), flush=True)
 
 
 def speeds(runs: dict[str, list[dict[str, Any]]], compared: bool) -> list[Measurement]:

@@ -1,6 +1,7 @@
 """Every benchmark as a person starts it: `python -m benchmarks.<name>`, and `make bench-<name>` in front of it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -88,9 +89,15 @@ def shards(folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_make_turns_quick_and_record_into_options(name: str) -> None:
+    # The tests themselves may run under make, whose variables would reach the one called here.
+    env = {
+        key: value for key, value in os.environ.items() if not key.startswith("MAKE") and key not in ("QUICK", "RECORD", "ARGS")
+    }
+
     def recipe(*variables: str) -> str:
-        command = ["make", "-n", f"bench-{name}", *variables]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()[-1].strip()
+        command = ["make", "-n", "--no-print-directory", f"bench-{name}", *variables]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()[-1].strip()
 
     assert recipe().split()[-2:] == ["-m", f"benchmarks.{name}"]
     assert recipe("QUICK=1", "RECORD=1", "ARGS=--commit 0123abc").endswith(
