@@ -23,7 +23,7 @@ from structlog.typing import Processor
 WARNINGS_ONLY = ("httpx", "alembic")
 
 # The password in a URL, the value of an Authorization header, an API key of ours (see controlplane/keys.py).
-SECRETS = re.compile(r"(://[^\s:/@]*:)[^\s/@]+(?=@)|(\bBearer\s+)[^\s\"',]+|(\bnc_)[\w-]{40,}", re.IGNORECASE)
+SECRETS = re.compile(r"(://[^\s:/@]*:)[^\s/\"'\\]+(?=@)|(\bBearer\s+)[^\s\"',\\]+|(\bnc_)[\w-]{40,}", re.IGNORECASE)
 
 
 class LogSettings(BaseSettings):

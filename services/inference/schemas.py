@@ -101,7 +101,7 @@ class ChatRequest(Body):
         for param, neutral in UNSUPPORTED.items():
             if param in body and body[param] not in neutral:
                 raise PydanticCustomError(
-                    "unsupported", "This server does not implement {param!r}; leave it out.", {"param": param}
+                    "unsupported", "This server does not implement '{param}'; leave it out.", {"param": param}
                 )
         return {name: value for name, value in body.items() if name not in UNSUPPORTED}
 

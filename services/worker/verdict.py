@@ -121,14 +121,16 @@ def missing_output(out: Path, outputs: Sequence[str]) -> str | None:
     """What is wrong with the outputs named in the stage's manifest; None if nothing is."""
     try:
         published = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["outputs"]
-    except (OSError, ValueError, KeyError) as err:
+        if not isinstance(published, dict):
+            raise TypeError("it names no outputs")
+    except (OSError, ValueError, KeyError, TypeError) as err:
         return f"{out / MANIFEST} cannot be read: {err}"
     for name in outputs:
         if name not in published:
             return f"The output {name!r} was not published."
         try:
             verify(Artifact(**published[name]), deep=False)
-        except (StageError, ValidationError) as err:
+        except (StageError, ValidationError, TypeError) as err:
             return f"The output {name!r}: {err}."
     return None
 
@@ -144,7 +146,7 @@ def _without_report(out: Path, returncode: int, asked: Reason | None) -> Verdict
         return Verdict(Reason.BAD_OUTPUT, f"It ended with 0 but left no {MANIFEST}.", code)
     if found == PEER_LOST and code == -signal.SIGKILL:
         found = None  # the others lost the rank that was killed
-    if found is None and shutil.disk_usage(out).free < NO_SPACE:
+    if found is None and _free(out) < NO_SPACE:
         found = DISK_FULL
     if found is not None:
         return Verdict(REASONS[found], REASONS[found].message, code)
@@ -154,6 +156,11 @@ def _without_report(out: Path, returncode: int, asked: Reason | None) -> Verdict
         reason = BY_EXIT_CODE[code]
         return Verdict(reason, reason.message, code)
     return Verdict(Reason.CRASHED, f"It ended with exit code {code}; the end of its log says more.", code)
+
+
+def _free(out: Path) -> int:
+    """Bytes free where the stage writes, also if its folder has gone."""
+    return shutil.disk_usage(next(folder for folder in (out, *out.parents) if folder.exists())).free
 
 
 def _explained(reason: Reason, said: str) -> str:

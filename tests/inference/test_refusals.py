@@ -50,6 +50,7 @@ def test_what_is_wrong_is_named(server: Server, change: dict[str, Any], param: s
     status, error = post(server, **change)
     assert (status, error["type"], error["param"], error["code"]) == (400, "invalid_request_error", param, code)
     assert error["message"]
+    assert "{" not in error["message"]  # every template is filled in
 
 
 @pytest.mark.parametrize(

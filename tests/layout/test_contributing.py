@@ -28,7 +28,7 @@ def test_the_example_works(title: str, tmp_path: Path) -> None:
     # The ceiling keeps git from looking for a repository above the copy.
     env = {**os.environ, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
     for change in (text for kind, text in SECTIONS[title] if kind == "diff"):
-        command = ["git", "apply", "--recount", "-"]  # hunks written by hand may have wrong line counts
+        command = ["git", "apply", "-"]
         applied = subprocess.run(command, input=change, cwd=tmp_path, env=env, capture_output=True, text=True)
         assert applied.returncode == 0, applied.stderr + change
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "libs"), str(tmp_path)])}

@@ -34,6 +34,11 @@ BREACHES = [
     ("services/logs.py", "import controlplane.db", "the logging of the services"),
     ("services/ui/app.py", "from nanochat.config import recipe", "the UI is a client"),
     ("services/inference/app.py", "import controlplane.db", "reach the ledger over HTTP only"),
+    ("services/api/app.py", "from client.client import Client", "neither a client nor the stack"),
+    ("services/worker/supervisor.py", "import services.standalone.stack", "neither a client nor the stack"),
+    ("services/api/runs/intake.py", "import numpy", "neither a client nor the stack"),
+    ("libs/nanochat/data/loader.py", "from nanochat.model.gpt import GPT", "text and tasks know no model"),
+    ("libs/nanochat/tasks/base.py", "from nanochat.engine import Engine", "text and tasks know no model"),
 ]
 
 

@@ -180,6 +180,7 @@ def test_an_unknown_format_is_refused_by_name(service: str) -> None:
         ("cannot reach redis://:hunter2@127.0.0.1:6379/0", "cannot reach redis://:***@127.0.0.1:6379/0"),
         ("postgresql+psycopg://nanochat:hunter2@h:5432/nanochat", "postgresql+psycopg://nanochat:***@h:5432/nanochat"),
         ("Authorization: Bearer hunter2", "Authorization: Bearer ***"),
+        ("redis://u:p@ss@host:6379", "redis://u:***@host:6379"),
         ("key nc_hunter2hunter2hunter2hunter2hunter2hunter2hunt", "key nc_***"),
         ("no secret at http://127.0.0.1:8000/v1 or me@example.org", "no secret at http://127.0.0.1:8000/v1 or me@example.org"),
     ],
@@ -208,3 +209,9 @@ def test_secrets_are_hidden_in_messages_and_tracebacks(style: Literal["text", "j
     for told in (line(lambda logger: logger.error("%s", text)), line(fail)):
         assert shown in told
         assert "hunter2" not in told
+
+
+def test_hiding_a_secret_leaves_json_valid() -> None:
+    record = logging.LogRecord("test", logging.INFO, __file__, 1, 'sent {"Authorization": "Bearer abc123"} to it', (), None)
+    line = json.loads(logs.formatter("json").format(record))
+    assert line["event"] == 'sent {"Authorization": "Bearer ***"} to it'

@@ -236,3 +236,15 @@ def test_an_orphan_that_had_finished_counts(tmp_path: Path) -> None:
     assert judge(tmp_path, ("model",), None, Reason.USER_CANCEL).reason is Reason.USER_CANCEL
     publish(tmp_path, "model")
     assert judge(tmp_path, ("model",), None, None).reason is Reason.COMPLETED
+
+
+@pytest.mark.parametrize(
+    "manifest", ["[]", "null", '{"outputs": null}', '{"outputs": {"model": 3}}', "{", '{"outputs": {"model": {}}}']
+)
+def test_a_manifest_of_any_content_is_judged(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / MANIFEST).write_text(manifest, encoding="utf-8")
+    assert judge(tmp_path, ("model",), 0, None).reason is Reason.BAD_OUTPUT
+
+
+def test_a_stage_whose_folder_has_gone_is_judged(tmp_path: Path) -> None:
+    assert judge(tmp_path / "no" / "folder", ("model",), 1, None).reason is Reason.CRASHED

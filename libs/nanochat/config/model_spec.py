@@ -59,7 +59,7 @@ class InitSpec(Spec):
 class ModelSpec(Spec):
     """The transformer. `depth` sets its size: it gives a width of 64 x depth and heads of 128 dimensions."""
 
-    depth: Positive = Field(default=20, description="Number of layers. It also sets the width, depth x aspect_ratio.")
+    depth: Positive = Field(default=20, le=1024, description="Number of layers. It also sets the width, depth x aspect_ratio.")
     seq_len: Positive = Field(default=2048, description="Context length of training rows, in tokens.")
     aspect_ratio: Positive = Field(default=64, description="Width of the residual stream divided by depth.")
     head_dim: Positive = Field(

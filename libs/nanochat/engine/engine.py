@@ -54,7 +54,7 @@ class Engine:
         device = model.get_device()
         dtype = dtype or native_dtype(device)
         tokens = cache_tokens or min(max_rows * self.context, _affordable(model.config, dtype, device))
-        self.blocks = Blocks(max(tokens, self.context) // BLOCK + 1, BLOCK)
+        self.blocks = Blocks(-(-max(tokens, self.context) // BLOCK) + 1, BLOCK)
         step_tokens = step_tokens or STEP_TOKENS.get(device.type, STEP_TOKENS["cpu"])
         chunk_tokens = min(step_tokens, CHUNK_TOKENS.get(device.type, CHUNK_TOKENS["cpu"]))
         self.scheduler = Scheduler(self.blocks, max_rows=max_rows, step_tokens=step_tokens, chunk_tokens=chunk_tokens)
@@ -84,9 +84,14 @@ class Engine:
                 f"the prompt has {len(prompt)} tokens; it must leave room in the model's context of {self.context}"
             )
         vocabulary = self._runner.model.config.vocab_size
-        strange = [token for token in (*prompt, *sampling.logit_bias) if not 0 <= token < vocabulary]
+        tokens = (*prompt, *sampling.logit_bias)
+        strange = [token for token in tokens if not isinstance(token, int) or not 0 <= token < vocabulary]
         if strange:
-            raise ValueError(f"token {strange[0]} is outside the vocabulary of {vocabulary}")
+            raise ValueError(f"token {strange[0]!r} is outside the vocabulary of {vocabulary}")
+        if n < 1 or max_tokens < 1:
+            raise ValueError(f"n and max_tokens must be at least 1, not {n} and {max_tokens}")
+        if sampling.logprobs is not None and not 0 <= sampling.logprobs <= vocabulary:
+            raise ValueError(f"logprobs must be between 0 and the vocabulary of {vocabulary}, not {sampling.logprobs}")
         request = Request(list(prompt), sampling, min(max_tokens, self.context - len(prompt)), key)
         request.rows = [Row(request, index, list(prompt)) for index in range(n)]
         self.scheduler.add(request)

@@ -113,7 +113,7 @@ class Scheduler:
     def _admit(self) -> None:
         while self._preempted and len(self.running) < self.max_rows:
             row = self._preempted[0]
-            if self.blocks.free < self.blocks.needed(len(row.tokens)) + 1:
+            if self.running and self.blocks.free < self.blocks.needed(len(row.tokens)) + 1:
                 return
             self._preempted.popleft()
             self._start(row)

@@ -41,6 +41,7 @@ from nanochat.model import GPT
 from nanochat.optim import Optimizer
 from nanochat.train.checkpoint import FORMAT, META, MODEL, TRAIN_STATE, Json, loader_file, optim_file, random_state
 from nanochat.train.snapshot import Snapshot, sync, write_tensors
+from nanochat.train.swap import exchange
 
 RESERVE = 64 << 20  # bytes that stay free beside a new checkpoint, for events and logs
 
@@ -261,9 +262,14 @@ class Saver:
         start = time.perf_counter()
         target = self._target(flight.step)
         artifact = self._seal(flight, files)
-        if target.exists():  # from an earlier save of this step, or from an earlier try in the same folder
-            self._remove(target)
-        flight.draft.replace(target)
+        # A target is there from an earlier save of this step, or from an earlier try in the same folder. It must not be absent
+        # even for a moment: a kill would lose it.
+        if target.exists() and exchange(flight.draft, target):
+            self._remove(flight.draft, target.name)
+        else:
+            if target.exists():
+                self._remove(target, target.name)
+            flight.draft.replace(target)
         sync(self.root)
         flight.stall_s += time.perf_counter() - start
         place = {"path": str(target.resolve()), "sha256": artifact.sha256}
@@ -316,11 +322,11 @@ class Saver:
     def _delete(self, directories: list[Path]) -> None:
         for directory in directories:
             self._events.emit("checkpoint_deleted", step=int(directory.name[5:]), path=str(directory.resolve()))
-            self._remove(directory)
+            self._remove(directory, directory.name)
 
-    def _remove(self, directory: Path) -> None:
+    def _remove(self, directory: Path, name: str) -> None:
         """Rename the folder at once and let the thread free its blocks, which takes over a second for gigabytes."""
-        leaving = directory.with_name(f".{directory.name}.old")  # a kill must not leave half a checkpoint under its name
+        leaving = directory.with_name(f".{name}.old")  # a kill must not leave half a checkpoint under its name
         wait([self._deleting[leaving]] if leaving in self._deleting else [])
         directory.replace(leaving)
         self._deleting[leaving] = self._thread.submit(shutil.rmtree, leaving)

@@ -76,11 +76,11 @@ def test_greedy_is_the_same_alone_and_together(make_model, tokenizer, seed, swit
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_arrivals_and_cancellations_leave_the_others_as_they_are_alone(make_model, tokenizer, data):
-    model = make_model(seq_len=64)
-    engine = Engine(
-        model, tokenizer, dtype=torch.float32, max_rows=6, cache_tokens=80, step_tokens=data.draw(st.integers(1, 40))
-    )
-    prompt = st.lists(st.integers(0, 3), min_size=1, max_size=50)
+    context = data.draw(st.sampled_from([64, 60, 50]))  # also contexts that are no multiple of a block
+    model = make_model(seq_len=context)
+    sizes = {"cache_tokens": data.draw(st.sampled_from([context, 80])), "step_tokens": data.draw(st.integers(1, 40))}
+    engine = Engine(model, tokenizer, dtype=torch.float32, max_rows=6, **sizes)
+    prompt = st.lists(st.integers(0, 3), min_size=1, max_size=context - 1)
     kept, alive = [], []
     for _ in range(data.draw(st.integers(1, 25))):
         action = data.draw(st.integers(0, 3))
@@ -100,7 +100,7 @@ def test_any_arrivals_and_cancellations_leave_the_others_as_they_are_alone(make_
     run(engine)
     assert_nothing_is_held(engine)
     for request in kept:
-        answer = naive(model, request.prompt, request.max_tokens, ends(tokenizer))
+        answer = naive(model, request.prompt, request.max_tokens, ends(tokenizer))  # max_tokens is bounded by the context
         assert all(row.made == answer for row in request.rows)
 
 
@@ -209,6 +209,34 @@ def test_the_context_is_respected(make_model, tokenizer):
         engine.add([], GREEDY, max_tokens=1)
     with pytest.raises(ValueError, match="token 100000 is outside"):
         engine.add([5, 100_000], GREEDY, max_tokens=1)
+    assert_nothing_is_held(engine)
+
+
+@pytest.mark.parametrize("context", [16, 17, 50, 60])
+def test_a_full_context_with_several_answers_ends(make_model, tokenizer, context):
+    engine = Engine(make_model(seq_len=context), tokenizer, dtype=torch.float32, cache_tokens=context)
+    request = engine.add([5] * (context - 1), GREEDY, max_tokens=9, n=3)
+    run(engine)
+    assert request.finished
+    assert_nothing_is_held(engine)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"n": 0}, "n and max_tokens"),
+        ({"max_tokens": 0}, "n and max_tokens"),
+        ({"sampling": Sampling(logprobs=-1)}, "logprobs"),
+        ({"sampling": Sampling(logprobs=10**6)}, "logprobs"),
+        ({"prompt": [1.5]}, "token 1.5"),
+        ({"sampling": Sampling(logit_bias={10**6: 1.0})}, "token 1000000"),
+    ],
+)
+def test_what_cannot_be_computed_is_refused_before_it_is_queued(make_model, tokenizer, changes, named):
+    engine = Engine(make_model(), tokenizer, dtype=torch.float32)
+    asked = {"prompt": PROMPT, "sampling": GREEDY, "max_tokens": 3, **changes}
+    with pytest.raises(ValueError, match=named):
+        engine.add(asked.pop("prompt"), asked.pop("sampling"), **asked)
     assert_nothing_is_held(engine)
 
 

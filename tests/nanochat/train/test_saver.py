@@ -4,7 +4,10 @@ import errno
 import json
 import os
 import shutil
+import signal
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -235,6 +238,36 @@ def test_the_final_checkpoint_has_the_same_tensors_and_the_latest_figures(traini
     verify(Artifact(path=model["path"], sha256=model["sha256"]))
     assert load_model(training.checkpoints / "step_000003", "cpu")[1]["val_bpb"] == 0.5
     assert training.kept() == ["step_000002", "step_000003"]  # step 3 turned out to be the best
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot exchange two names in one step")
+@pytest.mark.parametrize("calls_before", range(4))
+def test_a_kill_while_the_final_checkpoint_replaces_the_earlier_one_loses_neither(tmp_path, calls_before):
+    """The process is killed just before its first, second, … change of a name. A whole checkpoint of the step always remains."""
+    child = os.fork()
+    if child == 0:
+        training = Training(tmp_path, keep=1)
+        training.save(1)
+        training.saver.finish()
+        left = [calls_before]
+
+        def killed(do):
+            def call(*args):
+                if not left[0]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left[0] -= 1
+                return do(*args)
+
+            return call
+
+        Path.replace, module.exchange = killed(Path.replace), killed(module.exchange)
+        training.saver.save(1, meta={}, score=1.0, loop_state={}, loader_state={}, final=True)
+        training.saver.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    directory = tmp_path / "checkpoints" / "step_000001"
+    manifest = directory / "manifest.json"
+    verify(Artifact(path=str(directory), sha256=sha256_file(manifest)))
 
 
 def test_a_final_checkpoint_that_cannot_be_published_leaves_the_earlier_one(training, monkeypatch):
