@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -25,6 +26,7 @@ from nanochat.train.checkpoint import Resume, load_model
 from nanochat.train.saver import RESERVE, Phase, Saver
 from nanochat.train.snapshot import Snapshot, write_tensors
 
+ROOT = Path(__file__).parents[3]
 ONE_RANK = Ranks(0, 1, torch.device("cpu"))
 MODEL = GPTConfig(sequence_len=16, vocab_size=61, n_layer=2, n_head=2, n_kv_head=2, n_embd=16)
 
@@ -240,34 +242,36 @@ def test_the_final_checkpoint_has_the_same_tensors_and_the_latest_figures(traini
     assert training.kept() == ["step_000002", "step_000003"]  # step 3 turned out to be the best
 
 
+def save_and_die(root: Path, calls_before: int) -> None:
+    """Save step 1 and then its final checkpoint; be killed after `calls_before` changes of a name. Runs in its own process."""
+    training = Training(root, keep=1)
+    training.save(1)
+    training.saver.finish()
+    left = [calls_before]
+
+    def killed(do):
+        def call(*args):
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+            return do(*args)
+
+        return call
+
+    Path.replace, module.exchange = killed(Path.replace), killed(module.exchange)
+    training.saver.save(1, meta={}, score=1.0, loop_state={}, loader_state={}, final=True)
+    training.saver.close()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot exchange two names in one step")
 @pytest.mark.parametrize("calls_before", range(4))
 def test_a_kill_while_the_final_checkpoint_replaces_the_earlier_one_loses_neither(tmp_path, calls_before):
     """The process is killed just before its first, second, … change of a name. A whole checkpoint of the step always remains."""
-    child = os.fork()
-    if child == 0:
-        training = Training(tmp_path, keep=1)
-        training.save(1)
-        training.saver.finish()
-        left = [calls_before]
-
-        def killed(do):
-            def call(*args):
-                if not left[0]:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                left[0] -= 1
-                return do(*args)
-
-            return call
-
-        Path.replace, module.exchange = killed(Path.replace), killed(module.exchange)
-        training.saver.save(1, meta={}, score=1.0, loop_state={}, loader_state={}, final=True)
-        training.saver.close()
-        os._exit(0)
-    os.waitpid(child, 0)
+    code = f"from tests.nanochat.train.test_saver import *; save_and_die(Path({str(tmp_path)!r}), {calls_before})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
     directory = tmp_path / "checkpoints" / "step_000001"
-    manifest = directory / "manifest.json"
-    verify(Artifact(path=str(directory), sha256=sha256_file(manifest)))
+    verify(Artifact(path=str(directory), sha256=sha256_file(directory / "manifest.json")))
 
 
 def test_a_final_checkpoint_that_cannot_be_published_leaves_the_earlier_one(training, monkeypatch):
