@@ -97,9 +97,7 @@ class CurrentStage(BaseModel):
     latest: Latest
 
 
-class RunSummary(BaseModel):
-    """One run as a list shows it."""
-
+class _Run(BaseModel):
     id: RunId
     name: RunName
     recipe: RecipeName
@@ -108,6 +106,11 @@ class RunSummary(BaseModel):
     created_at: CreatedAt
     started_at: StartedAt
     finished_at: FinishedAt
+
+
+class RunSummary(_Run):
+    """One run as a list shows it."""
+
     stages_done: int = Field(description="Stages that have succeeded.")
     stages_total: int = Field(description="Stages of the run.")
     current: CurrentStage | None = Field(description="The stage that the run is busy with; null if there is none.")
@@ -120,17 +123,9 @@ class RunPage(BaseModel):
     next_cursor: str | None = Field(description="Pass this as `cursor` to get the next page; null on the last one.")
 
 
-class RunView(BaseModel):
+class RunView(_Run):
     """One run with its recipe and its stages."""
 
-    id: RunId
-    name: RunName
-    recipe: RecipeName
-    status: RunState
-    detail: Detail
-    created_at: CreatedAt
-    started_at: StartedAt
-    finished_at: FinishedAt
     config: dict[str, Any] = Field(description="The whole recipe as it was resolved at submission.")
     stages: list[StageView] = Field(description="The stages in the order of the graph.")
 

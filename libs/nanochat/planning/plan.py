@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nanochat.config.recipe import BaseSpec, MidSpec, Recipe, RecipeError, SftSpec, TaskUse
+from nanochat.config.recipe import BaseSpec, Recipe, RecipeError, SftSpec, TaskUse
 from nanochat.config.shape import GPTConfig, flops_per_token, num_params, scaling_params
 from nanochat.planning import gpus, graph, memory
-from nanochat.planning.batches import example_batch, multiples, token_batch
+from nanochat.planning.batches import BatchSplit, example_batch, multiples, token_batch
 from nanochat.planning.gpus import Hardware
 from nanochat.tasks.catalog import BY_NAME
 
@@ -163,44 +162,38 @@ def sft_steps(spec: SftSpec, rows: int) -> int:
 
 
 def _base(stage: str, recipe: Recipe, config: GPTConfig, on: Hardware) -> StagePlan:
-    spec = recipe.base
-    planned = _packed(stage, "base", spec, base_steps(spec, config), config, on)
-    return planned.model_copy(update={"warmdown_steps": round(spec.warmdown_ratio * base_steps(spec, config))})
+    spec, steps = recipe.base, base_steps(recipe.base, config)
+    batch = token_batch("base", spec, config, on.world_size, on.memory_gib)
+    evals = eval_steps(spec.eval_tokens, batch.size, config.sequence_len, on.world_size)
+    planned = _trained(stage, batch, steps, spec.total_batch_size, evals, config, on)
+    return planned.model_copy(update={"warmdown_steps": round(spec.warmdown_ratio * steps)})
 
 
 def _mid(stage: str, recipe: Recipe, config: GPTConfig, on: Hardware) -> StagePlan:
     spec, steps = recipe.mid, recipe.mid.num_iterations
+    batch = token_batch("mid", spec, config, on.world_size, on.memory_gib)
+    evals = eval_steps(spec.eval_tokens, batch.size, config.sequence_len, on.world_size)
     conversations = _conversations(spec.train)
     if steps is None and conversations is not None:
         steps = max(1, round(conversations * min(TOKENS_PER_ROW, config.sequence_len) / spec.total_batch_size))
-    planned = _packed(stage, "mid", spec, steps, config, on)
+    planned = _trained(stage, batch, steps, spec.total_batch_size, evals, config, on)
     return planned.model_copy(update={"estimated": spec.num_iterations is None})
 
 
-def _packed(
-    stage: str, section: Literal["base", "mid"], spec: BaseSpec | MidSpec, steps: int | None, config: GPTConfig, on: Hardware
-) -> StagePlan:
-    """A stage whose rows are full of tokens, so that its steps determine its tokens."""
-    batch = token_batch(section, spec, config, on.world_size, on.memory_gib)
-    tokens = steps * spec.total_batch_size if steps is not None else None
-    planned = StagePlan(
-        stage=stage,
-        steps=steps,
-        tokens=tokens,
-        flops=float(tokens * flops_per_token(config)) if tokens is not None else None,
-        device_batch_size=batch.size,
-        accumulation=batch.accumulation,
-        eval_steps=eval_steps(spec.eval_tokens, batch.size, config.sequence_len, on.world_size),
-    )
-    return _priced(planned, on, config)
-
-
 def _sft(stage: str, recipe: Recipe, config: GPTConfig, on: Hardware) -> StagePlan:
-    spec = recipe.sft
+    spec, conversations = recipe.sft, _conversations(recipe.sft.train)
     batch = example_batch("sft", spec, config, on.world_size, on.memory_gib)
-    conversations = _conversations(spec.train)
     steps = spec.num_iterations if conversations is None else sft_steps(spec, conversations)
-    tokens = steps * spec.examples_per_step * min(TOKENS_PER_ROW, config.sequence_len) if steps is not None else None
+    step_tokens = spec.examples_per_step * min(TOKENS_PER_ROW, config.sequence_len)
+    planned = _trained(stage, batch, steps, step_tokens, spec.eval_batches, config, on)
+    return planned.model_copy(update={"estimated": True})
+
+
+def _trained(
+    stage: str, batch: BatchSplit, steps: int | None, step_tokens: int, evals: int, config: GPTConfig, on: Hardware
+) -> StagePlan:
+    """A stage of `steps` optimizer steps of `step_tokens` tokens each, with what follows from the hardware."""
+    tokens = steps * step_tokens if steps is not None else None
     planned = StagePlan(
         stage=stage,
         steps=steps,
@@ -208,8 +201,7 @@ def _sft(stage: str, recipe: Recipe, config: GPTConfig, on: Hardware) -> StagePl
         flops=float(tokens * flops_per_token(config)) if tokens is not None else None,
         device_batch_size=batch.size,
         accumulation=batch.accumulation,
-        eval_steps=spec.eval_batches,
-        estimated=True,
+        eval_steps=evals,
     )
     return _priced(planned, on, config)
 

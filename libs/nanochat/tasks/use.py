@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from nanochat.tasks.catalog import JUDGED, REWARDED, TRAINABLE
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:  # a type checker cannot follow a computed Literal
 else:
     TrainableTask, JudgedTask, RewardedTask = Literal[TRAINABLE], Literal[JUDGED], Literal[REWARDED]
 
-Positive = Annotated[int, Field(gt=0)]
-
 
 class TaskUse(BaseModel):
     """One task in a mixture of conversations to train or validate on."""
@@ -25,9 +23,9 @@ class TaskUse(BaseModel):
 
     task: TrainableTask = Field(description="Name of the task; `jsonl` is a file of your own conversations.")
     split: str = Field(default="train", description="Split of the task's data.")
-    limit: Positive | None = Field(default=None, description="Take only this many rows, the first; null means all of them.")
-    repeat: Positive = Field(default=1, description="How many times the mixture holds each row.")
-    size: Positive | None = Field(
+    limit: PositiveInt | None = Field(default=None, description="Take only this many rows, the first; null means all of them.")
+    repeat: PositiveInt = Field(default=1, description="How many times the mixture holds each row.")
+    size: PositiveInt | None = Field(
         default=None, description="Rows to generate, for a generated task such as spelling; null means 1000."
     )
     path: str | None = Field(
