@@ -33,19 +33,29 @@ def main(argv: list[str] | None = None) -> int:
     _die_with_parent()
     try:
         spec = StageSpec.model_validate_json(args.spec.read_bytes())
-    except (OSError, ValidationError) as err:
-        sys.stderr.write(f"{args.spec}: {err}\n")
-        return Exit.BAD_INPUT
+    except OSError as err:
+        return _refused(f"cannot read {args.spec}: {err.strerror}")
+    except ValidationError as err:
+        faults = [f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in err.errors()]
+        return _refused(f"{args.spec} is no stage specification: {'; '.join(faults)}")
     if spec.kind != args.kind:
-        sys.stderr.write(f"{args.spec} is for stage kind {spec.kind!r}, not {args.kind!r}\n")
-        return Exit.BAD_INPUT
+        return _refused(f"{args.spec} is for stage kind {spec.kind!r}, not {args.kind!r}")
     return run(spec)
+
+
+def _refused(message: str) -> int:
+    sys.stderr.write(f"{message}\n")
+    return Exit.BAD_INPUT
 
 
 def run(spec: StageSpec) -> int:
     """Run the stage of `spec` in this process and return its exit code. Every failure is written as an `error` event."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    spec.out.mkdir(parents=True, exist_ok=True)
+    try:
+        spec.out.mkdir(parents=True, exist_ok=True)
+    except OSError as err:  # perhaps a file system that comes back, so the platform may retry
+        sys.stderr.write(f"cannot make output_dir {spec.out}: {err.strerror}\n")
+        return Exit.FAILED
     events = EventLog(spec.out / EVENTS if rank == 0 else None)
     ctx = StageContext(spec, events, rank, world)
     try:

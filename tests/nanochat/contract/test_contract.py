@@ -110,4 +110,24 @@ def test_a_spec_of_another_kind_or_no_spec_is_refused(tmp_path: Path) -> None:
     spec = StageSpec(run="r", stage="data", kind="data", config={}, output_dir=str(tmp_path / "o"), cache_dir=str(tmp_path))
     write_json(tmp_path / "stage.json", spec.model_dump())
     assert "is for stage kind 'data'" in start("sft", tmp_path / "stage.json").stderr
-    assert start("sft", tmp_path / "none.json").returncode == Exit.BAD_INPUT
+    missing = start("sft", tmp_path / "none.json")
+    assert missing.returncode == Exit.BAD_INPUT
+    assert missing.stderr == f"cannot read {tmp_path / 'none.json'}: No such file or directory\n"
+    for text, named in (("", "the file: "), ("[]", "the file: "), ("{}", "run: Field required"), ('{"kind": 5}', "kind: ")):
+        (tmp_path / "broken.json").write_text(text)
+        broken = start("sft", tmp_path / "broken.json")
+        assert broken.returncode == Exit.BAD_INPUT
+        assert "broken.json is no stage specification: " in broken.stderr
+        assert named in broken.stderr
+        assert "Traceback" not in broken.stderr
+        assert "pydantic.dev" not in broken.stderr
+
+
+def test_an_output_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "out"
+    spec = StageSpec(run="r", stage="data", kind="data", config={}, output_dir=str(out), cache_dir=str(tmp_path))
+    write_json(tmp_path / "stage.json", spec.model_dump())
+    command = [sys.executable, "-m", "nanochat", "data", "--spec", str(tmp_path / "stage.json")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (Exit.FAILED, f"cannot make output_dir {out}: Not a directory\n")
