@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from client.models import Catalog, MetricPoint, MetricSeries
 
 PLOTS = ("training", "validation")  # the two rows of curves, top first
 COLORS = ("#6366f1", "#f59e0b")  # one for each row; they differ in hue and in lightness
+AXIS_CHARS = 18  # of 12 px in a line of an axis title; the lower plot is 130 px high
 GREY = "#8792a8"  # readable on a light and on a dark page
 
 
@@ -48,10 +50,15 @@ def figure(series: Sequence[MetricSeries], catalog: Catalog) -> go.Figure | None
             shown = next((m for m in catalog.metrics if m.plot == plot and m.key in reported), None)
             if shown:
                 _draw(fig, reported[shown.key], COLORS[row - 1], row, col, markers=row == 2)
-                fig.update_yaxes(title_text=None if shown.label == named[row - 1] else shown.label, row=row, col=col)
+                fig.update_yaxes(title_text=None if shown.label == named[row - 1] else _axis(shown.label), row=row, col=col)
                 named[row - 1] = shown.label
         fig.update_xaxes(title_text="step", row=2, col=col)
     return _styled(fig)
+
+
+def _axis(label: str) -> str:
+    """The label in lines that fit the height of the lower plot."""
+    return "<br>".join(textwrap.wrap(label, AXIS_CHARS))
 
 
 def _draw(fig: go.Figure, series: MetricSeries, color: str, row: int, col: int, *, markers: bool) -> None:
@@ -97,7 +104,7 @@ def _faint(color: str) -> str:
 def _styled(fig: go.Figure) -> go.Figure:
     fig.update_layout(
         height=430,
-        margin={"l": 60, "r": 16, "t": 34, "b": 44},
+        margin={"l": 76, "r": 16, "t": 34, "b": 44},
         showlegend=False,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",

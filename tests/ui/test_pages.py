@@ -115,6 +115,12 @@ def test_a_run_is_seen_from_its_start_to_its_report(page: Page, site: Site) -> N
     page.get_by_role("tab", name="Curves").click()
     expect(page.locator("#loss-plot")).to_contain_text("Midtraining")
     expect(page.locator("#loss-plot")).to_contain_text("SFT")
+    titles = [box for title in page.locator("#loss-plot text[class^=y][class$=title]").all() if (box := title.bounding_box())]
+    assert len(titles) >= 2  # of the upper and the lower plot
+    for i, a in enumerate(titles):
+        for b in titles[:i]:  # a gap of 8 px at least: two titles in one line read as one
+            beside = a["x"] + a["width"] + 8 <= b["x"] or b["x"] + b["width"] + 8 <= a["x"]
+            assert beside or a["y"] + a["height"] + 8 <= b["y"] or b["y"] + b["height"] + 8 <= a["y"], titles
 
 
 def test_a_run_is_chosen_with_a_click_and_kept_in_the_address(page: Page, site: Site) -> None:
