@@ -29,7 +29,7 @@ def create_app(settings: Settings, source: Source) -> FastAPI:
         engines = EngineThread(max_running=settings.max_running, max_waiting=settings.max_waiting)
         metrics.running.set_function(lambda: engines.running)
         metrics.waiting.set_function(lambda: engines.waiting)
-        registry = Registry(source, device=settings.device, max_loaded=settings.max_loaded, metrics=metrics)
+        registry = Registry(source, device=settings.device, max_loaded=settings.max_loaded, engines=engines, metrics=metrics)
         app.state.service = State(registry, engines, metrics, settings.keys())
         watch = asyncio.create_task(registry.watch(settings.poll_s))
         try:

@@ -10,8 +10,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nanochat.engine import Output, Sampling
-from services.inference.engine_thread import EngineRequest, EngineThread, Order, QueueFull
+from nanochat.engine.request import Sampling
+from services.inference.engine_thread import EngineThread
+from services.inference.engines.request import EngineRequest, Order, QueueFull, RowOutput
 from services.inference.errors import ApiError
 from services.inference.metrics import Metrics
 from services.inference.registry import Loaded
@@ -49,7 +50,7 @@ class Choice:
     text: AnswerText
     done: bool = False
 
-    def push(self, output: Output) -> Piece:
+    def push(self, output: RowOutput) -> Piece:
         """Add what a step of the engine made of this answer."""
         if output.token is None:
             return self.finish("length" if output.finish == "length" else "stop")
@@ -79,7 +80,7 @@ class Generation:
                 async for outputs in steps:
                     self._count(outputs)
                     for output in outputs:
-                        choice = self.choices[output.row.index]
+                        choice = self.choices[output.index]
                         if not choice.done:
                             yield self._counted(choice.push(output))
                     if all(choice.done for choice in self.choices):
@@ -100,8 +101,8 @@ class Generation:
             self.metrics.success.labels(self.loaded.entry.id, piece.finish_reason).inc()
         return piece
 
-    def _count(self, outputs: Sequence[Output]) -> None:
-        made = sum(1 for output in outputs if output.token is not None and not self.choices[output.row.index].done)
+    def _count(self, outputs: Sequence[RowOutput]) -> None:
+        made = sum(1 for output in outputs if output.token is not None and not self.choices[output.index].done)
         name, now = self.loaded.entry.id, time.monotonic()
         if not self._last_token_at:
             self.metrics.ttft.labels(name).observe(now - self.request.submitted_at)
@@ -139,7 +140,7 @@ async def admit(request: ChatRequest, loaded: Loaded, engines: EngineThread, met
         seed=request.seed if request.seed is not None else secrets.randbits(31),
     )
     try:
-        queued = engines.submit(Order(loaded.engine, prompt, sampling, min(request.limit or room, room), n))
+        queued = engines.submit(Order(loaded.entry.id, prompt, sampling, min(request.limit or room, room), n))
     except QueueFull as err:
         metrics.rejections.labels("queue_full").inc()
         raise ApiError(

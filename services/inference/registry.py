@@ -24,6 +24,7 @@ from nanochat.engine import Engine
 from nanochat.engine.runner import narrow
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.checkpoint import load_model
+from services.inference.engine_thread import EngineThread
 from services.inference.errors import ApiError
 from services.inference.metrics import Metrics
 from services.inference.source import Entry, Source
@@ -45,8 +46,8 @@ class Loaded:
 class Registry:
     """The models of `source`. At most `max_loaded` are in memory. The newest one is loaded without a request for it."""
 
-    def __init__(self, source: Source, *, device: str | None, max_loaded: int, metrics: Metrics):
-        self._source, self._max_loaded, self._metrics = source, max_loaded, metrics
+    def __init__(self, source: Source, *, device: str | None, max_loaded: int, engines: EngineThread, metrics: Metrics):
+        self._source, self._max_loaded, self._engines, self._metrics = source, max_loaded, engines, metrics
         self._device = device or autodetect()
         self._entries: dict[str, Entry] = {}
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()  # least recently used first
@@ -159,6 +160,7 @@ class Registry:
             self._loading.pop(entry.id, None)
         self._failed.pop(entry.id, None)
         self._loaded[entry.id] = loaded
+        self._engines.load(entry.id, loaded.engine)
         self._metrics.loaded.labels(entry.id, entry.stage, str(entry.step)).set(1)
         while len(self._loaded) > self._max_loaded:
             others = [i for i in self._loaded if i != entry.id]
@@ -167,6 +169,7 @@ class Registry:
 
     def _drop(self, model_id: str) -> None:
         entry = self._loaded.pop(model_id).entry
+        self._engines.unload(model_id)
         self._metrics.loaded.remove(model_id, entry.stage, str(entry.step))
         log.info("unloaded model %s", model_id)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
 from nanochat.engine import Engine, Output, Sampling
 from nanochat.tokenizer import Tokenizer
-from services.inference.engine_thread import EngineRequest, EngineThread, Order, QueueFull
+from services.inference.engine_thread import EngineThread
+from services.inference.engines.request import EngineError, EngineRequest, Order, QueueFull
 from tests.inference.heart import COUNT, FOREVER, NUMBERS, SELF, WHO, Learnt
 
 GREEDY = Sampling(temperature=0)
@@ -38,67 +39,80 @@ def engine(learnt: Learnt, tokenizer: Tokenizer) -> Gated:
 
 
 @pytest.fixture
-def engines() -> Iterator[EngineThread]:
+def engines(engine: Gated) -> Iterator[EngineThread]:
     engines = EngineThread(max_running=3, max_waiting=1)
+    engines.load("first", engine)
     yield engines
     engines.close()
 
 
-def order(engine: Engine, question: str, max_tokens: int = 200) -> Order:
-    prompt = engine.tokenizer.render_for_completion({"messages": [{"role": "user", "content": question}]})
-    return Order(engine, prompt, GREEDY, max_tokens)
+@pytest.fixture
+def order(tokenizer: Tokenizer) -> Callable[..., Order]:
+    def make(question: str, max_tokens: int = 200, model: str = "first") -> Order:
+        prompt = tokenizer.render_for_completion({"messages": [{"role": "user", "content": question}]})
+        return Order(model, prompt, GREEDY, max_tokens)
+
+    return make
 
 
-async def answer(request: EngineRequest) -> str:
-    tokens = [output.token async for outputs in request.outputs() for output in outputs if output.token is not None]
-    return request.order.engine.tokenizer.decode(tokens)
+async def tokens(request: EngineRequest) -> list[int]:
+    return [output.token async for outputs in request.outputs() for output in outputs if output.token is not None]
 
 
-async def test_requests_decode_together(engines: EngineThread, engine: Gated) -> None:
-    requests = [engines.submit(order(engine, question)) for question in (WHO, COUNT, WHO)]
+async def said(engine: Engine, *requests: EngineRequest) -> list[str]:
+    return [engine.tokenizer.decode(answer) for answer in await asyncio.gather(*map(tokens, requests))]
+
+
+async def test_requests_decode_together(engines: EngineThread, engine: Gated, order: Callable[..., Order]) -> None:
+    requests = [engines.submit(order(question)) for question in (WHO, COUNT, WHO)]
     engine.gate.set()
-    assert await asyncio.gather(*map(answer, requests)) == [SELF, NUMBERS, SELF]
+    assert await said(engine, *requests) == [SELF, NUMBERS, SELF]
     longest = max(len(engine.tokenizer.encode(text)) for text in (SELF, NUMBERS))
     assert engine.steps <= longest + 8  # each step serves all of them; taking turns would need the sum of their lengths
 
 
-async def test_one_that_waits_takes_the_place_of_one_that_ends(engines: EngineThread, engine: Gated) -> None:
-    requests = [engines.submit(order(engine, WHO, n)) for n in (2, 20, 20, 5)]
+async def test_one_that_waits_takes_the_place_of_one_that_ends(
+    engines: EngineThread, engine: Gated, order: Callable[..., Order]
+) -> None:
+    requests = [engines.submit(order(WHO, n)) for n in (2, 20, 20, 5)]
     with pytest.raises(QueueFull):
-        engines.submit(order(engine, WHO))
+        engines.submit(order(WHO))
     engine.gate.set()
-    answers = await asyncio.gather(*map(answer, requests))
+    answers = await said(engine, *requests)
     assert [SELF.startswith(text) and len(text) > 0 for text in answers] == [True] * 4
     assert (engines.running, engines.waiting) == (0, 0)
 
 
 async def test_a_fault_ends_the_requests_of_its_engine_only(
-    engines: EngineThread, engine: Gated, learnt: Learnt, tokenizer: Tokenizer
+    engines: EngineThread, engine: Gated, order: Callable[..., Order], learnt: Learnt, tokenizer: Tokenizer
 ) -> None:
     other = Gated(learnt, tokenizer)
-    bad, good = engines.submit(order(engine, FOREVER)), engines.submit(order(other, COUNT))
+    engines.load("other", other)
+    bad, good = engines.submit(order(FOREVER)), engines.submit(order(COUNT, model="other"))
     engine.broken = True
     engine.gate.set()
     other.gate.set()
-    with pytest.raises(RuntimeError, match="out of memory"):
-        await answer(bad)
-    assert await answer(good) == NUMBERS
+    with pytest.raises(EngineError, match="out of memory"):
+        await tokens(bad)
+    assert await said(engine, good) == [NUMBERS]
     engine.broken = False
-    assert await answer(engines.submit(order(engine, WHO))) == SELF
+    assert await said(engine, engines.submit(order(WHO))) == [SELF]
     assert engine.blocks.free == engine.blocks.count
 
 
-async def test_a_request_that_the_engine_refuses_ends_alone(engines: EngineThread, engine: Gated) -> None:
-    good = engines.submit(order(engine, WHO))
-    bad = engines.submit(Order(engine, [10**6], GREEDY, 5))
+async def test_a_request_that_the_engine_refuses_ends_alone(
+    engines: EngineThread, engine: Gated, order: Callable[..., Order]
+) -> None:
+    good = engines.submit(order(WHO))
+    bad = engines.submit(Order("first", [10**6], GREEDY, 5))
     engine.gate.set()
-    with pytest.raises(ValueError, match="outside the vocabulary"):
-        await answer(bad)
-    assert await answer(good) == SELF
+    with pytest.raises(EngineError, match="outside the vocabulary"):
+        await tokens(bad)
+    assert await said(engine, good) == [SELF]
 
 
-async def test_a_cancelled_request_frees_its_blocks(engines: EngineThread, engine: Gated) -> None:
-    request = engines.submit(order(engine, FOREVER, 900))
+async def test_a_cancelled_request_frees_its_blocks(engines: EngineThread, engine: Gated, order: Callable[..., Order]) -> None:
+    request = engines.submit(order(FOREVER, 900))
     engine.gate.set()
     seen = 0
     async for outputs in request.outputs():
@@ -106,15 +120,17 @@ async def test_a_cancelled_request_frees_its_blocks(engines: EngineThread, engin
         if seen > 3:
             request.cancel()
     assert seen < 900
-    assert (engines.running, engines.waiting) == (0, 0)
+    while engines.running:
+        await asyncio.sleep(0.01)
+    assert engines.waiting == 0
     assert engine.blocks.free == engine.blocks.count
 
 
-async def test_closing_ends_what_runs_and_what_waits(engine: Gated) -> None:
+async def test_closing_ends_what_runs_and_what_waits(engine: Gated, order: Callable[..., Order]) -> None:
     engines = EngineThread(max_running=1, max_waiting=1)
-    requests = [engines.submit(order(engine, FOREVER)) for _ in range(2)]
+    engines.load("first", engine)
+    requests = [engines.submit(order(FOREVER)) for _ in range(2)]
     engine.gate.set()
     await asyncio.to_thread(engines.close)
     for request in requests:
-        await answer(request)
-    assert requests[1].request is None
+        assert request.ended or await tokens(request) == []

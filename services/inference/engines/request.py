@@ -1,0 +1,91 @@
+"""A request to an engine as the REST API sees it: an order goes in, the outputs of each step come out. Imports no torch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+
+from nanochat.engine.request import FORCED, FinishReason, Logprobs, Sampling
+
+
+class QueueFull(Exception):
+    """The queue is full; the request was not accepted."""
+
+
+class EngineError(Exception):
+    """The engine failed, or it refused the request. The message is for the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to generate, and with which model."""
+
+    model: str  # id of a loaded model
+    prompt: Sequence[int]
+    sampling: Sampling
+    max_tokens: int
+    n: int = 1
+    key: str = ""  # orders of one key share one turn in the engine's queue
+
+
+@dataclass(frozen=True, slots=True)
+class RowOutput:
+    """The result of one step for answer `index`: a token with its mask, or, as its last output, the reason why it finished."""
+
+    index: int
+    token: int | None = None
+    mask: int = FORCED
+    finish: FinishReason | None = None
+    logprobs: Logprobs | None = None
+
+
+class EngineRequest:
+    """One request in an engine. Use it on the event loop only."""
+
+    def __init__(self, order: Order, cancel: Callable[[EngineRequest], None]):
+        self.order, self._cancel = order, cancel
+        self.submitted_at = time.monotonic()
+        self._outputs: list[RowOutput] = []
+        self._error: Exception | None = None
+        self._ended = False
+        self._news = asyncio.Event()
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
+    def cancel(self) -> None:
+        """Stop the work and free the engine's memory. Has no effect on a request that has ended."""
+        if not self._ended:
+            self._cancel(self)
+            self.end()
+
+    async def outputs(self) -> AsyncGenerator[list[RowOutput]]:
+        """The outputs since the last read, in order: those of one step, or of several while the reader is behind.
+
+        Raises EngineError if the engine failed.
+        """
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            outputs, self._outputs = self._outputs, []
+            if outputs:
+                yield outputs
+            if self._ended:
+                if self._outputs:  # they came while the reader held the last ones
+                    yield self._outputs
+                if self._error is not None:
+                    raise self._error
+                return
+
+    def put(self, outputs: Sequence[RowOutput]) -> None:
+        self._outputs += outputs
+        self._news.set()
+
+    def end(self, error: Exception | None = None) -> None:
+        """End the iteration of `outputs`, with an error if there is one."""
+        if not self._ended:
+            self._ended, self._error = True, error
+            self._news.set()
