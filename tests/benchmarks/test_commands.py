@@ -23,6 +23,8 @@ BAD = [
     ("curves", ["--batch", "100", "--seq-len", "128"], "base."),
     ("curves", ["--seeds", "1,two"], "--seeds"),
     ("curves", ["--steps", "0"], "--steps"),
+    ("engine", ["--batches", "1,0"], "--batches"),
+    ("engine", ["--only", "decode,encode"], "'encode'"),
     ("train", ["--jobs", "bf16,fp9"], "'fp9'"),
     ("train", ["--jobs", "scaling"], "bf16"),
     ("train", ["--seconds", "nan"], "--seconds"),
@@ -48,7 +50,7 @@ def assert_refused(name: str, options: list[str], word: str) -> None:
 
 
 def test_the_page_lists_every_benchmark() -> None:
-    assert {"curves", "loader", "saving", "tokenizer", "train"} <= set(NAMES)
+    assert {"curves", "engine", "loader", "saving", "tokenizer", "train"} <= set(NAMES)
     assert set(re.findall(r"^\| `make bench-([a-z]+)` \|", PAGE, re.M)) == set(NAMES)
 
 
@@ -118,3 +120,12 @@ def test_training_is_measured_on_a_cpu_too() -> None:
     result = json.loads(done.stdout.splitlines()[-1])
     assert (result["bench"], result["commit"], result["rows"][0]["name"]) == ("train", "0123abc", "bf16")
     assert result["rows"][0]["value"] > 0
+
+
+def test_the_engine_is_measured_on_a_cpu_too() -> None:
+    done = run("engine", "--quick", "--only", "greedy,decode,ttft", "--commit", "0123abc")
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout.splitlines()[-1])["rows"]}
+    assert rows["greedy, 4 at once: largest gap to the plain model's best logit"]["ok"]
+    assert rows["4 streams together"]["peer"] == "1 stream"
+    assert all(name in done.stdout.partition("{")[0] for name in rows), "rows are printed before the result"
