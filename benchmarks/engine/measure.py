@@ -44,14 +44,14 @@ def decode(engine: Engine, prompts: Prompts, streams: int, prompt: int, new: int
     while engine.busy:
         outputs = engine.step()
         now = time.perf_counter()
-        tokens = [output.row.request for output in outputs if output.token is not None]
-        made += len(tokens)
+        moved = [output.row.request for output in outputs if output.token is not None]
+        made += len(moved)
         if begun and not ended:
-            if len(tokens) == streams:
-                between, at_end, last = between + len(tokens), made / streams, now
+            if len(moved) == streams:
+                between, at_end, last = between + streams, made / streams, now
             else:
                 ended = last
-        started.update(tokens)
+        started.update(moved)
         if not begun and len(started) == streams:
             begun = last = now
             at_begin = made / streams
