@@ -30,7 +30,7 @@ def create_app(settings: Settings, source: Source) -> FastAPI:
         metrics.running.set_function(lambda: engines.running)
         metrics.waiting.set_function(lambda: engines.waiting)
         registry = Registry(source, device=settings.device, max_loaded=settings.max_loaded, engines=engines, metrics=metrics)
-        app.state.service = State(registry, engines, metrics, settings.keys())
+        app.state.service = State(registry, engines, metrics, settings.keys(), settings.limits)
         watch = asyncio.create_task(registry.watch(settings.poll_s))
         try:
             yield

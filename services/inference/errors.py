@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -18,19 +19,30 @@ TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_e
 class ApiError(Exception):
     """Ends a request with `status`. `param` names the field that is wrong; `code` is meant for programs."""
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None, retry_after_s: int = 0):
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: int = 0,
+        headers: Mapping[str, str] | None = None,
+    ):
         super().__init__(message)
-        self.status, self.message, self.param, self.code, self.retry_after_s = status, message, param, code, retry_after_s
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.headers = dict(headers or {})
+        if retry_after_s:
+            self.headers["Retry-After"] = str(retry_after_s)
+        if status == 401:
+            self.headers["WWW-Authenticate"] = "Bearer"
 
     def body(self) -> dict[str, Any]:
         kind = TYPES.get(self.status, "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        headers = {"Retry-After": str(self.retry_after_s)} if self.retry_after_s else {}
-        if self.status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
-        return JSONResponse(self.body(), self.status, headers)
+        return JSONResponse(self.body(), self.status, self.headers)
 
 
 def install(app: FastAPI) -> None:
@@ -45,8 +57,8 @@ def install(app: FastAPI) -> None:
         return _first(err).response()
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, err: HTTPException) -> JSONResponse:
-        return ApiError(err.status_code, str(err.detail)).response()
+    async def _http(request: Request, err: HTTPException) -> JSONResponse:
+        return _http_error(request, err).response()
 
     @app.exception_handler(Exception)
     async def _crash(request: Request, err: Exception) -> JSONResponse:
@@ -54,21 +66,35 @@ def install(app: FastAPI) -> None:
         return ApiError(500, "The server failed. Its log has the reason.", code="internal_error").response()
 
 
+def _http_error(request: Request, err: HTTPException) -> ApiError:
+    """Errors of the framework: an unknown path, a method that a path does not have."""
+    path = request.scope["path"]
+    if err.status_code == 404:
+        return ApiError(404, f"There is nothing at {path!r}. GET /openapi.json lists the paths.", code="unknown_path")
+    if err.status_code == 405:
+        allowed = (err.headers or {}).get("Allow", "")
+        message = f"{path!r} does not take {request.method}; it takes {allowed}."
+        return ApiError(405, message, code="method_not_allowed", headers=err.headers)
+    return ApiError(err.status_code, str(err.detail), headers=err.headers)
+
+
 def _first(err: RequestValidationError) -> ApiError:
     """The first problem that pydantic found. The field's path is written as clients write it: `messages[0].content`."""
     problem = err.errors()[0]
-    if problem["type"] == "json_invalid":
-        return ApiError(400, f"The body is not valid JSON: {problem['ctx']['error']}.", code="invalid_json")
+    at, ctx = _path(problem["loc"][1:]), problem.get("ctx") or {}
     if problem["type"] == "unsupported":
-        ctx = problem["ctx"]
-        return ApiError(400, problem["msg"], param=ctx["param"], code="unsupported_parameter")
-    param = _path(problem["loc"][1:])
+        return ApiError(400, ctx["message"], param=_joined(at, ctx["param"]), code="unsupported_parameter")
+    if problem["type"] == "wrong":
+        param = _joined(at, ctx["param"])
+        return ApiError(400, f"{param}: {ctx['message']}.", param=param, code="invalid_value")
     if problem["type"] == "extra_forbidden":
-        return ApiError(
-            400, f"Unknown parameter {param!r}; remove it or check the spelling.", param=param, code="unknown_parameter"
-        )
+        return ApiError(400, f"Unknown parameter {at!r}; remove it or check the spelling.", param=at, code="unknown_parameter")
     message = str(problem["msg"]).removeprefix("Value error, ")
-    return ApiError(400, f"{param or 'body'}: {message}", param=param or None, code="invalid_value")
+    return ApiError(400, f"{at or 'body'}: {message}.", param=at or None, code="invalid_value")
+
+
+def _joined(at: str, param: str) -> str:
+    return f"{at}.{param}" if at else param
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
@@ -77,6 +103,6 @@ def _path(loc: tuple[int | str, ...]) -> str:
     for part in loc:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif part.isidentifier() and part not in ("str",):
+        elif part.isidentifier() and part != "str":
             text += f".{part}" if text else part
     return text

@@ -1,26 +1,37 @@
-"""One chat request: admission, text from the engine's tokens, token counts, metrics, cancellation."""
+"""The answers to one API request: admission, text from the engine's tokens, token counts, metrics, cancellation."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
-from nanochat.engine.request import Sampling
+from nanochat.engine.request import Logprobs, Sampling
 from services.inference.engine_thread import EngineThread
 from services.inference.engines.request import EngineRequest, Order, QueueFull, RowOutput
 from services.inference.errors import ApiError
+from services.inference.merge import merged
 from services.inference.metrics import Metrics
+from services.inference.prompts import check_room, check_token_ids
 from services.inference.registry import Loaded
-from services.inference.schemas import ChatRequest, TurnError, conversation
+from services.inference.schemas.sampling import SamplingParams
 from services.inference.text import AnswerText, Delta
 
 FinishReason = Literal["stop", "length"]
 RETRY_AFTER_S = 2
+
+
+class Text(Protocol):
+    """Turns the tokens of an answer into text: AnswerText or MarkedText."""
+
+    finished: bool
+
+    def push(self, token: int, mask: int, logprobs: Logprobs | None) -> Delta: ...
+    def flush(self) -> Delta: ...
 
 
 @dataclass(slots=True)
@@ -44,22 +55,31 @@ class Usage:
 
 @dataclass(slots=True)
 class Choice:
-    """One of the n answers of a request."""
+    """One answer to one prompt."""
 
     index: int
-    text: AnswerText
+    text: Text
     done: bool = False
 
     def push(self, output: RowOutput) -> Piece:
         """Add what a step of the engine made of this answer."""
         if output.token is None:
             return self.finish("length" if output.finish == "length" else "stop")
-        delta = self.text.push(output.token)
+        delta = self.text.push(output.token, output.mask, output.logprobs)
         return self.finish("stop", delta) if self.text.finished else Piece(self.index, delta)
 
     def finish(self, reason: FinishReason, delta: Delta | None = None) -> Piece:
-        delta, rest, self.done = delta or Delta(), self.text.flush(), True
-        return Piece(self.index, Delta(delta.text + rest.text, delta.tools + rest.tools), reason)
+        self.done = True
+        return Piece(self.index, (delta or Delta()) + self.text.flush(), reason)
+
+
+@dataclass(slots=True)
+class Answers:
+    """The answers to one prompt, and its request in the engine."""
+
+    request: EngineRequest
+    choices: list[Choice]
+    last_token_at: float = field(default=0.0, init=False)
 
 
 @dataclass(slots=True)
@@ -67,25 +87,34 @@ class Generation:
     """An admitted request. Iterate `pieces` to the end, or close it; both release the engine's memory."""
 
     loaded: Loaded
-    request: EngineRequest
-    choices: list[Choice]
+    answers: list[Answers]
     usage: Usage
     metrics: Metrics
-    _last_token_at: float = field(default=0.0, init=False)
+
+    @property
+    def choices(self) -> list[Choice]:
+        return [choice for answers in self.answers for choice in answers.choices]
+
+    def cancel(self) -> None:
+        for answers in self.answers:
+            answers.request.cancel()
 
     async def pieces(self) -> AsyncGenerator[Piece]:
         """The text, while it is generated. Ends when every choice has finished. Raises ApiError if the engine fails."""
         try:
-            async with aclosing(self.request.outputs()) as steps:
-                async for outputs in steps:
-                    self._count(outputs)
+            async with aclosing(merged([answers.request.outputs() for answers in self.answers])) as steps:
+                async for i, outputs in steps:
+                    answers = self.answers[i]
+                    self._count(answers, outputs)
                     for output in outputs:
-                        choice = self.choices[output.index]
+                        choice = answers.choices[output.index]
                         if not choice.done:
                             yield self._counted(choice.push(output))
+                    if all(choice.done for choice in answers.choices):
+                        answers.request.cancel()  # a stop text ends an answer that the engine would continue
+                        self._observe_end(answers)
                     if all(choice.done for choice in self.choices):
                         break
-            self._observe_end()
         except (asyncio.CancelledError, GeneratorExit):
             self.metrics.cancelled.labels(self.loaded.entry.id).inc()
             raise
@@ -94,54 +123,72 @@ class Generation:
                 500, "The model failed while it answered. The server's log has the reason.", code="engine_error"
             ) from err
         finally:
-            self.request.cancel()
+            self.cancel()
 
     def _counted(self, piece: Piece) -> Piece:
         if piece.finish_reason:
             self.metrics.success.labels(self.loaded.entry.id, piece.finish_reason).inc()
         return piece
 
-    def _count(self, outputs: Sequence[RowOutput]) -> None:
-        made = sum(1 for output in outputs if output.token is not None and not self.choices[output.index].done)
+    def _count(self, answers: Answers, outputs: Sequence[RowOutput]) -> None:
+        made = sum(1 for output in outputs if output.token is not None and not answers.choices[output.index].done)
         name, now = self.loaded.entry.id, time.monotonic()
-        if not self._last_token_at:
-            self.metrics.ttft.labels(name).observe(now - self.request.submitted_at)
+        if not answers.last_token_at:
+            self.metrics.ttft.labels(name).observe(now - answers.request.submitted_at)
         else:
-            self.metrics.itl.labels(name).observe(now - self._last_token_at)
-        self._last_token_at = now
+            self.metrics.itl.labels(name).observe(now - answers.last_token_at)
+        answers.last_token_at = now
         self.usage.completion_tokens += made
         self.metrics.generation_tokens.labels(name).inc(made)
 
-    def _observe_end(self) -> None:
-        self.metrics.e2e.labels(self.loaded.entry.id).observe(time.monotonic() - self.request.submitted_at)
+    def _observe_end(self, answers: Answers) -> None:
+        self.metrics.e2e.labels(self.loaded.entry.id).observe(time.monotonic() - answers.request.submitted_at)
 
 
-async def admit(request: ChatRequest, loaded: Loaded, engines: EngineThread, metrics: Metrics) -> Generation:
-    """Render, check and queue a request. Raises ApiError: 400 for wrong turns or length, 429 if too many requests wait."""
-    try:
-        messages = conversation(request.messages)
-    except TurnError as err:
-        raise ApiError(400, f"{err.param}: {err}.", param=err.param, code="invalid_value") from err
-    tokenizer, n = loaded.tokenizer, request.n or 1
-    prompt = await asyncio.to_thread(tokenizer.render_for_completion, messages)
-    room = loaded.context - len(prompt)
-    if room < 1:
-        raise ApiError(
-            400,
-            f"The model's context is {loaded.context} tokens and the messages take {len(prompt)}, so there is no room for an"
-            " answer. Shorten the messages or leave out the oldest turns.",
-            param="messages",
-            code="context_length_exceeded",
-        )
-    sampling = Sampling(
-        temperature=1.0 if request.temperature is None else request.temperature,
-        top_k=request.top_k or 0,
-        top_p=1.0 if request.top_p is None else request.top_p,
-        seed=request.seed if request.seed is not None else secrets.randbits(31),
+def sampling(params: SamplingParams, loaded: Loaded) -> Sampling:
+    """The engine's settings for a request. Raises ApiError 400 for a token outside the vocabulary."""
+    bias = {int(token): value for token, value in (params.logit_bias or {}).items()}
+    check_token_ids(list(bias), loaded.tokenizer.vocab_size, "logit_bias")
+    check_token_ids(params.stop_token_ids or (), loaded.tokenizer.vocab_size, "stop_token_ids")
+    return Sampling(
+        temperature=1.0 if params.temperature is None else params.temperature,
+        top_k=max(params.top_k or 0, 0),
+        top_p=1.0 if params.top_p is None else params.top_p,
+        min_p=params.min_p or 0.0,
+        presence_penalty=params.presence_penalty or 0.0,
+        frequency_penalty=params.frequency_penalty or 0.0,
+        repetition_penalty=1.0 if params.repetition_penalty is None else params.repetition_penalty,
+        logit_bias=bias,
+        logprobs=params.top_logprobs_count,
+        seed=params.seed if params.seed is not None else secrets.randbits(31),
     )
+
+
+def admit(
+    params: SamplingParams,
+    prompts: Sequence[Sequence[int]],
+    loaded: Loaded,
+    engines: EngineThread,
+    metrics: Metrics,
+    *,
+    param: str = "messages",
+    text: Callable[[], Text] | None = None,
+) -> Generation:
+    """Check and queue a request. `param` is the field that holds the prompts; `text` replaces AnswerText.
+
+    Raises ApiError: 400 for a prompt without room for an answer, 429 if too many requests wait.
+    """
+    how, n = sampling(params, loaded), params.n or 1
+    rooms = [check_room(prompt, loaded.context, param) for prompt in prompts]
+    text = text or (lambda: AnswerText(loaded.tokenizer, params.stops, params.stop_token_ids or ()))
+    answers: list[Answers] = []
     try:
-        queued = engines.submit(Order(loaded.entry.id, prompt, sampling, min(request.limit or room, room), n))
+        for i, (prompt, room) in enumerate(zip(prompts, rooms, strict=True)):
+            queued = engines.submit(Order(loaded.entry.id, prompt, how, min(params.answer_tokens or room, room), n))
+            answers.append(Answers(queued, [Choice(i * n + j, text()) for j in range(n)]))
     except QueueFull as err:
+        for admitted in answers:
+            admitted.request.cancel()
         metrics.rejections.labels("queue_full").inc()
         raise ApiError(
             429,
@@ -149,6 +196,6 @@ async def admit(request: ChatRequest, loaded: Loaded, engines: EngineThread, met
             code="rate_limit_exceeded",
             retry_after_s=RETRY_AFTER_S,
         ) from err
-    metrics.prompt_tokens.labels(loaded.entry.id).inc(len(prompt))
-    choices = [Choice(i, AnswerText(tokenizer, request.stops)) for i in range(n)]
-    return Generation(loaded, queued, choices, Usage(len(prompt)), metrics)
+    total = sum(map(len, prompts))
+    metrics.prompt_tokens.labels(loaded.entry.id).inc(total)
+    return Generation(loaded, answers, Usage(total), metrics)

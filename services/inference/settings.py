@@ -9,13 +9,15 @@ from typing import Annotated
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, CliSuppress, SettingsConfigDict
 
+from services.inference.limits import Limits
+
 Count = Annotated[int, Field(gt=0)]
 
 
 class Settings(BaseSettings):
     """Source of the models (`api_url`, or `model` with `tokenizer`), API keys, and limits."""
 
-    model_config = SettingsConfigDict(env_prefix="NANOCHAT_", cli_kebab_case=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="NANOCHAT_", env_nested_delimiter="__", cli_kebab_case=True, extra="ignore")
 
     host: str = "127.0.0.1"
     port: int = Field(default=8001, ge=0, le=65_535)
@@ -35,6 +37,7 @@ class Settings(BaseSettings):
     max_waiting: int = Field(default=256, ge=0, description="most requests in the queue; further ones are refused with 429")
     poll_s: float = Field(default=3.0, gt=0, description="seconds between two requests for the control API's list of models")
     drain_s: Count = Field(default=20, description="seconds that running requests may take to finish at shutdown")
+    limits: Limits = Limits()
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Settings:

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from services.inference.engine_thread import EngineThread
 from services.inference.errors import ApiError
+from services.inference.limits import Limits
 from services.inference.metrics import Metrics
 from services.inference.registry import Registry
 
@@ -20,6 +21,7 @@ class State:
     engines: EngineThread
     metrics: Metrics
     keys: tuple[str, ...]  # empty: anyone on this machine may send requests
+    limits: Limits
 
 
 def current_state(request: Request) -> State:

@@ -1,14 +1,15 @@
 """Turns tokens into the text of an answer: whole characters, no special tokens, cut at the first stop text.
 
-The code that the model sends to the calculator, and the result, are not part of the text. They become tool calls.
+The code that the model sends to the calculator, and the calculator's result, are not part of the text. They become tool calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
+from nanochat.engine.request import FORCED, SAMPLED, Logprobs
 from nanochat.tokenizer import Tokenizer
 
 
@@ -20,74 +21,108 @@ class ToolCall:
     output: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ScoredToken:
+    """A token of the text with its log probability and the most likely tokens in its place."""
+
+    token: int
+    logprobs: Logprobs
+
+
 @dataclass(slots=True)
 class Delta:
-    """The effect of one token: new text, and tool calls that are now complete."""
+    """The effect of one token: new text, tool calls that are now complete, the scored tokens that the new text begins."""
 
     text: str = ""
     tools: list[ToolCall] = field(default_factory=list)
+    scored: list[ScoredToken] = field(default_factory=list)
 
-
-class Span(Enum):
-    TEXT = "text"
-    CODE = "code"
-    OUTPUT = "output"
+    def __add__(self, other: Delta) -> Delta:
+        return Delta(self.text + other.text, self.tools + other.tools, self.scored + other.scored)
 
 
 class AnswerText:
-    """The text of one answer. `push` its tokens in order until `finished`, then `flush` once."""
+    """The text of one answer. `push` its tokens in order until `finished`, then `flush` once.
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()):
+    Only forced tokens are a result of the calculator. An output span that the model itself sampled is text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = (), stop_ids: Collection[int] = ()):
         self._decoder = tokenizer.stream_decoder()
         self._tokenizer = tokenizer
         self._stops = StopTexts(stops)
-        self._span = Span.TEXT
-        self._hidden: list[int] = []  # tokens of the open code or output span
+        self._call: list[int] | None = None  # tokens of the open code span
+        self._output: list[int] = []  # tokens of the calculator's result so far
         self._code: str | None = None  # the last code span, while its output has not come yet
-        names = ("assistant_end", "bos", "python_start", "python_end", "output_start", "output_end")
-        self._names = {tokenizer.special(f"<|{name}|>"): name for name in names}
-        self._specials = {tokenizer.special(s) for s in ("<|user_start|>", "<|user_end|>", "<|assistant_start|>")}
+        self._scores = _Scores(tokenizer)
+        self._ends = {tokenizer.special("<|assistant_end|>"), tokenizer.bos, *stop_ids}
+        self._start, self._end, self._output_start, self._output_end = (
+            tokenizer.special(f"<|{name}|>") for name in ("python_start", "python_end", "output_start", "output_end")
+        )
+        hidden = ("<|user_start|>", "<|user_end|>", "<|assistant_start|>")
+        self._hidden = {self._end, self._output_start, self._output_end, *map(tokenizer.special, hidden)}
         self.finished = False
 
-    def push(self, token: int) -> Delta:
-        name = self._names.get(token)
-        if name in ("assistant_end", "bos"):
+    def push(self, token: int, mask: int = SAMPLED, logprobs: Logprobs | None = None) -> Delta:
+        if mask == FORCED:
+            return self._forced(token)
+        delta = Delta(tools=self._unanswered())
+        if token in self._ends:
             self.finished = True
-            return Delta()
-        if name is not None:
-            return Delta(tools=self._turn(name))
-        if token in self._specials:
-            return Delta()
-        if self._span is not Span.TEXT:
-            self._hidden.append(token)
-            return Delta()
-        shown = self._show(self._decoder.push(token))
-        return Delta(shown, self._unanswered() if shown else [])
+        elif token == self._start:
+            self._call = []
+        elif self._call is not None and token == self._end:
+            self._code, self._call = self._tokenizer.decode(self._call), None
+        elif self._call is not None:
+            self._call.append(token)
+        elif token not in self._hidden:
+            self._scores.push(token, logprobs)
+            delta += self._show(self._decoder.push(token))
+        return delta
 
     def flush(self) -> Delta:
         """Everything held back: an incomplete character, the possible beginning of a stop text, a call without a result."""
-        shown = self._show(self._decoder.finish()) if not self._stops.hit else ""
-        return Delta(shown + self._stops.rest(), self._unanswered())
+        delta = Delta(tools=self._unanswered())
+        if not self._stops.hit:
+            delta += self._show(self._decoder.finish())
+            rest = self._stops.rest()
+            delta += Delta(rest, scored=self._scores.all())
+        return delta
 
-    def _turn(self, name: str) -> list[ToolCall]:
-        """Enter or leave a span. Returns the tool calls that this completes."""
-        hidden, self._hidden = self._tokenizer.decode(self._hidden), []
-        done: list[ToolCall] = []
-        if name == "python_end" and self._span is Span.CODE:
-            done, self._code = self._unanswered(), hidden
-        elif name == "output_end" and self._span is Span.OUTPUT:
-            done, self._code = [ToolCall(self._code or "", hidden)], None
-        self._span = {"python_start": Span.CODE, "output_start": Span.OUTPUT}.get(name, Span.TEXT)
-        return done
+    def _forced(self, token: int) -> Delta:
+        if token == self._output_start:
+            self._output = []
+        elif token == self._output_end:
+            call, self._code = ToolCall(self._code or "", self._tokenizer.decode(self._output)), None
+            return Delta(tools=[call])
+        else:
+            self._output.append(token)
+        return Delta()
 
     def _unanswered(self) -> list[ToolCall]:
         code, self._code = self._code, None
         return [] if code is None else [ToolCall(code)]
 
-    def _show(self, text: str) -> str:
+    def _show(self, text: str) -> Delta:
         shown = self._stops.push(text)
         self.finished = self.finished or self._stops.hit
-        return shown
+        return Delta(shown, scored=self._scores.shown(shown))
+
+
+class MarkedText:
+    """The text of one answer with the names of special tokens in it, as nanochat's own web server streams it."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._decoder = tokenizer.stream_decoder()
+        self._ends = {tokenizer.special("<|assistant_end|>"), tokenizer.bos}
+        self.finished = False
+
+    def push(self, token: int, mask: int = SAMPLED, logprobs: Logprobs | None = None) -> Delta:
+        self.finished = mask == SAMPLED and token in self._ends
+        return Delta() if self.finished else Delta(self._decoder.push(token))
+
+    def flush(self) -> Delta:
+        return Delta(self._decoder.finish())
 
 
 class StopTexts:
@@ -119,3 +154,30 @@ class StopTexts:
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest suffix of `text` that is a proper prefix of `stop`."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)
+
+
+class _Scores:
+    """Holds scored tokens back until the text shows their first byte, so that a stop text cuts both at the same place."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._bytes = tokenizer.bpe.token_bytes
+        self._held: deque[tuple[int, ScoredToken]] = deque()  # with the offset of the token's first byte in the text
+        self._pushed, self._shown = 0, 0
+
+    def push(self, token: int, logprobs: Logprobs | None) -> None:
+        if logprobs is not None:
+            self._held.append((self._pushed, ScoredToken(token, logprobs)))
+            self._pushed += len(self._bytes(token))
+
+    def shown(self, text: str) -> list[ScoredToken]:
+        self._shown += len(text.encode()) if self._held else 0
+        return self._taken(self._shown)
+
+    def all(self) -> list[ScoredToken]:
+        return self._taken(self._pushed)
+
+    def _taken(self, end: int) -> list[ScoredToken]:
+        taken = []
+        while self._held and self._held[0][0] < end:
+            taken.append(self._held.popleft()[1])
+        return taken

@@ -88,11 +88,11 @@ def test_text_held_back_for_a_stop_that_never_comes_is_shown(server: Server) -> 
 def test_the_calculator_runs_and_its_tokens_stay_out_of_the_text(server: Server) -> None:
     message = ask(server, SUM).choices[0].message
     assert message.content == SUMMED
-    assert message.model_extra["calculator"] == [{"code": CODE, "output": VALUE}]
+    assert message.model_extra["calculator"] == [{"index": 0, "code": CODE, "output": VALUE}]
     chunks = list(ask(server, SUM, stream=True))
     assert "".join(pieces(chunks)) == SUMMED
     told = [c.choices[0].delta.model_extra["calculator"] for c in chunks if "calculator" in c.choices[0].delta.model_extra]
-    assert told == [[{"code": CODE, "output": VALUE}]]
+    assert told == [[{"index": 0, "code": CODE, "output": VALUE}]]
 
 
 def test_several_choices(server: Server) -> None:

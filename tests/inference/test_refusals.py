@@ -23,27 +23,21 @@ def post(server: Server, **body: Any) -> tuple[int, dict[str, Any]]:
     ("change", "param", "code"),
     [
         ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),
-        ({"logprobs": True}, "logprobs", "unsupported_parameter"),
-        ({"frequency_penalty": 0.5}, "frequency_penalty", "unsupported_parameter"),
         ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
-        ({"logit_bias": {"5": 1}}, "logit_bias", "unsupported_parameter"),
         ({"temprature": 1}, "temprature", "unknown_parameter"),
         ({"temperature": 3}, "temperature", "invalid_value"),
         ({"top_p": 0}, "top_p", "invalid_value"),
         ({"max_tokens": 0}, "max_tokens", "invalid_value"),
         ({"n": 9}, "n", "invalid_value"),
-        ({"stop": ["a", "b", "c", "d", "e"]}, None, "invalid_value"),
-        ({"stop": ""}, None, "invalid_value"),
-        ({"stream_options": {"include_usage": True}}, None, "invalid_value"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "invalid_value"),
+        ({"stop": ""}, "stop", "invalid_value"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
         ({"stream": True, "stream_options": {"continuous": 1}}, "stream_options.continuous", "unknown_parameter"),
         ({"messages": []}, "messages", "invalid_value"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "invalid_value"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "invalid_value"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type", "invalid_value"),
-        ({"messages": [{"role": "assistant", "content": "x"}]}, "messages[0].role", "invalid_value"),
-        ({"messages": [USER, USER]}, "messages[1].role", "invalid_value"),
         ({"messages": [USER, {"role": "assistant", "content": "x"}]}, "messages", "invalid_value"),
-        ({"messages": [{"role": "system", "content": "x"}]}, "messages", "invalid_value"),
     ],
 )
 def test_what_is_wrong_is_named(server: Server, change: dict[str, Any], param: str | None, code: str) -> None:
@@ -54,7 +48,7 @@ def test_what_is_wrong_is_named(server: Server, change: dict[str, Any], param: s
 
 
 @pytest.mark.parametrize(
-    "neutral", [{"tools": None}, {"logprobs": False}, {"response_format": {"type": "text"}}, {"store": False}]
+    "neutral", [{"tools": None}, {"logprobs": False}, {"response_format": {"type": "text"}}, {"tool_choice": "none"}]
 )
 def test_parameters_that_ask_for_nothing_are_accepted(server: Server, neutral: dict[str, Any]) -> None:
     body = {"messages": [USER], "max_tokens": 1, **neutral}
@@ -94,7 +88,8 @@ def test_bodies_and_paths_that_are_nothing(server: Server) -> None:
     bad = server.http.post("/v1/chat/completions", content=b"{nope", headers={"Content-Type": "application/json"})
     assert (bad.status_code, bad.json()["error"]["code"]) == (400, "invalid_json")
     assert server.http.post("/v1/chat/completions", json=[1]).status_code == 400
-    assert server.http.get("/v1/nothing").json()["error"]["message"] == "Not Found"
+    nowhere = server.http.get("/v1/nothing")
+    assert (nowhere.status_code, nowhere.json()["error"]["code"]) == (404, "unknown_path")
     assert server.http.get("/v1/chat/completions").status_code == 405
 
 
