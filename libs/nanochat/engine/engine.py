@@ -16,6 +16,7 @@ from nanochat.engine.runner import Runner
 from nanochat.engine.sampler import logprobs, sample
 from nanochat.engine.scheduler import Scheduler
 from nanochat.engine.tool_calls import ToolCalls
+from nanochat.grammar import Grammars, Vocabulary
 from nanochat.model import GPT
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Engine:
         self._pads = device.type == "cuda"
         self._tools = ToolCalls(tokenizer)
         self._ends = {tokenizer.special("<|assistant_end|>"), tokenizer.bos}
+        self.grammars = Grammars(lambda: Vocabulary.of(tokenizer))
 
     @property
     def busy(self) -> bool:
@@ -75,7 +77,7 @@ class Engine:
     def add(self, prompt: Sequence[int], sampling: Sampling, *, max_tokens: int, n: int = 1, key: str = "") -> Request:
         """Queue a request for `n` answers of at most `max_tokens` tokens each.
 
-        Raises PromptTooLong, and ValueError for an empty prompt or a token outside the vocabulary.
+        Raises PromptTooLong, GrammarError, and ValueError for an empty prompt or a token outside the vocabulary.
         """
         if not prompt:
             raise ValueError("the prompt is empty; it needs at least <|bos|>")
@@ -94,6 +96,9 @@ class Engine:
             raise ValueError(f"logprobs must be between 0 and the vocabulary of {vocabulary}, not {sampling.logprobs}")
         request = Request(list(prompt), sampling, min(max_tokens, self.context - len(prompt)), key)
         request.rows = [Row(request, index, list(prompt)) for index in range(n)]
+        if sampling.grammar is not None:
+            for row in request.rows:
+                row.matcher = self.grammars.matcher(sampling.grammar)
         self.scheduler.add(request)
         return request
 
@@ -186,6 +191,8 @@ class Engine:
 
     def _next(self, row: Row, sampled: int, detail: Logprobs | None) -> Output:
         full = len(row.masks) >= row.request.max_tokens
+        if row.matcher is not None and row.matcher.failed:
+            return self._end(row, "error")
         if not row.forced and sampled in self._ends:
             return self._end(row, "stop")  # even at the limit of tokens, since the answer is complete
         if full:
@@ -194,7 +201,10 @@ class Engine:
         token = row.forced.popleft() if row.forced else sampled
         row.tokens.append(token)
         row.masks.append(mask)
-        self._tools.see(row, token)
+        if row.matcher is not None:
+            row.matcher.take(token)
+        else:
+            self._tools.see(row, token)
         return Output(row, token, mask, logprobs=detail if mask == SAMPLED else None)
 
     def _end(self, row: Row, reason: FinishReason) -> Output:

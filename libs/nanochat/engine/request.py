@@ -10,7 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-FinishReason = Literal["stop", "length", "cancelled"]
+from nanochat.grammar import Grammar, Matcher
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]  # error: following the grammar exceeded the bounds on work
 GREEDY_BELOW = 1e-5  # logits divided by a lower temperature overflow to infinity; the result would be greedy anyway
 SAMPLED, FORCED = 1, 0  # mask: the model sampled the token, or the calculator's result forced it
 
@@ -32,6 +34,8 @@ class Sampling:
       1 is off.
     - `logit_bias` is added to the logits of the tokens that it names.
     - `logprobs` requests the log probability of the drawn token and those of this many most likely tokens.
+    - `grammar` excludes all tokens with which the answer would no longer fit it. The answer can only end where it is complete,
+      and holds no tool calls.
 
     Raises ValueError that names the first setting out of range.
     """
@@ -46,6 +50,7 @@ class Sampling:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     logprobs: int | None = None
     seed: int = 42
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         for name, value, fits, wanted in (
@@ -105,6 +110,7 @@ class Row:
     forced: deque[int] = field(default_factory=deque)  # tokens that are forced to come next
     finish: FinishReason | None = None
     draws: Draws | None = None
+    matcher: Matcher | None = None  # follows the answer if it has a grammar; keeps its place when the row is preempted
 
     @property
     def made(self) -> Sequence[int]:

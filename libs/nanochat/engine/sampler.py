@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nanochat.engine.request import Logprobs, Row
+from nanochat.grammar import allowed
 
 MAX_GRAPH_TOP_K = 64  # a graph finds that many of the largest logits, whatever top_k its rows have
 
@@ -22,6 +23,8 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> Tensor:
     settings = [row.request.sampling for row in rows]
     if any(how.changes_logits for how in settings):
         logits = _adjusted(logits, rows)
+    if any(row.matcher is not None for row in rows):
+        logits = _constrained(logits, rows)
     if all(how.greedy for how in settings):
         return logits.argmax(dim=-1)
     column = _Columns(logits)
@@ -37,9 +40,14 @@ def inverse_temperatures(rows: Sequence[Row]) -> list[float]:
 
 
 def fits_graph(rows: Sequence[Row]) -> bool:
-    """Whether `sample_top_k` draws for all rows: no penalties, biases, log probabilities, top_p or min_p, a small top_k."""
+    """Whether `sample_top_k` draws for all rows: no penalties, biases, log probabilities, grammar, top_p or min_p, a small top_k."""
     return all(
-        not how.changes_logits and how.logprobs is None and how.top_p == 1 and how.min_p == 0 and how.top_k <= MAX_GRAPH_TOP_K
+        not how.changes_logits
+        and how.grammar is None
+        and how.logprobs is None
+        and how.top_p == 1
+        and how.min_p == 0
+        and how.top_k <= MAX_GRAPH_TOP_K
         for how in (row.request.sampling for row in rows)
     )
 
@@ -116,6 +124,19 @@ def _adjusted(logits: Tensor, rows: Sequence[Row]) -> Tensor:
         if how.logit_bias:
             biased = torch.tensor(list(how.logit_bias), device=logits.device)
             logits[i, biased] += torch.tensor(list(how.logit_bias.values()), dtype=logits.dtype, device=logits.device)
+    return logits
+
+
+def _constrained(logits: Tensor, rows: Sequence[Row]) -> Tensor:
+    """Return a copy of the logits, minus infinity for the tokens that the grammar of a row excludes."""
+    matchers = {i: row.matcher for i, row in enumerate(rows) if row.matcher is not None}
+    words = torch.from_numpy(allowed(list(matchers.values()))).to(logits.device)
+    bits = words[:, :, None] >> torch.arange(32, dtype=torch.int32, device=logits.device) & 1
+    excluded = bits.flatten(1)[:, : logits.size(-1)] == 0
+    excluded = torch.nn.functional.pad(excluded, (0, logits.size(-1) - excluded.size(-1)), value=True)
+    held = torch.tensor(list(matchers), device=logits.device)
+    logits = logits.clone()
+    logits[held] = logits[held].masked_fill(excluded, -torch.inf)
     return logits
 
 
