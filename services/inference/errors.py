@@ -72,9 +72,9 @@ def _http_error(request: Request, err: HTTPException) -> ApiError:
     if err.status_code == 404:
         return ApiError(404, f"There is nothing at {path!r}. GET /openapi.json lists the paths.", code="unknown_path")
     if err.status_code == 405:
-        allowed = (err.headers or {}).get("Allow", "")
+        allowed = (err.headers or {}).get("Allow", "").replace("GET", "GET, HEAD")
         message = f"{path!r} does not take {request.method}; it takes {allowed}."
-        return ApiError(405, message, code="method_not_allowed", headers=err.headers)
+        return ApiError(405, message, code="method_not_allowed", headers={"Allow": allowed})
     return ApiError(err.status_code, str(err.detail), headers=err.headers)
 
 
@@ -86,9 +86,11 @@ def _first(err: RequestValidationError) -> ApiError:
         return ApiError(400, ctx["message"], param=_joined(at, ctx["param"]), code="unsupported_parameter")
     if problem["type"] == "wrong":
         param = _joined(at, ctx["param"])
-        return ApiError(400, f"{param}: {ctx['message']}.", param=param, code="invalid_value")
+        return ApiError(400, f"{param}: {ctx['message']}", param=param, code="invalid_value")
     if problem["type"] == "extra_forbidden":
-        return ApiError(400, f"Unknown parameter {at!r}; remove it or check the spelling.", param=at, code="unknown_parameter")
+        param = _joined(_path(problem["loc"][1:-1]), str(problem["loc"][-1]))
+        message = f"Unknown parameter {param!r}; remove it or check the spelling."
+        return ApiError(400, message, param=param, code="unknown_parameter")
     message = str(problem["msg"]).removeprefix("Value error, ")
     return ApiError(400, f"{at or 'body'}: {message}.", param=at or None, code="invalid_value")
 

@@ -62,8 +62,8 @@ def check_room(tokens: Sequence[int], context: int, param: str) -> int:
     if room < 1:
         raise ApiError(
             400,
-            f"The model's context is {context} tokens and the {param} take {len(tokens)}, so there is no room for an answer."
-            f" Shorten the {param}, or set truncate_prompt_tokens to -1 to leave out the oldest part.",
+            f"{param}: the prompt has {len(tokens)} tokens and the model's context is {context}, so there is no room for an answer."
+            " Shorten the prompt, or set truncate_prompt_tokens to -1 to leave out its oldest part.",
             param=param,
             code="context_length_exceeded",
         )

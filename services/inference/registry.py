@@ -57,6 +57,10 @@ class Registry:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
 
     @property
+    def device(self) -> str:
+        return self._device
+
+    @property
     def ready(self) -> bool:
         return self._default is not None
 
@@ -121,12 +125,7 @@ class Registry:
             model_id = self._default
         entry = self._entries.get(model_id)
         if entry is None:
-            raise ApiError(
-                404,
-                f"The model {model_id!r} does not exist. GET /v1/models lists the available models.",
-                param="model",
-                code="model_not_found",
-            )
+            raise unknown_model(model_id)
         return await self._load(entry)
 
     def close(self) -> None:
@@ -172,6 +171,15 @@ class Registry:
         self._engines.unload(model_id)
         self._metrics.loaded.remove(model_id, entry.stage, str(entry.step))
         log.info("unloaded model %s", model_id)
+
+
+def unknown_model(model_id: str) -> ApiError:
+    return ApiError(
+        404,
+        f"The model {model_id!r} does not exist. GET /v1/models lists the available models.",
+        param="model",
+        code="model_not_found",
+    )
 
 
 def load(entry: Entry, device: str) -> Loaded:

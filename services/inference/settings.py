@@ -6,8 +6,8 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, CliSuppress, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, CliSuppress, NoDecode, SettingsConfigDict
 
 from services.inference.limits import Limits
 
@@ -37,7 +37,15 @@ class Settings(BaseSettings):
     max_waiting: int = Field(default=256, ge=0, description="most requests in the queue; further ones are refused with 429")
     poll_s: float = Field(default=3.0, gt=0, description="seconds between two requests for the control API's list of models")
     drain_s: Count = Field(default=20, description="seconds that running requests may take to finish at shutdown")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="web origins whose pages may send requests, separated by commas; * for all"
+    )
     limits: Limits = Limits()
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _separated(cls, value: object) -> object:
+        return tuple(origin.strip() for origin in value.split(",") if origin.strip()) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Settings:

@@ -33,10 +33,15 @@ CurrentState = Annotated[State, Depends(current_state)]
 
 
 def require_key(request: Request, state: CurrentState) -> None:
-    """Raises ApiError 401 unless the bearer key is one of the configured keys. The comparison takes constant time."""
+    """Raises ApiError 401 unless the request has one of the configured keys. The comparison takes constant time."""
     if not state.keys:
         return
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+    given = bearer if scheme.lower() == "bearer" else request.headers.get("X-Api-Key", "")
     known = [secrets.compare_digest(given.encode(), key.encode()) for key in state.keys]
-    if scheme.lower() != "bearer" or not any(known):
-        raise ApiError(401, "Missing or unknown API key. Send it as `Authorization: Bearer <key>`.", code="invalid_api_key")
+    if not any(known):
+        raise ApiError(
+            401,
+            "Missing or unknown API key. Send it as `Authorization: Bearer <key>` or as `X-Api-Key: <key>`.",
+            code="invalid_api_key",
+        )

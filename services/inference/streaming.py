@@ -1,17 +1,25 @@
-"""What the streaming routes share: server-sent events that end the generation, and answers that end when the client leaves."""
+"""What the routes that generate share: whole answers, streams of chunks, and the end of the generation if the client leaves."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Coroutine
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.types import Receive, Scope, Send
 
-from services.inference.generation import Generation
+from services.inference.errors import ApiError
+from services.inference.generation import Choice, Generation, Piece
+from services.inference.registry import Loaded
+from services.inference.schemas.sampling import SamplingParams
+from services.inference.text import Delta, ToolCall
 
 CLIENT_CLOSED = 499  # nginx's status for a client that disconnected; only logs show it
 DONE = format_sse_event(data_str="[DONE]")
@@ -31,6 +39,81 @@ class GenerationStream(EventSourceResponse):
         finally:
             await self._events.aclose()
             self._generation.cancel()  # `finally` does not run in a generator that never started
+
+
+class Chunks(ABC):
+    """The chunks of one streamed answer. A route says what its choices look like; the rest is the same for all."""
+
+    def __init__(self, params: SamplingParams, generation: Generation, head: dict[str, Any]):
+        self._params, self._generation, self._head = params, generation, head
+        self._calls = [0] * len(generation.choices)  # calculator calls told so far
+
+    @abstractmethod
+    def opening(self, choice: Choice) -> dict[str, Any] | None:
+        """The choice in the first chunk, which is sent at once."""
+
+    @abstractmethod
+    def choices(self, piece: Piece) -> list[dict[str, Any]]:
+        """The choices that tell of a piece, each in a chunk of its own."""
+
+    async def events(self) -> AsyncGenerator[bytes]:
+        """The opening of each choice, the pieces, the usage if it was asked for, and `[DONE]`."""
+        generation = self._generation
+        try:
+            async with aclosing(generation.pieces()) as pieces:
+                for opening in filter(None, map(self.opening, generation.choices)):
+                    yield self._chunk(opening)
+                async for piece in pieces:
+                    for choice in self.choices(piece):
+                        yield self._chunk(choice)
+            if self._params.include_usage:
+                yield event({**self._head, "choices": [], "usage": generation.usage.dump()})
+        except ApiError as err:  # too late for an error status: the headers were sent with the first event
+            yield event(err.body())
+        yield DONE
+
+    def calculator(self, piece: Piece) -> dict[str, Any]:
+        before = self._calls[piece.index]
+        self._calls[piece.index] += len(piece.delta.tools)
+        return calculator(piece.delta.tools, before)
+
+    def _chunk(self, choice: dict[str, Any]) -> bytes:
+        if self._params.continuous_usage:
+            usage: dict[str, Any] = {"usage": self._generation.usage.dump()}
+        else:
+            usage = {"usage": None} if self._params.include_usage else {}
+        return event({**self._head, "choices": [choice], **usage})
+
+
+def head(prefix: str, kind: str, loaded: Loaded) -> dict[str, Any]:
+    """The fields that every answer and every chunk of a stream begins with."""
+    return {
+        "id": f"{prefix}-{uuid.uuid4().hex}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": loaded.entry.id,
+        "system_fingerprint": f"fp_{loaded.entry.model.sha256[:12]}",
+    }
+
+
+def calculator(tools: Sequence[ToolCall], before: int = 0) -> dict[str, Any]:
+    """The calculator's calls and results. They are not `tool_calls`, because the client has nothing to run or to answer.
+
+    Each entry has an `index`, by which OpenAI's clients join the lists of several chunks; `before` entries came earlier.
+    """
+    entries = [{"index": before + i, "code": tool.code, "output": tool.output} for i, tool in enumerate(tools)]
+    return {"calculator": entries} if entries else {}
+
+
+async def collected(generation: Generation) -> list[tuple[Delta, str]]:
+    """The whole answers with their finish reasons."""
+    n = len(generation.choices)
+    deltas, reasons = [Delta() for _ in range(n)], ["stop"] * n
+    async with aclosing(generation.pieces()) as pieces:
+        async for piece in pieces:
+            deltas[piece.index] += piece.delta
+            reasons[piece.index] = piece.finish_reason or reasons[piece.index]
+    return list(zip(deltas, reasons, strict=True))
 
 
 def event(value: dict[str, Any]) -> bytes:

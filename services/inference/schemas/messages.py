@@ -65,7 +65,7 @@ class ChatMessage(BaseModel):
     def _only_what_is_rendered(cls, message: Any) -> Any:
         for name in NOT_RENDERED if isinstance(message, dict) else ():
             if message.get(name):
-                raise wrong(name, f"The model cannot read {name} of earlier messages. Send the message's text only.")
+                raise wrong(name, f"the model cannot read {name} of earlier messages; send the text of the message only")
         return message
 
     @model_validator(mode="after")

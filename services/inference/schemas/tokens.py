@@ -1,0 +1,37 @@
+"""The bodies of POST /tokenize and POST /detokenize. Their fields are vLLM's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from services.inference.schemas.body import Body
+from services.inference.schemas.messages import MessagesBody
+from services.inference.schemas.sampling import TokenId
+
+MAX_TOKENS = 1 << 20
+
+
+class _Model(Body):
+    model: str | None = Field(
+        default=None, description="id of a model, see GET /v1/models; null or `default`: the server's default"
+    )
+
+
+class TokenizeText(_Model):
+    prompt: str
+    add_special_tokens: bool = Field(default=True, description="put <|bos|> before the text")
+    return_token_strs: bool | None = Field(default=None, description="report the text of each token too")
+
+
+class TokenizeChat(MessagesBody, _Model):
+    return_token_strs: bool | None = Field(default=None, description="report the text of each token too")
+
+
+class DetokenizeRequest(_Model):
+    tokens: list[TokenId] = Field(max_length=MAX_TOKENS)
+
+
+def tokenize_kind(body: Any) -> str:
+    return "<chat>" if isinstance(body, dict) and "messages" in body else "<text>"

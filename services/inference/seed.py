@@ -1,0 +1,42 @@
+"""POST /chat/completions: the event stream of nanochat's own web server, so that its page and its scripts work unchanged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from fastapi import APIRouter, Depends, Response
+
+from services.inference.errors import ApiError
+from services.inference.generation import Generation, admit
+from services.inference.json_route import JsonRoute
+from services.inference.prompts import chat_prompt, kept
+from services.inference.schemas.seed import SeedRequest
+from services.inference.state import CurrentState, require_key
+from services.inference.streaming import GenerationStream, event
+from services.inference.text import MarkedText
+
+router = APIRouter(dependencies=[Depends(require_key)], route_class=JsonRoute)
+
+
+@router.post("/chat/completions", response_model=None)
+async def complete(body: SeedRequest, state: CurrentState) -> Response:
+    """Events `{"token": text, "gpu": number}`, and `{"done": true}` at the end. Calculator spans are part of the text."""
+    state.limits.check_messages(body.messages)
+    state.limits.check_sampling(body)
+    loaded = await state.registry.get(body.model)
+    prompt = await asyncio.to_thread(chat_prompt, body, loaded.tokenizer, kept(body, loaded.context))
+    generation = admit(body, [prompt], loaded, state.engines, state.metrics, text=lambda: MarkedText(loaded.tokenizer))
+    return GenerationStream(generation, _events(generation))
+
+
+async def _events(generation: Generation) -> AsyncGenerator[bytes]:
+    try:
+        async with aclosing(generation.pieces()) as pieces:
+            async for piece in pieces:
+                if piece.delta.text:
+                    yield event({"token": piece.delta.text, "gpu": 0})
+    except ApiError as err:
+        yield event(err.body())
+    yield event({"done": True})
