@@ -9,7 +9,7 @@ from pathlib import Path
 
 from client.client import Client
 from client.models import Model as Promoted
-from nanochat.contract.contract import MANIFEST, Artifact, StageError, sha256_file
+from nanochat.contract.contract import Artifact, artifact_at
 from services.inference.settings import Settings
 
 
@@ -47,7 +47,7 @@ def promoted(client: Client) -> Source:
 def fixed(model: Path, tokenizer: Path) -> Source:
     """One sealed checkpoint on disk. Raises StageError if either directory has no manifest."""
     name = model.resolve().name
-    entry = Entry(name, name, 0, datetime.now(UTC), _artifact(model), _artifact(tokenizer))
+    entry = Entry(name, name, 0, datetime.now(UTC), artifact_at(model), artifact_at(tokenizer))
     return lambda: [entry]
 
 
@@ -62,14 +62,3 @@ def _entry(m: Promoted) -> Entry:
         run_id=m.run_id,
         run_name=m.run_name,
     )
-
-
-def _artifact(directory: Path) -> Artifact:
-    manifest = directory / MANIFEST
-    if not manifest.is_file():
-        raise StageError(
-            f"{directory} is not a sealed artifact: it has no {MANIFEST}",
-            code="artifact_missing",
-            hint="give a directory that a stage published",
-        )
-    return Artifact(path=str(directory.resolve()), sha256=sha256_file(manifest))

@@ -185,6 +185,18 @@ def write_manifest(directory: Path, files: list[dict[str, Any]], **meta: Any) ->
     return Artifact(path=str(directory.resolve()), sha256=sha256_file(directory / MANIFEST))
 
 
+def artifact_at(directory: Path) -> Artifact:
+    """The artifact that `directory` is. Raises StageError if it is not sealed."""
+    manifest = directory / MANIFEST
+    if not manifest.is_file():
+        raise StageError(
+            f"{directory} is not a sealed artifact: it has no {MANIFEST}",
+            code="artifact_missing",
+            hint="give a directory that a stage published",
+        )
+    return Artifact(path=str(directory.resolve()), sha256=sha256_file(manifest))
+
+
 def verify(artifact: Artifact, *, deep: bool = True) -> Path:
     """The artifact's directory. Raises StageError if its manifest or the size of a file differs; with `deep`, the content too."""
     manifest = read_manifest(artifact)
