@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from client import cli_local, cli_models, cli_runs
+from client import cli_interchange, cli_local, cli_models, cli_runs
 from client.errors import ApiError, ClientError
 
 app = typer.Typer(
@@ -19,6 +21,22 @@ app = typer.Typer(
 cli_local.register(app)
 cli_runs.register(app)
 cli_models.register(app)
+cli_interchange.register(app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"nanochat {metadata.version('nanochat-platform')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    pass
 
 
 def main(argv: list[str] | None = None) -> None:

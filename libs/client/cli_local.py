@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 def up(context: typer.Context) -> None:
     """Start the whole platform on this machine, with its own Postgres and Redis. Ctrl-C stops everything."""
-    raise typer.Exit(_hand_over(["-m", "services.standalone", "up", *context.args]))
+    raise typer.Exit(hand_over(["-m", "services.standalone", "up", *context.args]))
 
 
 def local_run(
@@ -49,7 +49,7 @@ def local_run(
     """Run a whole recipe on this machine, without any service. Run it again with the same --out to resume."""
     options = {"--overrides": json.dumps(overrides_of(set_, data)), "--out": out, "--nproc": nproc}
     given = [text for option, value in options.items() if value is not None for text in (option, str(value))]
-    code = _hand_over(["-m", "nanochat.local.run", recipe, *given])
+    code = hand_over(["-m", "nanochat.local.run", recipe, *given])
     raise typer.Exit({0: 0, BAD_INPUT: 2}.get(code, 1))
 
 
@@ -73,7 +73,7 @@ def overrides_of(set_: list[str] | None, data: Path | None) -> dict[str, Any]:
         raise typer.BadParameter(str(err), param_hint="--set") from err
 
 
-def _hand_over(arguments: list[str]) -> int:
+def hand_over(arguments: list[str]) -> int:
     """Run Python with these arguments and return its exit code. On Ctrl-C it waits: the terminal signals the child as well."""
     child = subprocess.Popen([sys.executable, *arguments])
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())

@@ -7,18 +7,39 @@ import os
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import rustbpe
 from client.cli import app
 from client.cli_runs import connect
+from nanochat.tokenizer import Tokenizer
 from tests.api.manual_worker import ManualWorker
 from tests.api.server import Api
+from tests.nanochat.conftest import CORPUS
+from tests.nanochat.interchange.conftest import config_of, random_model, seal_model
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("up", "local-run", "submit", "plan", "ps", "show", "watch", "logs", "cancel", "report", "recipes", "models", "chat")
+COMMANDS = (
+    "up",
+    "local-run",
+    "submit",
+    "plan",
+    "ps",
+    "show",
+    "watch",
+    "logs",
+    "cancel",
+    "report",
+    "recipes",
+    "models",
+    "chat",
+    "export",
+    "import",
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +64,7 @@ def nanochat(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,  # export imports torch, which takes minutes on a crowded machine
         check=False,
     )
 
@@ -59,6 +80,11 @@ def test_help_names_every_command() -> None:
     text = said("--help")
     for command in COMMANDS:
         assert re.search(rf"\b{command}\b", text), command
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert said("--version") == f"nanochat {metadata.version('nanochat-platform')}\n"
+    assert nanochat("--version").stdout == said("--version")
 
 
 def test_a_run_by_command_line(worker: ManualWorker, tmp_path: Path) -> None:
@@ -88,6 +114,25 @@ def test_watching_to_the_end_prints_plain_lines_and_the_report_follows(worker: M
     assert re.search(r"✔ base_train SUCCEEDED in \d+s", text)
     assert said("report", run_id, "--raw") == "# Card\n\n"
     assert run_id in said("models")
+
+
+def test_a_promoted_model_is_exported_by_its_id(worker: ManualWorker, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_merges(rustbpe.train(CORPUS, 391))
+    sealed = seal_model(random_model(config_of("speedrun")), tokenizer, tmp_path)
+    run_id = said("submit", "tiny").strip()
+    for stage in json.loads(said("show", run_id, "--json"))["stages"]:
+        paths = (
+            {"model": str(sealed.model_dir), "tokenizer": str(sealed.tokenizer_dir)} if stage["name"] != "base_train" else {}
+        )
+        worker.complete(run_id, stage["name"], **paths)
+    model = next(line.split()[0] for line in said("models").splitlines() if run_id in line)
+    done = nanochat("export", "--to", "safetensors", "--model", model, str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert {"model.safetensors", "nanochat.json", "tokenizer.json"} == {path.name for path in (tmp_path / "out").iterdir()}
+    refused = nanochat("export", "--to", "hf", "--model", "m_none", str(tmp_path / "none"))
+    assert (refused.returncode, "there is no model 'm_none'" in refused.stderr) == (1, True)
+    refused = nanochat("export", "--to", "hf", "--model", str(sealed.model_dir), str(tmp_path / "none"))
+    assert (refused.returncode, "--tokenizer DIR" in refused.stderr) == (2, True)
 
 
 def test_a_data_folder_becomes_the_source(tmp_path: Path) -> None:

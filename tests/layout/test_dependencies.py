@@ -76,8 +76,9 @@ PART_OF = {
     "triton": "torch",
 }
 
-# Imported only if installed: other tokenizers, which benchmarks compare with and stages report.
-OPTIONAL = {"bpeasy", "fast-bpe-rs", "fastokens", "gigatoken"}
+# Imported only if installed: other tokenizers, which benchmarks compare with and stages report; and transformers, by the code
+# that an exported folder carries.
+OPTIONAL = {"bpeasy", "fast-bpe-rs", "fastokens", "gigatoken", "transformers"}
 
 
 def declared(extra: str) -> set[str]:

@@ -1,0 +1,89 @@
+"""The commands that take a model to other programs and back: export, import. A process of its own does the work."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.cli_local import BAD_INPUT, hand_over
+from client.cli_runs import connect
+from client.errors import ClientError
+
+ForceOption = Annotated[bool, typer.Option("--force", help="replace a folder that is not empty")]
+
+
+class Format(StrEnum):
+    HF = "hf"
+    SAFETENSORS = "safetensors"
+    GGUF = "gguf"
+
+
+class Dtype(StrEnum):
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("export")(export)
+    app.command("import")(import_)
+
+
+def export(
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="the folder to write")],
+    to: Annotated[
+        Format, typer.Option(help="hf: for transformers; safetensors: plain weights; gguf is refused with the reason")
+    ],
+    model: Annotated[
+        str, typer.Option(metavar="ID|DIR", help="id of a model (see `nanochat models`), or a checkpoint's directory")
+    ],
+    tokenizer: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="tokenizer of the same run, if --model is a directory")
+    ] = None,
+    dtype: Annotated[Dtype | None, typer.Option(help="dtype of the matrices; default: that of the checkpoint")] = None,
+    shard_gb: Annotated[float | None, typer.Option(min=0.001, help="largest file of weights, in 10^9 bytes; default 5")] = None,
+    no_remote_code: Annotated[
+        bool, typer.Option("--no-remote-code", help="refuse a model that would need its code in the folder")
+    ] = False,
+    force: ForceOption = False,
+) -> None:
+    """Write a model as a folder for other programs."""
+    checkpoint, made_with = (model, str(tokenizer)) if tokenizer else _promoted(model)
+    options = {"--to": to, "--model": checkpoint, "--tokenizer": made_with, "--dtype": dtype, "--shard-gb": shard_gb}
+    given = [f"{option}={value}" for option, value in options.items() if value is not None]
+    _run("export", [*given, *_flags({"--no-remote-code": no_remote_code, "--force": force})], out)
+
+
+def import_(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a folder that export or save_pretrained wrote")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="gets the checkpoint in model/ and its tokenizer in tokenizer/")],
+    force: ForceOption = False,
+) -> None:
+    """Make a checkpoint that the inference service serves from a folder of NanoChatForCausalLM or of `nanochat export`."""
+    _run("import", _flags({"--force": force}), folder, out)
+
+
+def _promoted(model_id: str) -> tuple[str, str]:
+    """The directories of a promoted model and its tokenizer. Raises typer.BadParameter or ClientError."""
+    if Path(model_id).exists():
+        raise typer.BadParameter(
+            "a checkpoint's directory needs --tokenizer DIR, the tokenizer of the same run", param_hint="--model"
+        )
+    with connect() as client:
+        found = next((model for model in client.models() if model.id == model_id), None)
+    if found is None:
+        raise ClientError(f"there is no model {model_id!r}: `nanochat models` lists those there are")
+    if not Path(found.model.path).is_dir():
+        raise ClientError(f"{found.model.path} is not on this machine: run the export where the checkpoints are")
+    return found.model.path, found.tokenizer.path
+
+
+def _flags(flags: dict[str, bool]) -> list[str]:
+    return [flag for flag, given in flags.items() if given]
+
+
+def _run(command: str, options: list[str], *folders: Path) -> None:
+    code = hand_over(["-m", "nanochat.interchange", command, *options, "--", *map(str, folders)])
+    raise typer.Exit({0: 0, BAD_INPUT: 2}.get(code, 1))
