@@ -13,7 +13,7 @@ from services import logs
 from services.inference.settings import Settings
 from services.inference.source import Source, source
 
-# Set before torch loads OpenMP. By default its idle threads spin, which takes the cores from a trainer on the same machine.
+# For the engine processes. By default OpenMP's idle threads spin, which takes the cores from a trainer on the same machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 BAD_INPUT = 64
@@ -32,20 +32,19 @@ def main() -> int:
 
 
 def _serve(settings: Settings, models: Source) -> None:
-    # Imported late: torch takes seconds to import, and a wrong setting should be reported at once.
-    import uvicorn
-
+    # Imported late, so that a wrong setting is reported at once.
     from services.inference.app import create_app
+    from services.inference.serve import Server, config
 
     app = create_app(settings, models)
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=settings.drain_s,
-    )
+
+    def drain() -> None:
+        app.state.draining = True
+
+    def abort() -> None:
+        app.state.service.engines.abort()
+
+    Server(config(app, host=settings.host, port=settings.port), drain, abort, settings.drain_s).run()
 
 
 def _words(err: Exception) -> str:

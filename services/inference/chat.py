@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from services.inference.generation import Choice, Generation, Piece, admit
@@ -14,11 +14,11 @@ from services.inference.json_route import JsonRoute
 from services.inference.logprobs import chat_logprobs
 from services.inference.prompts import chat_prompt, kept
 from services.inference.schemas.chat import ChatRequest
-from services.inference.state import CurrentState, require_key
+from services.inference.state import CurrentState
 from services.inference.streaming import Chunks, GenerationStream, calculator, collected, head, unless_gone
 from services.inference.text import ScoredToken
 
-router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)], route_class=JsonRoute)
+router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
 @router.post("/chat/completions", response_model=None)
@@ -28,7 +28,7 @@ async def complete(body: ChatRequest, request: Request, state: CurrentState) -> 
     state.limits.check_sampling(body)
     loaded = await state.registry.get(body.model)
     prompt = await asyncio.to_thread(chat_prompt, body, loaded.tokenizer, kept(body, loaded.context))
-    generation = admit(body, [prompt], loaded, state.engines, state.metrics)
+    generation = admit(body, [prompt], loaded, state)
     if body.stream:
         chunks = _ChatChunks(body, generation, head("chatcmpl", "chat.completion.chunk", loaded))
         return GenerationStream(generation, chunks.events())

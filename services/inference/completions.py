@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from nanochat.tokenizer import Tokenizer
@@ -18,11 +18,11 @@ from services.inference.logprobs import completion_logprobs
 from services.inference.prompts import check_token_ids, kept, text_prompt, truncated
 from services.inference.registry import Loaded
 from services.inference.schemas.completion import CompletionRequest
-from services.inference.state import CurrentState, require_key
+from services.inference.state import CurrentState
 from services.inference.streaming import Chunks, GenerationStream, calculator, collected, head, unless_gone
 from services.inference.text import Delta
 
-router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)], route_class=JsonRoute)
+router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
 @router.post("/completions", response_model=None)
@@ -31,7 +31,7 @@ async def complete(body: CompletionRequest, request: Request, state: CurrentStat
     _check(body, state.limits)
     loaded = await state.registry.get(body.model)
     prompts = await asyncio.to_thread(_prompts, body, loaded)
-    generation = admit(body, prompts, loaded, state.engines, state.metrics, param="prompt")
+    generation = admit(body, prompts, loaded, state, param="prompt")
     echoes = _echoes(body, loaded.tokenizer)
     first = head("cmpl", "text_completion", loaded)
     if body.stream:

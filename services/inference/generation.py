@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -11,15 +12,17 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from nanochat.engine.request import Logprobs, Sampling
-from services.inference.engine_thread import EngineThread
-from services.inference.engines.request import EngineRequest, Order, QueueFull, RowOutput
+from services.inference.engines.request import EngineLost, EngineRequest, Order, QueueFull, RowOutput
 from services.inference.errors import ApiError
 from services.inference.merge import merged
 from services.inference.metrics import Metrics
 from services.inference.prompts import check_room, check_token_ids
 from services.inference.registry import Loaded
 from services.inference.schemas.sampling import SamplingParams
+from services.inference.state import State
 from services.inference.text import AnswerText, Delta
+
+log = logging.getLogger(__name__)
 
 FinishReason = Literal["stop", "length"]
 RETRY_AFTER_S = 2
@@ -118,7 +121,10 @@ class Generation:
         except (asyncio.CancelledError, GeneratorExit):
             self.metrics.cancelled.labels(self.loaded.entry.id).inc()
             raise
+        except EngineLost as err:
+            raise _lost(err) from err
         except Exception as err:
+            log.exception("an answer of model %s failed", self.loaded.entry.id)
             raise ApiError(
                 500, "The model failed while it answered. The server's log has the reason.", code="engine_error"
             ) from err
@@ -168,8 +174,7 @@ def admit(
     params: SamplingParams,
     prompts: Sequence[Sequence[int]],
     loaded: Loaded,
-    engines: EngineThread,
-    metrics: Metrics,
+    state: State,
     *,
     param: str = "messages",
     text: Callable[[], Text] | None = None,
@@ -184,18 +189,26 @@ def admit(
     answers: list[Answers] = []
     try:
         for i, (prompt, room) in enumerate(zip(prompts, rooms, strict=True)):
-            queued = engines.submit(Order(loaded.entry.id, prompt, how, min(params.answer_tokens or room, room), n))
+            queued = state.engines.submit(
+                Order(loaded.entry.id, prompt, how, min(params.answer_tokens or room, room), n, state.caller)
+            )
             answers.append(Answers(queued, [Choice(i * n + j, text()) for j in range(n)]))
-    except QueueFull as err:
+    except (QueueFull, EngineLost) as err:
         for admitted in answers:
             admitted.request.cancel()
-        metrics.rejections.labels("queue_full").inc()
+        if isinstance(err, EngineLost):
+            raise _lost(err) from err
+        state.metrics.rejections.labels("queue_full").inc()
         raise ApiError(
             429,
-            "Too many requests are waiting. Try again in a few seconds.",
+            "Too many requests or too long prompts are waiting. Try again in a few seconds.",
             code="rate_limit_exceeded",
             retry_after_s=RETRY_AFTER_S,
         ) from err
     total = sum(map(len, prompts))
-    metrics.prompt_tokens.labels(loaded.entry.id).inc(total)
-    return Generation(loaded, answers, Usage(total), metrics)
+    state.metrics.prompt_tokens.labels(loaded.entry.id).inc(total)
+    return Generation(loaded, answers, Usage(total), state.metrics)
+
+
+def _lost(err: EngineLost) -> ApiError:
+    return ApiError(503, str(err), code="engine_restarting", retry_after_s=RETRY_AFTER_S)

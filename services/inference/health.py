@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.inference.state import CurrentState, State
@@ -15,11 +15,11 @@ router = APIRouter()
 
 @router.get("/health")
 async def health(state: CurrentState, response: Response) -> dict[str, Any]:
-    """200 while the engine is alive. 503 if it has died: the service needs a restart."""
+    """200 while the service works or mends itself. 503 if engine processes die one after the other: it needs a restart."""
     response.status_code = 200 if state.engines.alive else 503
     workers = _workers(state)
     return {
-        "status": "ok" if state.engines.alive else "engine stopped",
+        "status": "ok" if state.engines.alive else "engine processes keep dying",
         "ready": state.registry.ready,
         "num_gpus": len(workers["workers"]),
         "available_workers": workers["available_workers"],
@@ -27,10 +27,11 @@ async def health(state: CurrentState, response: Response) -> dict[str, Any]:
 
 
 @router.get("/ready")
-async def ready(state: CurrentState, response: Response) -> dict[str, Any]:
-    """200 if a model is loaded, 503 if none is."""
-    response.status_code = 200 if state.registry.ready else 503
-    return {"ready": state.registry.ready, "default": state.registry.default}
+async def ready(request: Request, state: CurrentState, response: Response) -> dict[str, Any]:
+    """200 if a model answers, 503 while none does: at the start, after a crash, and when the service is shutting down."""
+    is_ready = state.registry.ready and not request.app.state.draining
+    response.status_code = 200 if is_ready else 503
+    return {"ready": is_ready, "default": state.registry.default}
 
 
 @router.get("/stats")
@@ -50,11 +51,11 @@ async def metrics(state: CurrentState) -> Response:
 
 
 def _workers(state: State) -> dict[str, Any]:
-    total = 1
-    busy = total if state.engines.waiting else 0
+    replicas = state.engines.replicas
+    busy = sum(1 for replica in replicas if replica.waiting or not replica.up)
     return {
-        "total_workers": total,
-        "available_workers": total - busy,
+        "total_workers": len(replicas),
+        "available_workers": len(replicas) - busy,
         "busy_workers": busy,
-        "workers": [{"gpu_id": i, "device": state.registry.device} for i in range(total)],
+        "workers": [{"gpu_id": replica.number, "device": replica.device_name} for replica in replicas],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from email.message import Message
 from typing import Any
@@ -75,8 +76,8 @@ def _check_headers(request: Request) -> None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _bad(f"The body has {next(n for n in names if names.count(n) > 1)!r} twice in one object.")
+        repeated, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise _bad(f"The body has {repeated!r} twice in one object.")
     return value
 
 

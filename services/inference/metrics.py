@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from services.inference.engines.fleet import Fleet
+from services.inference.engines.replica import Replica
 
 # From milliseconds (a small model on a GPU) to seconds (a model that has yet to be loaded, on a CPU).
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -13,8 +20,6 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.running = self._gauge("num_requests_running", "Requests in decoding")
-        self.waiting = self._gauge("num_requests_waiting", "Requests queued")
         self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens")
         self.generation_tokens = self._counter("generation_tokens", "Generated tokens")
         self.success = self._counter("request_success", "Finished answers", "model_name", "finished_reason")
@@ -25,6 +30,10 @@ class Metrics:
         self.e2e = self._histogram("e2e_request_latency_seconds", "From arrival to the last token")
         self.loaded = self._gauge("model_loaded_info", "1 for each model in memory", "model_name", "stage", "step")
 
+    def observe(self, fleet: Fleet) -> None:
+        """Report the state of the engines, a sample for each replica, whenever the metrics are read."""
+        self.registry.register(_Engines(fleet))
+
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"nanochat_{name}", text, labels, registry=self.registry)
 
@@ -33,3 +42,34 @@ class Metrics:
 
     def _histogram(self, name: str, text: str) -> Histogram:
         return Histogram(f"nanochat_{name}", text, ("model_name",), buckets=LATENCY_BUCKETS_S, registry=self.registry)
+
+
+Read = Callable[[Replica], float]
+GAUGES: tuple[tuple[str, str, Read], ...] = (
+    ("num_requests_running", "Requests in the engine", lambda r: max(0, r.requests - r.waiting)),
+    ("num_requests_waiting", "Requests queued", lambda r: min(r.requests, r.waiting)),
+    ("waiting_prompt_tokens", "Prompt tokens of requests without an output yet", lambda r: r.waiting_tokens),
+    ("kv_blocks", "Blocks of the KV cache", lambda r: r.gauges.blocks),
+    ("kv_blocks_used", "Blocks of the KV cache that requests hold", lambda r: r.gauges.blocks_used),
+    ("engine_up", "1 while the engine process works", lambda r: r.up),
+)
+COUNTERS: tuple[tuple[str, str, Read], ...] = (
+    ("prefix_cache_hits", "Prompt tokens found in the cache", lambda r: r.gauges.prefix_hits),
+    ("prefix_cache_queries", "Prompt tokens looked for in the cache", lambda r: r.gauges.prefix_queries),
+    ("num_preemptions", "Answers that lost their blocks and were computed again", lambda r: r.gauges.preemptions),
+    ("engine_steps", "Steps of the engine", lambda r: r.gauges.steps),
+    ("engine_starts", "Engine processes started", lambda r: r.starts),
+)
+
+
+class _Engines(Collector):
+    def __init__(self, fleet: Fleet):
+        self._fleet = fleet
+
+    def collect(self) -> Iterator[Metric]:
+        for family, table in ((GaugeMetricFamily, GAUGES), (CounterMetricFamily, COUNTERS)):
+            for name, text, read in table:
+                metric = family(f"nanochat_{name}", text, labels=("replica",))
+                for replica in self._fleet.replicas:
+                    metric.add_metric((str(replica.number),), read(replica))
+                yield metric

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from services.inference.registry import DEFAULT, Registry, unknown_model
 from services.inference.source import Entry
-from services.inference.state import CurrentState, require_key
+from services.inference.state import CurrentState
 
-router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)])
+router = APIRouter(prefix="/v1")
 
 
 @router.get("/models")

@@ -1,7 +1,7 @@
 """Lists the available models, verifies them against their manifests, and loads and unloads them.
 
-A thread of its own loads models, so that requests continue meanwhile. A request keeps the model it started with: an unloaded
-model stays in memory until its last request ends.
+The engine processes load a model beside the live ones and warm it up, so that requests continue meanwhile. A request keeps the
+model it started with: an unloaded model stays in memory until its last request ends.
 """
 
 from __future__ import annotations
@@ -9,22 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import weakref
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from structlog.contextvars import bind_contextvars
 
 from client.errors import ClientError
 from nanochat.contract.contract import StageError, verify
-from nanochat.distributed import autodetect, native_dtype
-from nanochat.engine import Engine
-from nanochat.engine.runner import narrow
 from nanochat.tokenizer import Tokenizer
-from nanochat.train.checkpoint import load_model
-from services.inference.engine_thread import EngineThread
+from services.inference.engines.fleet import Fleet
+from services.inference.engines.request import LOST, ModelNotLoaded
+from services.inference.engines.wire import Load
 from services.inference.errors import ApiError
 from services.inference.metrics import Metrics
 from services.inference.source import Entry, Source
@@ -33,12 +30,14 @@ log = logging.getLogger(__name__)
 
 DEFAULT = "default"
 RETRY_FAILED_S = 30.0  # a checkpoint that failed to load may still be on its way to a shared file system
+RETRY_LOST_S = 600.0  # one that took the engine process with it, and with that the requests of other models
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Loaded:
+    """A model in memory. It stays there while anybody, such as a request, holds this object."""
+
     entry: Entry
-    engine: Engine
     tokenizer: Tokenizer
     context: int  # most tokens of prompt and answer together
 
@@ -46,23 +45,19 @@ class Loaded:
 class Registry:
     """The models of `source`. At most `max_loaded` are in memory. The newest one is loaded without a request for it."""
 
-    def __init__(self, source: Source, *, device: str | None, max_loaded: int, engines: EngineThread, metrics: Metrics):
-        self._source, self._max_loaded, self._engines, self._metrics = source, max_loaded, engines, metrics
-        self._device = device or autodetect()
+    def __init__(self, source: Source, *, default: str | None, max_loaded: int, fleet: Fleet, metrics: Metrics):
+        self._source, self._max_loaded, self._fleet, self._metrics = source, max_loaded, fleet, metrics
         self._entries: dict[str, Entry] = {}
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()  # least recently used first
         self._loading: dict[str, asyncio.Task[Loaded]] = {}
-        self._failed: dict[str, float] = {}  # id -> time of the last failure
+        self._retry_at: dict[str, float] = {}  # models that could not be loaded
+        self._pinned = default
         self._default: str | None = None
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
-
-    @property
-    def device(self) -> str:
-        return self._device
 
     @property
     def ready(self) -> bool:
-        return self._default is not None
+        """Whether requests without a model name are answered."""
+        return self._default is not None and (self._fleet.serves(self._default) or self._default not in self._loaded)
 
     @property
     def default(self) -> str | None:
@@ -93,24 +88,31 @@ class Registry:
             await asyncio.sleep(every_s)
 
     async def refresh(self) -> None:
-        """Read the source once. If the newest model is not the default yet, load it and make it the default."""
+        """Read the source once, and load the model that should be the default.
+
+        The default is the pinned model if it is available, otherwise the newest one that can be loaded. The old one stays the
+        default until the new one is warm on all replicas.
+        """
         found = await asyncio.to_thread(self._source)
         self._entries = {e.id: e for e in found}
+        await self._choose_default(sorted(found, key=lambda entry: entry.id != self._pinned))
         for gone in [i for i in self._loaded if i not in self._entries]:
             self._drop(gone)
-        if self._default not in self._entries:
-            self._default = next(reversed(self._loaded), None)
-        for entry in found:
+
+    async def _choose_default(self, candidates: Sequence[Entry]) -> None:
+        for entry in candidates:
             if entry.id == self._default:
                 return
-            if time.monotonic() - self._failed.get(entry.id, -RETRY_FAILED_S) < RETRY_FAILED_S:
+            if time.monotonic() < self._retry_at.get(entry.id, 0):
                 continue
             try:
                 await self._load(entry)
             except ApiError:
-                continue  # already logged; try the next newest
+                continue  # already logged; try the next
+            log.info("the default model is now %s", entry.id)
             self._default = entry.id
             return
+        self._default = None
 
     async def get(self, model_id: str | None) -> Loaded:
         """The model of this id or the default, loaded if needed. Raises ApiError: 404 unknown, 503 none yet or cannot be loaded."""
@@ -122,6 +124,9 @@ class Registry:
                     code="model_not_ready",
                     retry_after_s=5,
                 )
+            if (loaded := self._loaded.get(self._default)) is not None:  # also one that is not promoted any more
+                self._loaded.move_to_end(self._default)
+                return loaded
             model_id = self._default
         entry = self._entries.get(model_id)
         if entry is None:
@@ -131,7 +136,6 @@ class Registry:
     def close(self) -> None:
         for task in self._loading.values():
             task.cancel()
-        self._loader.shutdown(wait=False, cancel_futures=True)
 
     async def _load(self, entry: Entry) -> Loaded:
         if (loaded := self._loaded.get(entry.id)) is not None:
@@ -147,30 +151,42 @@ class Registry:
         if entry.run_id:  # this task ends with the loading, and the ids with it
             bind_contextvars(run=entry.run_id, stage=entry.stage)
         try:
-            loop = asyncio.get_running_loop()
-            loaded = await loop.run_in_executor(self._loader, copy_context().run, load, entry, self._device)
-        except StageError as err:
-            self._failed[entry.id] = time.monotonic()
+            loaded = await self._load_everywhere(entry)
+        except (StageError, ModelNotLoaded) as err:
+            self._retry_at[entry.id] = time.monotonic() + (
+                RETRY_LOST_S if err.code == LOST and self._loaded else RETRY_FAILED_S
+            )
             log.error("model %s cannot be loaded: %s. %s", entry.id, err, err.hint)
             raise ApiError(
                 503, f"The model {entry.id!r} cannot be loaded: {err}.", param="model", code="model_load_failed"
             ) from err
         finally:
             self._loading.pop(entry.id, None)
-        self._failed.pop(entry.id, None)
+        self._retry_at.pop(entry.id, None)
         self._loaded[entry.id] = loaded
-        self._engines.load(entry.id, loaded.engine)
         self._metrics.loaded.labels(entry.id, entry.stage, str(entry.step)).set(1)
         while len(self._loaded) > self._max_loaded:
             others = [i for i in self._loaded if i != entry.id]
             self._drop(next((i for i in others if i != self._default), others[0]))
         return loaded
 
+    async def _load_everywhere(self, entry: Entry) -> Loaded:
+        tokenizer = await asyncio.to_thread(lambda: Tokenizer.load(verify(entry.tokenizer)))
+        context = await self._fleet.load(Load(entry.id, entry.model, entry.tokenizer))
+        loaded, loop = Loaded(entry, tokenizer, context), asyncio.get_running_loop()
+        weakref.finalize(loaded, _unload, loop, self._fleet, entry.id).atexit = False
+        return loaded
+
     def _drop(self, model_id: str) -> None:
         entry = self._loaded.pop(model_id).entry
-        self._engines.unload(model_id)
         self._metrics.loaded.remove(model_id, entry.stage, str(entry.step))
-        log.info("unloaded model %s", model_id)
+        log.info("model %s is unloaded when its last request ends", model_id)
+
+
+def _unload(loop: asyncio.AbstractEventLoop, fleet: Fleet, model_id: str) -> None:
+    """The last holder of a model may have let go of it on any thread."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(fleet.unload, model_id)
 
 
 def unknown_model(model_id: str) -> ApiError:
@@ -180,20 +196,3 @@ def unknown_model(model_id: str) -> ApiError:
         param="model",
         code="model_not_found",
     )
-
-
-def load(entry: Entry, device: str) -> Loaded:
-    """Verify both artifacts against their digests, then load them. Raises StageError naming the wrong file."""
-    started = time.monotonic()
-    tokenizer = Tokenizer.load(verify(entry.tokenizer))
-    model, meta = load_model(verify(entry.model), device)
-    made_for = meta.get("tokenizer_sha256")
-    if made_for and made_for != entry.tokenizer.sha256:
-        raise StageError(
-            f"checkpoint {entry.model.path} was trained with another tokenizer than {entry.tokenizer.path}",
-            code="config_mismatch",
-            hint="give the tokenizer of the same run",
-        )
-    narrow(model, native_dtype(torch.device(device))).eval()
-    log.info("loaded model %s on %s in %.1f s", entry.id, device, time.monotonic() - started)
-    return Loaded(entry, Engine(model, tokenizer), tokenizer, int(model.config.sequence_len))

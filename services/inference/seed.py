@@ -6,18 +6,18 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 
 from services.inference.errors import ApiError
 from services.inference.generation import Generation, admit
 from services.inference.json_route import JsonRoute
 from services.inference.prompts import chat_prompt, kept
 from services.inference.schemas.seed import SeedRequest
-from services.inference.state import CurrentState, require_key
+from services.inference.state import CurrentState
 from services.inference.streaming import GenerationStream, event
 from services.inference.text import MarkedText
 
-router = APIRouter(dependencies=[Depends(require_key)], route_class=JsonRoute)
+router = APIRouter(route_class=JsonRoute)
 
 
 @router.post("/chat/completions", response_model=None)
@@ -27,7 +27,7 @@ async def complete(body: SeedRequest, state: CurrentState) -> Response:
     state.limits.check_sampling(body)
     loaded = await state.registry.get(body.model)
     prompt = await asyncio.to_thread(chat_prompt, body, loaded.tokenizer, kept(body, loaded.context))
-    generation = admit(body, [prompt], loaded, state.engines, state.metrics, text=lambda: MarkedText(loaded.tokenizer))
+    generation = admit(body, [prompt], loaded, state, text=lambda: MarkedText(loaded.tokenizer))
     return GenerationStream(generation, _events(generation))
 
 

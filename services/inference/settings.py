@@ -32,9 +32,38 @@ class Settings(BaseSettings):
     model: Path | None = Field(default=None, description="directory of one sealed checkpoint to serve, without a control API")
     tokenizer: Path | None = Field(default=None, description="directory of the tokenizer that `model` was trained with")
     device: str | None = Field(default=None, description="cpu, mps or cuda; default: the best one available")
+    replicas: Count | None = Field(default=None, description="engine processes; default: one per GPU, or one on a CPU")
+    threads: Count | None = Field(
+        default=None,
+        description="threads of torch in an engine process on a CPU; default: torch's own number, shared by the replicas",
+    )
+    cache_share: float = Field(
+        default=0.4,
+        gt=0,
+        le=0.9,
+        description="share of the free GPU memory that a model takes for its KV cache when it is loaded",
+    )
+    default_model: str | None = Field(
+        default=None, description="id of the model for requests that name none; default: the newest promoted one that loads"
+    )
     max_loaded: Count = Field(default=2, description="most models in memory; the least recently used one is unloaded first")
-    max_running: Count = Field(default=64, description="most requests in the engine; they decode together")
-    max_waiting: int = Field(default=256, ge=0, description="most requests in the queue; further ones are refused with 429")
+    max_running: Count = Field(default=64, description="most answers that one engine process decodes together")
+    max_waiting: int = Field(
+        default=256, ge=0, description="most requests that wait for one engine process; further ones are refused with 429"
+    )
+    max_waiting_tokens: Count = Field(
+        default=262_144,
+        description="most prompt tokens that wait for one engine process; further requests are refused with 429",
+    )
+    max_body_bytes: Count = Field(default=8 << 20, description="largest body of a request; a larger one is refused with 413")
+    max_body_values: Count = Field(default=200_000, description="most JSON values in a body; one with more is refused with 400")
+    body_timeout_s: float = Field(default=30.0, gt=0, description="seconds that the body of a request may take to arrive")
+    step_timeout_s: float = Field(
+        default=60.0, ge=2, description="seconds of silence after which an engine process is killed and restarted"
+    )
+    start_timeout_s: float = Field(
+        default=300.0, ge=2, description="the same, while it starts: importing torch may take minutes"
+    )
     poll_s: float = Field(default=3.0, gt=0, description="seconds between two requests for the control API's list of models")
     drain_s: Count = Field(default=20, description="seconds that running requests may take to finish at shutdown")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from pydantic import Discriminator, Tag
 
 from nanochat.tokenizer import Tokenizer
 from services.inference.json_route import JsonRoute
 from services.inference.prompts import chat_prompt, check_token_ids, text_prompt
 from services.inference.schemas.tokens import DetokenizeRequest, TokenizeChat, TokenizeText, tokenize_kind
-from services.inference.state import CurrentState, require_key
+from services.inference.state import CurrentState
 
-router = APIRouter(dependencies=[Depends(require_key)], route_class=JsonRoute)
+router = APIRouter(route_class=JsonRoute)
 
 TokenizeRequest = Annotated[
     Annotated[TokenizeText, Tag("<text>")] | Annotated[TokenizeChat, Tag("<chat>")], Discriminator(tokenize_kind)

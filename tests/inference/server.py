@@ -1,20 +1,27 @@
-"""The real service under uvicorn on a free loopback port, in a thread of this process."""
+"""The real service under uvicorn on a free loopback port, in a thread of this process.
+
+Its engines run in a thread each, over the same sockets, unless a test asks for processes: those take seconds to import torch.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
-import uvicorn
 from openai import OpenAI
 
 from services.inference.app import create_app
+from services.inference.engines import process
+from services.inference.engines.launch import Launch
+from services.inference.engines.models import load
+from services.inference.serve import Server as Uvicorn
+from services.inference.serve import config
 from services.inference.settings import Settings
 from services.inference.source import Source
 
@@ -47,12 +54,42 @@ class Server:
         wait_for(lambda: self.metric("num_requests_running") == 0, "idle")
 
 
-@contextmanager
-def serving(source: Source, *, api_key: str = KEY, **changes: object) -> Iterator[Server]:
+class EngineThread:
+    """What `launch` starts as a process, in a thread of this one."""
+
+    def __init__(self, link: socket.socket, load: process.Loader):
+        self._link, self._load = link, load
+        self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        try:
+            process.serve(self._link, gone=lambda: None, load=self._load)
+        except process.Broken:
+            pass  # a process would end with an exit code
+        finally:
+            self.kill()
+            self._link.close()
+
+    def kill(self) -> None:
+        with contextlib.suppress(OSError):
+            self._link.shutdown(socket.SHUT_RDWR)
+
+    def join(self) -> None:
+        self._thread.join(timeout=20)
+
+
+def in_thread(device: int | None, load: process.Loader = load) -> tuple[socket.socket, EngineThread]:
+    ours, theirs = socket.socketpair()
+    return ours, EngineThread(theirs, load)
+
+
+@contextlib.contextmanager
+def serving(source: Source, *, api_key: str = KEY, launch: Launch = in_thread, **changes: object) -> Iterator[Server]:
     values = {"api_url": "http://unused", "api_key": api_key, "device": "cpu", "poll_s": 0.05, **changes}
-    app = create_app(Settings.model_validate(values), source)
+    app = create_app(Settings.model_validate(values), source, launch)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+    server = Uvicorn(config(app), drain=lambda: None, abort=lambda: None, drain_s=2)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"

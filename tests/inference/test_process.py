@@ -70,6 +70,11 @@ def test_bad_settings_end_it_with_a_message(args: tuple[str, ...], env: dict[str
     assert "Traceback" not in stderr
 
 
+def test_the_http_process_imports_no_torch() -> None:
+    imports = "import sys, services.inference.app, services.inference.serve; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", imports], cwd=ROOT, check=True, timeout=60)
+
+
 def _status(url: str) -> int:
     try:
         return httpx.get(url, timeout=2).status_code

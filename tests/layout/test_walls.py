@@ -34,6 +34,7 @@ BREACHES = [
     ("services/logs.py", "import controlplane.db", "the logging of the services"),
     ("services/ui/app.py", "from nanochat.config import recipe", "the UI is a client"),
     ("services/inference/app.py", "import controlplane.db", "reach the ledger over HTTP only"),
+    ("services/inference/registry.py", "from nanochat.engine.engine import Engine", "torch is in the engine processes"),
     ("services/api/app.py", "from client.client import Client", "neither a client nor the stack"),
     ("services/worker/supervisor.py", "import services.standalone.stack", "neither a client nor the stack"),
     ("services/api/runs/intake.py", "import numpy", "neither a client nor the stack"),

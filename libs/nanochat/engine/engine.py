@@ -28,15 +28,15 @@ BLOCK = 16  # positions per block
 STEP_TOKENS = {"cpu": 256, "cuda": 2048}
 CHUNK_TOKENS = {"cpu": 64, "cuda": 512}
 CPU_CACHE_BYTES = 1 << 30
-GPU_CACHE_SHARE = 0.4  # of the memory that is free when the engine is created
+GPU_CACHE_SHARE = 0.4  # of the memory that is free when the engine is created, so that a second model fits beside it
 
 
 class Engine:
     """Generates text with one model. `add` requests, then call `step` until the engine is no longer `busy`. Not thread-safe.
 
     Matrices are multiplied in `dtype`; the default is the device's native dtype, as in training. At most `max_rows` rows run at
-    once. The cache holds `cache_tokens` positions, by default `max_rows` full contexts or as many as memory allows, but at
-    least one context. A step computes about `step_tokens` tokens. `graphs`: decode through CUDA graphs on a GPU; each takes a
+    once. The cache holds `cache_tokens` positions, by default `max_rows` full contexts or as many as memory allows (on a GPU
+    `cache_share` of what is free now), but at least one context. A step computes about `step_tokens` tokens. `graphs`: decode through CUDA graphs on a GPU; each takes a
     second to capture, which a few short answers are not worth.
     """
 
@@ -48,13 +48,14 @@ class Engine:
         dtype: torch.dtype | None = None,
         max_rows: int = 64,
         cache_tokens: int | None = None,
+        cache_share: float = GPU_CACHE_SHARE,
         step_tokens: int | None = None,
         graphs: bool = True,
     ):
         self.tokenizer, self.context = tokenizer, model.config.sequence_len
         device = model.get_device()
         dtype = dtype or native_dtype(device)
-        tokens = cache_tokens or min(max_rows * self.context, _affordable(model.config, dtype, device))
+        tokens = cache_tokens or min(max_rows * self.context, _affordable(model.config, dtype, device, cache_share))
         self.blocks = Blocks(-(-max(tokens, self.context) // BLOCK) + 1, BLOCK)
         step_tokens = step_tokens or STEP_TOKENS.get(device.type, STEP_TOKENS["cpu"])
         chunk_tokens = min(step_tokens, CHUNK_TOKENS.get(device.type, CHUNK_TOKENS["cpu"]))
@@ -213,7 +214,7 @@ class Engine:
         return Output(row, finish=reason)
 
 
-def _affordable(config: GPTConfig, dtype: torch.dtype, device: torch.device) -> int:
+def _affordable(config: GPTConfig, dtype: torch.dtype, device: torch.device, share: float) -> int:
     """The number of positions that fit into the memory which the cache may use."""
-    budget = GPU_CACHE_SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else CPU_CACHE_BYTES
+    budget = share * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else CPU_CACHE_BYTES
     return int(budget // (2 * config.n_layer * config.n_kv_head * config.head_dim * dtype.itemsize))

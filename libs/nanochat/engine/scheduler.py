@@ -27,6 +27,7 @@ class Scheduler:
         self.running: list[Row] = []  # in the order of admission
         self.siblings: dict[Row, list[Row]] = {}  # first row -> other rows, which wait until the first has read the prompt
         self.preemptions = 0
+        self.prefix_hits = self.prefix_queries = 0  # tokens found in the cache, and tokens looked for
         self._waiting: OrderedDict[str, deque[Request]] = OrderedDict()
         self._preempted: deque[Row] = deque()
 
@@ -138,6 +139,8 @@ class Scheduler:
     def _start(self, row: Row) -> None:
         """Start to read a row's tokens after those in remembered blocks. The last token is always computed."""
         known = self.blocks.find(row.tokens[:-1])
+        self.prefix_hits += len(known) * self.blocks.size
+        self.prefix_queries += len(row.tokens)
         self.blocks.share(known)
         row.blocks, row.cached = known, len(known) * self.blocks.size
         self.running.append(row)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from nanochat.engine.request import FORCED, FinishReason, Logprobs, Sampling
 
+LOST = "engine_lost"  # code of a ModelNotLoaded: the process died while it loaded the model
+
 
 class QueueFull(Exception):
     """The queue is full; the request was not accepted."""
@@ -16,6 +18,18 @@ class QueueFull(Exception):
 
 class EngineError(Exception):
     """The engine failed, or it refused the request. The message is for the caller."""
+
+
+class EngineLost(EngineError):
+    """The engine process died, or no process has the model at the moment. The same request may succeed a little later."""
+
+
+class ModelNotLoaded(Exception):
+    """A model cannot be loaded. `code` and `hint` are those of a StageError."""
+
+    def __init__(self, message: str, code: str, hint: str):
+        super().__init__(message)
+        self.code, self.hint = code, hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +58,11 @@ class RowOutput:
 class EngineRequest:
     """One request in an engine. Use it on the event loop only."""
 
-    def __init__(self, order: Order, cancel: Callable[[EngineRequest], None]):
-        self.order, self._cancel = order, cancel
+    def __init__(self, order: Order):
+        self.order = order
+        self.on_cancel: Callable[[], None] | None = None  # tells the engine
         self.submitted_at = time.monotonic()
+        self.attempts = 0  # engine processes that had it
         self._outputs: list[RowOutput] = []
         self._error: Exception | None = None
         self._ended = False
@@ -59,8 +75,9 @@ class EngineRequest:
     def cancel(self) -> None:
         """Stop the work and free the engine's memory. Has no effect on a request that has ended."""
         if not self._ended:
-            self._cancel(self)
             self.end()
+            if self.on_cancel:
+                self.on_cancel()
 
     async def outputs(self) -> AsyncGenerator[list[RowOutput]]:
         """The outputs since the last read, in order: those of one step, or of several while the reader is behind.

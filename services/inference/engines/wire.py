@@ -1,0 +1,138 @@
+"""The messages between the HTTP process and an engine process, and how they travel over a socket pair.
+
+A frame is a length and a pickle. Both ends are processes of this service on one machine, and nobody else has the socket.
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+
+from nanochat.contract.contract import Artifact
+from nanochat.engine.request import FinishReason, Logprobs
+from services.inference.engines.request import Order
+
+HEADER_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """The first message to an engine process. `device` None takes the best one; `threads` None leaves torch's own number."""
+
+    device: str | None
+    max_rows: int
+    cache_share: float
+    threads: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Load a model beside the others, warm it up, then take orders for it. Answered by Loaded or NotLoaded."""
+
+    model: str
+    weights: Artifact
+    tokenizer: Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """Take no more orders for a model. Its memory is freed when its last request ends."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    id: int
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    id: int
+
+
+Command = Setup | Load | Unload | Submit | Cancel
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The first message from an engine process: it is about to serve."""
+
+    device: str
+    devices: int  # devices of this kind that the process could have used
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    model: str
+    context: int  # most tokens of prompt and answer together
+
+
+@dataclass(frozen=True, slots=True)
+class NotLoaded:
+    """`code` and `hint` are those of the StageError."""
+
+    model: str
+    message: str
+    code: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """The state of all engines of one process. The last four only grow while the process lives."""
+
+    running: int = 0  # requests
+    waiting: int = 0
+    blocks: int = 0
+    blocks_used: int = 0
+    prefix_hits: int = 0  # tokens of prompts that were in the cache
+    prefix_queries: int = 0  # tokens of prompts
+    preemptions: int = 0
+    steps: int = 0
+
+
+# id of the request, index of the answer, token, mask, finish, log probabilities: one tuple a row, because a step has many rows
+Row = tuple[int, int, int | None, int, FinishReason | None, Logprobs | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What all engines of a process made of their rows, and the requests that failed, each with its reason.
+
+    An idle process sends one without rows every second: the watchdog in the HTTP process listens for it.
+    """
+
+    rows: list[Row]
+    failed: list[tuple[int, str]]
+    gauges: Gauges
+
+
+Report = Hello | Loaded | NotLoaded | Step
+
+
+def frame(message: Command | Report) -> bytes:
+    body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    return len(body).to_bytes(HEADER_BYTES, "big") + body
+
+
+class Frames:
+    """Cuts a stream of bytes into messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Command | Report]:
+        """The messages that are complete with `data`."""
+        self._buffer += data
+        messages: list[Command | Report] = []
+        at = 0
+        while len(self._buffer) - at >= HEADER_BYTES:
+            end = at + HEADER_BYTES + int.from_bytes(self._buffer[at : at + HEADER_BYTES], "big")
+            if len(self._buffer) < end:
+                break
+            messages.append(pickle.loads(memoryview(self._buffer)[at + HEADER_BYTES : end].tobytes()))
+            at = end
+        del self._buffer[:at]
+        return messages
