@@ -16,6 +16,7 @@ from services.inference.engines.launch import Launch, launch
 from services.inference.engines.replica import Patience
 from services.inference.engines.wire import Setup
 from services.inference.gate import Bounds, Gate
+from services.inference.grammars import GrammarTrial
 from services.inference.metrics import Metrics
 from services.inference.protocol import Protocol
 from services.inference.registry import Registry
@@ -39,7 +40,8 @@ def create_app(settings: Settings, source: Source, launch: Launch = launch) -> F
             registry = Registry(
                 source, default=settings.default_model, max_loaded=settings.max_loaded, fleet=fleet, metrics=metrics
             )
-            app.state.service = State(registry, fleet, metrics, settings.limits)
+            grammars = GrammarTrial()
+            app.state.service = State(registry, fleet, metrics, settings.limits, grammars)
             watch = asyncio.create_task(registry.watch(settings.poll_s))
             try:
                 yield
@@ -47,6 +49,7 @@ def create_app(settings: Settings, source: Source, launch: Launch = launch) -> F
                 watch.cancel()
                 await asyncio.gather(watch, return_exceptions=True)
                 registry.close()
+                await grammars.close()
 
     app = FastAPI(title="nanochat inference", version="1", lifespan=lifespan, redirect_slashes=False)
     errors.install(app)

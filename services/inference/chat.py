@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from services.inference.calls import CallText
 from services.inference.generation import Choice, Generation, Piece, admit
 from services.inference.json_route import JsonRoute
 from services.inference.logprobs import chat_logprobs
@@ -16,7 +18,7 @@ from services.inference.prompts import chat_prompt, kept
 from services.inference.schemas.chat import ChatRequest
 from services.inference.state import CurrentState
 from services.inference.streaming import Chunks, GenerationStream, calculator, collected, head, unless_gone
-from services.inference.text import ScoredToken
+from services.inference.text import Delta, ScoredToken
 
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
@@ -27,8 +29,11 @@ async def complete(body: ChatRequest, request: Request, state: CurrentState) -> 
     state.limits.check_messages(body.messages)
     state.limits.check_sampling(body)
     loaded = await state.registry.get(body.model)
+    await state.grammars.check(body)
     prompt = await asyncio.to_thread(chat_prompt, body, loaded.tokenizer, kept(body, loaded.context))
-    generation = admit(body, [prompt], loaded, state)
+    functions = [function.name for function in body.functions]
+    text = (lambda: CallText(loaded.tokenizer, functions)) if functions else None
+    generation = admit(body, [prompt], loaded, state, text=text)
     if body.stream:
         chunks = _ChatChunks(body, generation, head("chatcmpl", "chat.completion.chunk", loaded))
         return GenerationStream(generation, chunks.events())
@@ -39,9 +44,9 @@ async def _whole(body: ChatRequest, generation: Generation) -> Response:
     choices = [
         {
             "index": i,
-            "message": {"role": "assistant", "content": delta.text, "refusal": None, **calculator(delta.tools)},
+            "message": _message(delta),
             "logprobs": chat_logprobs(delta.scored, generation.loaded.tokenizer) if body.logprobs else None,
-            "finish_reason": reason,
+            "finish_reason": _finish_reason(body, reason),
         }
         for i, (delta, reason) in enumerate(await collected(generation))
     ]
@@ -49,16 +54,39 @@ async def _whole(body: ChatRequest, generation: Generation) -> Response:
     return JSONResponse({**first, "choices": choices, "usage": generation.usage.dump()})
 
 
+def _message(delta: Delta) -> dict[str, Any]:
+    message = {"role": "assistant", "content": delta.text, "refusal": None, **calculator(delta.tools)}
+    return message | {"content": None, "tool_calls": [_called(delta)]} if delta.call else message
+
+
+def _called(delta: Delta) -> dict[str, Any]:
+    function = {"name": delta.call, "arguments": delta.arguments}
+    return {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}
+
+
+def _finish_reason(body: ChatRequest, reason: str | None) -> str | None:
+    return "tool_calls" if body.functions and reason == "stop" else reason
+
+
 class _ChatChunks(Chunks):
-    """First the role, then the text, then the finish reason."""
+    """First the role, then the text or the call, then the finish reason."""
+
+    def __init__(self, body: ChatRequest, generation: Generation, first: dict[str, Any]):
+        super().__init__(body, generation, first)
+        self._body = body
 
     def opening(self, choice: Choice) -> dict[str, Any]:
         return self._choice(choice.index, {"role": "assistant", "content": ""})
 
     def choices(self, piece: Piece) -> list[dict[str, Any]]:
-        new = {**({"content": piece.delta.text} if piece.delta.text else {}), **self.calculator(piece)}
-        choices = [self._choice(piece.index, new, piece.delta.scored)] if new or piece.delta.scored else []
-        return choices + ([self._choice(piece.index, {}, reason=piece.finish_reason)] if piece.finish_reason else [])
+        delta, reason = piece.delta, _finish_reason(self._body, piece.finish_reason)
+        new = {**({"content": delta.text} if delta.text else {}), **self.calculator(piece)}
+        if delta.call:
+            new["tool_calls"] = [{"index": 0, **_called(delta)}]
+        elif delta.arguments:
+            new["tool_calls"] = [{"index": 0, "function": {"arguments": delta.arguments}}]
+        choices = [self._choice(piece.index, new, delta.scored)] if new or delta.scored else []
+        return choices + ([self._choice(piece.index, {}, reason=reason)] if reason else [])
 
     def _choice(
         self, index: int, delta: dict[str, Any], scored: Sequence[ScoredToken] = (), reason: str | None = None

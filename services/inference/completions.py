@@ -30,6 +30,7 @@ async def complete(body: CompletionRequest, request: Request, state: CurrentStat
     """Continue each prompt. The choices of prompt i are those with index i * n to i * n + n - 1."""
     _check(body, state.limits)
     loaded = await state.registry.get(body.model)
+    await state.grammars.check(body)
     prompts = await asyncio.to_thread(_prompts, body, loaded)
     generation = admit(body, prompts, loaded, state, param="prompt")
     echoes = _echoes(body, loaded.tokenizer)

@@ -96,7 +96,7 @@ def _first(err: RequestValidationError) -> ApiError:
 
 
 def _joined(at: str, param: str) -> str:
-    return f"{at}.{param}" if at else param
+    return ".".join(filter(None, (at, param)))
 
 
 def _path(loc: tuple[int | str, ...]) -> str:

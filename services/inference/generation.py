@@ -66,6 +66,13 @@ class Choice:
 
     def push(self, output: RowOutput) -> Piece:
         """Add what a step of the engine made of this answer."""
+        if output.finish == "error":
+            raise ApiError(
+                400,
+                "The answer cannot be kept to its grammar: the next token would take too much work to find. Make the grammar"
+                " simpler.",
+                code="grammar_too_complex",
+            )
         if output.token is None:
             return self.finish("length" if output.finish == "length" else "stop")
         delta = self.text.push(output.token, output.mask, output.logprobs)
@@ -123,6 +130,8 @@ class Generation:
             raise
         except EngineLost as err:
             raise _lost(err) from err
+        except ApiError:
+            raise
         except Exception as err:
             log.exception("an answer of model %s failed", self.loaded.entry.id)
             raise ApiError(
@@ -166,6 +175,7 @@ def sampling(params: SamplingParams, loaded: Loaded) -> Sampling:
         repetition_penalty=1.0 if params.repetition_penalty is None else params.repetition_penalty,
         logit_bias=bias,
         logprobs=params.top_logprobs_count,
+        grammar=params.constraint[1] if params.constraint else None,
         seed=params.seed if params.seed is not None else secrets.randbits(31),
     )
 

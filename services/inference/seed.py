@@ -26,6 +26,7 @@ async def complete(body: SeedRequest, state: CurrentState) -> Response:
     state.limits.check_messages(body.messages)
     state.limits.check_sampling(body)
     loaded = await state.registry.get(body.model)
+    await state.grammars.check(body)
     prompt = await asyncio.to_thread(chat_prompt, body, loaded.tokenizer, kept(body, loaded.context))
     generation = admit(body, [prompt], loaded, state, text=lambda: MarkedText(loaded.tokenizer))
     return GenerationStream(generation, _events(generation))

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from services.inference.engines.fleet import Fleet
+from services.inference.grammars import GrammarTrial
 from services.inference.limits import Limits
 from services.inference.metrics import Metrics
 from services.inference.registry import Registry
@@ -19,6 +20,7 @@ class State:
     engines: Fleet
     metrics: Metrics
     limits: Limits
+    grammars: GrammarTrial
     caller: str = ""  # a hash of the request's API key; requests of one caller share one turn in the engine's queue
 
 

@@ -31,14 +31,25 @@ class ScoredToken:
 
 @dataclass(slots=True)
 class Delta:
-    """The effect of one token: new text, tool calls that are now complete, the scored tokens that the new text begins."""
+    """The effect of one token: new text, tool calls that are now complete, the scored tokens that the new text begins.
+
+    `call` is the name of the client's function that the answer calls, told once; `arguments` is text like `text`.
+    """
 
     text: str = ""
     tools: list[ToolCall] = field(default_factory=list)
     scored: list[ScoredToken] = field(default_factory=list)
+    call: str = ""
+    arguments: str = ""
 
     def __add__(self, other: Delta) -> Delta:
-        return Delta(self.text + other.text, self.tools + other.tools, self.scored + other.scored)
+        return Delta(
+            self.text + other.text,
+            self.tools + other.tools,
+            self.scored + other.scored,
+            self.call + other.call,
+            self.arguments + other.arguments,
+        )
 
 
 class AnswerText:

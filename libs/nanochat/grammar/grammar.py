@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from llguidance import LLMatcher
 
-Kind = Literal["json_object", "json_schema", "regex", "choice"]
+if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions
+
+Kind = Literal["json_object", "json_schema", "regex", "choice", "call"]
 
 MAX_CHARS = 100_000
 MAX_DEPTH = 50  # of a schema; llguidance's parser of JSON ends at 128
@@ -32,6 +35,8 @@ class Grammar:
     - `json_schema`: JSON that a schema (draft 2020-12) allows; properties in the order of the schema.
     - `regex`: text that a regular expression (Rust's syntax) matches from its first to its last character.
     - `choice`: one of several texts, which are in `text` as a JSON list.
+    - `call`: the call of one of several functions, whose names and schemas of arguments are in `text`: `call_prefix` of its name,
+      then the arguments as a JSON object, then `}`.
 
     With `strict` a schema may only have keywords that are enforced. Without it other keywords have no effect, and `oneOf` means
     `anyOf`.
@@ -47,10 +52,7 @@ class Grammar:
 
     @classmethod
     def json_schema(cls, schema: dict[str, Any], *, strict: bool = True) -> Grammar:
-        if _depth(schema) > MAX_DEPTH:
-            raise GrammarError(f"the schema is nested more than {MAX_DEPTH} levels deep")
-        if "x-guidance" in schema:
-            raise GrammarError("the schema's keyword 'x-guidance' is not supported; leave it out")
+        _check(schema)
         return cls._short("json_schema", json.dumps(schema, ensure_ascii=False), strict)
 
     @classmethod
@@ -68,6 +70,13 @@ class Grammar:
         return cls._short("choice", json.dumps(list(texts), ensure_ascii=False))
 
     @classmethod
+    def call(cls, functions: Mapping[str, dict[str, Any]], *, strict: bool = True) -> Grammar:
+        """`functions`: the schema of the arguments by the function's name, of letters, digits, `_` and `-`."""
+        for schema in functions.values():
+            _check(schema)
+        return cls._short("call", json.dumps(functions, ensure_ascii=False), strict)
+
+    @classmethod
     def _short(cls, kind: Kind, text: str, strict: bool = True) -> Grammar:
         if len(text) > MAX_CHARS:
             raise GrammarError(f"it has {len(text)} characters; at most {MAX_CHARS} are possible")
@@ -79,9 +88,28 @@ class Grammar:
             return LLMatcher.grammar_from_regex(self.text)
         if self.kind == "choice":
             return LLMatcher.grammar_from_regex("|".join(map(_literally, json.loads(self.text))))
-        return LLMatcher.grammar_from_json_schema(
-            self.text, overrides={"whitespace_pattern": WHITESPACE, "lenient": not self.strict}
-        )
+        if self.kind == "call":
+            return LLMatcher.grammar_from_lark(self._calls())
+        return LLMatcher.grammar_from_json_schema(self.text, overrides=self._options())
+
+    def _options(self) -> JsonCompileOptions:
+        return {"whitespace_pattern": WHITESPACE, "lenient": not self.strict}
+
+    def _calls(self) -> str:
+        functions = json.loads(self.text)
+        rules = [f"start: {' | '.join(f'call{i}' for i in range(len(functions)))}"]
+        for i, (name, schema) in enumerate(functions.items()):
+            arguments = json.dumps({"x-guidance": self._options(), **schema})
+            rules += [
+                f"call{i}: {json.dumps(call_prefix(name))} arguments{i} {json.dumps('}')}",
+                f"arguments{i}: %json {arguments}",
+            ]
+        return "\n".join(rules)
+
+
+def call_prefix(name: str) -> str:
+    """How the call of a function begins."""
+    return f'{{"name": "{name}", "arguments": '
 
 
 def explained(error: str) -> str:
@@ -90,10 +118,17 @@ def explained(error: str) -> str:
         return f"the regular expression is not valid: {found[1]}"
     if found := re.search(r"\(in regex\): (.*?)(; \w+ in regex .*)?$", error, re.MULTILINE):
         return f"the regular expression is not valid: {found[1]}"
-    if found := re.match(r"Unimplemented keys: (\[.*\])", error):
+    if found := re.search(r"Unimplemented keys: (\[.*?\])", error):
         return f"the schema uses keywords that are not supported: {', '.join(json.loads(found[1]))}"
-    line = error.partition("\n")[0].removesuffix("<non-verbose/>").strip()
+    line = error.partition("\n")[0].rpartition("failed to compile JSON schema: ")[2]
     return "no text fits the grammar" if line == "NoExtensionBias" else f"it cannot be compiled: {line}"
+
+
+def _check(schema: dict[str, Any]) -> None:
+    if _depth(schema) > MAX_DEPTH:
+        raise GrammarError(f"the schema is nested more than {MAX_DEPTH} levels deep")
+    if "x-guidance" in schema:
+        raise GrammarError("the schema's keyword 'x-guidance' is not supported; leave it out")
 
 
 def _literally(text: str) -> str:

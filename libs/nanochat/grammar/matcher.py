@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from llguidance import LLExecutor, LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
-from nanochat.config.recipe import SPECIAL_TOKENS
 from nanochat.grammar.grammar import Grammar, GrammarError, explained
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class Vocabulary:
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Vocabulary:
         """An answer may end with `<|assistant_end|>` or, as a document does, with `<|bos|>`."""
-        special = [tokenizer.special(name) for name in SPECIAL_TOKENS]
+        special = list(tokenizer.bpe.special_tokens.values())
         ends = [tokenizer.special("<|assistant_end|>"), tokenizer.bos]
         tokens = [tokenizer.bpe.token_bytes(token) for token in range(tokenizer.vocab_size)]
         return cls(tokens, special, ends, tokenizer.encode)

@@ -9,10 +9,11 @@ from pydantic import Field, model_validator
 from services.inference.schemas.body import wrong
 from services.inference.schemas.messages import MessagesBody
 from services.inference.schemas.sampling import MAX_TOP_LOGPROBS, SamplingParams
+from services.inference.schemas.tools import ToolParams
 from services.inference.schemas.unsupported import CHAT, without_unsupported
 
 
-class ChatRequest(MessagesBody, SamplingParams):
+class ChatRequest(MessagesBody, ToolParams, SamplingParams):
     max_completion_tokens: int | None = Field(default=None, gt=0, description="newer name of max_tokens")
     logprobs: bool | None = Field(default=None, description="report the log probability of each token")
     top_logprobs: int | None = Field(
@@ -30,6 +31,8 @@ class ChatRequest(MessagesBody, SamplingParams):
             raise wrong("max_tokens", "max_tokens and max_completion_tokens differ; give only one of them")
         if self.top_logprobs and not self.logprobs:
             raise wrong("top_logprobs", "top_logprobs needs logprobs: true")
+        if self.functions and self.stops:
+            raise wrong("stop", "stop and a call of a tool exclude each other: a cut call has no use")
         return self
 
     @property

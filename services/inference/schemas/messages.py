@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from nanochat.grammar.grammar import call_prefix
 from nanochat.tasks.base import Message as Turn
 from services.inference.schemas.body import Body, wrong
 
@@ -45,11 +46,31 @@ Content = Annotated[
 ]
 
 # Fields of an assistant's message that would change the prompt if this server could render them.
-NOT_RENDERED = ("tool_calls", "function_call", "audio")
+NOT_RENDERED = ("function_call", "audio")
+
+
+class CalledFunction(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    name: str
+    arguments: str
+
+
+class ToolCall(BaseModel):
+    """A call in an earlier answer, which clients send back. It is rendered as the model wrote it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+    @property
+    def text(self) -> str:
+        return f"{call_prefix(self.function.name)}{self.function.arguments}}}"
 
 
 class ChatMessage(BaseModel):
-    """`developer` is the newer name of `system`. The content of an assistant's message may be null or absent.
+    """`developer` is the newer name of `system`. `tool` brings the result of a call, which the model reads as the user's. The content of an assistant's message may be null or absent.
 
     Clients send earlier answers back with the fields that their SDK adds: `name`, `annotations`, `reasoning_content`, our own
     `calculator`, and others. They are ignored.
@@ -57,8 +78,9 @@ class ChatMessage(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
+    tool_calls: list[ToolCall] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -79,7 +101,9 @@ class ChatMessage(BaseModel):
     @property
     def text(self) -> str:
         content = self.content or ""
-        return content if isinstance(content, str) else "".join(part.content for part in content)
+        said = content if isinstance(content, str) else "".join(part.content for part in content)
+        calls = [call.text for call in self.tool_calls or ()] if self.role == "assistant" else []
+        return JOIN.join(part for part in (said, *calls) if part)
 
 
 class MessagesBody(Body):

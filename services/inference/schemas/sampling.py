@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from services.inference.schemas.body import Body, wrong
+from services.inference.schemas.structured import Structured
 from services.inference.schemas.unsupported import NoEffect
 
 MAX_STOPS = 4
@@ -24,7 +25,7 @@ class StreamOptions(Body):
     continuous_usage_stats: bool = Field(default=False, description="the token counts so far in each chunk")
 
 
-class SamplingParams(NoEffect):
+class SamplingParams(Structured, NoEffect):
     """The defaults are OpenAI's. `top_k`, `min_p`, `repetition_penalty`, `stop_token_ids` and `truncate_prompt_tokens` are vLLM's."""
 
     model: str | None = Field(

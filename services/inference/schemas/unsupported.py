@@ -16,12 +16,8 @@ CHAT: Neutral = {
     "function_call": (None, "none"),
     "functions": (None, []),
     "modalities": (None, ["text"]),
-    "parallel_tool_calls": (None,),
     "prediction": (None,),
     "reasoning_effort": (None, "none"),
-    "response_format": (None, {"type": "text"}),
-    "tool_choice": (None, "none"),
-    "tools": (None, []),
     "verbosity": (None,),
     "web_search_options": (None,),
 }
