@@ -38,7 +38,9 @@ def models() -> None:
 
 def chat(
     prompt: Annotated[str | None, typer.Argument(help="one question; leave it out for a conversation")] = None,
-    model: Annotated[str | None, typer.Option(help="id of a model (see `nanochat models`); default: the newest")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="id of a model (see `nanochat models`); without it the server chooses")
+    ] = None,
     temperature: Annotated[float | None, typer.Option(min=0.0, max=2.0, help="0 always takes the likeliest token")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="longest answer, in tokens")] = None,
 ) -> None:

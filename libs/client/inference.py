@@ -91,14 +91,15 @@ class Inference:
     def chat(
         self, messages: Sequence[Message], model: str | None = None, stream: bool = False, **sampling: Any
     ) -> str | Iterator[str]:
-        """The answer: the whole text or, with `stream`, its pieces as they are generated. `model=None` uses the newest model.
+        """The answer: the whole text or, with `stream`, its pieces as they are generated. `model=None` leaves the
+        choice to the server, whose default is a model that it has loaded.
 
         `sampling` is sent unchanged: temperature, top_p, max_tokens, seed, … Closing the iterator stops the generation.
         Raises ClientError.
         """
         if stream:
             return _texts(self.pieces(messages, model, **sampling))
-        body = {"model": model or self._newest(), "messages": list(messages), "stream": False, **sampling}
+        body = {**_named(model), "messages": list(messages), "stream": False, **sampling}
         answer = self._http.request(
             "POST", "/v1/chat/completions", json=body, timeout=httpx.Timeout(REPLY_SILENCE_S, connect=5.0), repeatable=False
         )
@@ -106,9 +107,9 @@ class Inference:
 
     def pieces(self, messages: Sequence[Message], model: str | None = None, **sampling: Any) -> Generator[Piece]:
         """Like `chat` with `stream`, with calculations, finish reasons and token counts in addition to the text."""
-        body = {"messages": list(messages), "stream": True, "stream_options": {"include_usage": True}, **sampling}
+        options = {"stream": True, "stream_options": {"include_usage": True}}
+        body = {**_named(model), "messages": list(messages), **options, **sampling}
         try:
-            body["model"] = model or self._newest()
             with self._http.stream("POST", "/v1/chat/completions", read_timeout_s=REPLY_SILENCE_S, json=body) as response:
                 for message in sse.events(response):
                     if message.data == "[DONE]":
@@ -117,11 +118,9 @@ class Inference:
         except httpx.TransportError as err:
             raise Unreachable(self._http.base_url, err) from err
 
-    def _newest(self) -> str:
-        models = self.models()
-        if not models:
-            raise ApiError(404, "No model", "no checkpoint has been promoted yet; train one: nanochat submit tiny --watch")
-        return models[0]
+
+def _named(model: str | None) -> dict[str, str]:
+    return {"model": model} if model else {}
 
 
 def _texts(pieces: Generator[Piece]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from services.ui.chat_turn import History, Sampling, Turns, answer, text_of
 from services.ui.html import alert, header
 from services.ui.platform import Platform
 
-NEWEST = ""  # always the model that was promoted last
+DEFAULT = ""  # the server chooses: the newest model that it could load
 EXAMPLES = ("Who are you?", "Spell the word banana.", "How many r are in strawberry?", "What is 37 + 48?")
 PLACEHOLDER = "### Talk to the model you trained\nPick an example, or write your own."
 NO_MODEL = (
@@ -95,7 +95,7 @@ def build(demo: gr.Blocks, platform: Platform, poll_s: float) -> None:
 
 
 def _knobs() -> Knobs:
-    model = gr.Dropdown([("newest", NEWEST)], value=NEWEST, label="Model", elem_id="model")
+    model = gr.Dropdown([("default", DEFAULT)], value=DEFAULT, label="Model", elem_id="model")
     with gr.Accordion("Sampling", open=True, elem_id="sampling"):
         temperature = gr.Slider(0, 2, value=0.6, step=0.05, label="Temperature", elem_id="temperature")
         top_k = gr.Slider(0, 200, value=50, step=1, label="Top-k (0 = off)", elem_id="top-k")
@@ -113,8 +113,8 @@ def offered(platform: Platform, chosen: str | None) -> tuple[Any, str, Any]:
         models = platform.inference.served()
     except ClientError as err:
         return gr.skip(), alert(f"The inference service is not available: {err}", bad=True), gr.update(interactive=False)
-    choices = [("newest", NEWEST), *((_label(m), m.id) for m in models)]
-    kept = chosen if chosen in [value for _, value in choices] else NEWEST
+    choices = [("default", DEFAULT), *((_label(m), m.id) for m in models)]
+    kept = chosen if chosen in [value for _, value in choices] else DEFAULT
     notice = "" if models else alert(NO_MODEL)
     return gr.update(choices=choices, value=kept), notice, gr.update(interactive=bool(models))
 

@@ -12,13 +12,14 @@ from typing import Any
 import openai
 import pytest
 
+from client.inference import Inference
 from nanochat.contract.contract import MANIFEST, Artifact, sha256_file
 from nanochat.model import GPTConfig
 from nanochat.tokenizer import Tokenizer
 from services.inference.source import Entry
 from tests.inference import heart
 from tests.inference.heart import FOREVER, SELF, WHO
-from tests.inference.server import Server, serving, wait_for
+from tests.inference.server import KEY, Server, serving, wait_for
 
 OTHER = "I am the second model."
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -127,6 +128,17 @@ def test_a_corrupt_checkpoint_is_refused_and_the_older_one_goes_on(
     assert caught.value.code == "model_load_failed"
     assert "model.safetensors" in str(caught.value)
     assert who(server) == ("first", SELF)
+
+
+def test_a_client_that_names_no_model_gets_one_that_loads(server: Server, shelf: Shelf, second: Entry, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    shelf.entries.insert(0, replace(second, id="gone", model=Artifact(path=str(tmp_path / "empty"), sha256="0" * 64)))
+    wait_for(lambda: len(server.http.get("/v1/models").json()["data"]) == 2, "listed")
+    question: Any = [{"role": "user", "content": WHO}]
+    with Inference(server.url, KEY) as client:
+        assert client.models()[0] == "gone"
+        assert client.chat(question, temperature=0) == SELF
+        assert "".join(client.chat(question, stream=True, temperature=0)) == SELF
 
 
 def test_a_checkpoint_of_another_tokenizer_is_refused(
