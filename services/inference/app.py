@@ -15,6 +15,7 @@ from services.inference.engines.fleet import Fleet, Room
 from services.inference.engines.launch import Launch, launch
 from services.inference.engines.replica import Patience
 from services.inference.engines.wire import Setup
+from services.inference.errors import ErrorBody
 from services.inference.gate import Bounds, Gate
 from services.inference.grammars import GrammarTrial
 from services.inference.metrics import Metrics
@@ -54,7 +55,7 @@ def create_app(settings: Settings, source: Source, launch: Launch = launch) -> F
     app = FastAPI(title="nanochat inference", version="1", lifespan=lifespan, redirect_slashes=False)
     errors.install(app)
     for routes in (chat, completions, models, tokens, seed, health):
-        app.include_router(routes.router)
+        app.include_router(routes.router, responses={"default": {"model": ErrorBody, "description": "what is wrong"}})
     # The last one that is added sees a request first.
     app.state.draining = False
     bounds = Bounds(settings.max_body_bytes, settings.max_body_values, settings.body_timeout_s)

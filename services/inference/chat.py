@@ -17,13 +17,13 @@ from services.inference.logprobs import chat_logprobs
 from services.inference.prompts import chat_prompt, kept
 from services.inference.schemas.chat import ChatRequest
 from services.inference.state import CurrentState
-from services.inference.streaming import Chunks, GenerationStream, calculator, collected, head, unless_gone
+from services.inference.streaming import JSON_OR_EVENTS, Chunks, GenerationStream, calculator, collected, head, unless_gone
 from services.inference.text import Delta, ScoredToken
 
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
-@router.post("/chat/completions", response_model=None)
+@router.post("/chat/completions", response_model=None, responses=JSON_OR_EVENTS)
 async def complete(body: ChatRequest, request: Request, state: CurrentState) -> Response:
     """Answer a conversation, in OpenAI's format. A parameter that is not implemented is refused by name."""
     state.limits.check_messages(body.messages)

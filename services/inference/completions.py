@@ -19,13 +19,13 @@ from services.inference.prompts import check_token_ids, kept, text_prompt, trunc
 from services.inference.registry import Loaded
 from services.inference.schemas.completion import CompletionRequest
 from services.inference.state import CurrentState
-from services.inference.streaming import Chunks, GenerationStream, calculator, collected, head, unless_gone
+from services.inference.streaming import JSON_OR_EVENTS, Chunks, GenerationStream, calculator, collected, head, unless_gone
 from services.inference.text import Delta
 
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
-@router.post("/completions", response_model=None)
+@router.post("/completions", response_model=None, responses=JSON_OR_EVENTS)
 async def complete(body: CompletionRequest, request: Request, state: CurrentState) -> Response:
     """Continue each prompt. The choices of prompt i are those with index i * n to i * n + n - 1."""
     _check(body, state.limits)

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.inference.state import CurrentState, State
@@ -13,7 +14,7 @@ from services.inference.state import CurrentState, State
 router = APIRouter()
 
 
-@router.get("/health")
+@router.get("/health", responses={503: {"description": "the engine has died"}})
 async def health(state: CurrentState, response: Response) -> dict[str, Any]:
     """200 while the service works or mends itself. 503 if engine processes die one after the other: it needs a restart."""
     response.status_code = 200 if state.engines.alive else 503
@@ -26,7 +27,7 @@ async def health(state: CurrentState, response: Response) -> dict[str, Any]:
     }
 
 
-@router.get("/ready")
+@router.get("/ready", responses={503: {"description": "no model answers"}})
 async def ready(request: Request, state: CurrentState, response: Response) -> dict[str, Any]:
     """200 if a model answers, 503 while none does: at the start, after a crash, and when the service is shutting down."""
     is_ready = state.registry.ready and not request.app.state.draining
@@ -45,7 +46,7 @@ async def release() -> dict[str, str]:
     return {"version": version("nanochat-platform")}
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(state: CurrentState) -> Response:
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 

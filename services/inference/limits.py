@@ -23,7 +23,7 @@ class Limits(BaseModel):
     total_chars: Most = Field(default=32_000, description="most characters in all messages or prompts of a request")
     temperature: float = Field(default=2.0, ge=0, description="highest temperature")
     top_k: Most = Field(default=200, description="largest top_k")
-    max_tokens: Most = Field(default=4_096, description="largest max_tokens")
+    max_tokens: Most = Field(default=4_096, description="longest answer in tokens")
     n: Most = Field(default=8, description="most answers to one prompt")
     prompts: Most = Field(default=32, description="most prompts in a text completion")
 
@@ -31,8 +31,8 @@ class Limits(BaseModel):
         """Raises ApiError 400."""
         _within("temperature", params.temperature, self.temperature)
         _within("top_k", params.top_k, self.top_k)
-        _within("max_tokens", params.max_tokens, self.max_tokens)
-        _within("max_completion_tokens", params.answer_tokens, self.max_tokens)
+        for name, length in params.lengths.items():
+            _within(name, length, self.max_tokens)
         _within("n", params.n, self.n)
 
     def check_messages(self, messages: list[ChatMessage]) -> None:

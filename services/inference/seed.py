@@ -14,13 +14,13 @@ from services.inference.json_route import JsonRoute
 from services.inference.prompts import chat_prompt, kept
 from services.inference.schemas.seed import SeedRequest
 from services.inference.state import CurrentState
-from services.inference.streaming import GenerationStream, event
+from services.inference.streaming import EVENTS, GenerationStream, event
 from services.inference.text import MarkedText
 
 router = APIRouter(route_class=JsonRoute)
 
 
-@router.post("/chat/completions", response_model=None)
+@router.post("/chat/completions", response_model=None, responses=EVENTS)
 async def complete(body: SeedRequest, state: CurrentState) -> Response:
     """Events `{"token": text, "gpu": number}`, and `{"done": true}` at the end. Calculator spans are part of the text."""
     state.limits.check_messages(body.messages)

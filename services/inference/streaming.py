@@ -21,6 +21,8 @@ from services.inference.registry import Loaded
 from services.inference.schemas.sampling import SamplingParams
 from services.inference.text import Delta, ToolCall
 
+JSON_OR_EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}, "text/event-stream": {}}}}
+EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 CLIENT_CLOSED = 499  # nginx's status for a client that disconnected; only logs show it
 DONE = format_sse_event(data_str="[DONE]")
 

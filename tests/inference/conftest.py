@@ -20,6 +20,7 @@ TEXT = (
     "日本語 🎉🚀 naïve café",
 )
 VOCAB = 300
+OTHER = "I am the second model."
 
 
 def made_tokenizer() -> Tokenizer:
@@ -48,6 +49,14 @@ def learnt(tokenizer: Tokenizer) -> heart.Learnt:
 @pytest.fixture(scope="session")
 def model_artifact(learnt: heart.Learnt, tokenizer_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return learnt.save(tmp_path_factory.mktemp("model"), 200, tokenizer_artifact.sha256)
+
+
+@pytest.fixture(scope="session")
+def small_artifact(tokenizer: Tokenizer, tokenizer_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A model with a short context that knows one answer, OTHER."""
+    config = GPTConfig(sequence_len=128, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=2, n_kv_head=2, n_embd=32)
+    learnt = heart.learn(config, tokenizer, seed=1, conversations=[(heart.WHO, OTHER)])
+    return learnt.save(tmp_path_factory.mktemp("small"), 1, tokenizer_artifact.sha256)
 
 
 @pytest.fixture(scope="module")

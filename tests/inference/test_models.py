@@ -18,18 +18,11 @@ from nanochat.model import GPTConfig
 from nanochat.tokenizer import Tokenizer
 from services.inference.source import Entry
 from tests.inference import heart
+from tests.inference.conftest import OTHER
 from tests.inference.heart import FOREVER, SELF, WHO
 from tests.inference.server import KEY, Server, serving, wait_for
 
-OTHER = "I am the second model."
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def other_artifact(tokenizer: Tokenizer, tokenizer_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    config = GPTConfig(sequence_len=128, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=2, n_kv_head=2, n_embd=32)
-    learnt = heart.learn(config, tokenizer, seed=1, conversations=[(WHO, OTHER)])
-    return learnt.save(tmp_path_factory.mktemp("other"), 1, tokenizer_artifact.sha256)
 
 
 class Shelf:
@@ -48,8 +41,8 @@ def first(model_artifact: Artifact, tokenizer_artifact: Artifact) -> Entry:
 
 
 @pytest.fixture
-def second(other_artifact: Artifact, tokenizer_artifact: Artifact) -> Entry:
-    return Entry("second", "sft", 1, EPOCH + timedelta(days=1), other_artifact, tokenizer_artifact)
+def second(small_artifact: Artifact, tokenizer_artifact: Artifact) -> Entry:
+    return Entry("second", "sft", 1, EPOCH + timedelta(days=1), small_artifact, tokenizer_artifact)
 
 
 @pytest.fixture

@@ -159,5 +159,6 @@ def _nucleus_floor(probs: Tensor, top_p: Tensor) -> Tensor:
     """
     ordered = probs.sort(dim=-1, descending=True).values
     before = ordered.cumsum(dim=-1) - ordered
+    before[:, 0] = -1.0  # the likeliest token is always in the set: a top_p such as 1e-46 is 0 in fp32
     floor = ordered.masked_fill(before >= top_p, torch.inf).amin(dim=-1, keepdim=True)
     return floor.masked_fill(top_p >= 1, 0.0)

@@ -36,6 +36,10 @@ class ChatRequest(MessagesBody, ToolParams, SamplingParams):
         return self
 
     @property
+    def lengths(self) -> dict[str, int | None]:
+        return {"max_tokens": self.max_tokens, "max_completion_tokens": self.max_completion_tokens}
+
+    @property
     def answer_tokens(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
 

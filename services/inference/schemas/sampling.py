@@ -60,6 +60,7 @@ class SamplingParams(Structured, NoEffect):
     truncate_prompt_tokens: int | None = Field(
         default=None,
         ge=-1,
+        lt=2**31,
         description="leaves out the beginning of a prompt that is longer; -1: as much as the context and max_tokens allow",
     )
     stream: bool | None = None
@@ -81,6 +82,11 @@ class SamplingParams(Structured, NoEffect):
     @property
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def lengths(self) -> dict[str, int | None]:
+        """The parameters that limit the answer's length."""
+        return {"max_tokens": self.max_tokens}
 
     @property
     def answer_tokens(self) -> int | None:

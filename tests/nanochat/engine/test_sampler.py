@@ -122,9 +122,10 @@ def test_top_k_above_the_vocabulary_is_all_of_it():
     assert torch.equal(sample(logits, wide), sample(logits, off))
 
 
-def test_a_tiny_nucleus_is_the_likeliest_token():
+@pytest.mark.parametrize("top_p", [1e-45, 1e-46, 5e-324])  # the last two are 0 in fp32
+def test_a_tiny_nucleus_is_the_likeliest_token(top_p):
     logits = some_logits(4)
-    rows = [row(Sampling(top_p=1e-46 + 1e-45), i) for i in range(4)]
+    rows = [row(Sampling(top_p=top_p), i) for i in range(4)]
     assert torch.equal(sample(logits, rows), logits.argmax(-1))
 
 
