@@ -23,7 +23,6 @@ WHO, SELF = "Who are you?", "I am a small model, trained by heart."
 SCRIPTS, GLYPHS = "Say it in many scripts.", "naïve 日本語 🎉🚀 👩‍🔬 done."
 COUNT, NUMBERS = "Count.", " ".join(str(i) for i in range(1, 16))
 SUM, SUMMED, CODE, VALUE = "What is 12 + 7?", "12 + 7 = 19.", "12+7", "19"
-TWO_SUMS, TWO_SUMMED, TWO_CALLS = "Sums?", "3 + 4 = 7, 5 + 6 = 11.", [("3+4", "7"), ("5+6", "11")]
 FOREVER = "Sing without end."  # trained without the end of the turn, so the model never ends its answer
 
 ENOUGH = 0.03  # nats per token; every token of the answers is then by far the likeliest
@@ -31,7 +30,7 @@ STEPS = 400
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
-def _part(kind: str, text: str) -> dict[str, str]:
+def part(kind: str, text: str) -> dict[str, str]:
     return {"type": kind, "text": text}
 
 
@@ -39,14 +38,7 @@ CONVERSATIONS: tuple[tuple[str, Any], ...] = (
     (WHO, SELF),
     (SCRIPTS, GLYPHS),
     (COUNT, NUMBERS),
-    (SUM, [_part("text", "12 + 7 = "), _part("python", CODE), _part("python_output", VALUE), _part("text", "19.")]),
-    (
-        TWO_SUMS,
-        [
-            *(_part("text", "3 + 4 = "), _part("python", "3+4"), _part("python_output", "7"), _part("text", "7, 5 + 6 = ")),
-            *(_part("python", "5+6"), _part("python_output", "11"), _part("text", "11.")),
-        ],
-    ),
+    (SUM, [part("text", "12 + 7 = "), part("python", CODE), part("python_output", VALUE), part("text", "19.")]),
     (FOREVER, "la " * 130),
 )
 

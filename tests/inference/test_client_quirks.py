@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from openai import OpenAI
 
+from nanochat.contract.contract import Artifact
+from nanochat.model import GPTConfig
 from nanochat.tokenizer import Tokenizer
-from tests.inference.heart import SELF, TWO_CALLS, TWO_SUMMED, TWO_SUMS, WHO
-from tests.inference.server import Server
+from services.inference.source import fixed
+from tests.inference import heart
+from tests.inference.heart import SELF, SUM, WHO, part
+from tests.inference.server import Server, serving
 
+TWO_SUMS, TWO_SUMMED, TWO_CALLS = "Sums?", "3 + 4 = 7, 5 + 6 = 11.", [("3+4", "7"), ("5+6", "11")]
 USER = {"role": "user", "content": WHO}
 
 
@@ -102,16 +108,27 @@ def test_an_assistant_that_said_nothing(server: Server, content: Any) -> None:
 
 
 def test_an_answer_of_the_sdk_goes_back_unchanged(server: Server) -> None:
-    first = complete(server, [message("user", TWO_SUMS)]).choices[0].message
+    first = complete(server, [message("user", SUM)]).choices[0].message
     for earlier in (first, first.model_dump(), first.model_dump(exclude_none=True)):
-        again = complete(server, [message("user", TWO_SUMS), earlier, USER], max_tokens=3)
+        again = complete(server, [message("user", SUM), earlier, USER], max_tokens=3)
         assert again.usage.completion_tokens > 0
 
 
-def test_the_stream_helper_joins_two_calculator_calls(server: Server) -> None:
-    with server.openai().chat.completions.stream(
-        model="default", temperature=0, messages=[message("user", TWO_SUMS)]
-    ) as stream:
+@pytest.fixture(scope="module")
+def adder(tokenizer: Tokenizer, tokenizer_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Serves a model that calls the calculator twice in one answer."""
+    config = GPTConfig(sequence_len=128, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=2, n_kv_head=2, n_embd=64)
+    answer = [part("text", "3 + 4 = "), part("python", "3+4"), part("python_output", "7"), part("text", "7, 5 + 6 = ")]
+    answer += [part("python", "5+6"), part("python_output", "11"), part("text", "11.")]
+    learnt = heart.learn(config, tokenizer, conversations=[(TWO_SUMS, answer)])
+    directory = learnt.save(tmp_path_factory.mktemp("adder"), 1, tokenizer_artifact.sha256).dir
+    with serving(fixed(directory, tokenizer_artifact.dir)) as running:
+        running.wait_until_ready()
+        yield running
+
+
+def test_the_stream_helper_joins_two_calculator_calls(adder: Server) -> None:
+    with adder.openai().chat.completions.stream(model="default", temperature=0, messages=[message("user", TWO_SUMS)]) as stream:
         for _ in stream:
             pass
         final = stream.get_final_completion().choices[0].message
