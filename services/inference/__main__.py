@@ -44,7 +44,7 @@ def _serve(settings: Settings, models: Source) -> None:
     def abort() -> None:
         app.state.service.engines.abort()
 
-    Server(config(app, host=settings.host, port=settings.port), drain, abort, settings.drain_s).run()
+    Server(config(app, settings, host=settings.host, port=settings.port), drain, abort, settings.drain_s).run()
 
 
 def _words(err: Exception) -> str:

@@ -16,7 +16,7 @@ from services.inference.errors import ApiError
 OPEN = frozenset({"/health", "/ready", "/metrics", "/version", "/stats", "/docs", "/redoc", "/openapi.json"})  # need no key
 PROBES = frozenset({"/health", "/ready", "/metrics", "/version"})  # answered while the service drains
 SMALL_BYTES = 1 << 16  # parsing a body up to this size takes less than a step of the engine
-DISCARD_S = 2.0  # how long a refused body is read on, so that the client gets to see the answer
+DISCARD_S = 1.0  # how long a refused body is read on, so that the client gets to see the answer
 RETRY_AFTER_S = 5
 
 

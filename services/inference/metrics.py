@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -33,6 +34,9 @@ class Metrics:
     def observe(self, fleet: Fleet) -> None:
         """Report the state of the engines, a sample for each replica, whenever the metrics are read."""
         self.registry.register(_Engines(fleet))
+
+        # Read on the event loop, as /metrics is.
+        self._gauge("event_loop_tasks", "Tasks of the HTTP process").set_function(lambda: len(asyncio.all_tasks()))
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"nanochat_{name}", text, labels, registry=self.registry)

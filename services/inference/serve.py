@@ -15,10 +15,10 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from services.inference.errors import ApiError
+from services.inference.settings import Settings
 
 log = logging.getLogger(__name__)
 
-HEADERS_S = 10.0
 LAST_WORDS_S = 2  # for the answers that tell of the end
 _ERROR = json.dumps(ApiError(408, "The headers of the request took too long.", code="request_timeout").body()).encode()
 TOO_SLOW = (
@@ -30,7 +30,7 @@ TOO_SLOW = (
 class Protocol(HttpToolsProtocol):
     """Closes a connection on which a request has begun, or should have, and whose headers do not end within `headers_s`."""
 
-    headers_s = HEADERS_S
+    headers_s: float
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -91,7 +91,19 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def config(app: Any, **changes: Any) -> uvicorn.Config:
+def config(app: Any, settings: Settings, **changes: Any) -> uvicorn.Config:
     """How every instance of this service is served. `changes` are options of uvicorn."""
-    how = {"http": Protocol, "loop": "uvloop", "ws": "none", "log_config": None, "access_log": False}
-    return uvicorn.Config(app, timeout_graceful_shutdown=LAST_WORDS_S, **{**how, **changes})
+
+    class Timed(Protocol):
+        headers_s = settings.headers_timeout_s
+
+    return uvicorn.Config(
+        app,
+        http=Timed,
+        loop="uvloop",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=LAST_WORDS_S,
+        **changes,
+    )

@@ -87,9 +87,10 @@ def in_thread(device: int | None, load: process.Loader = load) -> tuple[socket.s
 @contextlib.contextmanager
 def serving(source: Source, *, api_key: str = KEY, launch: Launch = in_thread, **changes: object) -> Iterator[Server]:
     values = {"api_url": "http://unused", "api_key": api_key, "device": "cpu", "poll_s": 0.05, **changes}
-    app = create_app(Settings.model_validate(values), source, launch)
+    settings = Settings.model_validate(values)
+    app = create_app(settings, source, launch)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = Uvicorn(config(app), drain=lambda: None, abort=lambda: None, drain_s=2)
+    server = Uvicorn(config(app, settings), drain=lambda: None, abort=lambda: None, drain_s=2)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -93,6 +95,45 @@ def test_a_running_answer_finishes_on_its_model(server: Server, shelf: Shelf, se
     assert rest[-1].choices[0].finish_reason == "length"
     with pytest.raises(openai.NotFoundError):
         who(server, "first")
+
+
+def test_a_swap_under_load_fails_no_request(server: Server, shelf: Shelf, second: Entry) -> None:
+    ends: Counter[tuple[int, str | None, str | None]] = Counter()
+    enough = threading.Event()
+
+    def ask() -> None:
+        body = {"messages": [{"role": "user", "content": WHO}], "temperature": 0}
+        while not enough.is_set():
+            response = server.http.post("/v1/chat/completions", json=body)
+            answer = response.json()
+            text = answer["choices"][0]["message"]["content"] if response.status_code == 200 else response.text
+            ends[response.status_code, answer.get("model"), text] += 1
+
+    old, new = (200, "first", SELF), (200, "second", OTHER)
+    clients = [threading.Thread(target=ask) for _ in range(8)]
+    for client in clients:
+        client.start()
+    try:
+        wait_for(lambda: ends[old] > 8, "under load")
+        shelf.entries[:] = [second]  # the old one is gone at once; it answers until the new one is warm
+        wait_for(lambda: ends[new] > 8, "swapped in")
+        wait_for(lambda: loaded(server) == {"second"}, "the old one unloaded")
+    finally:
+        enough.set()
+        for client in clients:
+            client.join()
+    assert set(ends) == {old, new}
+
+
+def test_the_default_can_be_pinned(shelf: Shelf, first: Entry, second: Entry) -> None:
+    shelf.entries[:] = [second, first]
+    with serving(shelf, default_model="first") as server:
+        server.wait_until_ready()
+        assert who(server) == ("first", SELF)
+        shelf.entries[:] = [second]
+        wait_for(lambda: default(server) == "second", "the newest one in place of the pinned one")
+        shelf.entries[:] = [second, first]
+        wait_for(lambda: default(server) == "first", "the pinned one again")
 
 
 def test_the_least_recently_used_model_makes_room(shelf: Shelf, first: Entry, second: Entry) -> None:
