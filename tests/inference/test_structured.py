@@ -173,6 +173,20 @@ def test_a_grammar_made_to_stop_the_server_is_refused(server: Server) -> None:
     assert chat(server, guided_choice=["still here"])["choices"][0]["message"]["content"] == "still here"
 
 
+def test_a_grammar_that_becomes_too_much_work_while_the_answer_is_written(server: Server) -> None:
+    """It can be compiled, but after the first digit the next one exceeds the bounds on a step. Others are not affected."""
+    how = {"guided_json": {"type": "integer", "multipleOf": 100_003, "minimum": 3, "maximum": 10**16 - 1}}
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(chat, server, temperature=0)
+        response = server.http.post("/v1/chat/completions", json={"messages": [USER], **how})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "grammar_too_complex")
+    assert other.result()["choices"][0]["message"]["content"] == SELF
+    streamed = server.http.post("/v1/chat/completions", json={"messages": [USER], "stream": True, **how}).text
+    assert "grammar_too_complex" in streamed
+    assert streamed.rstrip().endswith("[DONE]")
+    server.wait_until_idle()
+
+
 # -- tools --
 
 
