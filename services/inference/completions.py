@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from nanochat.tokenizer import Tokenizer
 from services.inference.errors import ApiError
 from services.inference.generation import Choice, Generation, Piece, admit
 from services.inference.json_route import JsonRoute
@@ -32,12 +32,20 @@ async def complete(body: CompletionRequest, request: Request, state: CurrentStat
     loaded = await state.registry.get(body.model)
     await state.grammars.check(body)
     prompts = await asyncio.to_thread(_prompts, body, loaded)
-    generation = admit(body, prompts, loaded, state, param="prompt")
-    echoes = _echoes(body, loaded.tokenizer)
+    generation = admit(body, [prompt.tokens for prompt in prompts], loaded, state, param="prompt")
     first = head("cmpl", "text_completion", loaded)
     if body.stream:
-        return GenerationStream(generation, _TextChunks(body, generation, first, echoes).events())
-    return await unless_gone(request, _whole(body, generation, first, echoes))
+        return GenerationStream(generation, _TextChunks(body, generation, first, prompts).events())
+    return await unless_gone(request, _whole(body, generation, first, prompts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """`added` of its first tokens are not the caller's."""
+
+    tokens: list[int]
+    text: str  # of the caller's tokens
+    added: int
 
 
 def _check(body: CompletionRequest, limits: Limits) -> None:
@@ -48,51 +56,52 @@ def _check(body: CompletionRequest, limits: Limits) -> None:
     limits.check_chars("prompt", sum(len(prompt) for prompt in body.prompts if isinstance(prompt, str)))
 
 
-def _prompts(body: CompletionRequest, loaded: Loaded) -> list[list[int]]:
+def _prompts(body: CompletionRequest, loaded: Loaded) -> list[_Prompt]:
     tokenizer, keep = loaded.tokenizer, kept(body, loaded.context)
     prompts = []
     for prompt in body.prompts:
-        if isinstance(prompt, str):
-            tokens = text_prompt(prompt, tokenizer) if body.add_special_tokens else tokenizer.encode(prompt)
-        else:
+        added = 0
+        if not isinstance(prompt, str):
             check_token_ids(prompt, tokenizer.vocab_size, "prompt")
-            tokens = prompt
-        prompts.append(truncated(tokens, tokenizer, keep))
+            tokens, text = prompt, tokenizer.decode(prompt) if body.echo else ""
+        elif body.add_special_tokens:
+            tokens, text, added = text_prompt(prompt, tokenizer), prompt, 1
+        else:
+            tokens, text = tokenizer.encode(prompt), prompt
+        read = truncated(tokens, tokenizer, keep)
+        if len(read) < len(tokens):
+            added = min(added, int(read[0] == tokenizer.bos))
+            text = tokenizer.decode(read[added:])
+        prompts.append(_Prompt(read, text, added))
     return prompts
 
 
-def _echoes(body: CompletionRequest, tokenizer: Tokenizer) -> list[str]:
-    """The text that each choice begins with."""
-    texts = [prompt if isinstance(prompt, str) else tokenizer.decode(prompt) for prompt in body.prompts] if body.echo else []
-    n = body.n or 1
-    return [text for text in texts for _ in range(n)] or [""] * (len(body.prompts) * n)
-
-
-async def _whole(body: CompletionRequest, generation: Generation, first: dict[str, Any], echoes: Sequence[str]) -> Response:
-    tokenizer = generation.loaded.tokenizer
-    choices = [
-        {
-            "index": i,
-            "text": echoes[i] + delta.text,
-            "logprobs": None if body.logprobs is None else completion_logprobs(delta.scored, tokenizer, 0),
-            "finish_reason": reason,
-            **calculator(delta.tools),
-        }
-        for i, (delta, reason) in enumerate(await collected(generation))
-    ]
+async def _whole(
+    body: CompletionRequest, generation: Generation, first: dict[str, Any], prompts: Sequence[_Prompt]
+) -> Response:
+    n, tokenizer = body.n or 1, generation.loaded.tokenizer
+    choices = []
+    for i, (delta, reason) in enumerate(await collected(generation)):
+        prompt, logprobs = prompts[i // n], None
+        if body.logprobs is not None:
+            echoed = generation.answers[i // n].prompt[prompt.added :] if body.echo else []
+            logprobs = completion_logprobs([*echoed, *delta.scored], tokenizer, 0)
+        text = prompt.text + delta.text if body.echo else delta.text
+        choice = {"index": i, "text": text, "logprobs": logprobs, "finish_reason": reason, **calculator(delta.tools)}
+        choices.append(choice)
     return JSONResponse({**first, "choices": choices, "usage": generation.usage.dump()})
 
 
 class _TextChunks(Chunks):
     """The prompt if it is echoed, then the text; the last chunk of a choice has its finish reason."""
 
-    def __init__(self, body: CompletionRequest, generation: Generation, first: dict[str, Any], echoes: Sequence[str]):
+    def __init__(self, body: CompletionRequest, generation: Generation, first: dict[str, Any], prompts: Sequence[_Prompt]):
         super().__init__(body, generation, first)
-        self._echoes, self._chars = echoes, [0] * len(echoes)
+        self._body, self._prompts, self._chars = body, prompts, [0] * len(generation.choices)
 
     def opening(self, choice: Choice) -> dict[str, Any] | None:
-        echo = self._echoes[choice.index]
-        return self._choice(Piece(choice.index, Delta(echo))) if echo else None
+        text = self._prompts[choice.index // (self._body.n or 1)].text if self._body.echo else ""
+        return self._choice(Piece(choice.index, Delta(text))) if text else None
 
     def choices(self, piece: Piece) -> list[dict[str, Any]]:
         delta = piece.delta

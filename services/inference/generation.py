@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from nanochat.engine.request import Logprobs, Sampling
-from services.inference.engines.request import EngineLost, EngineRequest, Order, QueueFull, RowOutput
+from services.inference.engines.request import PROMPT, EngineLost, EngineRequest, Order, QueueFull, RowOutput
 from services.inference.errors import ApiError
 from services.inference.merge import merged
 from services.inference.metrics import Metrics
@@ -20,7 +20,7 @@ from services.inference.prompts import check_room, check_token_ids
 from services.inference.registry import Loaded
 from services.inference.schemas.sampling import SamplingParams
 from services.inference.state import State
-from services.inference.text import AnswerText, Delta
+from services.inference.text import AnswerText, Delta, ScoredToken
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +89,7 @@ class Answers:
 
     request: EngineRequest
     choices: list[Choice]
+    prompt: list[ScoredToken]  # with the log probabilities of the prompt if the request asks for them
     last_token_at: float = field(default=0.0, init=False)
 
 
@@ -115,6 +116,11 @@ class Generation:
             async with aclosing(merged([answers.request.outputs() for answers in self.answers])) as steps:
                 async for i, outputs in steps:
                     answers = self.answers[i]
+                    scored = [output for output in outputs if output.index == PROMPT]
+                    answers.prompt += [ScoredToken(output.token or 0, output.logprobs) for output in scored]
+                    outputs = [output for output in outputs if output.index != PROMPT] if scored else outputs
+                    if not outputs:
+                        continue
                     self._count(answers, outputs)
                     for output in outputs:
                         choice = answers.choices[output.index]
@@ -199,10 +205,10 @@ def admit(
     answers: list[Answers] = []
     try:
         for i, (prompt, room) in enumerate(zip(prompts, rooms, strict=True)):
-            queued = state.engines.submit(
-                Order(loaded.entry.id, prompt, how, min(params.answer_tokens or room, room), n, state.caller)
-            )
-            answers.append(Answers(queued, [Choice(i * n + j, text()) for j in range(n)]))
+            length = min(params.answer_tokens or room, room, state.limits.max_tokens)
+            order = Order(loaded.entry.id, prompt, how, length, n, state.caller, params.scores_prompt)
+            choices = [Choice(i * n + j, text()) for j in range(n)]
+            answers.append(Answers(state.engines.submit(order), choices, [ScoredToken(prompt[0], None)]))
     except (QueueFull, EngineLost) as err:
         for admitted in answers:
             admitted.request.cancel()

@@ -22,6 +22,7 @@ def chat_logprobs(scored: Sequence[ScoredToken], tokenizer: Tokenizer) -> dict[s
             "top_logprobs": [entry(token, logprob) for token, logprob in one.logprobs.top.items()],
         }
         for one in scored
+        if one.logprobs is not None
     ]
     return {"content": content, "refusal": None}
 
@@ -35,8 +36,10 @@ def completion_logprobs(scored: Sequence[ScoredToken], tokenizer: Tokenizer, off
         offset += len(tokenizer.bpe.token_bytes(one.token).decode(errors="ignore"))
     return {
         "tokens": tokens,
-        "token_logprobs": [max(one.logprobs.token, LEAST) for one in scored],
-        "top_logprobs": [{_name(t, tokenizer): max(p, LEAST) for t, p in one.logprobs.top.items()} for one in scored],
+        "token_logprobs": [one.logprobs and max(one.logprobs.token, LEAST) for one in scored],
+        "top_logprobs": [
+            one.logprobs and {_name(token, tokenizer): max(p, LEAST) for token, p in one.logprobs.top.items()} for one in scored
+        ],
         "text_offset": offsets,
     }
 

@@ -23,10 +23,13 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ScoredToken:
-    """A token of the text with its log probability and the most likely tokens in its place."""
+    """A token of the text with its log probability and the most likely tokens in its place.
+
+    A prompt's first token has no log probability, because nothing is before it.
+    """
 
     token: int
-    logprobs: Logprobs
+    logprobs: Logprobs | None
 
 
 @dataclass(slots=True)

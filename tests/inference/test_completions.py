@@ -89,6 +89,26 @@ def test_logprobs(server: Server, tokenizer: Tokenizer) -> None:
     assert [offset for part in parts for offset in part.text_offset] == told.text_offset
 
 
+def test_logprobs_of_an_echoed_prompt(server: Server, tokenizer: Tokenizer) -> None:
+    """As evaluations ask for them: how likely the model finds a given answer."""
+    question, answer = chat_tokens(tokenizer, WHO), tokenizer.encode(SELF)
+    made = complete(server, question, logprobs=1, max_tokens=len(answer)).choices[0].logprobs
+    choices = complete(server, [question + answer, [*question, 5, 6]], echo=True, logprobs=1, max_tokens=1, n=2).choices
+    for choice in choices[:2]:
+        told = choice.logprobs
+        assert len(told.tokens) == len(told.token_logprobs) == len(question + answer), "the answer ends at once"
+        assert (told.token_logprobs[0], told.top_logprobs[0]) == (None, None)
+        given = told.token_logprobs[len(question) :]
+        assert given == pytest.approx(made.token_logprobs, abs=1e-3)
+        assert told.tokens[len(question) :] == made.tokens
+        assert "".join(told.tokens) == choice.text
+    assert sum(choices[2].logprobs.token_logprobs[len(question) : len(question) + 2]) < -5, "nobody learnt to say that"
+    text = complete(server, "the quick", echo=True, logprobs=0, max_tokens=3).choices[0]
+    assert "".join(text.logprobs.tokens) == text.text
+    assert text.logprobs.token_logprobs[0] < 0, "the first token comes after <|bos|>"
+    server.wait_until_idle()
+
+
 def test_the_default_length_is_openais(server: Server) -> None:
     answer = server.openai().completions.create(model="default", prompt="la la la", logit_bias={"300": -100, "304": -100})
     assert answer.usage is not None
@@ -109,6 +129,9 @@ def test_a_prompt_that_is_too_long(server: Server) -> None:
         complete(server, [5] * 2000)
     answer = complete(server, [5] * 2000, extra_body={"truncate_prompt_tokens": 50})
     assert answer.usage.prompt_tokens == 50
+    cut = complete(server, "abc " * 100, echo=True, extra_body={"truncate_prompt_tokens": 9}).choices[0].text
+    assert len(cut) < 50
+    assert cut.startswith(("a", "b", "c", " "))
     assert complete(server, [5] * 2000, extra_body={"truncate_prompt_tokens": -1}).usage.prompt_tokens == 1024 - 12
 
 
@@ -129,7 +152,7 @@ def test_a_prompt_that_is_too_long(server: Server) -> None:
         ({"best_of": 3}, "best_of"),
         ({"logprobs": 21}, "logprobs"),
         ({"logprobs": True}, "logprobs"),
-        ({"echo": True, "logprobs": 1}, "logprobs"),
+        ({"echo": True, "logprobs": 1, "stream": True}, "stream"),
         ({"messages": []}, "messages"),
         ({"prompt": "", "add_special_tokens": False}, "prompt"),
     ],

@@ -15,6 +15,7 @@ from nanochat.engine.request import FORCED, SAMPLED, FinishReason, Logprobs, Out
 from nanochat.engine.runner import Runner
 from nanochat.engine.sampler import logprobs, sample
 from nanochat.engine.scheduler import Scheduler
+from nanochat.engine.scoring import prompt_logprobs
 from nanochat.engine.tool_calls import ToolCalls
 from nanochat.grammar import Grammars, Vocabulary
 from nanochat.model import GPT
@@ -102,6 +103,10 @@ class Engine:
                 row.matcher = self.grammars.matcher(sampling.grammar)
         self.scheduler.add(request)
         return request
+
+    def score(self, prompt: Sequence[int], top: int = 0) -> list[Logprobs]:
+        """The log probability of each token of the prompt after the first, with those of the `top` most likely tokens."""
+        return prompt_logprobs(self._runner.model, prompt, top)
 
     def cancel(self, request: Request) -> None:
         """End a request now and free its blocks. Has no effect on a finished request."""

@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,9 +24,10 @@ import torch
 from nanochat.contract.contract import StageError
 from nanochat.distributed import autodetect
 from nanochat.engine import Engine
-from nanochat.engine.request import Request
+from nanochat.engine.request import FORCED, Request
 from services import logs
 from services.inference.engines.models import load
+from services.inference.engines.request import PROMPT
 from services.inference.engines.wire import (
     Cancel,
     Command,
@@ -74,6 +76,7 @@ class EngineLoop:
         self._live: list[Engine] = []  # these, and those whose last requests are being answered
         self._jobs: dict[int, _Job] = {}
         self._ids: dict[Request, int] = {}
+        self._unscored: deque[Submit] = deque()  # orders whose prompts are to be scored before they start
         self._failed: list[tuple[int, str]] = []
         self._rows: list[Row] = []
         self._faults = 0
@@ -87,6 +90,7 @@ class EngineLoop:
         self._send(Hello(self._device, devices))
         try:
             while self._obey():
+                self._score()
                 for engine in [engine for engine in self._live if engine.busy]:
                     self._step(engine)
                 self._retire()
@@ -103,7 +107,7 @@ class EngineLoop:
 
     def _obey(self) -> bool:
         """Carry out all commands that have come. Waits for one, at most BEAT_S, while there is no work. False: the end."""
-        wait = not any(engine.busy for engine in self._live)
+        wait = not self._unscored and not any(engine.busy for engine in self._live)
         try:
             while True:
                 command = self._inbox.get(wait, BEAT_S)
@@ -116,9 +120,12 @@ class EngineLoop:
 
     def _do(self, command: Command | Report | _Made) -> None:
         match command:
+            case Submit(_, order) if order.scores_prompt:
+                self._unscored.append(command)
             case Submit():
                 self._submit(command)
             case Cancel(id):
+                self._unscored = deque(other for other in self._unscored if other.id != id)
                 if (job := self._jobs.get(id)) is not None:
                     self._end(job)
             case Load():
@@ -146,6 +153,23 @@ class EngineLoop:
             return
         self._jobs[command.id] = _Job(command.id, engine, request)
         self._ids[request] = command.id
+
+    def _score(self) -> None:
+        """Score the prompt of one order and start it. One at a time, because the answers that are being written wait."""
+        if not self._unscored:
+            return
+        command = self._unscored.popleft()
+        prompt, engine = command.order.prompt, self._engines.get(command.order.model)
+        self._submit(command)
+        if engine is None or command.id not in self._jobs:
+            return  # refused
+        try:
+            scores = engine.score(prompt, command.order.sampling.logprobs or 0)
+        except Exception as err:
+            log.exception("a prompt could not be scored")
+            self._fault(engine, err)
+            return
+        self._rows += [(command.id, PROMPT, token, FORCED, None, s) for token, s in zip(prompt[1:], scores, strict=True)]
 
     def _step(self, engine: Engine) -> None:
         """One step of one engine. If it fails, all of the engine's requests do: they were computed together."""

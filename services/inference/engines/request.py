@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from nanochat.engine.request import FORCED, FinishReason, Logprobs, Sampling
 
+PROMPT = -1  # index of outputs that are the tokens of the prompt, from its second on, with their log probabilities
 LOST = "engine_lost"  # code of a ModelNotLoaded: the process died while it loaded the model
 
 
@@ -42,11 +43,12 @@ class Order:
     max_tokens: int
     n: int = 1
     key: str = ""  # orders of one key share one turn in the engine's queue
+    scores_prompt: bool = False  # report the log probabilities of the prompt's tokens first
 
 
 @dataclass(frozen=True, slots=True)
 class RowOutput:
-    """The result of one step for answer `index`: a token with its mask, or, as its last output, the reason why it finished."""
+    """The result of one step for answer `index` (or PROMPT): a token with its mask, or, as its last output, the reason why it finished."""
 
     index: int
     token: int | None = None

@@ -48,8 +48,8 @@ class CompletionRequest(SamplingParams):
 
     @model_validator(mode="after")
     def _completion_fits_together(self) -> Self:
-        if self.echo and self.logprobs is not None:
-            raise wrong("logprobs", "log probabilities are reported for the answer only; leave out echo or logprobs")
+        if self.scores_prompt and self.stream:
+            raise wrong("stream", "log probabilities of an echoed prompt are not streamed; leave out echo, logprobs or stream")
         if not self.add_special_tokens and not all(self.prompts):
             raise wrong("prompt", "an empty text without <|bos|> is no prompt")
         return self
@@ -67,6 +67,10 @@ class CompletionRequest(SamplingParams):
     @property
     def answer_tokens(self) -> int | None:
         return self.max_tokens or ANSWER_TOKENS
+
+    @property
+    def scores_prompt(self) -> bool:
+        return bool(self.echo) and self.logprobs is not None
 
     @property
     def top_logprobs_count(self) -> int | None:

@@ -99,6 +99,11 @@ class SamplingParams(Structured, NoEffect):
         return None
 
     @property
+    def scores_prompt(self) -> bool:
+        """Whether to report the log probabilities of the prompt too."""
+        return False
+
+    @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
