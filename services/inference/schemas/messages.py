@@ -70,8 +70,9 @@ class ToolCall(BaseModel):
 
 
 class ChatMessage(BaseModel):
-    """`developer` is the newer name of `system`. `tool` brings the result of a call, which the model reads as the user's. The content of an assistant's message may be null or absent.
+    """`developer` is the newer name of `system`. `tool` brings the result of a call, which the model reads as the user's.
 
+    The content of an assistant's message may be null or absent.
     Clients send earlier answers back with the fields that their SDK adds: `name`, `annotations`, `reasoning_content`, our own
     `calculator`, and others. They are ignored.
     """
