@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nanochat.engine.cache import Pool, PoolView
 from nanochat.engine.decode import DecodeGraphs
+from nanochat.engine.dense import Dense, DenseView
 from nanochat.engine.request import Row
 from nanochat.engine.sampler import fits_graph, sample
 from nanochat.model import GPT
@@ -25,22 +26,29 @@ class Runner:
     def __init__(self, model: GPT, dtype: torch.dtype, blocks: int, block_size: int, *, graphs: bool = True):
         self.source, self.device = model, model.get_device()
         self.model = model if is_narrow(model, dtype) else narrow(GPT(model.config).to(self.device), dtype)
+        self._dense: Dense | None = None
         self.refresh()
         self.pool = Pool(model.config, blocks, block_size, dtype, self.device)
         self._graphs = DecodeGraphs(self.model, self.pool) if graphs and self.device.type == "cuda" else None
+        if self.device.type == "cpu":
+            self._dense = Dense(self.pool)
 
     @torch.no_grad()
     def refresh(self) -> None:
         if self.model is not self.source:
             for ours, theirs in zip(self.model.parameters(), self.source.parameters(), strict=True):
                 ours.copy_(theirs)
+        if self._dense:
+            self._dense.forget()
 
     def decode(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """Run the model on the one uncached token of each row. Returns the logits (B, V) in fp32 and the next tokens (B,)."""
         if self._graphs and self._graphs.fits(rows):
             logits, tokens = self._graphs.run(rows)
             return logits, tokens if fits_graph(rows) else sample(logits, rows)
-        logits = self.forward(rows, [1] * len(rows))
+        logits = self._decode_dense(rows)
+        if logits is None:
+            logits = self.forward(rows, [1] * len(rows))
         return logits, sample(logits, rows)
 
     @torch.no_grad()
@@ -57,6 +65,20 @@ class Runner:
         last = torch.tensor([n - 1 for n in new], device=self.device)
         states = self.model.hidden(ids, view)[torch.arange(len(rows), device=self.device), last]
         return softcap(self.model.lm_head(states))
+
+    @torch.no_grad()
+    def _decode_dense(self, rows: Sequence[Row]) -> Tensor | None:
+        """`forward` with one new token per row, on a CPU; None when the rows do not fit."""
+        order = self._dense.arrange(rows) if self._dense else None
+        if self._dense is None or order is None:
+            return None
+        placed = [rows[index] for index in order]
+        ids = torch.tensor([[row.tokens[row.cached]] for row in placed])
+        view = DenseView(self._dense, self.pool, placed, self._previous(placed))
+        states = self.model.hidden(ids, view)[:, -1]
+        view.finish()
+        logits = softcap(self.model.lm_head(states))
+        return logits if order == sorted(order) else logits[torch.tensor(order).argsort()]
 
     def _previous(self, rows: Sequence[Row]) -> Tensor | None:
         if not self.model.config.smear:
