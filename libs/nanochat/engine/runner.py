@@ -46,9 +46,8 @@ class Runner:
         if self._graphs and self._graphs.fits(rows):
             logits, tokens = self._graphs.run(rows)
             return logits, tokens if fits_graph(rows) else sample(logits, rows)
-        logits = self._decode_dense(rows)
-        if logits is None:
-            logits = self.forward(rows, [1] * len(rows))
+        dense = self._decode_dense(rows)
+        logits = self.forward(rows, [1] * len(rows)) if dense is None else dense
         return logits, sample(logits, rows)
 
     @torch.no_grad()

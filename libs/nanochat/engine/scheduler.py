@@ -7,7 +7,7 @@ a chunk at a time.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 
 from nanochat.engine.blocks import Blocks
@@ -15,15 +15,18 @@ from nanochat.engine.request import Request, Row
 
 
 class Scheduler:
-    """Requests wait in one queue per key, and the keys take turns, so that many requests of one key do not starve another key.
+    """Requests wait in one queue per key, and the keys take turns, those without a row first: many requests of one key do not
+    starve another key.
 
-    A request is admitted when there are free blocks for its prompt and one more token of each row. If a row later needs a block
+    A request is admitted when there are free blocks for its prompt and one more token of each row. When all rows are taken, a
+    key that has none gets those of the key with most: a short request does not wait until a long answer ends. If a row later needs a block
     and none is free, it preempts the row that was admitted last. A preempted row keeps its tokens; their keys and values are
     computed again when there is room.
     """
 
-    def __init__(self, blocks: Blocks, *, max_rows: int, step_tokens: int, chunk_tokens: int):
+    def __init__(self, blocks: Blocks, *, max_rows: int, step_tokens: int, chunk_tokens: int, even: bool = False):
         self.blocks, self.max_rows, self.step_tokens, self.chunk_tokens = blocks, max_rows, step_tokens, chunk_tokens
+        self._even = even  # prefer chunks of one length to using the whole budget
         self.running: list[Row] = []  # in the order of admission
         self.siblings: dict[Row, list[Row]] = {}  # first row -> other rows, which wait until the first has read the prompt
         self.preemptions = 0
@@ -83,8 +86,9 @@ class Scheduler:
             row = reading[len(reading) - left]
             if row not in self.running:
                 continue
-            chunk = min(row.uncached, max(self.chunk_tokens, budget // left), budget)
-            if chunk <= 0:
+            wanted = min(row.uncached, max(self.chunk_tokens, budget // left))
+            chunk = min(wanted, budget)
+            if chunk <= 0 or (self._even and chunk < wanted):
                 return
             budget -= chunk
             if self._grow(row, chunk):
@@ -119,13 +123,15 @@ class Scheduler:
             self._preempted.popleft()
             self._start(row)
         while self._waiting:
-            key, queue = next(iter(self._waiting.items()))
+            served = {row.request.key for row in self.running}
+            key = next((key for key in self._waiting if key not in served), next(iter(self._waiting)))
+            queue = self._waiting[key]
             request = queue[0]
             rows = len(request.rows)
             tails = (rows - 1) * 2  # for each further row: a copy of the prompt's last block, and one more block
-            if len(self.running) + self._reserved() + rows > max(self.max_rows, rows):
-                return
             if self.running and self.blocks.free < self.blocks.needed(len(request.prompt) + 1) + tails + self._tails():
+                return
+            if len(self.running) + self._reserved() + rows > max(self.max_rows, rows) and not self._make_way(key, rows):
                 return
             queue.popleft()
             self._waiting.move_to_end(key)
@@ -135,6 +141,21 @@ class Scheduler:
             if others:
                 self.siblings[first] = others
             self._start(first)
+
+    def _make_way(self, key: str, rows: int) -> bool:
+        """Preempt the newest rows of the key that has most of them, if `key` has none and would not get more than that key keeps.
+
+        Their blocks stay in the cache until others need them, so little is computed again.
+        """
+        held = Counter(row.request.key for row in self.running)
+        if key in held or not held:
+            return False
+        richest, count = held.most_common(1)[0]
+        if count < 2 * rows or self._reserved():
+            return False
+        for row in [row for row in self.running if row.request.key == richest][-rows:]:
+            self._preempt(row)
+        return True
 
     def _start(self, row: Row) -> None:
         """Start to read a row's tokens after those in remembered blocks. The last token is always computed."""

@@ -144,18 +144,45 @@ def test_all_rows_decode_in_one_step_and_late_ones_join(make_model, tokenizer):
     assert {output.row.request for output in engine.step()} == {first, second}
 
 
-def test_a_short_request_is_not_kept_waiting_by_long_ones(make_model, tokenizer):
-    """A short request behind 16 long ones of another key gets its first token within a few steps."""
-    engine = Engine(make_model(seq_len=128), tokenizer, dtype=torch.float32, step_tokens=32, max_rows=8)
-    for i in range(16):
-        engine.add([i, *range(100)], GREEDY, max_tokens=28, key="long")
-    engine.step()
-    short = engine.add([1, 2], GREEDY, max_tokens=2, key="short")
-    for steps in range(1, 200):  # noqa: B007
-        if any(output.row.request is short for output in engine.step()):
-            break
-    # Eight long requests are running. Their prompts take 25 steps of 32 tokens, and one of them must end to make room.
-    assert steps < 60
+@pytest.mark.parametrize("answers", [1, 3])
+def test_a_short_request_of_another_key_is_not_kept_waiting_by_long_ones(make_model, tokenizer, answers):
+    """Long requests have taken all rows. The newest ones give way, and lose nothing but time."""
+    model = make_model(seq_len=128)
+    engine = Engine(model, tokenizer, dtype=torch.float32, step_tokens=32, max_rows=8)
+    long = [engine.add([i, *range(60)], GREEDY, max_tokens=28, key="long") for i in range(16)]
+    while len(engine.scheduler.running) < 8:
+        engine.step()
+    short = engine.add([1, 2], GREEDY, max_tokens=2, n=answers, key="short")
+    outputs = [output for _ in range(3) for output in engine.step()]
+    assert {output.row for output in outputs if output.row.request is short} == set(short.rows)
+    assert engine.scheduler.preemptions == answers
+    run(engine)
+    assert all(r.rows[0].made == naive(model, r.prompt, 28, ends(tokenizer)) for r in long[:8])
+
+
+def test_keys_with_equally_many_rows_do_not_preempt_each_other(make_model, tokenizer):
+    engine = Engine(make_model(), tokenizer, dtype=torch.float32, max_rows=4)
+    for key in "abcdefgh":
+        engine.add(PROMPT, GREEDY, max_tokens=4, key=key)
+    run(engine)
+    assert engine.scheduler.preemptions == 0
+
+
+def test_a_small_model_runs_on_one_thread_and_gives_the_others_back(make_model, tokenizer, monkeypatch):
+    seen = set()
+    model = make_model()
+    model.blocks[0].register_forward_hook(lambda *_: seen.add(torch.get_num_threads()))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        Engine(model, tokenizer, dtype=torch.float32).generate_batch(PROMPT, max_tokens=2)
+        assert (seen, torch.get_num_threads()) == ({1}, 2)
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")  # as its user wishes
+        Engine(model, tokenizer, dtype=torch.float32).generate_batch(PROMPT, max_tokens=2)
+        assert seen == {1, 2}
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_prompt_seen_before_is_not_computed_again(make_model, tokenizer):
