@@ -133,6 +133,17 @@ def test_an_answer_matches(server: Server, path: str, how: dict[str, Any], patte
         assert choice["finish_reason"] == "stop"
 
 
+def test_a_constraint_combines_with_stop_texts_and_log_probabilities(server: Server) -> None:
+    how: dict[str, Any] = {"guided_regex": "[ab]{40}", "seed": 3, "logprobs": True, "top_logprobs": 2}
+    [whole] = chat(server, **how)["choices"]
+    text = whole["message"]["content"]
+    assert regex.fullmatch("[ab]{40}", text)
+    assert "".join(entry["token"] for entry in whole["logprobs"]["content"]) == text
+    stop = text[10:14]
+    [cut] = chat(server, **how, stop=stop)["choices"]
+    assert (cut["message"]["content"], cut["finish_reason"]) == (text[: text.find(stop)], "stop")
+
+
 @pytest.mark.parametrize(
     ("how", "param", "words"),
     [

@@ -5,6 +5,7 @@ One thread runs the engines, one reads the commands, and one loads models, so th
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -25,9 +26,10 @@ from nanochat.contract.contract import StageError
 from nanochat.distributed import autodetect
 from nanochat.engine import Engine
 from nanochat.engine.request import FORCED, Request
+from nanochat.grammar import GrammarError
 from services import logs
 from services.inference.engines.models import load
-from services.inference.engines.request import PROMPT
+from services.inference.engines.request import PROMPT, Order
 from services.inference.engines.wire import (
     Cancel,
     Command,
@@ -103,7 +105,16 @@ class EngineLoop:
 
     def put(self, command: Command | Report | None) -> None:
         """Hand over a command from the thread that reads them; None ends the loop."""
+        if isinstance(command, Submit):
+            self._compile(command.order)
         self._inbox.put(command)
+
+    def _compile(self, order: Order) -> None:
+        """Compile the order's grammar on the thread that reads the commands, so that no step waits for it."""
+        engine, grammar = self._engines.get(order.model), order.sampling.grammar
+        if engine is not None and grammar is not None:
+            with contextlib.suppress(GrammarError):  # the engine refuses it too
+                engine.grammars.matcher(grammar)
 
     def _obey(self) -> bool:
         """Carry out all commands that have come. Waits for one, at most BEAT_S, while there is no work. False: the end."""

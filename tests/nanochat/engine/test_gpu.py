@@ -1,9 +1,11 @@
 """The engine on a GPU: CUDA graphs and paged attention give what the plain model gives."""
 
 import pytest
+import regex
 import torch
 
 from nanochat.engine import Engine, Sampling
+from nanochat.grammar import Grammar
 from tests.nanochat.engine.switches import MODERN
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -31,3 +33,21 @@ def test_greedy_follows_the_plain_model(make_model, tokenizer, switches, dtype):
                     logits = model(torch.tensor([ids], device="cuda"))[0, -1]
                 assert logits.max() - logits[token] <= tolerance
                 ids.append(token)
+
+
+def test_answers_keep_to_their_grammar_beside_free_ones(make_model, tokenizer):
+    """The rows with a grammar are drawn outside the graph. Free rows and constrained ones start and end at different steps."""
+    engine = Engine(make_model(depth=4, seq_len=256).cuda(), tokenizer, max_rows=16)
+    pattern = "[a-c]{20,40}(, [0-9]{3}){2}"
+    held = [
+        engine.add([3, 14, 15 + i], Sampling(seed=i, temperature=i % 2, grammar=Grammar.regex(pattern)), max_tokens=200)
+        for i in range(6)
+    ]
+    free = [engine.add([9, 2, 6 + i], Sampling(seed=i), max_tokens=10 + 5 * i) for i in range(6)]
+    for _ in engine.finished():
+        pass
+    for request in held:
+        assert request.rows[0].finish == "stop"
+        assert regex.fullmatch(pattern, tokenizer.decode(request.rows[0].made))
+    assert all(request.rows[0].finish in ("stop", "length") for request in free)
+    assert engine.blocks.free == engine.blocks.count
