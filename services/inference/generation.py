@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -116,16 +116,8 @@ class Generation:
             async with aclosing(merged([answers.request.outputs() for answers in self.answers])) as steps:
                 async for i, outputs in steps:
                     answers = self.answers[i]
-                    scored = [output for output in outputs if output.index == PROMPT]
-                    answers.prompt += [ScoredToken(output.token or 0, output.logprobs) for output in scored]
-                    outputs = [output for output in outputs if output.index != PROMPT] if scored else outputs
-                    if not outputs:
-                        continue
-                    self._count(answers, outputs)
-                    for output in outputs:
-                        choice = answers.choices[output.index]
-                        if not choice.done:
-                            yield self._counted(choice.push(output))
+                    for piece in self._read(answers, outputs):
+                        yield piece
                     if all(choice.done for choice in answers.choices):
                         answers.request.cancel()  # a stop text ends an answer that the engine would continue
                         self._observe_end(answers)
@@ -146,13 +138,30 @@ class Generation:
         finally:
             self.cancel()
 
-    def _counted(self, piece: Piece) -> Piece:
-        if piece.finish_reason:
-            self.metrics.success.labels(self.loaded.entry.id, piece.finish_reason).inc()
-        return piece
+    def _read(self, answers: Answers, outputs: Sequence[RowOutput]) -> Iterable[Piece]:
+        """One piece for each choice, however many of its tokens have come: a server that is behind sends fewer, longer chunks."""
+        pieces: dict[int, Piece] = {}
+        made = 0
+        for output in outputs:
+            if output.index == PROMPT:
+                answers.prompt.append(ScoredToken(output.token or 0, output.logprobs))
+                continue
+            choice = answers.choices[output.index]
+            if choice.done:
+                continue
+            made += output.token is not None
+            piece = choice.push(output)
+            if (before := pieces.get(output.index)) is not None:
+                piece.delta = before.delta + piece.delta
+            pieces[output.index] = piece
+        if pieces:
+            self._count(answers, made)
+        for piece in pieces.values():
+            if piece.finish_reason:
+                self.metrics.success.labels(self.loaded.entry.id, piece.finish_reason).inc()
+        return pieces.values()
 
-    def _count(self, answers: Answers, outputs: Sequence[RowOutput]) -> None:
-        made = sum(1 for output in outputs if output.token is not None and not answers.choices[output.index].done)
+    def _count(self, answers: Answers, made: int) -> None:
         name, now = self.loaded.entry.id, time.monotonic()
         if not answers.last_token_at:
             self.metrics.ttft.labels(name).observe(now - answers.request.submitted_at)
