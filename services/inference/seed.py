@@ -37,7 +37,7 @@ async def _events(generation: Generation) -> AsyncGenerator[bytes]:
         async with aclosing(generation.pieces()) as pieces:
             async for piece in pieces:
                 if piece.delta.text:
-                    yield event({"token": piece.delta.text, "gpu": 0})
+                    yield event({"token": piece.delta.text, "gpu": generation.answers[0].request.replica})
     except ApiError as err:
         yield event(err.body())
     yield event({"done": True})

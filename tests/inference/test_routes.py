@@ -74,6 +74,11 @@ def test_nanochats_own_stream(server: Server) -> None:
     assert len(tokens) > 5
 
 
+def test_null_is_the_default_in_nanochats_own_stream(server: Server) -> None:
+    body = {"messages": [{"role": "user", "content": WHO}], "temperature": None, "max_tokens": None, "top_k": None}
+    assert seed_events(server, **body)[-1] == {"done": True}
+
+
 def test_nanochats_own_stream_shows_calculator_spans_and_whole_characters(server: Server) -> None:
     events = seed_events(server, messages=[{"role": "user", "content": SUM}], temperature=0)
     text = "".join(event.get("token", "") for event in events)

@@ -98,6 +98,7 @@ class Replica:
         assert self._link is not None  # the fleet asks only replicas that are up
         self._last_id += 1
         request.attempts += 1
+        request.replica = self.number
         id, order = self._last_id, request.order
         self._flights[id] = _Flight(request, order.n)
         self.waiting_tokens += len(order.prompt)

@@ -65,6 +65,7 @@ class EngineRequest:
         self.on_cancel: Callable[[], None] | None = None  # tells the engine
         self.submitted_at = time.monotonic()
         self.attempts = 0  # engine processes that had it
+        self.replica = 0  # number of the one that has it
         self._outputs: list[RowOutput] = []
         self._error: Exception | None = None
         self._ended = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -18,6 +18,11 @@ class SeedRequest(ChatRequest):
     temperature: float | None = Field(default=0.8, ge=0)
     top_k: int | None = Field(default=50, ge=1)
     max_tokens: int | None = Field(default=512, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, body: Any) -> Any:
+        return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
 
     @model_validator(mode="after")
     def _one_answer(self) -> Self:

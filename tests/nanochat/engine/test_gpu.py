@@ -35,6 +35,17 @@ def test_greedy_follows_the_plain_model(make_model, tokenizer, switches, dtype):
                 ids.append(token)
 
 
+@pytest.mark.parametrize("switches", [{}, MODERN], ids=["speedrun", "modern"])
+def test_scores_of_a_prompt_are_those_of_the_plain_model(make_model, tokenizer, switches):
+    model = make_model(depth=4, **switches).cuda()
+    prompt = torch.randint(400, (60,), generator=torch.Generator().manual_seed(0)).tolist()
+    with torch.no_grad():
+        logs = model(torch.tensor([prompt], device="cuda"))[0].float().log_softmax(-1)
+    scores = Engine(model, tokenizer, max_rows=2).score(prompt, top=1)
+    expected = logs[:-1].gather(1, torch.tensor(prompt[1:], device="cuda")[:, None])[:, 0].tolist()
+    assert [score.token for score in scores] == pytest.approx(expected, abs=0.1)
+
+
 def test_answers_keep_to_their_grammar_beside_free_ones(make_model, tokenizer):
     """The rows with a grammar are drawn outside the graph. Free rows and constrained ones start and end at different steps."""
     engine = Engine(make_model(depth=4, seq_len=256).cuda(), tokenizer, max_rows=16)
