@@ -29,9 +29,9 @@ async def tokenize(body: TokenizeRequest, state: CurrentState) -> dict[str, Any]
     else:
         state.limits.check_chars("prompt", len(body.prompt))
     loaded = await state.registry.get(body.model)
-    tokens = await asyncio.to_thread(_tokens, body, loaded.tokenizer)
+    tokens, texts = await asyncio.to_thread(_tokens, body, loaded.tokenizer)
     answer: dict[str, Any] = {"count": len(tokens), "max_model_len": loaded.context, "tokens": tokens}
-    return answer | ({"token_strs": [loaded.tokenizer.decode([t]) for t in tokens]} if body.return_token_strs else {})
+    return answer | ({"token_strs": texts} if body.return_token_strs else {})
 
 
 @router.post("/detokenize")
@@ -42,7 +42,10 @@ async def detokenize(body: DetokenizeRequest, state: CurrentState) -> dict[str, 
     return {"prompt": await asyncio.to_thread(loaded.tokenizer.decode, body.tokens)}
 
 
-def _tokens(body: TokenizeText | TokenizeChat, tokenizer: Tokenizer) -> list[int]:
+def _tokens(body: TokenizeText | TokenizeChat, tokenizer: Tokenizer) -> tuple[list[int], list[str]]:
+    """The tokens, and the text of each if it was asked for."""
     if isinstance(body, TokenizeChat):
-        return chat_prompt(body, tokenizer)
-    return text_prompt(body.prompt, tokenizer) if body.add_special_tokens else tokenizer.encode(body.prompt)
+        tokens = chat_prompt(body, tokenizer)
+    else:
+        tokens = text_prompt(body.prompt, tokenizer) if body.add_special_tokens else tokenizer.encode(body.prompt)
+    return tokens, [tokenizer.decode([token]) for token in tokens] if body.return_token_strs else []

@@ -96,10 +96,20 @@ FLAGS = ("stream", "logprobs", "continue_final_message", "add_generation_prompt"
         *((name, value) for name in INTEGERS for value in (True, "5", 1.5, [], {}, 10**30, -(10**30))),
         *((name, value) for name in NUMBERS for value in (True, "1", [], 1e308, -1e308)),
         *((name, value) for name in FLAGS for value in (1, "true", [])),
-        *(("stop", value) for value in (5, [5], [""], "", {}, ["a"] * 5, [["a"]])),
+        *(("stop", value) for value in (5, [5], [""], "", {}, ["a"] * 5, [["a"]], "a" * 1001)),
         *(
             ("logit_bias", value)
-            for value in ({"x": 1}, {"-1": 1}, {"5": 101}, {"5": "1"}, {"5": True}, {"999999": 1}, {"٣": 1}, [])
+            for value in (
+                {"x": 1},
+                {"-1": 1},
+                {"5": 101},
+                {"5": "1"},
+                {"5": True},
+                {"999999": 1},
+                {"٣": 1},
+                [],
+                {str(i): 1 for i in range(1025)},
+            )
         ),
         *(("stop_token_ids", value) for value in ([-1], [309], [True], 5, ["5"])),
         *(("model", value) for value in (5, [], "")),

@@ -12,7 +12,9 @@ from services.inference.schemas.structured import Structured
 from services.inference.schemas.unsupported import NoEffect
 
 MAX_STOPS = 4
+MAX_STOP_CHARS = 1_000  # every new piece of text is compared with the beginnings of the stop texts
 MAX_BIAS = 100.0
+MAX_BIASED = 1_024  # tokens with a bias; they are looked up for every token of the answer
 MAX_TOP_LOGPROBS = 20
 TOKEN_ID = re.compile(r"[0-9]{1,10}")  # any Unicode digit would pass str.isdecimal
 
@@ -50,7 +52,7 @@ class SamplingParams(Structured, NoEffect):
         description="divides the logits of tokens in the prompt or the answer; null: 1, which is off",
     )
     logit_bias: dict[str, Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS)]] | None = Field(
-        default=None, description="token id -> number that is added to its logit"
+        default=None, max_length=MAX_BIASED, description="token id -> number that is added to its logit"
     )
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64, description="null: a random one for each request")
     max_tokens: int | None = Field(default=None, gt=0, description="longest answer in tokens")
@@ -72,6 +74,8 @@ class SamplingParams(Structured, NoEffect):
             raise wrong("stream_options", "stream_options needs stream: true")
         if len(self.stops) > MAX_STOPS or not all(self.stops):
             raise wrong("stop", f"stop takes up to {MAX_STOPS} texts, and none may be empty")
+        if any(len(stop) > MAX_STOP_CHARS for stop in self.stops):
+            raise wrong("stop", f"a stop text may have {MAX_STOP_CHARS} characters")
         for token in self.logit_bias or ():
             if not TOKEN_ID.fullmatch(token):
                 raise wrong("logit_bias", f"logit_bias takes token ids as keys, not {token!r}; see POST /tokenize")

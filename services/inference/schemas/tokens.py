@@ -10,7 +10,7 @@ from services.inference.schemas.body import Body
 from services.inference.schemas.messages import MessagesBody
 from services.inference.schemas.sampling import TokenId
 
-MAX_TOKENS = 1 << 20
+MAX_TOKENS = 1 << 17
 
 
 class _Model(Body):
