@@ -79,6 +79,49 @@ def test_frequencies_are_those_of_the_distribution(how):
     assert (seen - probs).abs().max() < 0.016
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        Sampling(),
+        Sampling(1.4, top_k=7),
+        Sampling(0.8, top_p=0.85),
+        Sampling(min_p=0.05),
+        Sampling(presence_penalty=0.8, frequency_penalty=0.4),
+        Sampling(repetition_penalty=1.5),
+        Sampling(0.9, top_k=12, top_p=0.9, min_p=0.02, frequency_penalty=-0.3, logit_bias={2: 1.0, 9: -2.0}),
+    ],
+)
+def test_a_chi_square_test_accepts_what_is_drawn_and_rejects_other_settings(how):
+    """Against probabilities that are computed token by token, in the order of OpenAI's and vLLM's documents."""
+    logits, n, prompt, made = some_logits(seed=11), 8_000, (1, 4), (4, 4, 6)
+    scores = logits[0].double().tolist()
+    for token in range(VOCABULARY):
+        if token in (*prompt, *made):
+            scores[token] *= 1 / how.repetition_penalty if scores[token] > 0 else how.repetition_penalty
+        scores[token] -= how.frequency_penalty * made.count(token) + how.presence_penalty * (token in made)
+        scores[token] += how.logit_bias.get(token, 0.0)
+    ranked = sorted(range(VOCABULARY), key=lambda token: -scores[token])[: how.top_k or None]
+    weights = {token: math.exp(scores[token] / how.temperature) for token in ranked}
+    kept, mass, whole = {}, 0.0, sum(weights.values())
+    for token in ranked:
+        if mass / whole < how.top_p:
+            kept[token] = weights[token]
+        mass += weights[token]
+    kept = {token: weight for token, weight in kept.items() if weight >= how.min_p * max(kept.values())}
+    drawn = sample(logits.expand(n, -1), [row(how, index, made, prompt) for index in range(n)])
+    counts = torch.bincount(drawn, minlength=VOCABULARY).tolist()
+    assert {token for token, count in enumerate(counts) if count} <= set(kept)
+
+    def chi_square(weights):
+        expected = {token: n * weight / sum(weights.values()) for token, weight in weights.items()}
+        return sum((counts[token] - wanted) ** 2 / wanted for token, wanted in expected.items())
+
+    degrees = len(kept) - 1
+    bound = degrees + 4 * math.sqrt(2 * degrees)  # four standard deviations above the mean; the draws are always the same
+    assert chi_square(kept) < bound
+    assert chi_square({token: weight**1.25 for token, weight in kept.items()}) > bound  # another temperature
+
+
 def test_each_row_of_a_batch_has_its_own_settings():
     settings = [
         Sampling(0),
