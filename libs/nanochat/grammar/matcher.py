@@ -99,25 +99,30 @@ class Grammars:
 
     def matcher(self, grammar: Grammar) -> Matcher:
         """A matcher at the start of an answer. Raises GrammarError when the grammar cannot be used."""
+        vocabulary, tokenizer = self._tree()
+        with self._lock:
+            shared = self._compiled.get(grammar)
+        if shared is None:  # outside the lock: other threads go on while this one compiles
+            shared = _compiled(grammar, tokenizer)
+        with self._lock:
+            self._compiled[grammar] = shared
+            self._compiled.move_to_end(grammar)
+            if len(self._compiled) > CACHED:
+                self._compiled.popitem(last=False)
+        return Matcher(shared.deep_copy(), vocabulary, lambda: self._again(grammar, shared))
+
+    def _tree(self) -> tuple[Vocabulary, LLTokenizer]:
         with self._lock:
             if self._vocabulary is None:
                 vocabulary = self._make_vocabulary()
                 self._vocabulary = vocabulary, vocabulary.compiled()
-            vocabulary, tokenizer = self._vocabulary
-            if grammar not in self._compiled:
-                self._compiled[grammar] = _compiled(grammar, tokenizer)
-                if len(self._compiled) > CACHED:
-                    self._compiled.popitem(last=False)
-            self._compiled.move_to_end(grammar)
-            shared = self._compiled[grammar]
-            return Matcher(shared.deep_copy(), vocabulary, lambda: self._again(grammar, shared))
+            return self._vocabulary
 
     def _again(self, grammar: Grammar, used_up: LLMatcher) -> LLMatcher:
         with self._lock:
             if self._compiled.get(grammar) is used_up:
                 del self._compiled[grammar]
-            assert self._vocabulary is not None
-            return _compiled(grammar, self._vocabulary[1])
+        return _compiled(grammar, self._tree()[1])
 
 
 _executor: LLExecutor | None = None

@@ -3,6 +3,7 @@
 import json
 import pickle
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -148,3 +149,14 @@ def test_one_grammar_serves_any_number_of_answers(grammars):
         assert next_tokens(matcher) == {END}
         length.append(taken)
     assert min(length) > 1000
+
+
+def test_a_known_grammar_does_not_wait_for_one_that_takes_long_to_compile(grammars):
+    known = Grammar.regex("[ab]+")
+    grammars.matcher(known)
+    slow = threading.Thread(target=grammars.matcher, args=(Grammar.json_schema({"type": "integer", "multipleOf": 200_003}),))
+    slow.start()
+    for _ in range(20):
+        assert next_tokens(grammars.matcher(known)) == set(b"ab")
+    assert slow.is_alive()
+    slow.join()
