@@ -38,15 +38,20 @@ def roster(home: Path) -> Roster:
     postgres = Postgres(home / "postgres", free_port(), logs / "postgres.log")
     valkey = Valkey(home / "valkey", free_port(), logs / "valkey.log")
     # NANOCHAT_API_KEY in the user's environment belongs to another platform.
-    shared = {name: value for name, value in os.environ.items() if name != "NANOCHAT_API_KEY"} | {
-        "NANOCHAT_HOME": str(home),
-        "NANOCHAT_HOST": "127.0.0.1",
-        "NANOCHAT_API_URL": urls["api"],
-        "NANOCHAT_INFERENCE_URL": urls["inference"],
-        "NANOCHAT_API_KEY_FILE": str(key_file),
-        "NANOCHAT_STOP_GRACE_S": str(STAGE_STOPS_S),
-        "PYTHONUNBUFFERED": "1",
-    }
+    # One engine process: with more, each GPU would keep a model beside the training that runs on all of them.
+    shared = (
+        {"NANOCHAT_REPLICAS": "1"}
+        | {name: value for name, value in os.environ.items() if name != "NANOCHAT_API_KEY"}
+        | {
+            "NANOCHAT_HOME": str(home),
+            "NANOCHAT_HOST": "127.0.0.1",
+            "NANOCHAT_API_URL": urls["api"],
+            "NANOCHAT_INFERENCE_URL": urls["inference"],
+            "NANOCHAT_API_KEY_FILE": str(key_file),
+            "NANOCHAT_STOP_GRACE_S": str(STAGE_STOPS_S),
+            "PYTHONUNBUFFERED": "1",
+        }
+    )
 
     def program(name: str, module: str, *arguments: str, ready: Callable[[], bool], grace_s: float = 10.0) -> Program:
         port = {"NANOCHAT_PORT": str(ports[name])} if name in ports else {}
@@ -69,7 +74,7 @@ def roster(home: Path) -> Roster:
         [
             worker("gpu"),
             worker("cpu"),
-            program("inference", "services.inference", ready=_answers(f"{urls['inference']}/health"), grace_s=25.0),
+            program("inference", "services.inference", ready=_answers(f"{urls['inference']}/health"), grace_s=30.0),
             program("ui", "services.ui", ready=_answers(urls["ui"])),
         ],
     ]

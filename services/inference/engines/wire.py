@@ -1,18 +1,21 @@
 """The messages between the HTTP process and an engine process, and how they travel over a socket pair.
 
-A frame is a length and a pickle. Both ends are processes of this service on one machine, and nobody else has the socket.
+A frame is a length, the kind of the message and its fields as MessagePack.
 """
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel
 
 from nanochat.contract.contract import Artifact
 from nanochat.engine.request import FinishReason, Logprobs
 from services.inference.engines.request import Order
 
-HEADER_BYTES = 4
+HEADER_BYTES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +115,19 @@ class Step:
 Report = Hello | Loaded | NotLoaded | Step
 
 
+def _decoded(kind: Any, value: Any) -> Any:
+    return kind.model_validate(value) if issubclass(kind, BaseModel) else NotImplemented
+
+
+KINDS = (Setup, Load, Unload, Submit, Cancel, Hello, Loaded, NotLoaded, Step)
+NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
+ENCODER = msgspec.msgpack.Encoder(enc_hook=lambda model: model.model_dump())  # of the contract's models
+DECODERS: list[msgspec.msgpack.Decoder[Any]] = [msgspec.msgpack.Decoder(kind, dec_hook=_decoded) for kind in KINDS]
+
+
 def frame(message: Command | Report) -> bytes:
-    body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    return len(body).to_bytes(HEADER_BYTES, "big") + body
+    body = ENCODER.encode(message)
+    return len(body).to_bytes(HEADER_BYTES - 1, "big") + bytes((NUMBERS[type(message)],)) + body
 
 
 class Frames:
@@ -129,10 +142,11 @@ class Frames:
         messages: list[Command | Report] = []
         at = 0
         while len(self._buffer) - at >= HEADER_BYTES:
-            end = at + HEADER_BYTES + int.from_bytes(self._buffer[at : at + HEADER_BYTES], "big")
+            start = at + HEADER_BYTES
+            end = start + int.from_bytes(self._buffer[at : start - 1], "big")
             if len(self._buffer) < end:
                 break
-            messages.append(pickle.loads(memoryview(self._buffer)[at + HEADER_BYTES : end].tobytes()))
+            messages.append(DECODERS[self._buffer[start - 1]].decode(self._buffer[start:end]))
             at = end
         del self._buffer[:at]
         return messages
