@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     replicas: Count | None = Field(default=None, description="engine processes; default: one per GPU, or one on a CPU")
     threads: Count | None = Field(
         default=None,
-        description="threads of torch in an engine process on a CPU; default: torch's own number, shared by the replicas",
+        description="threads of torch in an engine process on a CPU; default: 1 for a small model, else torch's own number, shared by the replicas",
     )
     cache_share: float = Field(
         default=0.4,

@@ -25,6 +25,8 @@ BAD = [
     ("curves", ["--steps", "0"], "--steps"),
     ("engine", ["--batches", "1,0"], "--batches"),
     ("engine", ["--only", "decode,encode"], "'encode'"),
+    ("serving", ["--rates", "0.5,-1"], "--rates"),
+    ("serving", ["--rates", "80"], "share"),
     ("train", ["--jobs", "bf16,fp9"], "'fp9'"),
     ("train", ["--jobs", "scaling"], "bf16"),
     ("train", ["--seconds", "nan"], "--seconds"),
@@ -50,7 +52,7 @@ def assert_refused(name: str, options: list[str], word: str) -> None:
 
 
 def test_the_page_lists_every_benchmark() -> None:
-    assert {"curves", "engine", "loader", "saving", "tokenizer", "train"} <= set(NAMES)
+    assert {"curves", "engine", "loader", "saving", "serving", "tokenizer", "train"} <= set(NAMES)
     assert set(re.findall(r"^\| `make bench-([a-z]+)` \|", PAGE, re.M)) == set(NAMES)
 
 
@@ -129,3 +131,15 @@ def test_the_engine_is_measured_on_a_cpu_too() -> None:
     assert rows["greedy, 4 at once: largest gap to the plain model's best logit"]["ok"]
     assert rows["4 streams together"]["peer"] == "1 stream"
     assert all(name in done.stdout.partition("{")[0] for name in rows), "rows are printed before the result"
+
+
+def test_the_service_is_measured_under_load() -> None:
+    done = run("serving", "--quick", "--concurrency", "2", "--commit", "0123abc")
+    assert done.returncode == 0, done.stdout[-3000:]
+    rows = {row["name"]: row for row in json.loads(done.stdout.splitlines()[-1])["rows"]}
+    assert rows["32 requests at once"]["peer"] == "the engine alone"
+    assert rows["2 clients"]["requests"] == 20
+    assert rows["2 clients"]["refused"] == 0
+    assert 1 <= rows["2 clients"]["tokens_per_piece"] < 1.5, "each token is sent when it is made"
+    assert 0 < rows["2 clients: first token, p50"]["value"] <= rows["2 clients: first token, p99"]["value"]
+    assert any(name.endswith("requests/s: goodput") for name in rows)

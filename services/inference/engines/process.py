@@ -87,6 +87,7 @@ class EngineLoop:
 
     def run(self) -> None:
         if self._setup.threads:
+            os.environ["OMP_NUM_THREADS"] = str(self._setup.threads)  # else the engine takes one for a small model
             torch.set_num_threads(self._setup.threads)
         devices = torch.cuda.device_count() if self._device.startswith("cuda") else 1
         self._send(Hello(self._device, devices))

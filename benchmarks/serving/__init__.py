@@ -1,0 +1,1 @@
+"""`make bench-serving`: the inference service under load, from a client in another process."""
