@@ -24,6 +24,7 @@ from services.inference.text import Delta, ToolCall
 JSON_OR_EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}, "text/event-stream": {}}}}
 EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 CLIENT_CLOSED = 499  # nginx's status for a client that disconnected; only logs show it
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes an encoder at each call
 DONE = format_sse_event(data_str="[DONE]")
 
 
@@ -119,7 +120,7 @@ async def collected(generation: Generation) -> list[tuple[Delta, str]]:
 
 
 def event(value: dict[str, Any]) -> bytes:
-    return format_sse_event(data_str=json.dumps(value, ensure_ascii=False))
+    return format_sse_event(data_str=_encode(value))
 
 
 async def unless_gone(request: Request, answer: Coroutine[Any, Any, Response]) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ GOOD = json.dumps({"messages": [{"role": "user", "content": WHO}], "temperature"
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture(autouse=True)
-def unharmed(server: Server) -> Any:
+@pytest.fixture(scope="module", autouse=True)
+def unharmed(server: Server) -> Iterator[None]:
+    """After all of this the service answers as before."""
     yield
     answer = server.http.post("/v1/chat/completions", content=GOOD, headers=JSON).json()
     assert answer["choices"][0]["message"]["content"] == SELF

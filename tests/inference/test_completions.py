@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from nanochat.tokenizer import Tokenizer
-from tests.inference.heart import SELF, SUM, SUMMED, WHO
+from tests.inference.heart import COUNT, NUMBERS, SELF, SUM, SUMMED, WHO
 from tests.inference.server import Server
 
 
@@ -49,31 +49,39 @@ def test_the_calculator_stays_out_of_the_text(server: Server, tokenizer: Tokeniz
 
 def test_a_text_begins_with_bos(server: Server, tokenizer: Tokenizer) -> None:
     text = "the quick brown"
-    with_bos, without = [tokenizer.bos, *tokenizer.encode(text)], tokenizer.encode(text)
-    assert texts(complete(server, text)) == texts(complete(server, with_bos))
-    plain = complete(server, text, extra_body={"add_special_tokens": False})
-    assert (texts(plain), plain.usage.prompt_tokens) == (texts(complete(server, without)), len(without))
+    tokens = tokenizer.encode(text)
+
+    def scores(prompt: Any, **params: Any) -> list[float]:
+        return list(complete(server, prompt, echo=True, logprobs=0, max_tokens=1, **params).choices[0].logprobs.token_logprobs)
+
+    with_bos = scores([tokenizer.bos, *tokens])[1 : len(tokens) + 1]
+    assert scores(text)[: len(tokens)] == pytest.approx(with_bos, abs=0.05)
+    assert complete(server, text).usage.prompt_tokens == len(tokens) + 1
+    plain = {"extra_body": {"add_special_tokens": False}}
+    assert scores(text, **plain)[1 : len(tokens)] == pytest.approx(scores(tokens)[1 : len(tokens)], abs=0.05)
+    assert complete(server, text, **plain).usage.prompt_tokens == len(tokens)
 
 
 def test_several_prompts_and_several_answers(server: Server, tokenizer: Tokenizer) -> None:
-    prompts = ["the quick", "spell banana", "it rained"]
-    alone = [texts(complete(server, prompt))[0] for prompt in prompts]
-    answer = complete(server, prompts, n=2)
-    assert texts(answer) == [text for text in alone for _ in range(2)]
+    prompts = [chat_tokens(tokenizer, question) for question in (WHO, COUNT, SUM)]
+    answer = complete(server, prompts, n=2, max_tokens=100)
+    assert texts(answer) == [SELF, SELF, NUMBERS, NUMBERS, SUMMED, SUMMED]
     assert [choice.index for choice in answer.choices] == list(range(6))
-    assert answer.usage.prompt_tokens == sum(complete(server, prompt).usage.prompt_tokens for prompt in prompts)
-    lists = [[tokenizer.bos, *tokenizer.encode(prompt)] for prompt in prompts]
-    assert texts(complete(server, lists)) == alone
-    assert streamed(server, prompts, n=2) == texts(answer)
+    assert answer.usage.prompt_tokens == sum(map(len, prompts))
+    assert streamed(server, prompts, n=2, max_tokens=100) == texts(answer)
 
 
-def test_echo(server: Server, tokenizer: Tokenizer) -> None:
+def test_several_texts_and_echo(server: Server, tokenizer: Tokenizer) -> None:
+    [z] = tokenizer.encode("z")
+    forced = {"logit_bias": {str(z): 100}, "max_tokens": 3}
     prompts = ["the quick", "spell"]
-    plain = texts(complete(server, prompts))
-    expected = [prompt + text for prompt, text in zip(prompts, plain, strict=True)]
-    assert texts(complete(server, prompts, echo=True)) == expected
-    assert streamed(server, prompts, echo=True) == expected
-    assert texts(complete(server, tokenizer.encode("spell"), echo=True))[0].startswith("spell")
+    assert texts(complete(server, prompts, **forced)) == ["zzz", "zzz"]
+    expected = ["the quickzzz", "spellzzz"]
+    assert texts(complete(server, prompts, echo=True, **forced)) == expected
+    assert streamed(server, prompts, echo=True, **forced) == expected
+    lists = [tokenizer.encode(prompt) for prompt in prompts]
+    assert texts(complete(server, lists, echo=True, **forced)) == expected
+    assert texts(complete(server, lists[1], echo=True, **forced)) == expected[1:]
 
 
 def test_logprobs(server: Server, tokenizer: Tokenizer) -> None:
@@ -99,7 +107,7 @@ def test_logprobs_of_an_echoed_prompt(server: Server, tokenizer: Tokenizer) -> N
         assert len(told.tokens) == len(told.token_logprobs) == len(question + answer), "the answer ends at once"
         assert (told.token_logprobs[0], told.top_logprobs[0]) == (None, None)
         given = told.token_logprobs[len(question) :]
-        assert given == pytest.approx(made.token_logprobs, abs=1e-3)
+        assert given == pytest.approx(made.token_logprobs, abs=0.05)
         assert told.tokens[len(question) :] == made.tokens
         assert "".join(told.tokens) == choice.text
     assert sum(choices[2].logprobs.token_logprobs[len(question) : len(question) + 2]) < -5, "nobody learnt to say that"

@@ -34,6 +34,7 @@ def test_narrow_sampling_is_greedy_at_any_temperature(server: Server, narrow: di
 
 def test_top_k_minus_one_is_off(server: Server) -> None:
     hot = {"temperature": 2.0, "seed": 3, "max_tokens": 20}
+    said(server, COUNT, **hot)  # the prompt is in the cache now; another division of it would round differently
     assert said(server, COUNT, extra_body={"top_k": -1}, **hot) == said(server, COUNT, **hot)
 
 
@@ -58,6 +59,7 @@ def test_penalties_change_what_is_sampled(server: Server, penalty: dict[str, Any
 
 def test_a_presence_penalty_leaves_the_first_token_alone(server: Server) -> None:
     hot = {"temperature": 2.0, "seed": 5, "n": 8, "max_tokens": 1}
+    ask(server, FOREVER, **hot)
     plain, penalized = ask(server, FOREVER, **hot), ask(server, FOREVER, **hot, presence_penalty=2.0)
     assert [c.message.content for c in plain.choices] == [c.message.content for c in penalized.choices]
 
