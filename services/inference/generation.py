@@ -214,9 +214,10 @@ def admit(
     answers: list[Answers] = []
     try:
         for i, (prompt, room) in enumerate(zip(prompts, rooms, strict=True)):
-            length = min(params.answer_tokens or room, room, state.limits.max_tokens)
-            order = Order(loaded.entry.id, prompt, how, length, n, state.caller, params.scores_prompt)
-            choices = [Choice(i * n + j, text()) for j in range(n)]
+            wanted = room if params.answer_tokens is None else params.answer_tokens
+            length = min(wanted, room, state.limits.max_tokens)
+            order = Order(loaded.entry.id, prompt, how, max(length, 1), n, state.caller, params.scores_prompt)
+            choices = [Choice(i * n + j, text(), done=length == 0) for j in range(n)]
             answers.append(Answers(state.engines.submit(order), choices, [ScoredToken(prompt[0], None)]))
     except (QueueFull, EngineLost) as err:
         for admitted in answers:

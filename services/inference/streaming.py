@@ -110,8 +110,8 @@ def calculator(tools: Sequence[ToolCall], before: int = 0) -> dict[str, Any]:
 
 async def collected(generation: Generation) -> list[tuple[Delta, str]]:
     """The whole answers with their finish reasons."""
-    n = len(generation.choices)
-    deltas, reasons = [Delta() for _ in range(n)], ["stop"] * n
+    deltas = [Delta() for _ in generation.choices]
+    reasons = ["length" if choice.done else "stop" for choice in generation.choices]  # done before it begins: max_tokens is 0
     async with aclosing(generation.pieces()) as pieces:
         async for piece in pieces:
             deltas[piece.index] += piece.delta

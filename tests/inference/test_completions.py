@@ -117,6 +117,18 @@ def test_logprobs_of_an_echoed_prompt(server: Server, tokenizer: Tokenizer) -> N
     server.wait_until_idle()
 
 
+def test_no_token_at_all_reads_the_prompt_only(server: Server, tokenizer: Tokenizer) -> None:
+    tokens = chat_tokens(tokenizer, WHO) + tokenizer.encode(SELF)
+    answer = complete(server, [tokens, tokens[:1]], echo=True, logprobs=1, max_tokens=0)
+    one = complete(server, tokens, echo=True, logprobs=1, max_tokens=1).choices[0]
+    assert answer.choices[0].logprobs.token_logprobs[1:] == pytest.approx(one.logprobs.token_logprobs[1:], abs=0.05)
+    assert [len(choice.logprobs.tokens) for choice in answer.choices] == [len(tokens), 1]
+    assert {choice.finish_reason for choice in answer.choices} == {"length"}
+    assert answer.usage.completion_tokens == 0
+    assert texts(complete(server, "spell", echo=True, max_tokens=0)) == ["spell"]
+    server.wait_until_idle()
+
+
 def test_the_default_length_is_openais(server: Server) -> None:
     answer = server.openai().completions.create(model="default", prompt="la la la", logit_bias={"300": -100, "304": -100})
     assert answer.usage is not None
@@ -162,6 +174,7 @@ def test_a_prompt_that_is_too_long(server: Server) -> None:
         ({"logprobs": True}, "logprobs"),
         ({"echo": True, "logprobs": 1, "stream": True}, "stream"),
         ({"messages": []}, "messages"),
+        ({"max_tokens": 0, "stream": True}, "max_tokens"),
         ({"prompt": "", "add_special_tokens": False}, "prompt"),
     ],
 )

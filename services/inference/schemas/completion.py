@@ -32,6 +32,11 @@ Prompt = Annotated[
 
 class CompletionRequest(SamplingParams):
     prompt: Prompt = Field(description="a text, a list of texts, token ids, or a list of lists of token ids")
+    max_tokens: int | None = Field(
+        default=None,
+        ge=0,
+        description=f"longest answer in tokens; null: {ANSWER_TOKENS}; 0: only read the prompt, as for its logprobs",
+    )
     echo: bool | None = Field(default=None, description="begin each answer's text with its prompt")
     logprobs: int | None = Field(
         default=None,
@@ -50,6 +55,8 @@ class CompletionRequest(SamplingParams):
     def _completion_fits_together(self) -> Self:
         if self.scores_prompt and self.stream:
             raise wrong("stream", "log probabilities of an echoed prompt are not streamed; leave out echo, logprobs or stream")
+        if self.max_tokens == 0 and self.stream:
+            raise wrong("max_tokens", "a stream of no tokens is nothing; leave out stream or ask for at least one token")
         if not self.add_special_tokens and not all(self.prompts):
             raise wrong("prompt", "an empty text without <|bos|> is no prompt")
         return self
@@ -66,7 +73,7 @@ class CompletionRequest(SamplingParams):
 
     @property
     def answer_tokens(self) -> int | None:
-        return self.max_tokens or ANSWER_TOKENS
+        return ANSWER_TOKENS if self.max_tokens is None else self.max_tokens
 
     @property
     def scores_prompt(self) -> bool:
