@@ -23,7 +23,7 @@ RETRY_AFTER_S = 5
 @dataclass(frozen=True, slots=True)
 class Bounds:
     body_bytes: int
-    body_values: int  # JSON values in a body: parsing takes up to 1 µs for each, and nothing else runs meanwhile
+    body_values: int  # JSON values in a body: reading takes up to 3 µs for each, and nothing else runs meanwhile
     body_s: float  # seconds until the whole body has come
 
 

@@ -56,7 +56,7 @@ class Settings(BaseSettings):
         description="most prompt tokens that wait for one engine process; further requests are refused with 429",
     )
     max_body_bytes: Count = Field(default=8 << 20, description="largest body of a request; a larger one is refused with 413")
-    max_body_values: Count = Field(default=200_000, description="most JSON values in a body; one with more is refused with 400")
+    max_body_values: Count = Field(default=100_000, description="most JSON values in a body; one with more is refused with 400")
     headers_timeout_s: float = Field(default=10.0, gt=0, description="seconds that the headers of a request may take to arrive")
     body_timeout_s: float = Field(default=30.0, gt=0, description="seconds that the body of a request may take to arrive")
     step_timeout_s: float = Field(

@@ -11,7 +11,7 @@ from services.inference.schemas.sampling import MAX_TOP_LOGPROBS, SamplingParams
 from services.inference.schemas.unsupported import COMPLETION, without_unsupported
 
 ANSWER_TOKENS = 16  # OpenAI's default for this route
-Tokens = Annotated[list[TokenId], Field(min_length=1)]
+Tokens = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 
 
 def _kind(prompt: Any) -> str:
@@ -23,9 +23,9 @@ def _kind(prompt: Any) -> str:
 
 Prompt = Annotated[
     Annotated[str, Tag("<text>")]
-    | Annotated[list[str], Tag("<texts>"), Field(min_length=1)]
+    | Annotated[list[str], Tag("<texts>"), Field(min_length=1, fail_fast=True)]
     | Annotated[Tokens, Tag("<tokens>")]
-    | Annotated[list[Tokens], Tag("<token-lists>")],
+    | Annotated[list[Tokens], Tag("<token-lists>"), Field(fail_fast=True)],
     Discriminator(_kind),
 ]
 

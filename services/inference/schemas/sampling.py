@@ -57,7 +57,9 @@ class SamplingParams(Structured, NoEffect):
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64, description="null: a random one for each request")
     max_tokens: int | None = Field(default=None, gt=0, description="longest answer in tokens")
     n: int | None = Field(default=None, ge=1, description="answers to each prompt; null: 1")
-    stop: str | list[str] | None = Field(default=None, description=f"up to {MAX_STOPS} texts that end the answer")
+    stop: str | Annotated[list[str], Field(fail_fast=True)] | None = Field(
+        default=None, description=f"up to {MAX_STOPS} texts that end the answer"
+    )
     stop_token_ids: list[TokenId] | None = Field(default=None, max_length=64, description="tokens that end the answer")
     truncate_prompt_tokens: int | None = Field(
         default=None,

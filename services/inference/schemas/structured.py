@@ -12,7 +12,7 @@ from nanochat.grammar import Grammar, GrammarError
 from services.inference.schemas.body import Body, wrong
 
 Schema = dict[str, Any]
-Choices = list[str]
+Choices = Annotated[list[str], Field(fail_fast=True)]
 
 
 class JsonSchema(Body):

@@ -30,7 +30,7 @@ class TokenizeChat(MessagesBody, _Model):
 
 
 class DetokenizeRequest(_Model):
-    tokens: list[TokenId] = Field(max_length=MAX_TOKENS)
+    tokens: list[TokenId] = Field(max_length=MAX_TOKENS, fail_fast=True)
 
 
 def tokenize_kind(body: Any) -> str:
