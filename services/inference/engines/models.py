@@ -12,7 +12,6 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.train.checkpoint import load_model
 from services.inference.engines.wire import Load, Setup
 
-
 PROMPTS = (20, 200, 600, 2000)  # tokens
 
 
