@@ -3,7 +3,7 @@
 On a GPU: d20 in bf16, prompts of 512 tokens, 128 new ones, temperature 1, top-k 50. "Decoding" counts tokens while every stream
 decodes. Its bandwidth use is what a step must read (each weight once, the keys and values at the mean context), divided by
 the step's time and by what a copy of 2 GiB reaches. On a CPU: the recipe `tiny`, prompts of 128 tokens, 64 new ones.
-Needs only torch, numpy, safetensors, pydantic, llguidance and this tree, and transformers >= 5 for `--peer transformers`.
+Needs only torch, numpy, safetensors, pydantic and this tree, and transformers >= 5 for `--peer transformers`.
 """
 
 from __future__ import annotations

@@ -67,8 +67,7 @@ class Bench:
             device=kind,
         )
         self.prompts = Prompts(self.subject.config.vocab_size)
-        self.profile = options.profile
-        self.repeats = 1 if quick else REPEATS if self.gpu else 2 * REPEATS
+        self.profile, self.repeats = options.profile, 1 if quick else REPEATS
         # The bounds are about one model on one kind of GPU.
         self.judged = self.gpu and not quick and depth == 20 and self.recipe == "speedrun" and "h100" in device()
         self.decoded: dict[int, Decoded] = {}  # by number of streams
@@ -98,13 +97,13 @@ class Bench:
         return self._made
 
     def decode(self, streams: int) -> Decoded:
-        """The median of several runs; on a CPU, which other programs use as well, the fastest."""
+        """The median of several runs."""
         from benchmarks.engine import measure
 
         if streams not in self.decoded:
             measure.decode(self.engine, self.prompts, streams, self.prompt, self.new)  # captures graphs, compiles kernels
             runs = [measure.decode(self.engine, self.prompts, streams, self.prompt, self.new) for _ in range(self.repeats)]
-            self.decoded[streams] = sorted(runs, key=lambda run: run.with_prompts)[len(runs) // 2 if self.gpu else -1]
+            self.decoded[streams] = sorted(runs, key=lambda run: run.with_prompts)[len(runs) // 2]
         return self.decoded[streams]
 
 

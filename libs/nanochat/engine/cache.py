@@ -20,9 +20,7 @@ class Pool:
 
     def __init__(self, config: GPTConfig, count: int, size: int, dtype: torch.dtype, device: torch.device):
         self.size, self.device, self.scratch = size, device, count
-        shape = (config.n_layer, count + 1, size, config.n_kv_head, config.head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys, self.values = (_blocks(config, count + 1, size, dtype, device) for _ in range(2))
 
     def table(self, rows: Sequence[Sequence[int]], length: int) -> Tensor:
         """The blocks of each row's first `length` positions, (B, W). After the end of a row, `scratch` fills the table."""
@@ -68,3 +66,11 @@ class PoolView:
         rows, width = self._table.shape
         held = blocks.index_select(0, self._table.flatten())  # gathers whole blocks: far fewer pieces than single positions
         return held.view(rows, width * blocks.size(1), *blocks.shape[2:])[:, : self._length].transpose(1, 2)
+
+
+def _blocks(config: GPTConfig, count: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros (layers, count, size, H, D). On a GPU the positions of one head in a block lie side by side: its kernels read those."""
+    shape = (config.n_layer, count, size, config.n_kv_head, config.head_dim)
+    if device.type == "cuda":
+        return torch.zeros(*shape[:2], shape[3], shape[2], shape[4], dtype=dtype, device=device).transpose(2, 3)
+    return torch.zeros(shape, dtype=dtype, device=device)

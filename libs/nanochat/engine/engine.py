@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from nanochat.config.shape import GPTConfig
 from nanochat.distributed import native_dtype
 from nanochat.engine.blocks import Blocks
+from nanochat.engine.budget import Budget
 from nanochat.engine.request import FORCED, SAMPLED, FinishReason, Logprobs, Output, PromptTooLong, Request, Row, Sampling
-from nanochat.engine.runner import Runner
-from nanochat.engine.sampler import logprobs, sample
+from nanochat.engine.runner import MAX_DRAWN, Drawn, Runner
+from nanochat.engine.sampler import logprobs, needs_tokens
 from nanochat.engine.scheduler import Scheduler
 from nanochat.engine.scoring import prompt_logprobs
 from nanochat.engine.threads import threads, threads_for
@@ -24,13 +25,17 @@ from nanochat.model import GPT
 if TYPE_CHECKING:
     from nanochat.tokenizer import Tokenizer
 
-BLOCK = 16  # positions per block
-# (tokens of prompts per step, least tokens per row and pass) by default. The first bounds how long a row that decodes waits. A
-# pass has a cost of its own: on a GPU the launches of about 600 kernels.
-GPU_STEP_TOKENS, CPU_STEP_TOKENS = (2048, 512), (256, 64)
-SMALL_STEP_TOKENS, SMALL_WIDTH = (512, 128), 512  # on a CPU, where a model of this width reads 512 tokens in 12 to 31 ms
 CPU_CACHE_BYTES = 1 << 30
 GPU_CACHE_SHARE = 0.4  # of the memory that is free when the engine is created, so that a second model fits beside it
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """Tokens that have been drawn and not been read yet, with the epoch of each row at that time."""
+
+    rows: Sequence[Row]
+    epochs: list[int]
+    drawn: Drawn
 
 
 class Engine:
@@ -38,8 +43,8 @@ class Engine:
 
     Matrices are multiplied in `dtype`; the default is the device's native dtype, as in training. At most `max_rows` rows run at
     once. The cache holds `cache_tokens` positions, by default `max_rows` full contexts or as many as memory allows (on a GPU
-    `cache_share` of what is free now), but at least one context. A step computes about `step_tokens` tokens. `graphs`: decode through CUDA graphs on a GPU; each takes a
-    second to capture, which a few short answers are not worth.
+    `cache_share` of what is free now), but at least one context. A step computes about `step_tokens` tokens. `graphs`: run through CUDA
+    graphs on a GPU; each takes time to capture, which a few short answers are not worth.
     """
 
     def __init__(
@@ -58,15 +63,11 @@ class Engine:
         device = model.get_device()
         dtype = dtype or native_dtype(device)
         tokens = cache_tokens or min(max_rows * self.context, _affordable(model.config, dtype, device, cache_share))
-        self.blocks = Blocks(-(-max(tokens, self.context) // BLOCK) + 1, BLOCK)
-        usual, chunk = _step_tokens(model.config, device)
-        step_tokens = step_tokens or usual
-        chunk_tokens = max(1, min(step_tokens // 2, chunk))  # at least two prompts share a step
-        self.scheduler = Scheduler(
-            self.blocks, max_rows=max_rows, step_tokens=step_tokens, chunk_tokens=chunk_tokens, even=device.type != "cuda"
-        )
-        self._runner = Runner(model, dtype, self.blocks.count, BLOCK, graphs=graphs)
-        self._pads = device.type == "cuda"
+        budget = Budget.of(model.config, device, step_tokens)
+        self.blocks = Blocks(-(-max(tokens, self.context) // budget.block) + 1, budget.block)
+        self.scheduler = Scheduler(self.blocks, budget, max_rows=max_rows)
+        self._runner = Runner(model, dtype, self.blocks.count, budget, graphs=graphs)
+        self._flights: list[_Flight] = []
         self._threads = threads_for(model.config, device)
         self._tools = ToolCalls(tokenizer)
         self._ends = {tokenizer.special("<|assistant_end|>"), tokenizer.bos}
@@ -74,7 +75,7 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        return self.scheduler.busy
+        return self.scheduler.busy or bool(self._flights)
 
     def refresh(self) -> None:
         """Call this after the model's weights have changed. Forgets all cached prefixes and copies the new weights."""
@@ -94,11 +95,15 @@ class Engine:
             )
         vocabulary = self._runner.model.config.vocab_size
         tokens = (*prompt, *sampling.logit_bias)
-        strange = [token for token in tokens if not isinstance(token, int) or not 0 <= token < vocabulary]
+        # The usual case is checked by loops in C: one in Python took 1.3 ms for 16,384 tokens.
+        usual = set(map(type, tokens)) == {int} and min(tokens) >= 0 and max(tokens) < vocabulary
+        strange = [token for token in tokens if not isinstance(token, int) or not 0 <= token < vocabulary] if not usual else []
         if strange:
             raise ValueError(f"token {strange[0]!r} is outside the vocabulary of {vocabulary}")
         if n < 1 or max_tokens < 1:
             raise ValueError(f"n and max_tokens must be at least 1, not {n} and {max_tokens}")
+        if n > MAX_DRAWN:
+            raise ValueError(f"n must be at most {MAX_DRAWN}, not {n}")
         if sampling.logprobs is not None and not 0 <= sampling.logprobs <= vocabulary:
             raise ValueError(f"logprobs must be between 0 and the vocabulary of {vocabulary}, not {sampling.logprobs}")
         request = Request(list(prompt), sampling, min(max_tokens, self.context - len(prompt)), key)
@@ -121,36 +126,46 @@ class Engine:
 
     @torch.no_grad()
     def step(self) -> list[Output]:
-        """Generate one token for every row that decodes, and read a part of the waiting prompts. Returns the rows' outputs."""
+        """Generate one token for every row that decodes, and read a part of the waiting prompts. Returns the rows' outputs.
+
+        On a GPU these are the outputs of the step before, which the host handles while this step runs. A row that turns out to have
+        ended has then been computed once more for nothing.
+        """
         with threads(self._threads):
             return self._step()
 
     def _step(self) -> list[Output]:
         outputs: list[Output] = []
+        ahead = self._runner.ahead and not needs_tokens(self.scheduler.running)
+        if not ahead:
+            outputs += self._land()
+        before, self._flights = self._flights, []
         decoding = self.scheduler.decoding()
         if decoding:
-            logits, tokens = self._runner.decode(decoding)
+            self._launch(decoding, self._runner.decode(decoding))
             self._read(decoding, [1] * len(decoding))
-            outputs += self._advance(decoding, logits, tokens)
-        for rows, new in self._batched(self.scheduler.prefilling(len(decoding))):
-            logits = self._runner.forward(rows, new)
+        for rows, new in self._passes(len(decoding)):
+            self._runner.read(rows, new)
             self._read(rows, new)
-            for i, row in enumerate(rows):
+            started, numbers = [], []
+            for number, row in enumerate(rows):
                 if not row.uncached:
-                    started = [row, *self._fork(row)]
-                    after = logits[i : i + 1].expand(len(started), -1)
-                    outputs += self._advance(started, after, sample(after, started))
+                    joined = [row, *self._fork(row)]
+                    started += joined
+                    numbers += [number] * len(joined)
+            if started:
+                self._launch(started, self._runner.draw(numbers, started))
+        launched, self._flights = self._flights, before
+        outputs += self._land()
+        self._flights = launched
+        if not ahead or needs_tokens(self.scheduler.running):
+            outputs += self._land()
         return outputs
 
-    def _batched(self, chunks: Iterable[tuple[Row, int]]) -> Iterator[tuple[list[Row], list[int]]]:
-        """Chunks of prompts that go through the model together: of one length on a CPU, where padding costs time."""
-        batches: dict[int, list[tuple[Row, int]]] = {}
-        for row, new in chunks:
-            batches.setdefault(0 if self._pads else new, []).append((row, new))
-        for batch in batches.values():
-            alive = [(row, new) for row, new in batch if row in self.scheduler.running]  # a later row may have preempted it
-            if alive:
-                yield [row for row, _ in alive], [new for _, new in alive]
+    def _passes(self, decoding: int) -> Iterator[tuple[list[Row], list[int]]]:
+        chunks = list(self.scheduler.prefilling(decoding))
+        chunks = [(row, new) for row, new in chunks if row in self.scheduler.running]  # a later row may have preempted it
+        return self._runner.passes([row for row, _ in chunks], [new for _, new in chunks])
 
     def finished(self) -> Iterator[Request]:
         """Run until all requests are done. Yields each request as soon as all of its rows have finished."""
@@ -184,25 +199,46 @@ class Engine:
             self.step()
         return [list(row.made) for row in request.rows], [list(row.masks) for row in request.rows]
 
+    def _launch(self, rows: Sequence[Row], drawn: Drawn) -> None:
+        """Note that a token of each row has been drawn."""
+        for row in rows:
+            row.pending += 1
+        self._flights.append(_Flight(rows, [row.epoch for row in rows], drawn))
+
+    def _land(self) -> list[Output]:
+        """Read the tokens that have been drawn, and give each row its next token, or end it."""
+        flights, self._flights = self._flights, []
+        outputs = []
+        for flight in flights:
+            tokens = flight.drawn.tokens()
+            details = logprobs(flight.drawn.logits, flight.rows, tokens)
+            for row, epoch, token, detail in zip(flight.rows, flight.epochs, tokens.tolist(), details, strict=True):
+                if row.finish is None and row.epoch == epoch:
+                    row.pending -= 1
+                    outputs.append(self._next(row, token, detail))
+                    self._remember(row)
+        return outputs
+
     def _read(self, rows: Sequence[Row], new: Sequence[int]) -> None:
         """Note that the cache holds the next `new` tokens of each row."""
         for row, count in zip(rows, new, strict=True):
             row.cached += count
-            if row.cached // BLOCK > (row.cached - count) // BLOCK:
-                self.blocks.remember(row.blocks, row.tokens, row.cached)
+            self._remember(row)
+
+    def _remember(self, row: Row) -> None:
+        """Let later prompts find the row's full blocks. The last token may have been drawn and not be known yet."""
+        known = min(row.cached, len(row.tokens))
+        if known // self.blocks.size > row.remembered:
+            row.remembered = known // self.blocks.size
+            self.blocks.remember(row.blocks, row.tokens, known)
 
     def _fork(self, row: Row) -> list[Row]:
         """Start the other rows of the request, which share the prompt that `row` has read, and return them."""
         others = self.scheduler.forked(row)
-        if row.cached % BLOCK:
+        if row.cached % self.blocks.size:
             for other in others:
                 self._runner.pool.copy(row.blocks[-1], other.blocks[-1])
         return others
-
-    def _advance(self, rows: Sequence[Row], logits: Tensor, tokens: Tensor) -> list[Output]:
-        """Give each row its next token, or end it."""
-        details = logprobs(logits, rows, tokens)
-        return [self._next(row, token, detail) for row, token, detail in zip(rows, tokens.tolist(), details, strict=True)]
 
     def _next(self, row: Row, sampled: int, detail: Logprobs | None) -> Output:
         full = len(row.masks) >= row.request.max_tokens
@@ -226,12 +262,6 @@ class Engine:
         row.finish = reason
         self.scheduler.end(row)
         return Output(row, finish=reason)
-
-
-def _step_tokens(config: GPTConfig, device: torch.device) -> tuple[int, int]:
-    if device.type == "cuda":
-        return GPU_STEP_TOKENS
-    return SMALL_STEP_TOKENS if config.n_embd <= SMALL_WIDTH else CPU_STEP_TOKENS
 
 
 def _affordable(config: GPTConfig, dtype: torch.dtype, device: torch.device, share: float) -> int:

@@ -98,6 +98,10 @@ class Row:
 
     `tokens` holds the prompt and the answer so far; the first `cached` of them are in the KV cache, in `blocks`. `masks` has an
     entry for each token of the answer: 1 if the model sampled it, 0 if it is part of the calculator's result.
+
+    On a GPU a step starts before the host has read the tokens of the step before. Then `pending` tokens have been drawn but are not
+    in `tokens` yet; the last of them is in `slot` of the device's tokens. What a row draws before it is preempted is lost: `epoch`
+    counts its preemptions.
     """
 
     request: Request
@@ -110,6 +114,10 @@ class Row:
     forced: deque[int] = field(default_factory=deque)  # tokens that are forced to come next
     finish: FinishReason | None = None
     draws: Draws | None = None
+    pending: int = 0
+    slot: int = -1
+    epoch: int = 0
+    remembered: int = 0  # blocks that later prompts can find
     matcher: Matcher | None = None  # follows the answer if it has a grammar; keeps its place when the row is preempted
 
     @property
@@ -120,13 +128,30 @@ class Row:
     @property
     def uncached(self) -> int:
         """The number of tokens not in the cache yet. With one, the row decodes; with more, its prompt is being read."""
-        return len(self.tokens) - self.cached
+        return len(self.tokens) + self.pending - self.cached
+
+    @property
+    def started(self) -> bool:
+        """Whether the first token of the answer has been drawn."""
+        return bool(self.masks or self.pending)
+
+    @property
+    def drawable(self) -> bool:
+        """Whether another token may be drawn. One more than the answer may have is: it tells whether the answer was complete."""
+        return len(self.masks) + self.pending <= self.request.max_tokens
+
+    @property
+    def next_token(self) -> int | None:
+        """The next token to compute; None if only the device knows it."""
+        if self.cached < len(self.tokens):
+            return self.tokens[self.cached]
+        return self.forced[0] if self.forced else None
 
     def draw(self) -> float:
         """The random number in [0, 1) that chooses the next token."""
         if self.draws is None:
             self.draws = Draws(self.request.sampling.seed, self.index)
-        return self.draws.at(len(self.masks))
+        return self.draws.at(len(self.masks) + self.pending)
 
 
 class Draws:

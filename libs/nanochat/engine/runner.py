@@ -2,36 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from nanochat.engine.budget import Budget
 from nanochat.engine.cache import Pool, PoolView
-from nanochat.engine.decode import DecodeGraphs
 from nanochat.engine.dense import Dense, DenseView
 from nanochat.engine.request import Row
 from nanochat.engine.sampler import fits_graph, sample
 from nanochat.model import GPT
 from nanochat.model.loss import softcap
 
+if TYPE_CHECKING:
+    from nanochat.engine.graphs import Graphs
+
+MAX_DRAWN = 4096  # rows whose tokens are drawn in one pass on a GPU
+MAX_READ = 128  # rows whose prompts are read in one pass on a GPU
+
+
+class Drawn:
+    """The next tokens of some rows. On a GPU, their copy to the host has begun."""
+
+    def __init__(self, logits: Tensor, tokens: Tensor):
+        self.logits = logits
+        self._tokens, self._copied = tokens, None
+        if tokens.is_cuda:
+            self._tokens = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
+            self._tokens.copy_(tokens, non_blocking=True)
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record()
+
+    def tokens(self) -> Tensor:
+        """The tokens (B,) int64 on the CPU. Waits until they are there."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._tokens
+
 
 class Runner:
     """A model with matrices in `dtype`, and the KV pool.
 
     If the given model's matrices have another dtype, as in training, they are copied once instead of being cast in every pass.
-    `refresh` copies them again after they have changed.
+    `refresh` copies them again after they have changed. A pass over prompts has at most `budget.idle` tokens.
     """
 
-    def __init__(self, model: GPT, dtype: torch.dtype, blocks: int, block_size: int, *, graphs: bool = True):
+    def __init__(self, model: GPT, dtype: torch.dtype, blocks: int, budget: Budget, *, graphs: bool = True):
         self.source, self.device = model, model.get_device()
         self.model = model if is_narrow(model, dtype) else narrow(GPT(model.config).to(self.device), dtype)
         self._dense: Dense | None = None
         self.refresh()
-        self.pool = Pool(model.config, blocks, block_size, dtype, self.device)
-        self._graphs = DecodeGraphs(self.model, self.pool) if graphs and self.device.type == "cuda" else None
-        if self.device.type == "cpu":
+        self.pool = Pool(model.config, blocks, budget.block, dtype, self.device)
+        self._graphs: Graphs | None = None
+        if self.device.type == "cuda":
+            from nanochat.engine.fused import supports  # without a GPU there may be no Triton
+            from nanochat.engine.graphs import Graphs
+
+            if supports(model.config, self.device):
+                self._graphs = Graphs(self.model, self.pool, budget.idle, capture=graphs)
+        elif self.device.type == "cpu":
             self._dense = Dense(self.pool)
+        self._states = torch.empty(0, device=self.device)
+
+    @property
+    def ahead(self) -> bool:
+        """Whether a step can begin before the tokens of the step before have been read."""
+        return self._graphs is not None
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -41,20 +80,54 @@ class Runner:
         if self._dense:
             self._dense.forget()
 
-    def decode(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-        """Run the model on the one uncached token of each row. Returns the logits (B, V) in fp32 and the next tokens (B,)."""
-        if self._graphs and self._graphs.fits(rows):
-            logits, tokens = self._graphs.run(rows)
-            return logits, tokens if fits_graph(rows) else sample(logits, rows)
-        dense = self._decode_dense(rows)
-        logits = self.forward(rows, [1] * len(rows)) if dense is None else dense
-        return logits, sample(logits, rows)
+    def decode(self, rows: Sequence[Row]) -> Drawn:
+        """Run the model on the next token of each row, and draw the token after it."""
+        if self._graphs is not None:
+            return self._drawn(self._graphs.decode(rows), rows)
+        if not self._decode_dense(rows):
+            self._forward(rows, [1] * len(rows))
+        return self.draw(range(len(rows)), rows)
+
+    def passes(self, rows: Sequence[Row], new: Sequence[int]) -> Iterator[tuple[list[Row], list[int]]]:
+        """Divide rows with `new` tokens each into passes of `read`. On a CPU the rows of a pass have equally many new tokens,
+        because padding costs time."""
+        if self._graphs is not None:
+            for first in range(0, len(rows), MAX_READ):
+                yield list(rows[first : first + MAX_READ]), list(new[first : first + MAX_READ])
+            return
+        alike: dict[int, list[Row]] = {}
+        for row, count in zip(rows, new, strict=True):
+            alike.setdefault(count, []).append(row)
+        for count, several in alike.items():
+            yield several, [count] * len(several)
+
+    def read(self, rows: Sequence[Row], new: Sequence[int]) -> None:
+        """Run the model on the next `new` tokens of each row."""
+        if self._graphs is not None:
+            self._graphs.read(rows, new)
+            self._last = [end - 1 for end in accumulate(new)]
+        else:
+            self._forward(rows, new)
+
+    def draw(self, numbers: Sequence[int], rows: Sequence[Row]) -> Drawn:
+        """Draw a token for each row, after the row with that number in the latest `read`. A number may occur more than once."""
+        if self._graphs is not None:
+            return self._drawn(self._graphs.draw([self._last[number] for number in numbers], rows), rows)
+        logits = softcap(self.model.lm_head(self._states[torch.tensor(numbers, device=self.device)]))
+        return Drawn(logits, sample(logits, rows))
+
+    def _drawn(self, logits: Tensor, rows: Sequence[Row]) -> Drawn:
+        assert self._graphs is not None
+        slots = self._graphs.drawn[rows[0].slot : rows[0].slot + len(rows)]
+        if not fits_graph(rows):
+            slots.copy_(sample(logits, rows))
+        return Drawn(logits, slots)
 
     @torch.no_grad()
-    def forward(self, rows: Sequence[Row], new: Sequence[int]) -> Tensor:
-        """Run the model on the next `new` tokens of each row. Returns the logits (B, V), in fp32, of the token after them.
+    def _forward(self, rows: Sequence[Row], new: Sequence[int]) -> None:
+        """Keep the state (B, C) of the last of the `new` tokens of each row. Rows with fewer new tokens are padded.
 
-        The rows' blocks must have room for the new tokens. Rows with fewer new tokens than others are padded.
+        The rows' blocks must have room for the new tokens.
         """
         longest = max(new)
         fed = [row.tokens[row.cached : row.cached + n] + [0] * (longest - n) for row, n in zip(rows, new, strict=True)]
@@ -62,22 +135,21 @@ class Runner:
         cached = [row.cached for row in rows]
         view = PoolView(self.pool, [row.blocks for row in rows], cached, longest, self._previous(rows))
         last = torch.tensor([n - 1 for n in new], device=self.device)
-        states = self.model.hidden(ids, view)[torch.arange(len(rows), device=self.device), last]
-        return softcap(self.model.lm_head(states))
+        self._states = self.model.hidden(ids, view)[torch.arange(len(rows), device=self.device), last]
 
     @torch.no_grad()
-    def _decode_dense(self, rows: Sequence[Row]) -> Tensor | None:
-        """`forward` with one new token per row, on a CPU; None when the rows do not fit."""
+    def _decode_dense(self, rows: Sequence[Row]) -> bool:
+        """`_forward` with one new token per row, on a CPU. Returns False when the rows do not fit."""
         order = self._dense.arrange(rows) if self._dense else None
         if self._dense is None or order is None:
-            return None
+            return False
         placed = [rows[index] for index in order]
         ids = torch.tensor([[row.tokens[row.cached]] for row in placed])
         view = DenseView(self._dense, self.pool, placed, self._previous(placed))
         states = self.model.hidden(ids, view)[:, -1]
         view.finish()
-        logits = softcap(self.model.lm_head(states))
-        return logits if order == sorted(order) else logits[torch.tensor(order).argsort()]
+        self._states = states if order == sorted(order) else states[torch.tensor(order).argsort()]
+        return True
 
     def _previous(self, rows: Sequence[Row]) -> Tensor | None:
         if not self.model.config.smear:

@@ -11,7 +11,7 @@ from torch import Tensor
 from nanochat.engine.request import Logprobs, Row
 from nanochat.grammar import allowed
 
-MAX_GRAPH_TOP_K = 64  # a graph finds that many of the largest logits, whatever top_k its rows have
+MAX_GRAPH_TOP_K = 64  # `draw.MAX_TOP_K`, which cannot be imported without Triton
 
 
 def sample(logits: Tensor, rows: Sequence[Row]) -> Tensor:
@@ -40,7 +40,7 @@ def inverse_temperatures(rows: Sequence[Row]) -> list[float]:
 
 
 def fits_graph(rows: Sequence[Row]) -> bool:
-    """Whether `sample_top_k` draws for all rows: no penalties, biases, log probabilities, grammar, top_p or min_p, a small top_k."""
+    """Whether the kernels of `draw` can draw for all rows: no penalties, biases, log probabilities, grammar, top_p or min_p, a small top_k."""
     return all(
         not how.changes_logits
         and how.grammar is None
@@ -52,12 +52,12 @@ def fits_graph(rows: Sequence[Row]) -> bool:
     )
 
 
-def sample_top_k(logits: Tensor, inverse_temperature: Tensor, u: Tensor, top_k: Tensor) -> Tensor:
-    """`sample` for a graph: inverse_temperature, u and top_k are columns (N, 1), the last int64 with 0 for off."""
-    count = min(MAX_GRAPH_TOP_K, logits.size(-1))
-    largest = logits.topk(count, dim=-1).values
-    floor = largest.gather(1, (top_k - 1).clamp(0, count - 1)).masked_fill(top_k == 0, -torch.inf)
-    return _drawn(logits, inverse_temperature, u, floor, None, None)
+def needs_tokens(rows: Sequence[Row]) -> bool:
+    """Whether a draw depends on earlier tokens of its row, or its log probabilities must be read: such rows cannot run ahead."""
+    return any(
+        how.changes_logits or how.grammar is not None or how.logprobs is not None
+        for how in (row.request.sampling for row in rows)
+    )
 
 
 def _drawn(
@@ -88,7 +88,7 @@ def logprobs(logits: Tensor, rows: Sequence[Row], tokens: Tensor) -> list[Logpro
     if not asked:
         return found
     logs = logits[asked].log_softmax(dim=-1)
-    drawn = logs.gather(1, tokens[asked, None])[:, 0].tolist()
+    drawn = logs.gather(1, tokens.to(logits.device)[asked, None])[:, 0].tolist()
     counts = [rows[i].request.sampling.logprobs or 0 for i in asked]
     top = logs.topk(max(counts) or 1, dim=-1)
     for n, (i, count) in enumerate(zip(asked, counts, strict=True)):

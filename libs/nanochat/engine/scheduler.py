@@ -11,6 +11,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 
 from nanochat.engine.blocks import Blocks
+from nanochat.engine.budget import Budget
 from nanochat.engine.request import Request, Row
 
 
@@ -18,15 +19,16 @@ class Scheduler:
     """Requests wait in one queue per key, and the keys take turns, those without a row first: many requests of one key do not
     starve another key.
 
-    A request is admitted when there are free blocks for its prompt and one more token of each row. When all rows are taken, a
-    key that has none gets those of the key with most: a short request does not wait until a long answer ends. If a row later needs a block
+    A step reads `budget.step` tokens of prompts, or `budget.idle` when no row decodes and so none has to wait.
+
+    A request is admitted when there are free blocks for its prompt and one more token of each row. When all rows are taken, a key
+    that has none gets those of the key with most: a short request does not wait until a long answer ends. If a row later needs a block
     and none is free, it preempts the row that was admitted last. A preempted row keeps its tokens; their keys and values are
     computed again when there is room.
     """
 
-    def __init__(self, blocks: Blocks, *, max_rows: int, step_tokens: int, chunk_tokens: int, even: bool = False):
-        self.blocks, self.max_rows, self.step_tokens, self.chunk_tokens = blocks, max_rows, step_tokens, chunk_tokens
-        self._even = even  # prefer chunks of one length to using the whole budget
+    def __init__(self, blocks: Blocks, budget: Budget, *, max_rows: int):
+        self.blocks, self.budget, self.max_rows = blocks, budget, max_rows
         self.running: list[Row] = []  # in the order of admission
         self.siblings: dict[Row, list[Row]] = {}  # first row -> other rows, which wait until the first has read the prompt
         self.preemptions = 0
@@ -66,7 +68,7 @@ class Scheduler:
 
     def decoding(self) -> list[Row]:
         """Return the rows that decode in this step. Each has a block for its next position."""
-        ready = [row for row in self.running if row.uncached == 1 and row.masks]
+        ready = [row for row in self.running if row.uncached == 1 and row.started and row.drawable]
         for row in ready:
             if row in self.running:  # an earlier row may have preempted it
                 self._grow(row, 1)
@@ -78,17 +80,18 @@ class Scheduler:
         `decoding` is the number of rows that decode in this step.
         """
         self._admit()
-        reading = [row for row in self.running if row.uncached > 1 or not row.masks]
+        reading = [row for row in self.running if row.uncached > 1 or not row.started]
         # The oldest one always makes progress; of the others a short prompt does not wait for long ones.
         reading[1:] = sorted(reading[1:], key=lambda row: row.uncached)
-        budget = max(self.step_tokens - decoding, self.chunk_tokens)
+        least = self.budget.chunk
+        budget = max(self.budget.step - decoding, least) if decoding else self.budget.idle
         for left in range(len(reading), 0, -1):
             row = reading[len(reading) - left]
             if row not in self.running:
                 continue
-            wanted = min(row.uncached, max(self.chunk_tokens, budget // left))
+            wanted = min(row.uncached, max(least, budget // left))
             chunk = min(wanted, budget)
-            if chunk <= 0 or (self._even and chunk < wanted):
+            if chunk <= 0 or (self.budget.even and chunk < wanted):
                 return
             budget -= chunk
             if self._grow(row, chunk):
@@ -185,11 +188,13 @@ class Scheduler:
         self.preemptions += 1
         self.running.remove(row)
         self._drop(row)
+        row.epoch += 1
+        row.pending = 0
         self._preempted.appendleft(row)
 
     def _drop(self, row: Row) -> None:
         self.blocks.release(row.blocks)
-        row.blocks, row.cached = [], 0
+        row.blocks, row.cached, row.remembered = [], 0, 0
 
     def _reserved(self) -> int:
         return sum(map(len, self.siblings.values()))

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nanochat.engine import Engine, PromptTooLong, Sampling
-from nanochat.engine.engine import BLOCK
 from nanochat.model import GPTConfig
 from tests.nanochat.engine.switches import MODERN
 
@@ -57,7 +56,7 @@ def test_greedy_is_the_same_alone_and_together(make_model, tokenizer, seed, swit
     """Prompts have many lengths and common beginnings; they run in small chunks, with few blocks, and one after the other."""
     model = make_model(seed=seed, **switches)
     rng = random.Random(seed)
-    common = [rng.randrange(400) for _ in range(2 * BLOCK)]
+    common = [rng.randrange(400) for _ in range(32)]
     prompts = [
         [*common[: rng.randrange(len(common))], *(rng.randrange(400) for _ in range(rng.randrange(1, 20)))] for _ in range(12)
     ]

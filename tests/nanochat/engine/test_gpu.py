@@ -41,9 +41,9 @@ def test_scores_of_a_prompt_are_those_of_the_plain_model(make_model, tokenizer, 
     prompt = torch.randint(400, (60,), generator=torch.Generator().manual_seed(0)).tolist()
     with torch.no_grad():
         logs = model(torch.tensor([prompt], device="cuda"))[0].float().log_softmax(-1)
-    scores = Engine(model, tokenizer, max_rows=2).score(prompt, top=1)
+    scores = Engine(model, tokenizer, dtype=torch.float32, max_rows=2).score(prompt, top=1)
     expected = logs[:-1].gather(1, torch.tensor(prompt[1:], device="cuda")[:, None])[:, 0].tolist()
-    assert [score.token for score in scores] == pytest.approx(expected, abs=0.1)
+    assert [score.token for score in scores] == pytest.approx(expected, abs=1e-3)
 
 
 def test_answers_keep_to_their_grammar_beside_free_ones(make_model, tokenizer):
@@ -62,3 +62,61 @@ def test_answers_keep_to_their_grammar_beside_free_ones(make_model, tokenizer):
         assert regex.fullmatch(pattern, tokenizer.decode(request.rows[0].made))
     assert all(request.rows[0].finish in ("stop", "length") for request in free)
     assert engine.blocks.free == engine.blocks.count
+
+
+class Repeats:
+    """In place of the calculator: after a token that 5 divides, its double and its triple are forced."""
+
+    def see(self, row, token):
+        if token % 5 == 0 and not row.forced and len(row.masks) % 2:
+            row.forced.extend([token * 2 % 400, token * 3 % 400])
+
+
+@pytest.mark.parametrize("switches", [{}, MODERN], ids=["speedrun", "modern"])
+@pytest.mark.parametrize("cache_tokens", [None, 700], ids=["roomy", "preempting"])
+def test_a_step_ahead_of_the_host_gives_what_a_cpu_gives(make_model, tokenizer, switches, cache_tokens):
+    """Results are read one step late: rows end, are forced, preempted and cancelled while the next step already runs."""
+    answers = {}
+    for device in ("cpu", "cuda"):
+        model = make_model(depth=4, seq_len=256, **switches).to(device)
+        engine = Engine(model, tokenizer, dtype=torch.float32, max_rows=12, cache_tokens=cache_tokens)
+        engine._tools = Repeats()
+        generator = torch.Generator().manual_seed(1)
+        requests = []
+        for i in range(24):
+            prompt = torch.randint(400, (1 + 7 * i % 90,), generator=generator).tolist()
+            how = Sampling(temperature=(0.0, 1.0, 0.8)[i % 3], top_k=(0, 50)[i % 2], top_p=(1.0, 0.9)[i % 5 == 0], seed=i)
+            requests.append(engine.add(prompt, how, max_tokens=5 + 9 * i % 80, n=1 + i % 3, key=str(i % 2)))
+        dropped = requests[5::7]
+        for step in range(1000):
+            engine.step()
+            if step < len(dropped):
+                engine.cancel(dropped[step])
+            if not engine.busy:
+                break
+        assert not engine.busy
+        assert engine.blocks.free == engine.blocks.count
+        assert all(request.finished for request in requests)
+        kept = [request for request in requests if request not in dropped]
+        answers[device] = [(list(row.made), list(row.masks), row.finish) for request in kept for row in request.rows]
+    differ = sum(ours != theirs for ours, theirs in zip(answers["cuda"], answers["cpu"], strict=True))
+    assert any(0 in masks for _, masks, _ in answers["cuda"])
+    assert differ <= 1  # rounding may move a bound past a random number
+
+
+def test_log_probabilities_are_those_of_the_plain_model(make_model, tokenizer):
+    model = make_model(depth=4).cuda()
+    engine = Engine(model, tokenizer, dtype=torch.float32)
+    requests = [engine.add([5, 6, 7 + i], Sampling(seed=i, logprobs=2), max_tokens=6) for i in range(3)]
+    found = {request: [] for request in requests}
+    while engine.busy:
+        for output in engine.step():
+            if output.token is not None:
+                found[output.row.request].append((output.token, output.logprobs))
+    for request, tokens in found.items():
+        for i, (token, detail) in enumerate(tokens):
+            ids = torch.tensor([[*request.prompt, *(t for t, _ in tokens[:i])]], device="cuda")
+            with torch.no_grad():
+                logs = model(ids)[0, -1].log_softmax(-1)
+            assert detail.token == pytest.approx(logs[token].item(), abs=1e-3)
+            assert list(detail.top.values()) == pytest.approx(logs.topk(2).values.tolist(), abs=1e-3)

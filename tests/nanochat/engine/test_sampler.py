@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nanochat.engine.request import Draws, Request, Row, Sampling
-from nanochat.engine.sampler import fits_graph, inverse_temperatures, logprobs, sample, sample_top_k
+from nanochat.engine.sampler import fits_graph, logprobs, sample
 
 VOCABULARY = 24
 
@@ -202,16 +202,6 @@ def test_logprobs_are_those_of_the_model_for_the_rows_that_ask():
 def test_settings_out_of_range_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Sampling(**wrong)
-
-
-@pytest.mark.parametrize("k", [0, 1, 5, VOCABULARY, 64])
-def test_the_sampler_of_the_graphs_draws_what_the_other_one_draws(k):
-    settings = [Sampling(temperature, top_k=top_k) for temperature in (0, 0.5, 1.0, 2.0) for top_k in (0, k)]
-    logits, rows = some_logits(len(settings)), [row(how, i) for i, how in enumerate(settings)]
-    assert fits_graph(rows)
-    numbers = (torch.tensor(values)[:, None] for values in (inverse_temperatures(rows), [r.draw() for r in rows]))
-    drawn = sample_top_k(logits, *numbers, torch.tensor([how.top_k for how in settings])[:, None])
-    assert torch.equal(drawn, sample(logits, rows))
 
 
 @pytest.mark.parametrize(
