@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import traceback
 
-from benchmarks.cards import device
+from benchmarks.cards import cards, device
 from benchmarks.engine.parts import PARTS, Bench, EngineOptions
 from benchmarks.options import Parser, names_of, positive_int, positive_ints
 from benchmarks.process import JobError
@@ -33,6 +33,13 @@ def main(argv: list[str] | None = None) -> None:
         "--dtype", choices=["bf16", "fp32"], metavar="NAME", help="bf16 or fp32 (what the device multiplies best)"
     )
     parser.add_argument(
+        "--kv-cache",
+        choices=["model", "fp8"],
+        default="model",
+        metavar="NAME",
+        help="keys and values in the model's type, or fp8",
+    )
+    parser.add_argument(
         "--only", type=names_of(PARTS), metavar="NAME,…", help=f"of {', '.join(PARTS)} (all that the device has)"
     )
     parser.add_argument(
@@ -41,6 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--profile", action="store_true", help="also tell where a decoding step of each batch spends its time")
     options = parser.parse(EngineOptions, argv)
 
+    if options.kv_cache == "fp8" and not cards():
+        parser.error("argument --kv-cache: fp8 needs an NVIDIA GPU")
     bench = Bench(options)
     print(bench.title, flush=True)
     rows: list[Measurement] = []

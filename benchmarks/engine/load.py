@@ -16,8 +16,8 @@ from typing import Any  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
-from benchmarks.engine.measure import SAMPLED, drain, synchronize  # noqa: E402
-from benchmarks.engine.subject import Prompts, Specials, Subject  # noqa: E402
+from benchmarks.engine.measure import synchronize  # noqa: E402
+from benchmarks.engine.subject import Specials, Subject  # noqa: E402
 from benchmarks.process import job_of_argv  # noqa: E402
 from nanochat.engine import Engine  # noqa: E402
 from nanochat.engine.runner import narrow  # noqa: E402
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def measure(job: dict[str, Any]) -> dict[str, float]:
-    """Seconds for the imports, for the weights, and until one answer of each number of rows has come back."""
+    """Seconds for the imports, for the weights, and until the engine is warm."""
     if torch.cuda.is_available():
         torch.zeros(1, device="cuda")
     imports = time.perf_counter() - begun
@@ -48,11 +48,7 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
         synchronize()
         weights = time.perf_counter() - start
     engine = Engine(loaded, Specials(), dtype=subject.torch_dtype, max_rows=job["max_rows"])
-    prompts, rows = Prompts(subject.config.vocab_size), 1
-    while rows <= job["max_rows"]:
-        engine.add(prompts(1, 8)[0], SAMPLED, max_tokens=3, n=rows)
-        drain(engine)
-        rows *= 2
+    engine.warm_up()
     synchronize()
     return {"imports_s": imports, "weights_s": weights, "ready_s": time.perf_counter() - start, "bytes": size}
 

@@ -35,6 +35,7 @@ class EngineOptions(Options):
     depth: int | None
     batches: list[int] | None
     dtype: str | None
+    kv_cache: str
     only: list[str] | None
     peer: str | None
     profile: bool
@@ -67,6 +68,7 @@ class Bench:
             device=kind,
         )
         self.prompts = Prompts(self.subject.config.vocab_size)
+        self.kv_cache = options.kv_cache
         self.profile, self.repeats = options.profile, 1 if quick else REPEATS
         # The bounds are about one model on one kind of GPU.
         self.judged = self.gpu and not quick and depth == 20 and self.recipe == "speedrun" and "h100" in device()
@@ -87,13 +89,17 @@ class Bench:
         return self._make()[1]
 
     def _make(self) -> tuple[GPT, Engine]:
+        import torch
+
         from benchmarks.engine.subject import Specials
         from nanochat.engine import Engine
 
         if self._made is None:
             model = self.subject.build()
             tokenizer: Any = Specials()
-            self._made = model, Engine(model, tokenizer, dtype=self.subject.torch_dtype, max_rows=max(64, *self.batches))
+            cache = torch.float8_e4m3fn if self.kv_cache == "fp8" else None
+            rows = max(64, *self.batches)
+            self._made = model, Engine(model, tokenizer, dtype=self.subject.torch_dtype, cache_dtype=cache, max_rows=rows)
         return self._made
 
     def decode(self, streams: int) -> Decoded:
@@ -109,10 +115,10 @@ class Bench:
 
 def load(bench: Bench) -> Iterator[Measurement]:
     """First, while this process holds no memory of the GPU."""
-    found = run_job("benchmarks.engine.load", {"subject": asdict(bench.subject), "max_rows": 64}, seconds=300)
+    found = run_job("benchmarks.engine.load", {"subject": asdict(bench.subject), "max_rows": 128}, seconds=300)
     size = f"{found['bytes'] / 1e9:.2f} GB"
     bounds: dict[str, Any] = {"must": 20.0, "aim": 8.0} if bench.judged else {}
-    yield measurement(f"load of {size} to ready, graphs of 1 to 64 rows", found["ready_s"], "s", "lower", **bounds)
+    yield measurement(f"load of {size} to ready, graphs of 1 to 128 rows", found["ready_s"], "s", "lower", **bounds)
     yield measurement(f"load of {size}: weights", found["weights_s"], "s", "lower")
     yield measurement("start of the process: imports and CUDA", found["imports_s"], "s", "lower")
 

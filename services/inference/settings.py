@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliSuppress, NoDecode, SettingsConfigDict
@@ -37,6 +37,10 @@ class Settings(BaseSettings):
         default=None,
         description="threads of torch in an engine process on a CPU; default: 1 for a small model, else torch's own number, shared by the replicas",
     )
+    kv_cache: Literal["model", "fp8"] = Field(
+        default="model",
+        description="type of keys and values: the model's own, or fp8, which holds twice as many (GPUs since 2022)",
+    )
     cache_share: float = Field(
         default=0.4,
         gt=0,
@@ -47,7 +51,7 @@ class Settings(BaseSettings):
         default=None, description="id of the model for requests that name none; default: the newest promoted one that loads"
     )
     max_loaded: Count = Field(default=2, description="most models in memory; the least recently used one is unloaded first")
-    max_running: Count = Field(default=64, description="most answers that one engine process decodes together")
+    max_running: Count = Field(default=128, description="most answers that one engine process decodes together")
     max_waiting: int = Field(
         default=256, ge=0, description="most requests that wait for one engine process; further ones are refused with 429"
     )

@@ -13,7 +13,7 @@ from nanochat.distributed import native_dtype
 from nanochat.engine.blocks import Blocks
 from nanochat.engine.budget import Budget
 from nanochat.engine.request import FORCED, SAMPLED, FinishReason, Logprobs, Output, PromptTooLong, Request, Row, Sampling
-from nanochat.engine.runner import MAX_DRAWN, Drawn, Runner
+from nanochat.engine.runner import MAX_DRAWN, Drawn, Runner, fp8_cache
 from nanochat.engine.sampler import logprobs, needs_tokens
 from nanochat.engine.scheduler import Scheduler
 from nanochat.engine.scoring import prompt_logprobs
@@ -42,7 +42,7 @@ class Engine:
     """Generates text with one model. `add` requests, then call `step` until the engine is no longer `busy`. Not thread-safe.
 
     Matrices are multiplied in `dtype`; the default is the device's native dtype, as in training. At most `max_rows` rows run at
-    once. The cache holds `cache_tokens` positions, by default `max_rows` full contexts or as many as memory allows (on a GPU
+    once. Keys and values are kept in `cache_dtype`, by default `dtype`; fp8 holds twice as many positions. The cache holds `cache_tokens` positions, by default `max_rows` full contexts or as many as memory allows (on a GPU
     `cache_share` of what is free now), but at least one context. A step computes about `step_tokens` tokens. `graphs`: run through CUDA
     graphs on a GPU; each takes time to capture, which a few short answers are not worth.
     """
@@ -53,6 +53,7 @@ class Engine:
         tokenizer: Tokenizer,
         *,
         dtype: torch.dtype | None = None,
+        cache_dtype: torch.dtype | None = None,
         max_rows: int = 64,
         cache_tokens: int | None = None,
         cache_share: float = GPU_CACHE_SHARE,
@@ -62,11 +63,14 @@ class Engine:
         self.tokenizer, self.context = tokenizer, model.config.sequence_len
         device = model.get_device()
         dtype = dtype or native_dtype(device)
-        tokens = cache_tokens or min(max_rows * self.context, _affordable(model.config, dtype, device, cache_share))
+        cache_dtype = cache_dtype or dtype
+        if cache_dtype.itemsize == 1 and not fp8_cache(model.config, device):
+            raise ValueError("an fp8 cache needs an NVIDIA GPU of compute capability 8.9 or newer, and the model's kernels")
+        tokens = cache_tokens or min(max_rows * self.context, _affordable(model.config, cache_dtype, device, cache_share))
         budget = Budget.of(model.config, device, step_tokens)
         self.blocks = Blocks(-(-max(tokens, self.context) // budget.block) + 1, budget.block)
         self.scheduler = Scheduler(self.blocks, budget, max_rows=max_rows)
-        self._runner = Runner(model, dtype, self.blocks.count, budget, graphs=graphs)
+        self._runner = Runner(model, dtype, self.blocks.count, budget, cache_dtype=cache_dtype, graphs=graphs)
         self._flights: list[_Flight] = []
         self._threads = threads_for(model.config, device)
         self._tools = ToolCalls(tokenizer)
@@ -81,6 +85,18 @@ class Engine:
         """Call this after the model's weights have changed. Forgets all cached prefixes and copies the new weights."""
         self.blocks.forget_all()
         self._runner.refresh()
+
+    def warm_up(self) -> None:
+        """Do in advance what first requests would wait for: on a GPU, compile kernels and capture the graphs of all sizes.
+
+        One answer of each way to draw is generated, because libraries also set themselves up when they are first used.
+        """
+        with torch.no_grad():
+            self._runner.warm_up(self.scheduler.max_rows)
+        for how in (Sampling(top_k=50), Sampling(top_p=0.9, min_p=0.1), Sampling(logprobs=1, presence_penalty=0.1)):
+            self.add([self.tokenizer.bos], how, max_tokens=2)
+        for _ in self.finished():
+            pass
 
     def add(self, prompt: Sequence[int], sampling: Sampling, *, max_tokens: int, n: int = 1, key: str = "") -> Request:
         """Queue a request for `n` answers of at most `max_tokens` tokens each.

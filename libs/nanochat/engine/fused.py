@@ -86,7 +86,7 @@ class Fused:
         self._blocks = [block for block in model.blocks if isinstance(block, Block)]
         self._qkv = [_joined(attn.q.weight, attn.k.weight, attn.v.weight) for attn in (block.attn for block in self._blocks)]
         self._workspaces: dict[int, _Workspaces] = {}
-        self._hopper = torch.cuda.get_device_capability(pool.device)[0] == 9 and pool.keys.dtype is torch.bfloat16
+        self._hopper = torch.cuda.get_device_capability(pool.device)[0] == 9 and model.embed.weight.dtype is torch.bfloat16
 
     @torch.no_grad()
     def decode(self, inputs: DecodeInputs, slots: slice) -> Tensor:

@@ -7,7 +7,7 @@ the one before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -37,38 +37,54 @@ class Graphs:
         self.pool, self.capture = pool, capture
         self.fused = Fused(model, pool, self.drawn)
         self.width = -(-model.config.sequence_len // pool.size) + 1  # blocks of a row
-        self.stream = torch.zeros(_size(tokens), model.config.n_embd, dtype=pool.keys.dtype, device=pool.device)
+        self.stream = torch.zeros(_size(tokens), model.config.n_embd, dtype=model.embed.weight.dtype, device=pool.device)
         self.memory = torch.cuda.graph_pool_handle()  # one for all: their passes never overlap
         self._decodes: dict[int, _Decode] = {}
         self._reads: dict[int, _Read] = {}
         self._heads: dict[int, _Head] = {}
 
+    def warm_up(self, rows: int) -> None:
+        """Capture everything that up to `rows` rows can need, so that no request waits for it."""
+        if not self.capture:
+            return
+        for size in _sizes(1, rows):
+            self._decode(size)
+            self._head(size)
+        for size in _sizes(LEAST_TOKENS, self.stream.size(0)):
+            self._read(size)
+
     def decode(self, rows: Sequence[Row]) -> Tensor:
         """Draw the next token of each row that decodes, into slots which the rows remember. Returns the logits (B, V) fp32."""
-        size = _size(len(rows))
-        if size not in self._decodes:
-            self._decodes[size] = _Decode(self, size)
-        logits = self._decodes[size].run(rows)
+        logits = self._decode(_size(len(rows))).run(rows)
         for slot, row in enumerate(rows):
             row.slot = slot
         return logits
 
     def read(self, rows: Sequence[Row], new: Sequence[int]) -> None:
         """Read the next `new` tokens of each row's prompt, for at most MAX_READ rows."""
-        size = max(_size(sum(new)), LEAST_TOKENS)
-        if size not in self._reads:
-            self._reads[size] = _Read(self, size)
-        self._reads[size].run(rows, new)
+        self._read(max(_size(sum(new)), LEAST_TOKENS)).run(rows, new)
 
     def draw(self, last: Sequence[int], rows: Sequence[Row]) -> Tensor:
         """Draw each row's token after the token numbered `last` of the latest `read`. Returns the logits (B, V) fp32."""
-        size = _size(len(rows))
-        if size not in self._heads:
-            self._heads[size] = _Head(self, size)
-        logits = self._heads[size].run(last, rows)
+        logits = self._head(_size(len(rows))).run(last, rows)
         for slot, row in enumerate(rows):
             row.slot = MAX_DRAWN + slot
         return logits
+
+    def _decode(self, size: int) -> _Decode:
+        if size not in self._decodes:
+            self._decodes[size] = _Decode(self, size)
+        return self._decodes[size]
+
+    def _read(self, size: int) -> _Read:
+        if size not in self._reads:
+            self._reads[size] = _Read(self, size)
+        return self._reads[size]
+
+    def _head(self, size: int) -> _Head:
+        if size not in self._heads:
+            self._heads[size] = _Head(self, size)
+        return self._heads[size]
 
 
 class _Feed:
@@ -216,3 +232,10 @@ class _Head:
 
 def _size(count: int) -> int:
     return 1 << (count - 1).bit_length()
+
+
+def _sizes(least: int, most: int) -> Iterator[int]:
+    size = _size(least)
+    while size < 2 * most:
+        yield size
+        size *= 2

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nanochat.config.shape import GPTConfig
 from nanochat.engine.budget import Budget
 from nanochat.engine.cache import Pool, PoolView
 from nanochat.engine.dense import Dense, DenseView
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 
 MAX_DRAWN = 4096  # rows whose tokens are drawn in one pass on a GPU
 MAX_READ = 128  # rows whose prompts are read in one pass on a GPU
+
+
+def fp8_cache(config: GPTConfig, device: torch.device) -> bool:
+    """Whether keys and values can be kept in fp8: by the GPU's own conversions, in the model's kernels."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9):
+        return False
+    from nanochat.engine.fused import supports  # without a GPU there may be no Triton
+
+    return supports(config, device)
 
 
 class Drawn:
@@ -50,12 +60,14 @@ class Runner:
     `refresh` copies them again after they have changed. A pass over prompts has at most `budget.idle` tokens.
     """
 
-    def __init__(self, model: GPT, dtype: torch.dtype, blocks: int, budget: Budget, *, graphs: bool = True):
+    def __init__(
+        self, model: GPT, dtype: torch.dtype, blocks: int, budget: Budget, *, cache_dtype: torch.dtype, graphs: bool = True
+    ):
         self.source, self.device = model, model.get_device()
         self.model = model if is_narrow(model, dtype) else narrow(GPT(model.config).to(self.device), dtype)
         self._dense: Dense | None = None
         self.refresh()
-        self.pool = Pool(model.config, blocks, budget.block, dtype, self.device)
+        self.pool = Pool(model.config, blocks, budget.block, cache_dtype, self.device)
         self._graphs: Graphs | None = None
         if self.device.type == "cuda":
             from nanochat.engine.fused import supports  # without a GPU there may be no Triton
@@ -79,6 +91,11 @@ class Runner:
                 ours.copy_(theirs)
         if self._dense:
             self._dense.forget()
+
+    def warm_up(self, rows: int) -> None:
+        """Prepare what passes with up to `rows` rows need."""
+        if self._graphs is not None:
+            self._graphs.warm_up(rows)
 
     def decode(self, rows: Sequence[Row]) -> Drawn:
         """Run the model on the next token of each row, and draw the token after it."""

@@ -6,13 +6,13 @@ import torch
 
 from nanochat.contract.contract import StageError, verify
 from nanochat.distributed import native_dtype
-from nanochat.engine import Engine, Sampling
+from nanochat.engine import Engine
 from nanochat.engine.runner import narrow
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.checkpoint import load_model
 from services.inference.engines.wire import Load, Setup
 
-PROMPTS = (20, 200, 600, 2000)  # tokens
+CACHE = {"model": None, "fp8": torch.float8_e4m3fn}  # setting -> dtype of keys and values
 
 
 def load(command: Load, device: str, setup: Setup) -> Engine:
@@ -27,29 +27,11 @@ def load(command: Load, device: str, setup: Setup) -> Engine:
             hint="give the tokenizer of the same run",
         )
     narrow(model, native_dtype(torch.device(device))).eval()
-    engine = Engine(model, tokenizer, max_rows=setup.max_rows, cache_share=setup.cache_share)
-    _warm_up(engine, device, setup.max_rows)
+    try:
+        engine = Engine(
+            model, tokenizer, max_rows=setup.max_rows, cache_share=setup.cache_share, cache_dtype=CACHE[setup.kv_cache]
+        )
+    except ValueError as err:
+        raise StageError(str(err), code="unsupported_device", hint="start the service without --kv-cache fp8") from err
+    engine.warm_up()
     return engine
-
-
-def _warm_up(engine: Engine, device: str, max_rows: int) -> None:
-    """Generate a token. On a GPU, capture the graph of each number of rows, and read prompts of several lengths, alone and together.
-
-    Kernels are compiled and libraries set up by their first use: the first 32 prompts of a d20 took 1.8 s longer than the next.
-    """
-    if not device.startswith("cuda"):
-        engine.generate_batch([engine.tokenizer.bos], max_tokens=2, temperature=0.0)
-        return
-    rows = 1
-    while True:
-        engine.generate_batch([engine.tokenizer.bos], num_samples=rows, max_tokens=2, temperature=0.0)
-        if rows >= max_rows:
-            break
-        rows = min(2 * rows, max_rows)
-    for together in (1, 4):
-        for length in PROMPTS:
-            for first in range(together):  # prompts with different beginnings share no block
-                prompt = [engine.tokenizer.bos, first, *[together] * (min(length, engine.context - 2) - 2)]
-                engine.add(prompt, Sampling(), max_tokens=2)
-            for _ in engine.finished():
-                pass

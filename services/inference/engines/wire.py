@@ -6,7 +6,7 @@ A frame is a length, the kind of the message and its fields as MessagePack.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from pydantic import BaseModel
@@ -15,6 +15,7 @@ from nanochat.contract.contract import Artifact
 from nanochat.engine.request import FinishReason, Logprobs
 from services.inference.engines.request import Order
 
+KVCache = Literal["model", "fp8"]  # dtype of keys and values: that of the model, or fp8
 HEADER_BYTES = 5
 
 
@@ -25,6 +26,7 @@ class Setup:
     device: str | None
     max_rows: int
     cache_share: float
+    kv_cache: KVCache
     threads: int | None
 
 

@@ -13,18 +13,22 @@ GREEDY = Sampling(temperature=0)
 
 
 @pytest.mark.parametrize("switches", [{}, MODERN], ids=["speedrun", "modern"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_greedy_follows_the_plain_model(make_model, tokenizer, switches, dtype):
-    """Rows of many lengths, more than one graph's size, few blocks. Ties in bf16 are judged by the plain model's logits."""
+@pytest.mark.parametrize(
+    ("dtype", "cache", "tolerance"),
+    [(torch.float32, None, 1e-3), (torch.bfloat16, None, 0.5), (torch.bfloat16, torch.float8_e4m3fn, 1.0)],
+    ids=["fp32", "bf16", "fp8 cache"],
+)
+def test_greedy_follows_the_plain_model(make_model, tokenizer, switches, dtype, cache, tolerance):
+    """Rows of many lengths, more than one graph's size, few blocks. Ties are judged by the plain model's logits."""
     model = make_model(depth=4, **switches).cuda()
-    engine = Engine(model, tokenizer, dtype=dtype, max_rows=12, cache_tokens=400)
+    engine = Engine(model, tokenizer, dtype=dtype, cache_dtype=cache, max_rows=12, cache_tokens=400)
+    engine.warm_up()
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(400, (n,), generator=generator).tolist() for n in (1, 2, 15, 16, 17, 30, 31, 32, 33, 40, 44, 7, 3)]
     requests = [engine.add(prompt, GREEDY, max_tokens=16, n=1 + i % 2) for i, prompt in enumerate(prompts)]
     for _ in engine.finished():
         pass
     assert engine.blocks.free == engine.blocks.count
-    tolerance = 1e-3 if dtype is torch.float32 else 0.5
     for request in requests:
         for row in request.rows:
             ids = list(request.prompt)

@@ -42,10 +42,10 @@ def _place(qkv_ptr, cos_ptr, sin_ptr, row_ptr, pos_ptr, table_ptr, q_ptr, k_ptr,
     tl.store(query, left, mask=is_q)
     tl.store(query + HALF, right, mask=is_q)
     here = (block * block_stride + (pos % SIZE) * slot_stride + (head - H) % HKV * head_stride)[:, None] + c
-    tl.store(k_ptr + here, left, mask=is_k)
-    tl.store(k_ptr + here + HALF, right, mask=is_k)
-    tl.store(v_ptr + here, left, mask=is_v)
-    tl.store(v_ptr + here + HALF, right, mask=is_v)
+    tl.store(k_ptr + here, left.to(k_ptr.dtype.element_ty), mask=is_k)
+    tl.store(k_ptr + here + HALF, right.to(k_ptr.dtype.element_ty), mask=is_k)
+    tl.store(v_ptr + here, left.to(v_ptr.dtype.element_ty), mask=is_v)
+    tl.store(v_ptr + here + HALF, right.to(v_ptr.dtype.element_ty), mask=is_v)
 
 
 @triton.jit
@@ -55,7 +55,7 @@ def _tile(q, keys, values, table, tile, n, pos, window, kv_head, scale, largest,
     Positions after the row's end are not masked when they are loaded: what the pool holds there is finite, and no query sees it.
     """
     where = (tl.load(table + tile // SIZE) * HKV + kv_head) * SIZE + tile % SIZE
-    k = keys.load([where, 0])
+    k = keys.load([where, 0]).to(q.dtype)
     scores = tl.dot(q, k.T, input_precision=PRECISION) * scale
     if MASKED:
         keys_at = tile + n
@@ -65,7 +65,7 @@ def _tile(q, keys, values, table, tile, n, pos, window, kv_head, scale, largest,
     base = tl.where(new == -float("inf"), 0.0, new) if MASKED else new  # a tile may lie before the window of its first queries
     weights = tl.exp2(scores - base[:, None])
     kept = tl.exp2(largest - base)
-    v = values.load([where, 0])
+    v = values.load([where, 0]).to(q.dtype)
     acc = tl.dot(weights.to(v.dtype), v, acc * kept[:, None], input_precision=PRECISION)
     return new, total * kept + tl.sum(weights, 1), acc
 

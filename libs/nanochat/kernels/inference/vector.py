@@ -24,9 +24,10 @@ COLUMNS = 256  # of the matrix, read at a time
 ROWS = 8  # of the matrix, per program
 MAX_CHUNKS = 8  # of COLUMNS, held by one program: more would not fit into its registers
 MAX_TILES = 4096
+LEAST_TILES = 256  # whose squares are read: fewer would be another kernel to compile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["in_tiles"])
 def _vector(x_ptr, w_ptr, out_ptr, in_squares_ptr, out_squares_ptr, part_ptr, count_ptr, N, K, share, in_tiles, eps, NORM: tl.constexpr, RELU2: tl.constexpr, ADD: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, CHUNKS: tl.constexpr, SPLIT: tl.constexpr, TILES: tl.constexpr, CHAINED: tl.constexpr):  # fmt: skip
     tile, split = tl.program_id(0), tl.program_id(1)
     n, k = tile * BN + tl.arange(0, BN), tl.arange(0, BK)
@@ -117,7 +118,7 @@ def product(
         x, w, out, normed.squares if normed else workspace.parts, onto.squares if onto else workspace.parts, workspace.parts,
         workspace.counts, columns, inner, share, normed.tiles if normed else 0, eps, NORM=normed is not None, RELU2=relu2,
         ADD=onto is not None, BN=ROWS, BK=COLUMNS, CHUNKS=triton.cdiv(share, COLUMNS), SPLIT=split,
-        TILES=triton.next_power_of_2(normed.tiles) if normed else 1, num_warps=4, **launch(x.device),
+        TILES=max(LEAST_TILES, triton.next_power_of_2(normed.tiles)) if normed else 1, num_warps=4, **launch(x.device),
     )  # fmt: skip
     if onto:
         onto.tiles = tiles
