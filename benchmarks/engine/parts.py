@@ -98,7 +98,7 @@ class Bench:
             model = self.subject.build()
             tokenizer: Any = Specials()
             cache = torch.float8_e4m3fn if self.kv_cache == "fp8" else None
-            rows = max(64, *self.batches)
+            rows = max(128, *self.batches)
             self._made = model, Engine(model, tokenizer, dtype=self.subject.torch_dtype, cache_dtype=cache, max_rows=rows)
         return self._made
 

@@ -41,10 +41,11 @@ class _Flight:
 class Engine:
     """Generates text with one model. `add` requests, then call `step` until the engine is no longer `busy`. Not thread-safe.
 
-    Matrices are multiplied in `dtype`; the default is the device's native dtype, as in training. At most `max_rows` rows run at
-    once. Keys and values are kept in `cache_dtype`, by default `dtype`; fp8 holds twice as many positions. The cache holds `cache_tokens` positions, by default `max_rows` full contexts or as many as memory allows (on a GPU
-    `cache_share` of what is free now), but at least one context. A step computes about `step_tokens` tokens. `graphs`: run through CUDA
-    graphs on a GPU; each takes time to capture, which a few short answers are not worth.
+    Matrices are multiplied in `dtype`; the default is the device's native dtype, as in training. Keys and values are kept in
+    `cache_dtype`, by default `dtype`; fp8 holds twice as many positions. At most `max_rows` rows run at once. The cache holds
+    `cache_tokens` positions, by default `max_rows` full contexts or as many as memory allows (on a GPU `cache_share` of what is free
+    now), but at least one context. A step computes about `step_tokens` tokens. `graphs`: run through CUDA graphs on a GPU; each takes
+    time to capture, which a few short answers are not worth.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Engine:
         *,
         dtype: torch.dtype | None = None,
         cache_dtype: torch.dtype | None = None,
-        max_rows: int = 64,
+        max_rows: int = 128,
         cache_tokens: int | None = None,
         cache_share: float = GPU_CACHE_SHARE,
         step_tokens: int | None = None,

@@ -162,8 +162,10 @@ def attend(
     kv_heads = (both - heads) // 2
     out = qkv.new_empty(rows, heads, width)
     split = workspace.parts.size(2)
-    # Measured with rows of 576 positions. One row: 5.3 us, 8.0 with 32 positions. 32 rows: 41 us, 58 with 32 positions and one stage.
-    how = {"N": TILE, "STAGES": 1} if split == max(SPLITS) else {"N": 16, "STAGES": 2}
+    # Microseconds for rows of 576 positions. One row: 5.7 with tiles of 64, 8.0 with 32. With two warps it would be 5.3, but the
+    # kernel, which is unrolled, would compile several times as long. 32 rows: 41, and 58 with tiles of 32 and one stage.
+    few = {"N": TILE, "STAGES": 1, "num_warps": 4}
+    how = few if split == max(SPLITS) else {"N": 16, "STAGES": 2, "num_warps": 2}
     sizes = {"H": heads, "HKV": kv_heads, "D": width, "SIZE": keys.size(1), "SPLIT": split, **how}
     strides = (table.stride(0), pos.stride(0), *keys.stride()[:3])
     channels = 1 if x is None else x.size(1)
@@ -171,6 +173,6 @@ def attend(
     reach = 1 << 30 if window is None else window
     _attend[(rows, heads, split)](
         qkv, qkv if x is None else x, *rotary, keys, values, table, pos, out, workspace.parts, workspace.lse, workspace.counts,
-        scale * LOG2E, reach, *strides, channels, eps, **norm, **sizes, num_warps=2, **launch(qkv.device),
+        scale * LOG2E, reach, *strides, channels, eps, **norm, **sizes, **launch(qkv.device),
     )  # fmt: skip
     return out
