@@ -11,6 +11,7 @@ from torch import Tensor
 from nanochat.engine.request import Logprobs, Row
 from nanochat.grammar import allowed
 
+MOST = 1e30  # largest adjusted logit: divided by the lowest temperature it is still finite, and so no probability is NaN
 MAX_GRAPH_TOP_K = 64  # `draw.MAX_TOP_K`, which cannot be imported without Triton
 
 
@@ -124,7 +125,7 @@ def _adjusted(logits: Tensor, rows: Sequence[Row]) -> Tensor:
         if how.logit_bias:
             biased = torch.tensor(list(how.logit_bias), device=logits.device)
             logits[i, biased] += torch.tensor(list(how.logit_bias.values()), dtype=logits.dtype, device=logits.device)
-    return logits
+    return logits.clamp_(-MOST, MOST)
 
 
 def _constrained(logits: Tensor, rows: Sequence[Row]) -> Tensor:

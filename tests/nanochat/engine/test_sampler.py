@@ -150,6 +150,15 @@ def test_penalties_count_what_was_said():
     assert sample(logits, [row(Sampling(0, repetition_penalty=2.0), prompt=(3,))]).item() == 4  # here the prompt counts
 
 
+@pytest.mark.parametrize("penalty", [1e-46, 1e-40, 1e-5, 1e38])
+@pytest.mark.parametrize("temperature", [0.0, 1.1e-5, 1.0])
+def test_a_penalty_that_leaves_the_range_of_numbers_gives_a_possible_token(penalty, temperature):
+    logits = torch.tensor([[-3.0, 2.0, 1.0, -1.0]])
+    how = Sampling(temperature=temperature, repetition_penalty=penalty, logit_bias={2: 5.0})
+    drawn = sample(logits, [row(how, prompt=(1,), made=(3,))]).item()
+    assert drawn == (1 if penalty < 1 else 2)
+
+
 @pytest.mark.parametrize("u", [0.0, 0.5, 1 - 2**-24, 1.0])
 def test_draws_at_the_ends_of_the_interval_give_a_possible_token(u):
     logits = torch.full((3, 10), -100.0)
