@@ -31,6 +31,7 @@ def post(server: Server, **body: Any) -> tuple[int, dict[str, Any]]:
         ({"n": 9}, "n", "invalid_value"),
         ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "invalid_value"),
         ({"stop": ""}, "stop", "invalid_value"),
+        ({"logit_bias": {"5": 1, "05": 2}}, "logit_bias", "invalid_value"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
         ({"stream": True, "stream_options": {"continuous": 1}}, "stream_options.continuous", "unknown_parameter"),
         ({"messages": []}, "messages", "invalid_value"),

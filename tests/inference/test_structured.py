@@ -282,6 +282,7 @@ def test_the_call_and_its_result_are_sent_back(server: Server) -> None:
             "type 'object'",
         ),
         ({"tools": [WEATHER], "tool_choice": "required", "stop": "x"}, "stop", "exclude each other"),
+        ({"tools": [WEATHER], "tool_choice": "required", "stop_token_ids": [9]}, "stop_token_ids", "exclude each other"),
         ({"tools": [WEATHER], "tool_choice": "required", "guided_regex": "x"}, "guided_regex", "tool_choice"),
     ],
 )

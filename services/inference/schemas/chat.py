@@ -31,8 +31,9 @@ class ChatRequest(MessagesBody, ToolParams, SamplingParams):
             raise wrong("max_tokens", "max_tokens and max_completion_tokens differ; give only one of them")
         if self.top_logprobs and not self.logprobs:
             raise wrong("top_logprobs", "top_logprobs needs logprobs: true")
-        if self.functions and self.stops:
-            raise wrong("stop", "stop and a call of a tool exclude each other: a cut call has no use")
+        for param, given in (("stop", self.stops), ("stop_token_ids", self.stop_token_ids)):
+            if self.functions and given:
+                raise wrong(param, f"{param} and a call of a tool exclude each other: a cut call has no use")
         return self
 
     @property

@@ -16,7 +16,7 @@ MAX_STOP_CHARS = 1_000  # every new piece of text is compared with the beginning
 MAX_BIAS = 100.0
 MAX_BIASED = 1_024  # tokens with a bias; they are looked up for every token of the answer
 MAX_TOP_LOGPROBS = 20
-TOKEN_ID = re.compile(r"[0-9]{1,10}")  # any Unicode digit would pass str.isdecimal
+TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")  # one spelling of each; any Unicode digit would pass str.isdecimal
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
