@@ -56,6 +56,7 @@ class Gate:
         """Raises ApiError 401 unless the request has one of the keys. The comparison takes constant time."""
         scheme, _, given = headers.get("authorization", "").partition(" ")
         given = given if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        given = given.strip()
         known = [secrets.compare_digest(given.encode(), key) for key in self._keys]
         if self._keys and not any(known) and scope["path"] not in OPEN and scope["method"] != "OPTIONS":
             message = "Missing or unknown API key. Send it as `Authorization: Bearer <key>` or as `X-Api-Key: <key>`."

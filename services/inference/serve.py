@@ -1,13 +1,15 @@
-"""uvicorn with what it lacks: a drain that answers new requests with 503, and a deadline for the headers of a request."""
+"""uvicorn with what it lacks: a drain that answers new requests with 503, and bounds on the time and size of a request's headers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
+import re
 import signal
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
@@ -20,25 +22,53 @@ from services.inference.settings import Settings
 log = logging.getLogger(__name__)
 
 LAST_WORDS_S = 2  # for the answers that tell of the end
-_ERROR = json.dumps(ApiError(408, "The headers of the request took too long.", code="request_timeout").body()).encode()
-TOO_SLOW = (
-    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: application/json\r\n"
-    b"Content-Length: %d\r\n\r\n%b" % (len(_ERROR), _ERROR)
+HEAD_BYTES = 64 << 10  # of the headers of a request; what came in the first read may exceed it
+# The line with which a client proposes to go on in another protocol.
+PROPOSAL = re.compile(rb"(\A[A-Z]+ [^\r\n]+ HTTP/1\.1\r\n(?:[^\r\n]+\r\n)*?)Upgrade:[^\r\n]*\r\n", re.IGNORECASE)
+
+
+def _refusal(status: HTTPStatus, message: str, code: str) -> bytes:
+    """A whole response, for a request that never reaches the application."""
+    body = json.dumps(ApiError(status, message, code=code).body()).encode()
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    return head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+TOO_SLOW = _refusal(HTTPStatus.REQUEST_TIMEOUT, "The headers of the request took too long.", "request_timeout")
+TOO_LARGE = _refusal(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The headers of the request exceed {HEAD_BYTES} bytes.", "headers_too_large"
 )
+NO_HTTP = _refusal(HTTPStatus.BAD_REQUEST, "This is not a valid HTTP/1.1 request.", "invalid_http")
 
 
 class Protocol(HttpToolsProtocol):
-    """Closes a connection on which a request has begun, or should have, and whose headers do not end within `headers_s`."""
+    """Closes a connection on which a request has begun, or should have, and whose headers do not end within `headers_s`.
+
+    Headers without an end are refused too: httptools keeps all of them. A client that reads nothing of its answer for `reading_s` is
+    cut off, because the rest of the answer would wait for it in memory.
+    """
 
     headers_s: float
+    reading_s: float
+    _unread: asyncio.TimerHandle | None = None
     _deadline: asyncio.TimerHandle | None = None
+    _head: int | None = None  # bytes of the headers that are being received, after the read with which they began
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
+        if self._head is not None:
+            self._head += len(data)
+            if self._head > HEAD_BYTES:
+                self._end(TOO_LARGE)
+                return
+        # httptools drops the body of a request that proposes another protocol. Java's HttpClient proposes h2c with every one.
+        data = PROPOSAL.sub(rb"\1", data, count=1)
         super().data_received(data)
+        if self.transport.is_closing():
+            return
         if self.cycle is None or self.cycle.response_complete:
             self._expect_headers()
         else:
@@ -46,20 +76,47 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_expecting()
+        self._read_on()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self._unread or self.loop.call_later(self.reading_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._read_on()
+
+    def on_message_begin(self) -> None:
+        self._head = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._head = None
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._end(NO_HTTP)
 
     def _expect_headers(self) -> None:
         if self._deadline is None:
-            self._deadline = self.loop.call_later(self.headers_s, self._too_slow)
+            self._deadline = self.loop.call_later(self.headers_s, self._end, TOO_SLOW)
 
     def _stop_expecting(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def _too_slow(self) -> None:
+    def _read_on(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _end(self, words: bytes) -> None:
+        """Close the connection, with an answer unless it would get into another one."""
         if not self.transport.is_closing():
-            self.transport.write(TOO_SLOW)
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.write(words)
             self.transport.close()
 
 
@@ -96,6 +153,7 @@ def config(app: Any, settings: Settings, **changes: Any) -> uvicorn.Config:
 
     class Timed(Protocol):
         headers_s = settings.headers_timeout_s
+        reading_s = settings.reading_timeout_s
 
     return uvicorn.Config(
         app,

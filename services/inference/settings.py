@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     max_body_values: Count = Field(default=100_000, description="most JSON values in a body; one with more is refused with 400")
     headers_timeout_s: float = Field(default=10.0, gt=0, description="seconds that the headers of a request may take to arrive")
     body_timeout_s: float = Field(default=30.0, gt=0, description="seconds that the body of a request may take to arrive")
+    reading_timeout_s: float = Field(
+        default=60.0, gt=0, description="seconds after which a client that reads nothing of its answer is cut off"
+    )
     step_timeout_s: float = Field(
         default=60.0, ge=2, description="seconds of silence after which an engine process is killed and restarted"
     )

@@ -100,6 +100,42 @@ def test_headers_of_a_second_request_that_stay_away(strict: Server) -> None:
         assert link.recv(1 << 16) == b""
 
 
+def test_headers_without_an_end(strict: Server) -> None:
+    line = b"X-More: " + b"x" * (64 << 10) + b"\r\n"
+    with socket.create_connection((urlsplit(strict.url).hostname, urlsplit(strict.url).port), timeout=10) as link:
+        link.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n")
+        with pytest.raises(OSError, match=r"reset|[Bb]roken pipe"):
+            link.sendall(line * 1000)  # 64 MB, if nobody stops it
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: many\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"],
+)
+def test_what_is_not_http(strict: Server, sent: bytes) -> None:
+    status, headers, body = exchange(strict, sent)
+    assert (status, headers["connection"], body["error"]["code"]) == (400, "close", "invalid_http")
+
+
+def test_a_client_that_proposes_http_2_with_its_request(strict: Server) -> None:
+    """Java's HttpClient does. The proposal is passed over, and the body is read."""
+    body = json.dumps({"messages": [{"role": "user", "content": WHO}], "temperature": 0}).encode()
+    proposal = ("Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAEAAEAAAAIAAAAB", "Upgrade: h2c")
+    with socket.create_connection((urlsplit(strict.url).hostname, urlsplit(strict.url).port), timeout=10) as link:
+        for _ in range(2):  # on one connection
+            link.sendall(post(*proposal, f"Content-Length: {len(body)}") + body)
+            received = b""
+            while SELF.encode() not in received:
+                received += link.recv(1 << 16) or pytest.fail(f"hung up after {received!r}")
+            assert received.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("header", [f"Authorization: bearer   {KEY}  ", f"X-Api-Key:  {KEY} "])
+def test_white_space_around_a_key(strict: Server, header: str) -> None:
+    status, _, _ = exchange(strict, f"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n\r\n".encode())
+    assert status == 200
+
+
 def test_too_many_values_are_not_parsed(strict: Server) -> None:
     body = json.dumps({"messages": [[] for _ in range(200_000)]}).encode()
     answer = strict.http.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
