@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from services.inference.calls import CallText
 from services.inference.generation import Choice, Generation, Piece, admit
@@ -17,7 +16,16 @@ from services.inference.logprobs import chat_logprobs
 from services.inference.prompts import chat_prompt, kept
 from services.inference.schemas.chat import ChatRequest
 from services.inference.state import CurrentState
-from services.inference.streaming import JSON_OR_EVENTS, Chunks, GenerationStream, calculator, collected, head, unless_gone
+from services.inference.streaming import (
+    JSON_OR_EVENTS,
+    Chunks,
+    GenerationStream,
+    calculator,
+    collected,
+    head,
+    unless_gone,
+    written,
+)
 from services.inference.text import Delta, ScoredToken
 
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
@@ -41,6 +49,11 @@ async def complete(body: ChatRequest, request: Request, state: CurrentState) -> 
 
 
 async def _whole(body: ChatRequest, generation: Generation) -> Response:
+    answers = await collected(generation)
+    return await written(answers, lambda: _document(body, generation, answers))
+
+
+def _document(body: ChatRequest, generation: Generation, answers: Sequence[tuple[Delta, str]]) -> dict[str, Any]:
     choices = [
         {
             "index": i,
@@ -48,10 +61,10 @@ async def _whole(body: ChatRequest, generation: Generation) -> Response:
             "logprobs": chat_logprobs(delta.scored, generation.loaded.tokenizer) if body.logprobs else None,
             "finish_reason": _finish_reason(body, reason),
         }
-        for i, (delta, reason) in enumerate(await collected(generation))
+        for i, (delta, reason) in enumerate(answers)
     ]
     first = head("chatcmpl", "chat.completion", generation.loaded)
-    return JSONResponse({**first, "choices": choices, "usage": generation.usage.dump()})
+    return {**first, "choices": choices, "usage": generation.usage.dump()}
 
 
 def _message(delta: Delta) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from services.inference.errors import ApiError
 from services.inference.generation import Choice, Generation, Piece, admit
@@ -19,7 +18,16 @@ from services.inference.prompts import check_token_ids, kept, text_prompt, trunc
 from services.inference.registry import Loaded
 from services.inference.schemas.completion import CompletionRequest
 from services.inference.state import CurrentState
-from services.inference.streaming import JSON_OR_EVENTS, Chunks, GenerationStream, calculator, collected, head, unless_gone
+from services.inference.streaming import (
+    JSON_OR_EVENTS,
+    Chunks,
+    GenerationStream,
+    calculator,
+    collected,
+    head,
+    unless_gone,
+    written,
+)
 from services.inference.text import Delta
 
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
@@ -79,9 +87,20 @@ def _prompts(body: CompletionRequest, loaded: Loaded) -> list[_Prompt]:
 async def _whole(
     body: CompletionRequest, generation: Generation, first: dict[str, Any], prompts: Sequence[_Prompt]
 ) -> Response:
+    answers = await collected(generation)
+    return await written(answers, lambda: _document(body, generation, first, prompts, answers))
+
+
+def _document(
+    body: CompletionRequest,
+    generation: Generation,
+    first: dict[str, Any],
+    prompts: Sequence[_Prompt],
+    answers: Sequence[tuple[Delta, str]],
+) -> dict[str, Any]:
     n, tokenizer = body.n or 1, generation.loaded.tokenizer
     choices = []
-    for i, (delta, reason) in enumerate(await collected(generation)):
+    for i, (delta, reason) in enumerate(answers):
         prompt, logprobs = prompts[i // n], None
         if body.logprobs is not None:
             echoed = generation.answers[i // n].prompt[prompt.added :] if body.echo else []
@@ -89,7 +108,7 @@ async def _whole(
         text = prompt.text + delta.text if body.echo else delta.text
         choice = {"index": i, "text": text, "logprobs": logprobs, "finish_reason": reason, **calculator(delta.tools)}
         choices.append(choice)
-    return JSONResponse({**first, "choices": choices, "usage": generation.usage.dump()})
+    return {**first, "choices": choices, "usage": generation.usage.dump()}
 
 
 class _TextChunks(Chunks):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import re
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
 from fastapi import Request, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.types import Receive, Scope, Send
 
+from services.inference.engines.request import AT_ONCE
 from services.inference.errors import ApiError
 from services.inference.generation import Choice, Generation, Piece
 from services.inference.registry import Loaded
@@ -24,7 +26,8 @@ from services.inference.text import Delta, ToolCall
 JSON_OR_EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}, "text/event-stream": {}}}}
 EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 CLIENT_CLOSED = 499  # nginx's status for a client that disconnected; only logs show it
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes an encoder at each call
+_encode = msgspec.json.Encoder().encode  # 8 times as fast as `json.dumps`, and nothing else runs meanwhile
+LINE_ENDS = re.compile("[\x85\u2028\u2029]")  # JSON itself escapes the others
 DONE = format_sse_event(data_str="[DONE]")
 
 
@@ -119,8 +122,23 @@ async def collected(generation: Generation) -> list[tuple[Delta, str]]:
     return list(zip(deltas, reasons, strict=True))
 
 
+async def written(answers: Sequence[tuple[Delta, str]], document: Callable[[], dict[str, Any]]) -> Response:
+    """The answers as a JSON document. That of 8,000 tokens with 20 log probabilities each takes seconds, so a thread writes it."""
+
+    def write() -> Response:
+        return Response(_encode(document()), media_type="application/json")
+
+    scored = sum(len(delta.scored) for delta, _ in answers)
+    return await asyncio.to_thread(write) if scored > AT_ONCE else write()
+
+
 def event(value: dict[str, Any]) -> bytes:
-    return format_sse_event(data_str=_encode(value))
+    return format_sse_event(data_str=_one_line(_encode(value).decode()))
+
+
+def _one_line(text: str) -> str:
+    """JSON without the characters at which many clients, such as those that use `str.splitlines`, end a line."""
+    return text if text.isascii() else LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 async def unless_gone(request: Request, answer: Coroutine[Any, Any, Response]) -> Response:
