@@ -13,6 +13,7 @@ SessionFactory = sessionmaker[Session]
 
 MIGRATION_LOCK = 0x6E616E6F01  # "nano" in ASCII, then the number of the lock
 CONTROL_LOCK = 0x6E616E6F02
+MIGRATION_LOCK_TIMEOUT_MS = 5000  # an ALTER TABLE that waits longer would hold up every later reader of its table
 
 
 def make_engine(url: str, *, pool_size: int = 5) -> Engine:
@@ -41,12 +42,16 @@ def sessions(engine: Engine) -> SessionFactory:
 
 
 def migrate(url: str) -> None:
-    """Migrate the schema to the newest revision. Several processes may call it at once; an advisory lock orders them."""
+    """Migrate the schema to the newest revision. Several processes may call it at once; an advisory lock orders them.
+
+    Raises OperationalError if a table stays locked; nothing has changed then, and a later call may succeed.
+    """
     engine = make_engine(url)
     try:
         with engine.begin() as connection:
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+            connection.execute(text(f"SET LOCAL lock_timeout = {MIGRATION_LOCK_TIMEOUT_MS}"))
             command.upgrade(alembic_config(connection), "head")
     finally:
         engine.dispose()
