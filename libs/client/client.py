@@ -28,7 +28,7 @@ from client.models import (
     RunSummary,
     Worker,
 )
-from client.transport import RETRIED, Transport
+from client.transport import PROBE_TIMEOUT_S, RETRIED, Transport
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -207,7 +207,7 @@ class Client:
     def is_ready(self) -> bool:
         """Whether the API can accept runs: its database answers and has the current schema."""
         try:
-            self._http.request("GET", "/readyz", repeatable=False)
+            self._http.request("GET", "/ready", repeatable=False, timeout=PROBE_TIMEOUT_S)
         except (ApiError, Unreachable):
             return False
         return True

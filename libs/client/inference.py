@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from client import sse
 from client.errors import ApiError, Unreachable
-from client.transport import Transport
+from client.transport import PROBE_TIMEOUT_S, Transport
 
 REPLY_SILENCE_S = 120.0  # a model that has yet to be loaded, on a slow CPU
 
@@ -79,6 +79,14 @@ class Inference:
     def served(self) -> list[ServedModel]:
         """The available models, newest first."""
         return [ServedModel.model_validate(m) for m in self._http.get("/v1/models")["data"]]
+
+    def is_alive(self) -> bool:
+        """Whether the service answers, be it without a model."""
+        try:
+            self._http.request("GET", "/health", repeatable=False, timeout=PROBE_TIMEOUT_S)
+        except (ApiError, Unreachable):
+            return False
+        return True
 
     @overload
     def chat(

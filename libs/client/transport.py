@@ -19,6 +19,7 @@ from tenacity import (
 from client.errors import ApiError, Unreachable, from_response
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+PROBE_TIMEOUT_S = 2.0  # of a readiness probe, whose own caller waits for five seconds
 TRIES = 4
 FIRST_PAUSE_S = (0.1, 0.2)  # drawn between these two; the upper bound doubles with every further try
 RETRIED = frozenset({502, 503, 504})

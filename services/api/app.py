@@ -23,6 +23,7 @@ from services.api.recipes import endpoints as recipes
 from services.api.runs import endpoints as runs
 from services.api.runs import records
 from services.api.settings import Settings
+from services.api.telemetry import Telemetry, TimeRequests
 from services.api.workers import endpoints as workers
 
 MAX_BODY_BYTES = 1 << 20
@@ -42,7 +43,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.stopping = threading.Event()  # when set, open streams end
+    app.state.telemetry = Telemetry()
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
+    app.add_middleware(TimeRequests, telemetry=app.state.telemetry)
     problems.install(app)
     openapi.install(app)
     for router in (runs.router, records.router, recipes.router, catalog.router, models.router, workers.router, health.router):
@@ -60,6 +63,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         LoopThread("reaper", lambda: reaper.tick(ledger)),
     )
     app.state.ledger, app.state.publisher, app.state.dispatcher = ledger, publisher, loops[0]
+    app.state.telemetry.observe(ledger, publisher)
     for loop in loops:
         loop.start()
     try:

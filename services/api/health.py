@@ -1,10 +1,12 @@
-"""Liveness and readiness probes, which need no API key."""
+"""Liveness and readiness probes and Prometheus metrics, which need no API key."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -31,14 +33,14 @@ class Readiness(BaseModel):
     broker: Literal["ok", "unreachable"] = Field(description="State of the broker, which carries wake-up calls to workers.")
 
 
-@router.get("/healthz")
-async def healthz() -> Alive:
+@router.get("/health")
+async def health() -> Alive:
     """Whether the process is alive. The database is not checked, because a restart would not repair it."""
     return Alive()
 
 
-@router.get("/readyz", responses={503: {"model": Readiness, "description": "The database cannot be used"}})
-def readyz(request: Request, response: Response, ledger: Ledger) -> Readiness:
+@router.get("/ready", responses={503: {"model": Readiness, "description": "The database cannot be used"}})
+def ready(request: Request, response: Response, ledger: Ledger) -> Readiness:
     """Whether requests can be served: the database answers and its schema is current."""
     broker: Literal["ok", "unreachable"] = "ok" if request.app.state.publisher.ping() else "unreachable"
     database = _database(ledger)
@@ -46,6 +48,12 @@ def readyz(request: Request, response: Response, ledger: Ledger) -> Readiness:
         response.status_code = 503
         return Readiness(status="unavailable", database=database, broker=broker)
     return Readiness(status="ready" if broker == "ok" else "degraded", database=database, broker=broker)
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+def metrics(request: Request) -> Response:
+    """Metrics of this process, of the queues and of the workers, for Prometheus."""
+    return Response(generate_latest(request.app.state.telemetry.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _database(ledger: Ledger) -> Literal["ok", "unreachable", "schema is not current"]:

@@ -41,5 +41,11 @@ class Publisher:
             return False
         return True
 
+    def waiting(self, queue: str) -> int:
+        """Number of wake-up calls that no worker has taken yet. Raises if the broker does not answer."""
+        with self._celery.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
+            return int(connection.default_channel.client.llen(queue))
+
     def close(self) -> None:
         self._celery.close()

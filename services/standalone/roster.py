@@ -70,12 +70,12 @@ def roster(home: Path) -> Roster:
 
     waves: list[list[Server]] = [
         [postgres, valkey],
-        [program("api", "services.api", ready=_answers(f"{urls['api']}/readyz"))],
+        [program("api", "services.api", ready=_answers(f"{urls['api']}/ready"))],
         [
             worker("gpu"),
             worker("cpu"),
             program("inference", "services.inference", ready=_answers(f"{urls['inference']}/health"), grace_s=30.0),
-            program("ui", "services.ui", ready=_answers(urls["ui"])),
+            program("ui", "services.ui", ready=_answers(f"{urls['ui']}/ready")),
         ],
     ]
     moved = [

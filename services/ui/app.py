@@ -1,4 +1,4 @@
-"""The dashboard as one FastAPI application: the Runs page at `/`, the Chat page at `/chat`, `/health` for probes."""
+"""The dashboard as one FastAPI application: the Runs page at `/`, the Chat page at `/chat`, `/health` and `/ready` for probes."""
 
 from __future__ import annotations
 
@@ -37,8 +37,15 @@ def create_app(platform: Platform, poll_s: float = 2.0) -> FastAPI:
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        """Succeeds while this process runs. The pages themselves say when one of the two APIs is down."""
+        """Succeeds while this process runs."""
         return {"status": "ok"}
+
+    @app.get("/ready")
+    def ready() -> dict[str, str]:
+        """Succeeds once the pages can be shown. They are shown, and say so, while one of the two APIs is down."""
+        api = "ok" if platform.api.is_ready() else "unreachable"
+        inference = "ok" if platform.inference.is_alive() else "unreachable"
+        return {"status": "ready" if api == inference == "ok" else "degraded", "api": api, "inference": inference}
 
     with warnings.catch_warnings():
         # Gradio warns that server-side rendering is off. That is intended.

@@ -38,8 +38,8 @@ def test_a_submitted_run_wakes_a_worker_at_once(api: Api, valkey: Valkey, monkey
 
 def test_probes_need_no_key_and_report_broker_and_database(api: Api) -> None:
     with httpx.Client(base_url=api.url) as anybody:
-        assert anybody.get("/healthz").json() == {"status": "ok"}
-        ready = anybody.get("/readyz")
+        assert anybody.get("/health").json() == {"status": "ok"}
+        ready = anybody.get("/ready")
         assert (ready.status_code, ready.json()) == (200, {"status": "ready", "database": "ok", "broker": "ok"})
 
 
@@ -47,18 +47,18 @@ def test_it_is_not_ready_while_the_database_is_old_or_unreachable(database_url: 
     with serving(database_url, redis_url, home) as own:
         with own.ledger.begin() as session:
             session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = 'older'")
-        ready = own.http.get("/readyz")
+        ready = own.http.get("/ready")
         assert (ready.status_code, ready.json()["database"]) == (503, "schema is not current")
         name = database_url.rpartition("/")[2]
         elsewhere = database_url.removesuffix(name) + "nanochat"
         _forbid(elsewhere, name)
-        ready = own.http.get("/readyz")
+        ready = own.http.get("/ready")
         assert (ready.status_code, ready.json()["database"]) == (503, "unreachable")
         refused = own.http.get("/v1/runs")
         assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (503, "database-unavailable")
         assert refused.headers["content-type"] == "application/problem+json"
         assert refused.headers["retry-after"] == "5"
-        assert own.http.get("/healthz").status_code == 200
+        assert own.http.get("/health").status_code == 200
         _allow(elsewhere, name)
         wait_for("the database was not used again", 10, lambda: own.http.get("/v1/runs").status_code == 200)
 

@@ -59,7 +59,7 @@ def serving(log: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[bytes
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()
                 try:
-                    http.get("/healthz")
+                    http.get("/health")
                     break
                 except httpx.TransportError:
                     time.sleep(0.05)
@@ -93,7 +93,7 @@ def test_from_an_empty_database_to_a_run_without_a_broker(empty_database_url: st
     assert not admin_key.exists()
     with serving(tmp_path / "log", **settings) as (process, http):
         assert stat.S_IMODE(admin_key.stat().st_mode) == 0o600
-        ready = http.get("/readyz")
+        ready = http.get("/ready")
         assert (ready.status_code, ready.json()["status"], ready.json()["broker"]) == (200, "degraded", "unreachable")
         key = {"Authorization": f"Bearer {admin_key.read_text().strip()}"}
         started = time.monotonic()

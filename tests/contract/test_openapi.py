@@ -15,7 +15,7 @@ from services.api.problems import KINDS, MEDIA_TYPE
 
 COMMITTED = Path(__file__).parents[2] / "services" / "api" / "openapi.json"
 SCHEMA: dict[str, Any] = json.loads(document())
-OPEN = {"/healthz", "/readyz"}
+OPEN = {"/health", "/ready", "/metrics"}
 OPERATIONS = {
     f"{method.upper()} {path}": operation for path, methods in SCHEMA["paths"].items() for method, operation in methods.items()
 }
@@ -46,8 +46,9 @@ def test_it_is_openapi_3_1_and_has_exactly_these_endpoints() -> None:
         "GET /v1/recipes/{name}",
         "GET /v1/models",
         "GET /v1/workers",
-        "GET /healthz",
-        "GET /readyz",
+        "GET /health",
+        "GET /ready",
+        "GET /metrics",
     }
 
 

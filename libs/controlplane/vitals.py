@@ -1,0 +1,87 @@
+"""The state of the whole platform in a few numbers, for monitoring. Six queries, however many runs there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from controlplane.lifecycle import LIVE_ATTEMPT, Reason, RunStatus, StageStatus
+from controlplane.loops import seconds
+from controlplane.models import Attempt, Checkpoint, Loop, Run, Stage, Worker
+
+SEEN_WITHIN_S = 86_400.0  # a worker that has been silent for a day is no longer reported
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The stages of one queue that are in one status. `longest_s` is how long the oldest of them has been queued."""
+
+    queue: str
+    status: StageStatus
+    count: int
+    longest_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerVitals:
+    """`lease_s` is the time until its first lease runs out, None without an attempt."""
+
+    id: str
+    queue: str
+    silent_s: float
+    slots: int
+    attempts: int
+    draining: bool
+    lease_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    runs: dict[RunStatus, int]
+    unfinished: list[Load]
+    ended: dict[Reason, int]  # attempts by the reason for which they ended
+    workers: list[WorkerVitals]
+    loops: dict[str, float]  # control loop -> seconds since its last tick
+    checkpoint_bytes: int  # of checkpoints that are on disk
+
+
+def vitals(session: Session) -> Vitals:
+    finished = [s for s in StageStatus if s.is_finished]
+    waited = func.max(_age(Stage.queued_at)).filter(Stage.status == StageStatus.QUEUED)
+    stages = (
+        select(Stage.queue, Stage.status, func.count(), func.coalesce(waited, 0.0))
+        .where(Stage.status.not_in(finished))
+        .group_by(Stage.queue, Stage.status)
+    )
+    ended = select(Attempt.reason, func.count()).where(Attempt.reason.is_not(None)).group_by(Attempt.reason)
+    kept = select(func.coalesce(func.sum(Checkpoint.bytes), 0)).where(Checkpoint.deleted_at.is_(None))
+    return Vitals(
+        runs={RunStatus(status): n for status, n in session.execute(select(Run.status, func.count()).group_by(Run.status))},
+        unfinished=[Load(queue, status, n, float(longest)) for queue, status, n, longest in session.execute(stages)],
+        ended={reason: n for reason, n in session.execute(ended) if reason is not None},
+        workers=_workers(session),
+        loops={name: float(age) for name, age in session.execute(select(Loop.name, _age(Loop.ticked_at)))},
+        checkpoint_bytes=int(session.scalar(kept) or 0),
+    )
+
+
+def _workers(session: Session) -> list[WorkerVitals]:
+    left = func.extract("epoch", func.min(Attempt.lease_expires_at) - func.clock_timestamp())
+    query = (
+        select(Worker, _age(Worker.heartbeat_at), func.count(Attempt.id), left)
+        .outerjoin(Attempt, (Attempt.worker_id == Worker.id) & Attempt.status.in_(LIVE_ATTEMPT))
+        .where(Worker.heartbeat_at > func.clock_timestamp() - seconds(SEEN_WITHIN_S))
+        .group_by(Worker.id)
+        .order_by(Worker.queue, Worker.id)
+    )
+    return [
+        WorkerVitals(w.id, w.queue, float(silent), w.slots, held, w.draining, None if lease is None else float(lease))
+        for w, silent, held, lease in session.execute(query)
+    ]
+
+
+def _age(column: Any) -> Any:
+    return func.extract("epoch", func.clock_timestamp() - column)

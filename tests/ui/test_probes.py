@@ -1,0 +1,21 @@
+"""The dashboard's probes while the services behind it are down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi.testclient import TestClient
+
+from client.settings import Settings
+from services.ui.app import create_app
+from services.ui.platform import connect
+
+NOBODY = "http://127.0.0.1:1"
+
+
+def test_it_is_alive_and_says_what_is_down(tmp_path: Path) -> None:
+    http = TestClient(create_app(connect(Settings(NOBODY, NOBODY, None, None, tmp_path))))
+    assert http.get("/health").json() == {"status": "ok"}
+    ready = http.get("/ready")
+    assert ready.status_code == 200
+    assert ready.json() == {"status": "degraded", "api": "unreachable", "inference": "unreachable"}
