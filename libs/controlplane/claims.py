@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import Interval, func, literal, select, update
@@ -171,18 +172,19 @@ def end(
     progressed, furthest = _progress(g.session, stage, attempt)
     counted = reason.retry in (Retry.COUNTED, Retry.CRASH)
     failures = (0 if progressed else stage.failures) + (1 if counted else 0)
-    looping = reason.retry is Retry.CRASH and not progressed and _crashes(g.session, stage, attempt) >= timing.crash_limit
+    in_a_row = _in_a_row(g.session, stage, reason.retry)
+    looping = reason.retry is Retry.CRASH and not progressed and in_a_row >= timing.crash_limit
     changes = {"failures": failures, "best_step": furthest}
     if reason.retry is Retry.NEVER or failures >= timing.max_failures or looping:
         g.move(stage, StageStatus.FAILED, reason=reason, message=text + _why_final(reason, failures), **changes)
     elif g.run.desired is Desired.PAUSE:
         _via_stopping(g, stage, reason)
         g.move(stage, StageStatus.PAUSED, reason=reason, message=text, **changes)
-    elif not counted:
+    elif reason.retry is Retry.FREE:
         _via_stopping(g, stage, reason)
         g.move(stage, StageStatus.QUEUED, reason=reason, message=text, **changes)
     else:
-        retry_at = _after(timing.retry_delay(failures))
+        retry_at = _after(timing.retry_delay(failures) if counted else timing.storage_delay(in_a_row))
         g.move(stage, StageStatus.BACKOFF, reason=reason, message=text, retry_at=retry_at, **changes)
 
 
@@ -261,15 +263,11 @@ def _progress(session: Session, stage: Stage, attempt: Attempt) -> tuple[bool, i
     return True, mine
 
 
-def _crashes(session: Session, stage: Stage, attempt: Attempt) -> int:
-    """Number of crashes in a row up to this attempt, since the last checkpoint progress."""
-    query = select(Attempt.reason).where(Attempt.stage_id == stage.id).order_by(Attempt.no.desc()).limit(stage.failures + 1)
-    count = 0
-    for reason in session.scalars(query):
-        if reason is None or reason.retry is not Retry.CRASH:
-            break
-        count += 1
-    return count
+def _in_a_row(session: Session, stage: Stage, retry: Retry) -> int:
+    """How many attempts up to the last one ended, one after another, for reasons of this kind. Counts no further than ten."""
+    query = select(Attempt.reason).where(Attempt.stage_id == stage.id).order_by(Attempt.no.desc()).limit(10)
+    reasons = session.scalars(query)
+    return len(list(takewhile(lambda reason: reason is not None and reason.retry is retry, reasons)))
 
 
 def _why_final(reason: Reason, failures: int) -> str:

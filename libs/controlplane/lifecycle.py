@@ -101,6 +101,7 @@ class Retry(StrEnum):
     NEVER = "never"
     COUNTED = "counted"  # yes, while failures since the last checkpoint progress are within the budget
     CRASH = "crash"  # as COUNTED, but not after two crashes in a row without checkpoint progress
+    LATER = "later"  # yes, without counting, but minutes later: people have to mend the machine first
     FREE = "free"  # yes, at once and without counting: the stage did not fail
 
 
@@ -116,6 +117,7 @@ class Reason(StrEnum):
     NONFINITE = "NONFINITE"
     CUDA_OOM = "CUDA_OOM"
     DISK_FULL = "DISK_FULL"
+    READ_ONLY = "READ_ONLY"
     NCCL_TIMEOUT = "NCCL_TIMEOUT"
     TRANSIENT = "TRANSIENT"
     CRASHED = "CRASHED"
@@ -159,7 +161,14 @@ _REASONS: dict[Reason, _Meaning] = {
         AttemptStatus.FAILED, Retry.NEVER, "The loss became NaN or infinite; lower the learning rate or clip gradients."
     ),
     Reason.CUDA_OOM: _Meaning(AttemptStatus.FAILED, Retry.NEVER, "Out of memory; lower device_batch_size."),
-    Reason.DISK_FULL: _Meaning(AttemptStatus.FAILED, Retry.NEVER, "The disk is full; free space, then retry the stage."),
+    Reason.DISK_FULL: _Meaning(
+        AttemptStatus.FAILED, Retry.LATER, "The disk is full; free space. The stage tries again every few minutes."
+    ),
+    Reason.READ_ONLY: _Meaning(
+        AttemptStatus.FAILED,
+        Retry.LATER,
+        "A folder is read-only or not permitted; make it writable. The stage tries again every few minutes.",
+    ),
     Reason.NCCL_TIMEOUT: _Meaning(
         AttemptStatus.FAILED, Retry.COUNTED, "The GPUs lost contact with one another (NCCL timeout)."
     ),

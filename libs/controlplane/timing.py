@@ -17,11 +17,16 @@ class Timing:
     stall_after: float = 1800.0  # without an event or a log line a running stage is stopped
     max_failures: int = 3  # counted failures since the last checkpoint progress, after which a stage fails for good
     crash_limit: int = 2  # crashes in a row without checkpoint progress, after which a stage fails for good
+    storage_backoff: tuple[float, ...] = (60.0, 120.0, 300.0)  # as `backoff`, while a disk is full or read-only
     backoff: tuple[float, ...] = (3.0, 15.0, 60.0, 300.0)  # after the 1st failure, the 2nd, ...; the last repeats
 
     def retry_delay(self, failures: int) -> float:
         """Seconds to wait before the next attempt, after 1 or more counted failures."""
         return self.backoff[min(failures, len(self.backoff)) - 1]
+
+    def storage_delay(self, times: int) -> float:
+        """Seconds to wait before the next attempt, after this many faults of the storage in a row."""
+        return self.storage_backoff[min(times, len(self.storage_backoff)) - 1]
 
 
 DEFAULT = Timing()

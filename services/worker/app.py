@@ -39,6 +39,7 @@ def settings_for(queue: Queue) -> dict[str, Any]:
         "task_soft_time_limit": None,
         # True by default from Celery 6 on. A reconnect to Redis would then kill a run on eight GPUs.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "broker_transport": "services.worker.broker:Transport",
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # for ever; the default gives up after 100
         "broker_transport_options": transport,

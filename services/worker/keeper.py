@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from controlplane import workers
 from controlplane.db import SessionFactory
@@ -18,20 +21,26 @@ log = logging.getLogger(__name__)
 
 
 class Keeper:
+    """No failed duty ends its thread. If the thread ends all the same, the process drains and ends, to be started again."""
+
     def __init__(self, factory: SessionFactory, queue: Queue, settings: Settings):
         self._factory, self._queue, self._settings = factory, queue, settings
         self._id = settings.id_for(queue)
-        self._drain, self._alive = settings.drain_file(queue), settings.alive_file(queue)
+        self._drain, self._alive, self._ready = (
+            file(queue) for file in (settings.drain_file, settings.alive_file, settings.ready_file)
+        )
         self._stop = threading.Event()
+        self._failing: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
     def register(self) -> None:
         """Register the worker and end what its predecessor left. Waits until the ledger answers."""
         self._drain.parent.mkdir(parents=True, exist_ok=True)
         self._drain.unlink(missing_ok=True)
+        self._ready.unlink(missing_ok=True)
         gpus = hardware.gpus(self._settings.gpus) if self._queue == "gpu" else []
         while True:
-            self._alive.touch()
+            self._duty("liveness file", self._alive.touch)
             try:
                 with self._factory.begin() as session:
                     workers.register(
@@ -54,12 +63,13 @@ class Keeper:
 
     def drain(self) -> None:
         """Claim no more stages, and ask the running ones to save a checkpoint and stop."""
-        self._drain.touch()
+        self._duty("drain file", self._drain.touch)
 
     def stop(self) -> None:
         """End the heartbeats and mark the worker as gone."""
         self._stop.set()
         self._thread.join(timeout=10)
+        self._duty("readiness file", lambda: self._ready.unlink(missing_ok=True))
         try:
             with self._factory.begin() as session:
                 workers.retire(session, self._id)
@@ -67,11 +77,38 @@ class Keeper:
             log.warning("the worker could not sign off; the ledger will notice that its heartbeats ended: %s", err)
 
     def _run(self) -> None:
-        while not self._stop.wait(self._settings.heartbeat_every_s):
-            self._alive.touch()
-            try:
-                with self._factory.begin() as session:
-                    workers.beat(session, self._id, draining=self._drain.exists())
-                orphans.recover(self._factory, self._id, self._settings)
-            except SQLAlchemyError as err:
-                log.debug("a heartbeat was missed: %s", err)
+        try:
+            while not self._stop.wait(self._settings.heartbeat_every_s):
+                self._go_round()
+        finally:
+            if not self._stop.is_set():
+                log.critical("the keeper's thread ended; the worker drains and ends, so that it is started again")
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def _go_round(self) -> None:
+        """Each duty by itself: a state folder that cannot be written must not stop the heartbeats, which say that stages run."""
+        self._duty("liveness file", self._alive.touch)
+        beats = self._duty("heartbeat", self._beat)
+        recovers = self._duty("recovery of orphans", lambda: orphans.recover(self._factory, self._id, self._settings))
+        if beats and recovers and not self._drain.exists():
+            self._duty("readiness file", self._ready.touch)
+        else:
+            self._duty("readiness file", lambda: self._ready.unlink(missing_ok=True))
+
+    def _beat(self) -> None:
+        with self._factory.begin() as session:
+            workers.beat(session, self._id, draining=self._drain.exists())
+
+    def _duty(self, name: str, do: Callable[[], object]) -> bool:
+        """Do it and say whether it worked. A failure is told once, not every few seconds, and so is its end."""
+        try:
+            do()
+        except Exception as err:
+            cause = " ".join(str(err.orig if isinstance(err, DBAPIError) else err).split())
+            log.log(logging.DEBUG if name in self._failing else logging.WARNING, "%s failed: %s", name, cause or repr(err))
+            self._failing.add(name)
+            return False
+        if name in self._failing:
+            self._failing.discard(name)
+            log.info("%s works again", name)
+        return True

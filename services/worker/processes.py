@@ -22,6 +22,7 @@ import psutil
 from controlplane.models import Json
 
 MARK = "NANOCHAT_ATTEMPT"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 # Looked up before any fork, because the child must not take the loader's lock between fork and exec.
@@ -84,8 +85,7 @@ def adopt_orphans() -> None:
 
 def identity() -> Json:
     """This process, identified so that no other process which had its pid is taken for it."""
-    process = psutil.Process()
-    return {"host": socket.gethostname(), "pid": process.pid, "born": process.create_time()}
+    return {"host": socket.gethostname(), "pid": os.getpid(), **_birth(os.getpid())}
 
 
 def is_here(who: Json) -> bool:
@@ -94,8 +94,22 @@ def is_here(who: Json) -> bool:
 
 
 def is_alive(who: Json) -> bool:
+    """Whether that process of this machine still runs. An identity without these fields is of an earlier version: it has ended."""
     try:
-        process = psutil.Process(int(who["pid"]))
-        return abs(process.create_time() - float(who["born"])) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-    except (KeyError, psutil.NoSuchProcess):
+        pid = int(who["pid"])
+        same = _birth(pid) == {key: who[key] for key in ("boot", "ticks")}
+        return same and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except (KeyError, OSError, psutil.NoSuchProcess):
         return False
+
+
+def _birth(pid: int) -> Json:
+    """When the process started: clock ticks since the boot, and which boot. Raises OSError or NoSuchProcess if there is none.
+
+    No time of day: a step of the clock, a pause of the machine or its migration would move it, and a healthy process would
+    look like another one. The fields of `stat` are counted from the last parenthesis, because a name may hold spaces.
+    """
+    if sys.platform != "linux":
+        return {"boot": "", "ticks": int(psutil.Process(pid).create_time())}
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return {"boot": BOOT_ID.read_text().strip(), "ticks": int(fields[19])}

@@ -49,6 +49,10 @@ class Settings(BaseSettings):
         """Touched with every heartbeat, even if the ledger or the broker does not answer. Liveness probes look at it."""
         return self._file(queue, ".alive")
 
+    def ready_file(self, queue: Queue) -> Path:
+        """Touched with every heartbeat that the ledger took; absent while it does not answer and while the worker drains."""
+        return self._file(queue, ".ready")
+
     def _file(self, queue: Queue, suffix: str) -> Path:
         return self.home.absolute() / "workers" / (re.sub(r"[^A-Za-z0-9._-]", "_", self.id_for(queue)) + suffix)
 

@@ -6,6 +6,7 @@ A healthy stage survives any outage of the ledger and the broker. Imports no tor
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from controlplane.claims import Claim, Fence, SavedCheckpoint
 from controlplane.db import SessionFactory
 from controlplane.errors import LedgerError
 from controlplane.lifecycle import Reason, StageStatus
-from nanochat.contract.contract import SPEC, STOP, StageError, StageSpec, verify, write_json
+from nanochat.contract.contract import BALLAST, SPEC, STOP, StageError, StageSpec, verify, write_json
 from nanochat.contract.launch import stage_command
 from services.worker import processes
 from services.worker.relay import STDOUT, Relay
@@ -29,6 +30,7 @@ from services.worker.verdict import Verdict, judge, not_launched
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1
+BALLAST_BYTES = 32 * 1024
 GIVE_UP_S = 30.0  # how long a draining worker tries to report an end; after that its next start reports it
 
 
@@ -94,6 +96,7 @@ class Supervisor:
         fence = self.claim.fence
         self.out.mkdir(parents=True, exist_ok=True)
         self.settings.cache_dir.mkdir(parents=True, exist_ok=True)
+        (self.out / BALLAST).write_bytes(os.urandom(BALLAST_BYTES))  # random: a file system may store zeros as nothing
         spec = StageSpec(
             run=fence.run_id,
             stage=self.claim.stage,
@@ -132,7 +135,7 @@ class Supervisor:
         while (code := process.poll()) is None:
             if asked_at is None and self._stop_wanted():
                 asked_at = time.monotonic()
-                (self.out / STOP).touch()
+                self._ask_to_stop(process)
             if asked_at is not None:
                 self._escalate(process, time.monotonic() - asked_at)
             with suppress(subprocess.TimeoutExpired):
@@ -144,6 +147,14 @@ class Supervisor:
             self._told = True
             self.relay.report(lambda session: claims.stopping(session, self.claim.fence, Reason.HOST_DRAIN))
         return self._told or self.relay.lost or self.relay.stop_reason is not None
+
+    def _ask_to_stop(self, process: subprocess.Popen[bytes]) -> None:
+        """Create the stop file. On a disk that takes no file, SIGTERM says the same to a training loop."""
+        try:
+            (self.out / STOP).touch()
+        except OSError as err:
+            log.warning("the stop file cannot be written, so the stage gets SIGTERM: %s", err)
+            process.terminate()
 
     def _escalate(self, process: subprocess.Popen[bytes], waited: float) -> None:
         """Enforce the stop of a stage that does not end at a step boundary: SIGTERM, then SIGKILL to all its processes."""

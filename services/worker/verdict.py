@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from controlplane.lifecycle import Reason
-from nanochat.contract.causes import CRASH, DISK_FULL, OUT_OF_MEMORY, PEER_LOST, code_in, code_of
+from nanochat.contract.causes import CRASH, DISK_FULL, OUT_OF_MEMORY, PEER_LOST, READ_ONLY, STORAGE, code_in, code_of
 from nanochat.contract.contract import MANIFEST, Artifact, Exit, ExitReport, StageError, verify
 from services.worker.relay import STDOUT
 
@@ -67,6 +69,7 @@ REASONS: dict[str, Reason] = {
     "stopped": Reason.STOPPED,
     CRASH: Reason.CRASHED,
     DISK_FULL: Reason.DISK_FULL,
+    READ_ONLY: Reason.READ_ONLY,
     OUT_OF_MEMORY: Reason.CUDA_OOM,
     PEER_LOST: Reason.NCCL_TIMEOUT,
 }
@@ -82,6 +85,8 @@ BY_EXIT_CODE: dict[int, Reason] = {
 # torchrun exits with 1 whatever its ranks exited with; its summary names the code of the rank that failed first, last.
 _RANK_CODE = re.compile(r"^\s*exitcode\s*:\s*(-?\d+)", re.MULTILINE)
 TAIL = 64 * 1024  # bytes
+PROBE = 64 * 1024  # bytes
+_MENDED_BY_PEOPLE = (DISK_FULL, READ_ONLY, OUT_OF_MEMORY)
 NO_SPACE = 1 << 20  # bytes free; with less, an end without a report is a full disk: not even the report could be written
 
 
@@ -113,7 +118,7 @@ def judge(out: Path, outputs: Sequence[str], returncode: int | None, asked: Reas
 
 def not_launched(err: OSError) -> Verdict:
     """The processes of the stage could not be started."""
-    reason = REASONS[code] if (code := code_of(err)) in (DISK_FULL, OUT_OF_MEMORY) else Reason.LAUNCH_FAILED
+    reason = REASONS[code] if (code := code_of(err)) in _MENDED_BY_PEOPLE else Reason.LAUNCH_FAILED
     return Verdict(reason, f"{reason.message} {err}", None)
 
 
@@ -146,8 +151,8 @@ def _without_report(out: Path, returncode: int, asked: Reason | None) -> Verdict
         return Verdict(Reason.BAD_OUTPUT, f"It ended with 0 but left no {MANIFEST}.", code)
     if found == PEER_LOST and code == -signal.SIGKILL:
         found = None  # the others lost the rank that was killed
-    if found is None and _free(out) < NO_SPACE:
-        found = DISK_FULL
+    if found is None:
+        found = storage_fault(out)
     if found is not None:
         return Verdict(REASONS[found], REASONS[found].message, code)
     if code < 0:
@@ -158,14 +163,28 @@ def _without_report(out: Path, returncode: int, asked: Reason | None) -> Verdict
     return Verdict(Reason.CRASHED, f"It ended with exit code {code}; the end of its log says more.", code)
 
 
-def _free(out: Path) -> int:
-    """Bytes free where the stage writes, also if its folder has gone."""
-    return shutil.disk_usage(next(folder for folder in (out, *out.parents) if folder.exists())).free
+def storage_fault(out: Path) -> str | None:
+    """Whether the disk of the stage is full or read-only now, found by writing a small file; None if neither."""
+    folder = next(folder for folder in (out, *out.parents) if folder.exists())
+    try:
+        if shutil.disk_usage(folder).free < NO_SPACE:
+            return DISK_FULL
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\x01" * PROBE)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as err:
+        return code if (code := code_of(err)) in STORAGE else None
+    return None
 
 
 def _explained(reason: Reason, said: str) -> str:
     """The stage's own words; what to do about a full disk or memory goes before them."""
-    return f"{reason.message} {said}".strip() if reason in (Reason.CUDA_OOM, Reason.DISK_FULL) else said or reason.message
+    return (
+        f"{reason.message} {said}".strip()
+        if reason in [REASONS[code] for code in _MENDED_BY_PEOPLE]
+        else said or reason.message
+    )
 
 
 def _report(out: Path) -> ExitReport | None:

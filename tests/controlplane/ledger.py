@@ -14,7 +14,15 @@ from controlplane.models import Attempt, Event, Run, Stage
 from controlplane.timing import Timing
 from nanochat.config import recipe
 
-QUICK = Timing(lease_ttl=0.2, lease_grace=0.0, worker_silent_after=0.1, redeliver_after=0.2, backoff=(0.05,), stall_after=0.3)
+QUICK = Timing(
+    lease_ttl=0.2,
+    lease_grace=0.0,
+    worker_silent_after=0.1,
+    redeliver_after=0.2,
+    backoff=(0.05,),
+    storage_backoff=(0.05,),
+    stall_after=0.3,
+)
 
 
 class Ledger:

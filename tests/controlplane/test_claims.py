@@ -147,6 +147,17 @@ def test_a_drained_worker_counts_as_no_failure(ledger: Ledger) -> None:
     assert ledger.stage(run, "data").failures == 0
 
 
+@pytest.mark.parametrize("reason", [Reason.DISK_FULL, Reason.READ_ONLY])
+def test_a_fault_of_the_storage_waits_for_people_as_long_as_it_takes(ledger: Ledger, reason: Reason) -> None:
+    run, _ = started_run(ledger)
+    for _ in range(Timing().max_failures + 1):
+        assert again(ledger, run, reason) is StageStatus.BACKOFF
+        assert ledger.stage(run, "data").failures == 0
+    assert ledger.run(run).status is RunStatus.RUNNING
+    assert reason.message in ledger.run(run).detail
+    assert again(ledger, run, Reason.COMPLETED) is StageStatus.SUCCEEDED
+
+
 def test_a_retry_resumes_from_the_furthest_checkpoint(ledger: Ledger) -> None:
     run, claim = started_run(ledger)
     ledger.report(claim.fence, checkpoint(10), checkpoint(20))
@@ -201,6 +212,7 @@ def test_back_off_grows() -> None:
     delays = [timing.retry_delay(n) for n in range(1, 8)]
     assert delays[0] <= 5
     assert delays == sorted(delays)
+    assert [timing.storage_delay(n) for n in (1, 2, 3, 10)] == [60, 120, 300, 300]
 
 
 def started_run(ledger: Ledger) -> tuple[str, Claim]:

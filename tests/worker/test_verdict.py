@@ -114,6 +114,11 @@ WAYS = {
         StageError("no space left on the disk of /cache", code="disk_full", exit_code=Exit.FAILED),
         StageError("the checkpoint of step 5 could not be written", code="disk_full", exit_code=Exit.STOPPED),
     ),
+    Reason.READ_ONLY: (
+        OSError(errno.EROFS, os.strerror(errno.EROFS)),
+        SafetensorError("Error while serializing: I/O error: Read-only file system (os error 30)"),
+        StageError("the checkpoint of step 5 could not be written", code="read_only", exit_code=Exit.STOPPED),
+    ),
     Reason.CUDA_OOM: (
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB."),
         MemoryError(),
@@ -164,6 +169,9 @@ def test_every_way_to_run_out_is_judged_alike(
     [
         (OSError(FULL, os.strerror(FULL)), Reason.DISK_FULL),
         (OSError(MEMORY, os.strerror(MEMORY)), Reason.CUDA_OOM),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS)), Reason.READ_ONLY),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/runs/r"), Reason.READ_ONLY),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), Reason.LAUNCH_FAILED),  # of no file: a socket
         (FileNotFoundError(errno.ENOENT, "python"), Reason.LAUNCH_FAILED),
     ],
 )
@@ -220,7 +228,7 @@ def raised_codes() -> Iterator[tuple[str, str]]:
 
 
 def choices(value: ast.expr) -> list[ast.expr]:
-    return [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
+    return [value.body, *choices(value.orelse)] if isinstance(value, ast.IfExp) else [value]
 
 
 def test_a_stop_that_was_asked_for_has_the_askers_reason(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""The code of an exception that no stage turned into a StageError: what ran out, or that another rank is gone. Imports no torch.
+"""The code of an exception that no stage turned into a StageError: what ran out or was refused, or that another rank is gone.
 
-Libraries report the same condition in many ways: `OSError` with a number, `torch.OutOfMemoryError`, or a plain RuntimeError
+Imports no torch. Libraries report the same condition in many ways: `OSError` with a number, `torch.OutOfMemoryError`, or a plain RuntimeError
 of which only the text tells. This is the one place that knows them.
 """
 
@@ -10,9 +10,15 @@ import errno
 import re
 from collections.abc import Iterator
 
-CRASH, DISK_FULL, OUT_OF_MEMORY, PEER_LOST = "crash", "disk_full", "out_of_memory", "peer_lost"
+CRASH, DISK_FULL, READ_ONLY, OUT_OF_MEMORY, PEER_LOST = "crash", "disk_full", "read_only", "out_of_memory", "peer_lost"
+STORAGE = (DISK_FULL, READ_ONLY)  # faults of the machine that people mend; the stage itself is sound
 
-NUMBERS = {errno.ENOSPC: DISK_FULL, errno.EDQUOT: DISK_FULL, errno.ENOMEM: OUT_OF_MEMORY}
+NUMBERS = {
+    errno.ENOSPC: DISK_FULL,
+    errno.EDQUOT: DISK_FULL,
+    errno.EROFS: READ_ONLY,
+    errno.ENOMEM: OUT_OF_MEMORY,
+}
 NAMES = {"MemoryError": OUT_OF_MEMORY, "OutOfMemoryError": OUT_OF_MEMORY}
 
 # In order: the first pattern that is found decides. They serve an exception's text and the end of a process's output alike.
@@ -25,6 +31,7 @@ SIGNS: tuple[tuple[re.Pattern[str], str], ...] = (
         OUT_OF_MEMORY,
     ),
     (re.compile(r"No space left on device|Disk quota exceeded|os error (?:28|122)\b"), DISK_FULL),
+    (re.compile(r"Read-only file system|os error 30\b"), READ_ONLY),
     (
         re.compile(
             r"Watchdog caught collective operation timeout|NCCL communicator was aborted|DistBackendError|DistNetworkError"
@@ -36,10 +43,12 @@ SIGNS: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def code_of(err: BaseException) -> str:
-    """One of the four codes above, from the exception itself or from one that caused it."""
+    """One of the five codes above, from the exception itself or from one that caused it."""
     for cause in _causes(err):
         if isinstance(cause, OSError) and cause.errno in NUMBERS:
             return NUMBERS[cause.errno]
+        if isinstance(cause, PermissionError) and cause.filename:  # without a file it is about a socket or a process
+            return READ_ONLY
         named = (NAMES[kind.__name__] for kind in type(cause).__mro__ if kind.__name__ in NAMES)
         if code := next(named, None) or code_in(f"{type(cause).__name__}: {cause}"):
             return code

@@ -26,6 +26,7 @@ EVENTS = "events.jsonl"
 MANIFEST = "manifest.json"
 STOP = "stop"
 EXIT = "exit.{rank}.json"
+BALLAST = "ballast"  # a file that takes room on a disk until it is full; then an exit report takes its place
 
 # When several ranks fail, some fail only because another did. These codes say least about the cause, least first. Every
 # other code names a cause.
@@ -80,9 +81,14 @@ class ExitReport(BaseModel):
         return CONSEQUENCES.index(self.code) if self.code in CONSEQUENCES else len(CONSEQUENCES)
 
     def save(self, out: Path) -> None:
-        """Write it unless this rank has written one: its first failure caused the later ones."""
+        """Write it unless this rank has written one: its first failure caused the later ones. Raises OSError."""
         path = out / EXIT.format(rank=self.rank)
-        if not path.exists():
+        if path.exists():
+            return
+        try:
+            write_json(path, self.model_dump())
+        except OSError:
+            (out / BALLAST).unlink(missing_ok=True)
             write_json(path, self.model_dump())
 
 

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 
-from nanochat.contract.causes import DISK_FULL, code_of
+from nanochat.contract.causes import DISK_FULL, READ_ONLY, code_of
 from nanochat.contract.contract import (
     MANIFEST,
     Artifact,
@@ -352,9 +352,10 @@ class Saver:
         self._ranks.barrier()  # nobody writes into the draft any more
         if self._ranks.is_main:
             shutil.rmtree(self.root / f".step_{step:06d}.draft", ignore_errors=True)
+        cause = code_of(error) if error else None
         raise StageError(
             f"the checkpoint of step {step} could not be written to {self.root}: {error or 'another process failed'}",
-            code=DISK_FULL if error and code_of(error) == DISK_FULL else "checkpoint_not_written",
+            code=DISK_FULL if cause == DISK_FULL else READ_ONLY if cause == READ_ONLY else "checkpoint_not_written",
             hint="free some disk space or repair the disk, then resume from the previous checkpoint",
             exit_code=Exit.STOPPED,
         ) from error

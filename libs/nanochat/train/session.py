@@ -60,7 +60,8 @@ def session(ctx: StageContext, *, deterministic: bool) -> Iterator[Ranks]:
         except StageError as err:
             # Report before leaving the process group: the other ranks then fail, and once one of them has ended, torchrun ends
             # this one too.
-            ExitReport.of(err, ranks.rank).save(ctx.out)
+            with contextlib.suppress(OSError):  # it must not hide why the stage ends
+                ExitReport.of(err, ranks.rank).save(ctx.out)
             raise
         finally:
             if deterministic:
