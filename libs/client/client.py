@@ -165,6 +165,8 @@ class Client:
                     for message in sse.events(response):
                         if message.event == "end":
                             return
+                        if message.event == "gap":  # old lines that are no longer kept
+                            continue
                         line = LogLine.model_validate_json(message.data)
                         if line.id > after:
                             after = line.id

@@ -110,13 +110,13 @@ def renew(session: Session, fence: Fence, *, timing: Timing = DEFAULT) -> Lease:
     """Renew the attempt's lease; the answer says whether to stop. Raises FenceLost. Does not lock the run."""
     row = session.execute(
         update(Attempt)
-        .where(*_current(fence))
+        .where(*current(fence))
         .values(lease_expires_at=_after(timing.lease_ttl))
         .returning(Attempt.stop_reason)
         .execution_options(synchronize_session=False)
     ).first()
     if row is None:
-        raise _lost(fence)
+        raise lost(fence)
     return Lease(stop=row[0])
 
 
@@ -190,23 +190,24 @@ def end(
 
 def fenced(session: Session, fence: Fence) -> tuple[Stage, Attempt]:
     """The stage and its attempt as they are now, if the fence is still current. The run must be locked. Raises FenceLost."""
-    query = select(Attempt).where(*_current(fence)).execution_options(populate_existing=True)
+    query = select(Attempt).where(*current(fence)).execution_options(populate_existing=True)
     attempt = session.scalars(query).first()
     if attempt is None:
-        raise _lost(fence)
+        raise lost(fence)
     return session.get_one(Stage, fence.stage_id, populate_existing=True), attempt
 
 
-# -- fence and lease --
+def current(fence: Fence) -> tuple[Any, ...]:
+    """Conditions under which the attempt is live and its stage's newest."""
+    newest = select(Stage.attempt_no).where(Stage.id == fence.stage_id).scalar_subquery()
+    return Attempt.id == fence.attempt_id, Attempt.status.in_(LIVE_ATTEMPT), newest == fence.attempt_no
 
 
-def _current(fence: Fence) -> tuple[Any, ...]:
-    current = select(Stage.attempt_no).where(Stage.id == fence.stage_id).scalar_subquery()
-    return Attempt.id == fence.attempt_id, Attempt.status.in_(LIVE_ATTEMPT), current == fence.attempt_no
-
-
-def _lost(fence: Fence) -> FenceLost:
+def lost(fence: Fence) -> FenceLost:
     return FenceLost(f"attempt {fence.attempt_no} of stage {fence.stage_id} is no longer the current one")
+
+
+# -- lease --
 
 
 def _after(seconds: float) -> Any:

@@ -1,26 +1,34 @@
 """Store a stage's events and log lines exactly once.
 
-A batch is stored in one transaction, with the run locked and the attempt's fence checked. The transaction also stores the number
-of the attempt's last event or line. Numbers up to it are skipped, so a supervisor may send the same events and lines again.
+A batch is stored in one transaction, with the attempt's fence checked. The transaction also stores the number of the attempt's last
+event or line. Numbers up to it are skipped, so a supervisor may send the same events and lines again. Events are stored with the run
+locked. Log lines are not: a stage that prints millions must not keep anybody from cancelling it.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import func, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from controlplane.claims import Fence, fenced
+from controlplane import bulk
+from controlplane.claims import Fence, current, fenced, lost
 from controlplane.models import Artifact, Attempt, Checkpoint, Event, Json, LogLine, MetricPoint, Stage
 from controlplane.transitions import gate
+from nanochat.contract.lines import MOST_VALUES, BadLine
 
 COMMON_FIELDS = frozenset({"v", "seq", "t", "kind"})  # every event has these; all others are its data
 LINE_LIMIT = 4000  # characters that are stored of a text; the attempt's own files keep all of them
+LINES_KEPT = 50_000  # log lines of an attempt, about 12 MB
+LINES_DROPPED = 10_000  # at a time
+REPORTED = 20  # lines set aside that become events; the rest of an attempt's is counted
+LOG_LOCK = 0x6C6F67  # "log" in ASCII, the first number of the advisory lock
 
 
 def events(session: Session, fence: Fence, batch: Iterable[Json]) -> int:
@@ -48,22 +56,57 @@ def events(session: Session, fence: Fence, batch: Iterable[Json]) -> int:
         return len(new)
 
 
-def logs(session: Session, fence: Fence, first: int, lines: Sequence[str]) -> int:
-    """Store lines `first`, `first + 1`, ... of the attempt's output. Returns how many were new. Raises FenceLost."""
+def quarantine(session: Session, fence: Fence, lines: Sequence[BadLine]) -> int:
+    """Report lines of `events.jsonl` that cannot be stored, on the attempt and as events. Returns how many were new. Raises FenceLost."""
     with gate(session, fence.run_id):
-        stage, attempt = fenced(session, fence)
-        skip = max(0, attempt.log_no + 1 - first)
-        rows = [
-            {"run_id": fence.run_id, "attempt_id": fence.attempt_id, "no": no, "line": _printable(line)}
-            for no, line in enumerate(lines[skip:], start=first + skip)
-        ]
-        if not rows:
-            return 0
-        session.execute(insert(LogLine).on_conflict_do_nothing(), rows)
-        attempt.log_no = first + len(lines) - 1
-        stage.signs_of_life_at = func.clock_timestamp()
+        _, attempt = fenced(session, fence)
+        new = [line for line in lines if line.number > attempt.bad_line]
+        for line in new[: max(0, REPORTED - attempt.quarantined)]:
+            data = {"line": line.number, "reason": _printable(line.reason), "text": _printable(line.text)}
+            row = {"run_id": fence.run_id, "stage_id": fence.stage_id, "attempt_id": fence.attempt_id, "data": data}
+            session.add(Event(kind="line_quarantined", **row))
+        if new:
+            attempt.bad_line = max(line.number for line in new)
+            attempt.quarantined += len(new)
         session.flush()
-        return len(rows)
+        return len(new)
+
+
+def logs(session: Session, fence: Fence, first: int, lines: Sequence[str]) -> int:
+    """Store lines `first`, `first + 1`, ... of the attempt's output. Returns how many were new. Raises FenceLost.
+
+    Of one attempt, at least the newest LINES_KEPT lines are kept; its own file keeps all.
+    """
+    # Readers follow the ids of a run's lines, so two attempts of a run must not store lines at the same time.
+    session.execute(select(func.pg_advisory_xact_lock(LOG_LOCK, func.hashtext(fence.run_id))))
+    row = session.execute(select(Attempt.log_no, Attempt.log_kept_from).where(*current(fence))).first()
+    if row is None:
+        raise lost(fence)
+    skip = max(0, row.log_no + 1 - first)
+    new = [(fence.run_id, fence.attempt_id, no, _printable(line)) for no, line in enumerate(lines[skip:], start=first + skip)]
+    if not new:
+        return 0
+    bulk.copy(session, LogLine, ("run_id", "attempt_id", "no", "line"), ("text", "int8", "int8", "text"), new)
+    last = first + len(lines) - 1
+    changes: dict[str, Any] = {"log_no": last}
+    if last - row.log_kept_from >= LINES_KEPT + LINES_DROPPED:
+        kept_from = last + 1 - LINES_KEPT
+        gone = delete(LogLine).where(LogLine.attempt_id == fence.attempt_id, LogLine.no < kept_from).returning(LogLine.id).cte()
+        changes |= {"log_kept_from": kept_from, "log_dropped_id": session.scalar(select(func.max(gone.c.id))) or 0}
+    _store_end_of_logs(session, fence, changes)
+    return len(new)
+
+
+def _store_end_of_logs(session: Session, fence: Fence, changes: dict[str, Any]) -> None:
+    """The last statements of the transaction, because from here on it holds rows that the gate changes as well."""
+    once = {"synchronize_session": False}
+    found = session.execute(
+        update(Attempt).where(*current(fence)).values(**changes).returning(Attempt.id), execution_options=once
+    )
+    if found.first() is None:
+        raise lost(fence)
+    alive = update(Stage).where(Stage.id == fence.stage_id).values(signs_of_life_at=func.clock_timestamp())
+    session.execute(alive, execution_options=once)
 
 
 def _event(fence: Fence, event: Json) -> dict[str, Any]:
@@ -83,7 +126,7 @@ def _data(event: Json) -> Json:
 
 
 def _store_artifact(session: Session, fence: Fence, event: Json) -> None:
-    content = {"path": event["path"], "sha256": event["sha256"]}
+    content = {"path": _printable(event["path"]), "sha256": _printable(event["sha256"])}
     session.execute(
         insert(Artifact)
         .values(run_id=fence.run_id, stage_id=fence.stage_id, attempt_id=fence.attempt_id, name=event["name"], **content)
@@ -118,15 +161,17 @@ def _store_metrics(session: Session, stage: Stage, attempt: Attempt, batch: Sequ
         for key, value in event["values"].items():
             if value is None:
                 continue
+            key = _printable(key)
             point = {"stage_id": stage.id, "attempt_no": attempt.no, "key": key, "step": event["step"]}
             points[key, event["step"]] = {**point, "t": _time(event), "value": float(value)}
-            latest[key] = value
+            latest[key] = _clean(value)
     if points:
         statement = insert(MetricPoint)
         changed = {"t": statement.excluded.t, "value": statement.excluded.value}
         keys = ["stage_id", "key", "step", "attempt_no"]
         session.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed), [points[k] for k in sorted(points)])
-        stage.latest = {**stage.latest, **latest}
+        merged = {**stage.latest, **latest}
+        stage.latest = dict(list(merged.items())[-MOST_VALUES:])
 
 
 def _time(event: Json) -> datetime:
@@ -141,15 +186,23 @@ def _finite(value: Any) -> float | None:
 
 
 def _clean(value: Any) -> Any:
-    """The JSON value with every text cut to LINE_LIMIT characters and without NUL, which Postgres cannot store."""
+    """The JSON value with texts that Postgres can store, and non-finite numbers as events spell them."""
     if isinstance(value, str):
         return _printable(value)
     if isinstance(value, dict):
         return {_printable(key): _clean(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_clean(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     return value
 
 
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
 def _printable(text: str) -> str:
-    return text.replace("\x00", "\ufffd")[:LINE_LIMIT]
+    """The text without NUL and lone surrogates, which Postgres cannot store, cut to LINE_LIMIT characters."""
+    if len(text) > LINE_LIMIT:
+        text = text[: LINE_LIMIT - 1] + "…"
+    return text if text.isascii() and "\x00" not in text else _UNSTORABLE.sub("\ufffd", text)

@@ -184,7 +184,15 @@ class Attempt(Base):
     exit_code: Mapped[int | None]
     resumed_from_step: Mapped[int | None]
     event_seq: Mapped[int] = mapped_column(default=-1)  # number of the last event stored
+    bad_line: Mapped[int] = mapped_column(
+        default=-1, server_default=text("-1")
+    )  # last line of its events file that was set aside
+    quarantined: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # how many were
     log_no: Mapped[int] = mapped_column(default=-1)  # number of the last log line stored
+    log_kept_from: Mapped[int] = mapped_column(
+        default=0, server_default=text("0")
+    )  # number of the first line that is still kept
+    log_dropped_id: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # greatest id of a line that is not
 
 
 class Event(Base):
@@ -207,7 +215,7 @@ class LogLine(Base):
     """One line that a stage's processes printed."""
 
     __tablename__ = "log_line"
-    __table_args__ = (UniqueConstraint("attempt_id", "no"), Index("ix_log_line_run_id_id", "run_id", "id"))
+    __table_args__ = (UniqueConstraint("attempt_id", "no"), Index("ix_log_line_attempt_id_id", "attempt_id", "id"))
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))

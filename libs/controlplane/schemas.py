@@ -59,6 +59,10 @@ class AttemptView(BaseModel):
     resumed_from_step: int | None = Field(
         description="Step of the checkpoint that it resumed from; null if it began at the beginning."
     )
+    quarantined: int = Field(
+        description="Lines of its events file that are not events and were set aside. The first of them are events of the kind "
+        "`line_quarantined`, which say why."
+    )
 
 
 class ArtifactView(BaseModel):
@@ -155,14 +159,28 @@ class LogView(BaseModel):
     id: int = Field(description="Id of the line; later lines of the run have greater ids.")
     stage: StageName
     attempt: AttemptNo
+    no: int = Field(description="Number of the line in the attempt's output, counted from 0.")
     t: Time
-    line: str = Field(description="Text of the line, cut after 4000 characters.")
+    line: str = Field(
+        description="Text of the line; if it is longer than 4000 characters, the end is cut and the last one is `…`."
+    )
+
+
+class LogGap(BaseModel):
+    """The first lines of an attempt, which are no longer kept here. They are still in the attempt's own `stdout.log`."""
+
+    stage: StageName
+    attempt: AttemptNo
+    lines: int = Field(description="Number of lines that are no longer kept, from the first line on.")
 
 
 class LogPage(BaseModel):
     """A page of log lines."""
 
     items: list[LogView] = Field(description="Lines in the order in which they arrived.")
+    gaps: list[LogGap] = Field(
+        description="Lines after `after` that are missing because only the newest of an attempt are kept."
+    )
     next_after: NextAfter
 
 

@@ -22,7 +22,8 @@ from controlplane.models import Attempt, Event, Run, Stage
 @contextmanager
 def gate(session: Session, run_id: str) -> Iterator[Gate]:
     """Lock a run until the transaction ends. Raises NotFound."""
-    query = select(Run).where(Run.id == run_id).with_for_update()
+    # FOR NO KEY UPDATE: rows that only refer to the run, such as log lines, can be stored meanwhile.
+    query = select(Run).where(Run.id == run_id).with_for_update(key_share=True)
     run = session.scalars(query.execution_options(populate_existing=True)).first()
     if run is None:
         raise NotFound(f"there is no run {run_id!r}")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from controlplane.errors import LedgerError, NotFound
-from controlplane.lifecycle import LIVE_ATTEMPT, RunStatus, StageStatus
+from controlplane.errors import NotFound
+from controlplane.lifecycle import LIVE_ATTEMPT, RunStatus
 from controlplane.models import Artifact, Attempt, Checkpoint, Run, Stage, Worker
 from controlplane.promotion import TOKENIZER
 from controlplane.schemas import (
@@ -23,11 +19,8 @@ from controlplane.schemas import (
     AttemptView,
     CheckpointView,
     ContentView,
-    CurrentStage,
     ModelView,
     ProgressView,
-    RunPage,
-    RunSummary,
     RunView,
     StageView,
     WorkerView,
@@ -35,10 +28,6 @@ from controlplane.schemas import (
 from controlplane.timing import DEFAULT, Timing
 
 T = TypeVar("T")
-
-
-class BadCursor(LedgerError):
-    """422: the cursor does not come from a page of this API."""
 
 
 def run_view(session: Session, run_id: str) -> RunView:
@@ -65,23 +54,6 @@ def run_view(session: Session, run_id: str) -> RunView:
 def run_status(session: Session, run_id: str) -> RunStatus:
     """The run's status alone, for callers that poll several times a second. Raises NotFound."""
     return _run(session, run_id).status
-
-
-def run_page(session: Session, *, limit: int = 20, cursor: str | None = None, status: Sequence[RunStatus] = ()) -> RunPage:
-    """A page of runs, newest first. Raises BadCursor."""
-    query = select(Run).order_by(Run.created_at.desc(), Run.id.desc()).limit(limit + 1)
-    if status:
-        query = query.where(Run.status.in_(status))
-    if cursor is not None:
-        query = query.where(tuple_(Run.created_at, Run.id) < tuple_(*_decode(cursor)))
-    runs = session.scalars(query).all()
-    page, more = runs[:limit], len(runs) > limit
-    stage_rows = session.scalars(select(Stage).where(Stage.run_id.in_([r.id for r in page])).order_by(Stage.position))
-    stages = _grouped(stage_rows, lambda s: s.run_id)
-    return RunPage(
-        items=[_summary(run, stages[run.id]) for run in page],
-        next_cursor=_encode(page[-1]) if more else None,
-    )
 
 
 def checkpoints(session: Session, run_id: str) -> list[CheckpointView]:
@@ -178,7 +150,7 @@ def _stage(stage: Stage, attempts: Sequence[Attempt], artifacts: Sequence[Artifa
         message=stage.message,
         started_at=stage.started_at,
         finished_at=stage.finished_at,
-        progress=_progress(stage.progress),
+        progress=progress_view(stage.progress),
         latest=stage.latest,
         attempts=[_attempt(a) for a in attempts],
         artifacts=list(artifacts),
@@ -196,28 +168,7 @@ def _attempt(attempt: Attempt) -> AttemptView:
         finished_at=attempt.finished_at,
         exit_code=attempt.exit_code,
         resumed_from_step=attempt.resumed_from_step,
-    )
-
-
-def _summary(run: Run, stages: Sequence[Stage]) -> RunSummary:
-    begun = [s for s in stages if s.status not in (StageStatus.PENDING, StageStatus.SUCCEEDED, StageStatus.CANCELLED)]
-    current = begun[-1] if begun else None
-    return RunSummary(
-        id=run.id,
-        name=run.name,
-        recipe=run.recipe,
-        status=run.status,
-        detail=run.detail,
-        created_at=run.created_at,
-        started_at=run.started_at,
-        finished_at=run.finished_at,
-        stages_done=sum(s.status is StageStatus.SUCCEEDED for s in stages),
-        stages_total=len(stages),
-        current=None
-        if current is None
-        else CurrentStage(
-            name=current.name, status=current.status, progress=_progress(current.progress), latest=current.latest
-        ),
+        quarantined=attempt.quarantined,
     )
 
 
@@ -252,7 +203,7 @@ def _worker(worker: Worker, silent_s: float, held: list[str], timing: Timing) ->
     )
 
 
-def _progress(stored: dict[str, Any] | None) -> ProgressView | None:
+def progress_view(stored: dict[str, Any] | None) -> ProgressView | None:
     return None if stored is None else ProgressView.model_validate(stored)
 
 
@@ -292,15 +243,3 @@ def _grouped(rows: Iterable[T], key: Any) -> dict[Any, list[T]]:
     for row in rows:
         groups[key(row)].append(row)
     return groups
-
-
-def _encode(run: Run) -> str:
-    return base64.urlsafe_b64encode(json.dumps([run.created_at.isoformat(), run.id]).encode()).decode()
-
-
-def _decode(cursor: str) -> tuple[datetime, str]:
-    try:
-        when, run_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-        return datetime.fromisoformat(when), str(run_id)
-    except (binascii.Error, ValueError, TypeError) as err:
-        raise BadCursor("this cursor does not come from a page of runs; start again without a cursor") from err

@@ -52,3 +52,4 @@ def check_text(text: str) -> str:
 
 
 Storable = Annotated[JsonValue, AfterValidator(storable)]
+SearchText = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(check_text)]

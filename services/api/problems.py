@@ -19,8 +19,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from controlplane.cursors import BadCursor
 from controlplane.errors import NotFound
-from controlplane.views import BadCursor
 
 MEDIA_TYPE = "application/problem+json"
 URN = "urn:nanochat:problem:"
@@ -53,6 +53,8 @@ KINDS: dict[str, Kind] = {
     "internal": Kind(500, "The server failed"),
     "database-unavailable": Kind(503, "The database does not answer"),
     "malformed-body": Kind(400, "The request body cannot be read"),
+    "bad-cursor": Kind(400, "The cursor does not come from this list"),
+    "bad-event-id": Kind(400, "The Last-Event-ID does not come from this stream"),
 }
 _BY_STATUS = {400: "malformed-body", 404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}
 
@@ -141,7 +143,7 @@ async def _on_not_found(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_bad_cursor(request: Request, error: Exception) -> JSONResponse:
-    return response("invalid-request", str(error), [("query cursor", str(error))])
+    return response("bad-cursor", str(error), [("query cursor", str(error))])
 
 
 async def _on_invalid(request: Request, error: Exception) -> JSONResponse:

@@ -1,12 +1,13 @@
 """Sends rows of the database as server-sent events: first those already there, then new ones, each exactly once.
 
 The `id:` of an event is the id of its row. A client that lost its connection sends the last id it saw as `Last-Event-ID` and
-gets the rows after it. Once the run is finished and all its rows are sent, the stream ends with an event named `end`.
+gets the rows after it. Rows that are no longer kept are told as an event named `gap`. Once the run is finished and all its rows are sent, the stream ends with an event named `end`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -18,19 +19,19 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel
 
+from services.api.problems import ProblemError
+
 MEDIA_TYPE = "text/event-stream"
 POLL_S = 0.3
 KEEP_ALIVE_S = 15.0
 # Proxies must neither cache nor buffer the stream. X-Accel-Buffering is nginx's header for buffering.
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
-BIGINT = 2**63 - 1
 LastEventId = Annotated[
-    int,
+    str | None,
     Header(
         alias="Last-Event-ID",
-        ge=0,
-        le=BIGINT,
+        pattern=r"^[\x20-\x7e]*$",
         description="resume after this id; a browser's EventSource sends it automatically",
     ),
 ]
@@ -44,14 +45,28 @@ class Numbered(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The result of one query. `finished` was read before the rows: if it is true, no row can come after these."""
+    """The result of one query. `finished` was read before the rows: if it is true, no row can come after these.
+
+    `gaps` are what the reader will miss because it is no longer kept. Each is sent as an event named `gap`, without an id.
+    """
 
     items: Sequence[Numbered]
     finished: bool
+    gaps: Sequence[BaseModel] = ()
 
 
 def wants_stream(request: Request) -> bool:
     return MEDIA_TYPE in request.headers.get("accept", "")
+
+
+def resume_point(last_event_id: str | None, newest: Callable[[], int]) -> int:
+    """The id to resume after; 0 without one. Raises ProblemError for an id that the stream cannot have sent."""
+    if last_event_id is None:
+        return 0
+    if re.fullmatch(r"[0-9]{1,18}", last_event_id) and (after := int(last_event_id)) <= newest():
+        return after
+    wrong = f"{last_event_id[:40]!r} is not an id of this stream; connect again without it to get everything that is kept"
+    raise ProblemError("bad-event-id", wrong, [("header Last-Event-ID", wrong)])
 
 
 def answer(request: Request, query: Callable[[int], Rows], after: int) -> Response:
@@ -62,7 +77,8 @@ def answer(request: Request, query: Callable[[int], Rows], after: int) -> Respon
 def declaration(page: type[BaseModel]) -> dict[str, Any]:
     """The OpenAPI response of an endpoint that returns a page as JSON or, if the client asks for it, a stream."""
     return {
-        "description": "a page; with `Accept: text/event-stream`, a stream of the same items that ends with the event `end`",
+        "description": "a page; with `Accept: text/event-stream`, a stream of the same items, with an event `gap` for items "
+        "that are no longer kept, that ends with the event `end`",
         "model": page,
         "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
     }
@@ -74,6 +90,8 @@ async def _stream(request: Request, query: Callable[[int], Rows], after: int) ->
     sent = time.monotonic()
     while not stopping.is_set():
         rows = await run_in_threadpool(query, after)
+        for gap in rows.gaps:
+            yield format_sse_event(data_str=gap.model_dump_json(), event="gap")
         for item in rows.items:
             after = item.id
             yield format_sse_event(data_str=item.model_dump_json(), id=str(after))

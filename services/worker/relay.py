@@ -24,7 +24,8 @@ from controlplane.lifecycle import Reason
 from controlplane.models import Json
 from controlplane.timing import Timing
 from nanochat.contract.contract import EVENTS
-from services.worker.spool import Lines, Tail, parse
+from nanochat.contract.lines import SHOWN, BadLine, sift
+from services.worker.spool import Lines, Tail
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Relay:
         self._wake, self._closing = threading.Event(), threading.Event()
         # The copied context carries the ids of the attempt into the thread's log lines.
         self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name="relay", daemon=True)
+        self._last_seq = -1  # of the events that are stored
         self._away_since: float | None = None
         self.stop_reason: Reason | None = None
         self.lost = False
@@ -100,24 +102,31 @@ class Relay:
     def _store_events(self, *, last: bool = False) -> bool:
         batch = self._events.read(last=last)
         if batch.lines:
-            events = parse(batch.lines)
-            self._store_or_sift(events)
+            sifted = sift(batch.lines, batch.first, self._last_seq)
+            bad = sifted.bad + self._store_fitting(sifted.events)
+            if bad:
+                log.warning("%d lines of %s are set aside; line %d: %s", len(bad), EVENTS, bad[0].number, bad[0].reason)
+                with self._factory.begin() as session:
+                    ingest.quarantine(session, self._fence, bad)
             self._events.advance(batch)
+            self._last_seq = sifted.last_seq
         return bool(batch.lines)
 
-    def _store_or_sift(self, events: list[Json]) -> None:
-        """Store the events. If the ledger cannot store one of them, store all others."""
+    def _store_fitting(self, events: list[Json]) -> list[BadLine]:
+        """Store the events. Returns those that the ledger refuses, which the others must not wait for."""
         if not events:
-            return
+            return []
         try:
             with self._factory.begin() as session:
                 ingest.events(session, self._fence, events)
-        except _UNFIT as err:
+        except (DBAPIError, *_UNFIT) as err:
+            if not _is_unfit(err):
+                raise
             if len(events) == 1:
-                log.error("skipped an event that the ledger cannot store: %.500r: %s", events[0], err)
-                return
-            for event in events:
-                self._store_or_sift([event])
+                return [BadLine(events[0]["seq"], f"the ledger refuses it: {err}"[:SHOWN], repr(events[0])[:SHOWN])]
+            half = len(events) // 2
+            return self._store_fitting(events[:half]) + self._store_fitting(events[half:])
+        return []
 
     def _store_lines(self, *, last: bool = False) -> bool:
         batch: Lines = self._lines.read(last=last)
@@ -140,4 +149,11 @@ class Relay:
             self._away_since = None
 
 
-_UNFIT = (DataError, IntegrityError, ProgrammingError, KeyError, TypeError, ValueError)
+_UNFIT = (DataError, IntegrityError, ProgrammingError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+_LIMIT_EXCEEDED = "54"  # class of SQLSTATE, such as an index entry that is too long; SQLAlchemy makes it an OperationalError
+
+
+def _is_unfit(err: Exception) -> bool:
+    """Whether an event is at fault, not the database."""
+    state = getattr(err.orig, "sqlstate", None) if isinstance(err, DBAPIError) else None
+    return isinstance(err, _UNFIT) or (state or "").startswith(_LIMIT_EXCEEDED)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-log = logging.getLogger(__name__)
+from nanochat.contract.lines import LONGEST
 
 CHUNK = 1 << 20  # bytes read at a time
-LONGEST = 1 << 22  # bytes; a longer line is cut, so that one without an end cannot block what follows
+MOST_LINES = 2000  # of one batch, which is one transaction: a megabyte of empty lines would be a million
 
 
 @dataclass(slots=True)
@@ -31,7 +28,7 @@ class Tail:
         self.offset, self.line = 0, 0
 
     def read(self, *, last: bool = False) -> Lines:
-        """The next whole lines, at most a chunk of them. With `last`, an unfinished line at the end counts as whole."""
+        """The next whole lines, at most a chunk and MOST_LINES of them. With `last`, an unfinished line at the end counts as whole."""
         batch = Lines(self.line, [], self.offset)
         try:
             with self.path.open("rb") as file:
@@ -47,23 +44,11 @@ class Tail:
             whole = data
         else:
             return batch
-        batch.lines = whole.removesuffix(b"\n").split(b"\n") if whole else []
-        batch.end = self.offset + len(whole)
+        parts = whole.removesuffix(b"\n").split(b"\n", MOST_LINES) if whole else []
+        batch.lines = parts[:MOST_LINES]
+        cut = len(parts) > MOST_LINES  # the rest of the chunk is read again with the next batch
+        batch.end = self.offset + (sum(len(line) + 1 for line in batch.lines) if cut else len(whole))
         return batch
 
     def advance(self, batch: Lines) -> None:
         self.offset, self.line = batch.end, batch.first + len(batch.lines)
-
-
-def parse(lines: list[bytes]) -> list[dict[str, Any]]:
-    """The events in these lines. An incomplete one, as a full disk leaves it, is skipped."""
-    events = []
-    for line in lines:
-        try:
-            event = json.loads(line)
-            event["seq"], event["t"], event["kind"]
-        except (ValueError, TypeError, KeyError):
-            log.warning("skipped a line that is not an event: %.200r", line)
-            continue
-        events.append(event)
-    return events

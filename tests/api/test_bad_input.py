@@ -190,7 +190,10 @@ UNKNOWN = "r_00000000000000ff"
         ("GET", "/v1/runs?limit=0", "invalid-request"),
         ("GET", "/v1/runs?limit=x", "invalid-request"),
         ("GET", "/v1/runs?status=DONE", "invalid-request"),
-        ("GET", "/v1/runs?cursor=x", "invalid-request"),
+        ("GET", "/v1/runs?cursor=x", "bad-cursor"),
+        ("GET", "/v1/runs?sort=size", "invalid-request"),
+        ("GET", "/v1/runs?search=%00", "invalid-request"),
+        ("GET", "/v1/runs?created_after=2026-01-01T00:00:00", "invalid-request"),
         ("GET", f"/v1/runs/{UNKNOWN}/events?after=-1", "invalid-request"),
         ("GET", f"/v1/runs/{UNKNOWN}/events?after={2**63}", "invalid-request"),
         ("GET", f"/v1/runs/{UNKNOWN}/metrics?max_points=1", "invalid-request"),
@@ -203,9 +206,22 @@ def test_unknown_addresses_and_wrong_parameters_are_refused(api: Api, method: st
         assert found["errors"][0]["field"].startswith(("path ", "query ")), found
 
 
-def test_a_forged_cursor_is_refused(api: Api) -> None:
-    cursor = base64.urlsafe_b64encode(b'["2026-01-01T00:00:00+00:00", "\\u0000"]').decode()
-    problem(api.http.get("/v1/runs", params={"cursor": cursor}), "invalid-request")
+@pytest.mark.parametrize(
+    "position",
+    [b'["2026-01-01T00:00:00+00:00", "\\u0000"]', b'["2026-01-01T00:00:00+00:00", "\\ud800"]', b"\xed\xa0\x80", b"7"],
+)
+def test_a_forged_cursor_is_refused(api: Api, position: bytes) -> None:
+    cursor = base64.urlsafe_b64encode(position).decode()
+    found = problem(api.http.get("/v1/runs", params={"cursor": cursor}), "bad-cursor")
+    assert found["status"] == 400
+
+
+def test_a_cursor_of_another_query_is_refused(api: Api) -> None:
+    for _ in range(2):
+        api.client().submit("tiny")
+    cursor = api.http.get("/v1/runs", params={"limit": 1}).json()["next_cursor"]
+    assert api.http.get("/v1/runs", params={"limit": 1, "cursor": cursor}).status_code == 200
+    problem(api.http.get("/v1/runs", params={"limit": 1, "cursor": cursor, "sort": "name"}), "bad-cursor")
 
 
 def test_a_wrong_method_is_answered_with_the_allowed_ones(api: Api) -> None:
@@ -216,7 +232,17 @@ def test_a_stream_of_an_unknown_run_is_answered_with_a_problem(api: Api) -> None
     response = api.http.get(f"/v1/runs/{UNKNOWN}/events", headers={"Accept": "text/event-stream"})
     problem(response, "run-not-found")
     response = api.http.get(f"/v1/runs/{UNKNOWN}/logs", headers={"Accept": "text/event-stream", "Last-Event-ID": "x"})
-    assert problem(response, "invalid-request")["errors"][0]["field"] == "header Last-Event-ID"
+    problem(response, "run-not-found")
+
+
+@pytest.mark.parametrize("forged", ["x", "-1", "1.0", "", "9" * 18, str(2**64), "1" * 5000])
+@pytest.mark.parametrize("feed", ["events", "logs"])
+def test_a_forged_last_event_id_is_refused(api: Api, feed: str, forged: str) -> None:
+    run = api.client().submit("tiny")
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": forged}
+    found = problem(api.http.get(f"/v1/runs/{run.id}/{feed}", headers=headers), "bad-event-id")
+    assert found["errors"][0]["field"] == "header Last-Event-ID"
+    assert found["status"] == 400
 
 
 def test_cancelling_a_finished_run_conflicts(api: Api) -> None:

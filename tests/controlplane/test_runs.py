@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from controlplane import keys, promotion, runs, views, workers
+from controlplane.cursors import BadCursor
 from controlplane.errors import Conflict, NotFound
 from controlplane.lifecycle import Reason, RunStatus
+from controlplane.run_list import RunQuery, Sort, run_page
 from nanochat.config import recipe
 from nanochat.planning import graph
 from tests.controlplane.ledger import Ledger, checkpoint
@@ -48,7 +50,7 @@ def test_a_rolled_back_submission_frees_its_key(ledger: Ledger) -> None:
         s.rollback()
     with ledger.factory.begin() as s:
         assert runs.submit(s, recipe.resolve("tiny"), idempotency=key).created
-        assert len(views.run_page(s).items) == 1
+        assert len(run_page(s).items) == 1
 
 
 def test_pages_list_every_run_once(ledger: Ledger) -> None:
@@ -57,22 +59,48 @@ def test_pages_list_every_run_once(ledger: Ledger) -> None:
         runs.cancel(s, made[2])
         seen, cursor = [], None
         while True:
-            page = views.run_page(s, limit=2, cursor=cursor)
+            page = run_page(s, limit=2, cursor=cursor)
             seen += [item.id for item in page.items]
             cursor = page.next_cursor
             if cursor is None:
                 break
         assert seen == made[::-1]
-        assert [i.id for i in views.run_page(s, status=[RunStatus.CANCELLED]).items] == [made[2]]
-        with pytest.raises(views.BadCursor):
-            views.run_page(s, cursor="nonsense")
+        assert [i.id for i in run_page(s, RunQuery(status=(RunStatus.CANCELLED,))).items] == [made[2]]
+        with pytest.raises(BadCursor):
+            run_page(s, cursor="nonsense")
+
+
+@pytest.mark.parametrize("sort", list(Sort))
+def test_sorted_and_searched_pages_list_every_run_once(ledger: Ledger, sort: Sort) -> None:
+    names = ["b%_b", "a", "B%", "a", "ab"]
+    with ledger.factory.begin() as s:
+        made = [runs.submit(s, recipe.resolve("tiny"), name=name).run for name in names]
+        whole = run_page(s, RunQuery(sort=sort)).items
+        seen, cursor = [], None
+        while True:
+            page = run_page(s, RunQuery(sort=sort), limit=2, cursor=cursor)
+            seen += page.items
+            if (cursor := page.next_cursor) is None:
+                break
+        assert seen == whole
+        key = {Sort.NAME: lambda r: r.name, Sort.OLDEST: lambda r: r.created_at}.get(Sort(sort.removeprefix("-")))
+        assert key is not None
+        found = [key(item) for item in seen]
+        assert {item.id for item in seen} == {run.id for run in made}
+        if sort in (Sort.OLDEST, Sort.NEWEST):
+            assert found == sorted(found, reverse=sort is Sort.NEWEST)
+        assert sorted(r.name for r in run_page(s, RunQuery(search="B%", sort=sort)).items) == ["B%", "b%_b"]
+        assert [r.name for r in run_page(s, RunQuery(search=made[4].id[4:], sort=sort)).items] == ["ab"]
+        assert run_page(s, RunQuery(recipe="speedrun", sort=sort)).items == []
+        assert run_page(s, RunQuery(created_before=made[0].created_at, sort=sort)).items == []
+        assert len(run_page(s, RunQuery(created_after=made[0].created_at, sort=sort)).items) == 5
 
 
 def test_a_summary_shows_the_current_stage(ledger: Ledger) -> None:
     run, claim = started_run(ledger)
     ledger.report(claim.fence, {"kind": "progress", "done": 1, "total": 4, "unit": "shard"})
     with ledger.factory.begin() as s:
-        (item,) = views.run_page(s).items
+        (item,) = run_page(s).items
     assert (item.id, item.stages_done, item.stages_total) == (run, 0, 10)
     assert item.current is not None
     assert (item.current.name, item.current.progress and item.current.progress.done) == ("data", 1)

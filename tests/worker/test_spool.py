@@ -7,8 +7,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nanochat.contract.lines import LONGEST
 from services.worker import spool
-from services.worker.spool import Tail, parse
+from services.worker.spool import Tail
 
 
 def drain(tail: Tail, *, last: bool = False) -> list[bytes]:
@@ -63,12 +64,18 @@ def test_an_unfinished_line_waits_unless_it_is_the_last(tmp_path: Path) -> None:
 
 def test_a_line_without_end_cannot_stall_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "spool"
-    path.write_bytes(b"x" * (spool.LONGEST + 10) + b"\nnext\n")
+    path.write_bytes(b"x" * (LONGEST + 10) + b"\nnext\n")
     lines = drain(Tail(path))
-    assert b"".join(lines[:-1]) == b"x" * (spool.LONGEST + 10)
+    assert b"".join(lines[:-1]) == b"x" * (LONGEST + 10)
     assert lines[-1] == b"next"
 
 
-def test_torn_events_are_skipped() -> None:
-    good = b'{"v": 1, "seq": 1, "t": 2.0, "kind": "log", "level": "info", "message": "x"}'
-    assert [e["seq"] for e in parse([b'{"v": 1, "seq":', good, b"[]", b'{"seq": 3}', b"\xff"])] == [1]
+def test_a_flood_of_short_lines_comes_in_bounded_batches(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    path.write_bytes(b"\n" * (3 * spool.MOST_LINES + 5) + b"last\n")
+    tail, sizes = Tail(path), []
+    while (batch := tail.read()).lines:
+        sizes.append(len(batch.lines))
+        tail.advance(batch)
+    assert sizes == [spool.MOST_LINES] * 3 + [6]
+    assert tail.offset == path.stat().st_size

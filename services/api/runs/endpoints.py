@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import AwareDatetime
 
 from controlplane import runs, views
 from controlplane.errors import Conflict
 from controlplane.lifecycle import RunStatus
+from controlplane.run_list import RunQuery, Sort, run_page
 from controlplane.schemas import RunPage, RunView
 from nanochat.planning.plan import RunPlan, run_plan
 from services.api.auth import Caller
 from services.api.database import Ledger
-from services.api.fields import RunId
+from services.api.fields import RunId, SearchText, Word
 from services.api.problems import ProblemError, responses
 from services.api.runs import intake
 from services.api.runs.schemas import PlanRequest, ReportView, SubmitRequest
@@ -83,17 +85,23 @@ def plan_run(caller: Caller, ledger: Ledger, body: PlanRequest) -> RunPlan:
     return run_plan(recipe, figures, on.gpu, on.warnings)
 
 
-@router.get("", responses=responses("invalid-request"))
+@router.get("", responses=responses("invalid-request", "bad-cursor"))
 def list_runs(
     caller: Caller,
     ledger: Ledger,
     limit: Annotated[int, Query(ge=1, le=200, description="Maximum number of runs on a page.")] = 20,
-    cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the previous page.")] = None,
+    cursor: Annotated[str | None, Query(max_length=1000, description="`next_cursor` of the previous page.")] = None,
     status: Annotated[list[RunStatus], Query(description="Return only runs with one of these statuses.")] = [],  # noqa: B006
+    recipe: Annotated[Word | None, Query(description="Return only runs of the recipe with this name.")] = None,
+    search: Annotated[SearchText | None, Query(description="Return only runs with this text in their name or id.")] = None,
+    created_after: Annotated[AwareDatetime | None, Query(description="Return only runs created then or later.")] = None,
+    created_before: Annotated[AwareDatetime | None, Query(description="Return only runs created earlier.")] = None,
+    sort: Annotated[Sort, Query(description="Order of the list; a minus means descending.")] = Sort.NEWEST,
 ) -> RunPage:
-    """List runs, newest first, in pages. Runs submitted between two requests do not shift or repeat items."""
+    """List runs in pages, newest first unless `sort` says otherwise. Runs submitted between two requests do not shift or repeat items."""
+    query = RunQuery(tuple(status), recipe, search, created_after, created_before, sort)
     with ledger() as session:
-        return views.run_page(session, limit=limit, cursor=cursor, status=status)
+        return run_page(session, query, limit=limit, cursor=cursor)
 
 
 @router.get("/{run_id}", responses=responses("run-not-found", "invalid-request"))

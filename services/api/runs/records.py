@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from controlplane import feeds, metrics, views
 from controlplane.db import SessionFactory
+from controlplane.models import Event, LogLine
 from controlplane.schemas import CheckpointView, EventPage, LogPage, MetricsView
 from services.api import streams
 from services.api.auth import Caller
@@ -51,7 +52,7 @@ def get_metrics(
 @router.get(
     "/events",
     response_model=EventPage,
-    responses={200: streams.declaration(EventPage), **responses("run-not-found", "invalid-request")},
+    responses={200: streams.declaration(EventPage), **responses("run-not-found", "invalid-request", "bad-event-id")},
 )
 def get_events(
     request: Request,
@@ -63,20 +64,20 @@ def get_events(
         list[Word], Query(max_length=50, description="Return only events of these kinds, such as checkpoint; all if left out.")
     ] = [],  # noqa: B006
     limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number of events on a page.")] = 200,
-    last_event_id: LastEventId = 0,
+    last_event_id: LastEventId = None,
 ) -> Response | EventPage:
     """List what the stages reported and what the platform did, in order; as a page or as a live stream."""
 
     def fetch(session: Session, after: int, limit: int) -> EventPage:
         return feeds.events(session, run_id, after=after, kinds=kinds, limit=limit)
 
-    return _page_or_stream(request, ledger, run_id, fetch, max(after, last_event_id), limit)
+    return _page_or_stream(request, ledger, run_id, fetch, Event, after, last_event_id, limit)
 
 
 @router.get(
     "/logs",
     response_model=LogPage,
-    responses={200: streams.declaration(LogPage), **responses("run-not-found", "invalid-request")},
+    responses={200: streams.declaration(LogPage), **responses("run-not-found", "invalid-request", "bad-event-id")},
 )
 def get_logs(
     request: Request,
@@ -87,14 +88,14 @@ def get_logs(
     attempt: Annotated[int | None, Query(ge=1, le=BIGINT, description="Return only the attempt of this number.")] = None,
     after: After = 0,
     limit: Annotated[int, Query(ge=1, le=5000, description="Maximum number of lines on a page.")] = 1000,
-    last_event_id: LastEventId = 0,
+    last_event_id: LastEventId = None,
 ) -> Response | LogPage:
     """List the lines that the stages' processes printed, in the order of arrival; as a page or as a live stream."""
 
     def fetch(session: Session, after: int, limit: int) -> LogPage:
         return feeds.logs(session, run_id, stage=stage, attempt=attempt, after=after, limit=limit)
 
-    return _page_or_stream(request, ledger, run_id, fetch, max(after, last_event_id), limit)
+    return _page_or_stream(request, ledger, run_id, fetch, LogLine, after, last_event_id, limit)
 
 
 @router.get("/checkpoints", responses=responses("run-not-found", "invalid-request"))
@@ -109,19 +110,23 @@ def _page_or_stream(
     ledger: SessionFactory,
     run_id: str,
     fetch: Callable[[Session, int, int], Page],
+    table: type[Event | LogLine],
     after: int,
+    last_event_id: str | None,
     limit: int,
 ) -> Response | Page:
-    if not streams.wants_stream(request):
-        with ledger() as session:
-            return fetch(session, after, limit)
     with ledger() as session:
-        views.run_status(session, run_id)  # an unknown run is answered with 404 instead of a stream
+        if last_event_id is not None or streams.wants_stream(request):
+            views.run_status(session, run_id)  # an unknown run is answered with 404 instead of a stream
+        after = max(after, streams.resume_point(last_event_id, lambda: feeds.newest_id(session, table, run_id)))
+        if not streams.wants_stream(request):
+            return fetch(session, after, limit)
 
     def query(after: int) -> Rows:
         # Read the status before the items: the last items are stored before the final status, so then none is missed.
         with ledger() as session:
             finished = views.run_status(session, run_id).is_finished
-            return Rows(fetch(session, after, STREAM_BATCH).items, finished)
+            page = fetch(session, after, STREAM_BATCH)
+            return Rows(page.items, finished, page.gaps if isinstance(page, LogPage) and page.items else ())
 
     return streams.answer(request, query, after)
