@@ -1,4 +1,4 @@
-"""Commands that need no API: up, local-run, and plan with named GPUs. Each starts a process of its own."""
+"""Commands that need no API: up, doctor, local-run, and plan with named GPUs. Each starts a process of its own."""
 
 from __future__ import annotations
 
@@ -29,12 +29,18 @@ DataOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     app.command("up", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(up)
+    app.command()(doctor)
     app.command("local-run")(local_run)
 
 
 def up(context: typer.Context) -> None:
     """Start the whole platform on this machine, with its own Postgres and Redis. Ctrl-C stops everything."""
     raise typer.Exit(hand_over(["-m", "services.standalone", "up", *context.args]))
+
+
+def doctor() -> None:
+    """Find what keeps this machine from running the platform, and say what to do about it."""
+    raise typer.Exit(hand_over(["-m", "services.standalone.doctor"]))
 
 
 def local_run(

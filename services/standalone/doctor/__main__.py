@@ -1,0 +1,46 @@
+"""`python -m services.standalone.doctor`. Exit code 1 if there is a problem."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from client.settings import discover
+from services.standalone.doctor import addresses, gpu, machine
+from services.standalone.doctor.finding import Finding, Level
+
+MARKS = {Level.FINE: "✓", Level.ODD: "!", Level.BAD: "✗"}
+
+
+def findings() -> Iterator[Finding]:
+    here, names = discover(), gpu.gpus()
+    running = (here.home / "stack.json").is_file() or "NANOCHAT_API_URL" in os.environ
+    yield from machine.python()
+    yield from machine.packages()
+    yield from gpu.driver(names)
+    yield from gpu.torch(names)
+    yield from machine.shared_memory(len(names or []))
+    yield from machine.disk(here.home)
+    yield from machine.permissions(here.home)
+    yield from machine.limits()
+    yield from addresses.ports()
+    yield from addresses.proxy()
+    yield from addresses.clock(here.home, here.api_url)
+    yield from addresses.database(os.environ.get("NANOCHAT_DATABASE_URL"))
+    yield from addresses.broker(os.environ.get("NANOCHAT_REDIS_URL"))
+    yield from addresses.api(here.api_url, here.api_key, expected=running)
+
+
+def main() -> int:
+    worst = dict.fromkeys(Level, 0)
+    for found in findings():
+        worst[found.level] += 1
+        print(f"{MARKS[found.level]} {found.check}: {found.text}", flush=True)
+        if found.remedy:
+            print(f"    → {found.remedy}", flush=True)
+    print(f"{worst[Level.BAD]} problems, {worst[Level.ODD]} warnings")
+    return 1 if worst[Level.BAD] else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
