@@ -17,6 +17,7 @@ from client.models import (
     Catalog,
     Checkpoint,
     EventPage,
+    Garbage,
     LogLine,
     LogPage,
     MetricSeries,
@@ -192,6 +193,10 @@ class Client:
     def promote(self, checkpoint_id: str) -> Checkpoint:
         """Let the inference service serve a checkpoint."""
         return Checkpoint.model_validate(self._http.post(f"/v1/checkpoints/{checkpoint_id}/promote", repeatable=True))
+
+    def collect_garbage(self, *, dry_run: bool) -> Garbage:
+        """Mark the checkpoints that nothing needs, or only list them."""
+        return Garbage.model_validate(self._http.post("/v1/gc", {"dry_run": dry_run}, repeatable=True))
 
     def models(self) -> list[Model]:
         """Promoted checkpoints, newest first."""

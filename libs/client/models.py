@@ -192,6 +192,24 @@ class Checkpoint(BaseModel):
     promoted_at: datetime | None = None
 
 
+class GarbageItem(BaseModel):
+    """A checkpoint that nothing needs. `delete_after` is None until it has been marked."""
+
+    id: str
+    run_id: str
+    run_name: str
+    stage: str
+    step: int
+    path: str
+    bytes: int
+    delete_after: datetime | None = None
+
+
+class Garbage(BaseModel):
+    items: list[GarbageItem]
+    bytes: int
+
+
 class Worker(BaseModel):
     id: str
     queue: str

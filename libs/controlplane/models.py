@@ -245,6 +245,7 @@ class Checkpoint(Base):
     __table_args__ = (
         UniqueConstraint("attempt_id", "path"),
         Index("ix_checkpoint_promoted", "promoted_at", postgresql_where=text("promoted_at IS NOT NULL")),
+        Index("ix_checkpoint_delete_after", "delete_after", postgresql_where=text("delete_after IS NOT NULL")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("c"))
@@ -260,6 +261,8 @@ class Checkpoint(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     promoted_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]  # a stage keeps only its newest few checkpoints and the best one
+    pinned_at: Mapped[datetime | None]
+    delete_after: Mapped[datetime | None]  # its files may be deleted from then on; null again when they are gone
 
 
 class Artifact(Base):

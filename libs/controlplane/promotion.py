@@ -19,7 +19,7 @@ def promote(session: Session, checkpoint_id: str) -> Checkpoint:
     if run_id is None:
         raise NotFound(f"there is no checkpoint {checkpoint_id!r}")
     with gate(session, run_id) as g:
-        checkpoint = session.get_one(Checkpoint, checkpoint_id)
+        checkpoint = session.get_one(Checkpoint, checkpoint_id, populate_existing=True)
         if checkpoint.deleted_at is not None:
             raise Conflict(f"checkpoint {checkpoint_id} was deleted to free disk space; promote a newer one of its stage")
         if session.scalar(select(func.count()).where(Artifact.run_id == run_id, Artifact.name == TOKENIZER)) == 0:
@@ -45,6 +45,6 @@ def promote_final(g: Gate, stage: Stage) -> None:
 
 def _promote(g: Gate, checkpoint: Checkpoint) -> None:
     if checkpoint.promoted_at is None:
-        checkpoint.promoted_at = g.now()
+        checkpoint.promoted_at, checkpoint.delete_after = g.now(), None
         stage = g.session.get_one(Stage, checkpoint.stage_id)
         g.note("promoted", stage, {"checkpoint": checkpoint.id, "step": checkpoint.step, "path": checkpoint.path})

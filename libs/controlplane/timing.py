@@ -18,6 +18,7 @@ class Timing:
     max_failures: int = 3  # counted failures since the last checkpoint progress, after which a stage fails for good
     crash_limit: int = 2  # crashes in a row without checkpoint progress, after which a stage fails for good
     storage_backoff: tuple[float, ...] = (60.0, 120.0, 300.0)  # as `backoff`, while a disk is full or read-only
+    gc_grace: float = 86_400.0  # between the marking of a checkpoint that nothing needs and the deletion of its files
     backoff: tuple[float, ...] = (3.0, 15.0, 60.0, 300.0)  # after the 1st failure, the 2nd, ...; the last repeats
 
     def retry_delay(self, failures: int) -> float:

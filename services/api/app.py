@@ -23,6 +23,7 @@ from services.api.recipes import endpoints as recipes
 from services.api.runs import endpoints as runs
 from services.api.runs import records
 from services.api.settings import Settings
+from services.api.storage import endpoints as storage
 from services.api.telemetry import Telemetry, TimeRequests
 from services.api.workers import endpoints as workers
 
@@ -48,7 +49,16 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(TimeRequests, telemetry=app.state.telemetry)
     problems.install(app)
     openapi.install(app)
-    for router in (runs.router, records.router, recipes.router, catalog.router, models.router, workers.router, health.router):
+    for router in (
+        runs.router,
+        records.router,
+        recipes.router,
+        catalog.router,
+        models.router,
+        workers.router,
+        storage.router,
+        health.router,
+    ):
         app.include_router(router)
     return app
 

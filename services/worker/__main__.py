@@ -14,6 +14,7 @@ from services import logs
 from services.worker.app import make_app
 from services.worker.keeper import Keeper
 from services.worker.settings import SLOTS, Settings
+from services.worker.sweeper import Sweeper
 from services.worker.tasks import add_task
 
 
@@ -34,8 +35,12 @@ def main(argv: list[str] | None = None) -> int:
     # Each stage runs in a fork of this process and opens its own connections.
     engine.dispose()
 
+    sweeper = Sweeper(db.sessions(engine), settings) if queue == "cpu" else None
+
     def on_ready(**_: Any) -> None:
         keeper.start()
+        if sweeper is not None:
+            sweeper.start()
 
     def on_shutting_down(**_: Any) -> None:
         keeper.drain()
