@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from nanochat.config.model_spec import Positive, Spec
+from nanochat.config.model_spec import Spec
+from nanochat.contract.bounds import Chars, CollectedChars, Connections, PathText, PlaceText, Shards, UrlText
 
 SPECIAL_TOKENS = (
     "<|bos|>",
@@ -21,11 +22,15 @@ SPECIAL_TOKENS = (
 )
 
 
+FileName = Annotated[str, Field(min_length=1, max_length=255)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class PydocsSource(Spec):
     """English documentation found on any machine: docstrings and manuals of the standard library and installed packages."""
 
     kind: Literal["pydocs"] = Field(default="pydocs", description="Selects this source.")
-    max_chars: Positive = Field(
+    max_chars: CollectedChars = Field(
         default=12_000_000, description="Maximum number of characters to collect, training and validation text together."
     )
 
@@ -34,30 +39,33 @@ class FolderSource(Spec):
     """Parquet shards with a `text` column in a local folder; the last file by name is the validation shard."""
 
     kind: Literal["folder"] = Field(default="folder", description="Selects this source.")
-    path: str = Field(description="The folder. The API's machine and every worker must see it under this path.")
+    path: PathText = Field(description="The folder. The API's machine and every worker must see it under this path.")
 
 
 class HttpSource(Spec):
     """Numbered parquet shards under one base URL. The validation shard is always the same, however many others are fetched."""
 
     kind: Literal["http"] = Field(default="http", description="Selects this source.")
-    base_url: str = Field(
+    base_url: UrlText = Field(
         default="https://huggingface.co/datasets/karpathy/fineweb-edu-100b-shuffle/resolve/main",
         description="URL of the directory that holds the shards; any mirror of it works.",
     )
     name: str = Field(
         default="shard_{index:05d}.parquet",
+        min_length=1,
+        max_length=255,
         description="File name of a shard, with a placeholder for its number in the syntax of Python's `str.format`.",
     )
-    train_shards: Positive = Field(default=240, description="Number of training shards, counted from shard 0.")
+    train_shards: Shards = Field(default=240, description="Number of training shards, counted from shard 0.")
     val_index: int = Field(
-        default=1822, ge=0, description="Number of the validation shard. It must not be one of the training shards."
+        default=1822, ge=0, le=10**7, description="Number of the validation shard. It must not be one of the training shards."
     )
-    sha256: dict[str, str] = Field(
+    sha256: dict[FileName, Sha256] = Field(
         default_factory=dict,
+        max_length=10_000,
         description="SHA-256 by file name, for shards whose digest is known. A download that does not match is refused.",
     )
-    workers: Positive = Field(default=8, description="Shards fetched at the same time.")
+    workers: Connections = Field(default=8, description="Shards fetched at the same time.")
 
     @model_validator(mode="after")
     def _val_is_not_trained_on(self) -> HttpSource:
@@ -77,16 +85,16 @@ class DataSpec(Spec):
     source: TextSource = Field(
         default=HttpSource(), description="Text for the tokenizer and for pretraining. `kind` selects the source."
     )
-    tok_chars: Positive = Field(
+    tok_chars: Chars = Field(
         default=2_000_000_000,
         description="Characters of training text that must be on disk before the tokenizer trains; fetching goes on meanwhile.",
     )
-    tasks: str | None = Field(
+    tasks: PlaceText | None = Field(
         default="https://huggingface.co",
         description="Data sets of the tasks: a folder, the base URL of a hub, or null for none. Without them only generated tasks "
         'can be used. TOML has no null: write "none".',
     )
-    core: str | None = Field(
+    core: PlaceText | None = Field(
         default="https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip",
         description="The CORE evaluation bundle: a folder, the URL of a zip file, or null for none. "
         'TOML has no null: write "none".',
@@ -105,7 +113,10 @@ class TokenizerSpec(Spec):
     vocab_size: int = Field(
         default=65_536,
         ge=256 + len(SPECIAL_TOKENS),
+        le=2**20,
         description="Size of the vocabulary, special tokens included. nanochat: 32,768 since 2026-01-07.",
     )
-    max_chars: Positive = Field(default=2_000_000_000, description="Maximum number of characters of text that training reads.")
-    doc_cap: Positive = Field(default=10_000, description="Maximum number of characters that training reads of one document.")
+    max_chars: Chars = Field(default=2_000_000_000, description="Maximum number of characters of text that training reads.")
+    doc_cap: CollectedChars = Field(
+        default=10_000, description="Maximum number of characters that training reads of one document."
+    )

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from nanochat.config.model_spec import Positive, Spec
-from nanochat.tasks.catalog import TASKS
+from nanochat.config.model_spec import Spec
+from nanochat.contract.bounds import DeviceRows, GeneratedRows, Length, Repeats, Rows, Temperature, Tokens, TopK
+from nanochat.tasks.catalog import JUDGED, TASKS
 from nanochat.tasks.use import JudgedTask
 
 
 class BaseEvalSpec(Spec):
     """Evaluation of the base model: bits per byte, CORE and samples."""
 
-    bpb_tokens: Positive = Field(
+    bpb_tokens: Tokens = Field(
         default=20 * 524_288, description="Tokens of each split, train and validation, on which bits per byte are measured."
     )
-    core_max_per_task: Positive | None = Field(
+    core_max_per_task: Rows | None = Field(
         default=None, description="Maximum number of examples of each CORE task; null means all of them."
     )
-    device_batch_size: Positive = Field(default=32, description="Rows that one process evaluates at a time.")
+    device_batch_size: DeviceRows = Field(default=32, description="Rows that one process evaluates at a time.")
 
 
 class ChatEvalSpec(Spec):
@@ -26,18 +27,20 @@ class ChatEvalSpec(Spec):
 
     tasks: tuple[JudgedTask, ...] = Field(
         default=tuple(task.name for task in TASKS if task.in_chatcore),
+        min_length=1,
+        max_length=len(JUDGED),
         description="Tasks to evaluate. ChatCORE is computed when all six of the default are among them.",
     )
-    max_problems: Positive | None = Field(
+    max_problems: Rows | None = Field(
         default=None, description="Maximum number of problems of each task; null means all of them."
     )
-    max_new_tokens: Positive = Field(default=512, description="Maximum number of tokens of one answer.")
-    temperature: float = Field(
-        default=0.0, ge=0, description="Sampling temperature of answers; 0 always takes the likeliest token."
+    max_new_tokens: Length = Field(default=512, description="Maximum number of tokens of one answer.")
+    temperature: Temperature = Field(
+        default=0.0, description="Sampling temperature of answers; 0 always takes the likeliest token."
     )
-    top_k: int = Field(default=50, ge=0, description="Answers are sampled from this many likeliest tokens; 0 means from all.")
-    num_samples: Positive = Field(
+    top_k: TopK = Field(default=50, description="Answers are sampled from this many likeliest tokens; 0 means from all.")
+    num_samples: Repeats = Field(
         default=1, description="Answers to each generative problem. The problem counts as solved when any of them is right."
     )
-    batch_size: Positive = Field(default=8, description="Multiple-choice problems that one process evaluates at a time.")
-    generated_size: Positive = Field(default=256, description="Problems of each generated task, such as counting.")
+    batch_size: DeviceRows = Field(default=8, description="Multiple-choice problems that one process evaluates at a time.")
+    generated_size: GeneratedRows = Field(default=256, description="Problems of each generated task, such as counting.")

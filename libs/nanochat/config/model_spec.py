@@ -6,50 +6,44 @@ description ends with nanochat's present value where that differs; dates are ent
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from nanochat.contract.bounds import Beta, Betas, Deviation, Factor, LearningRate, Length, Scalar, WeightDecay
 
 
 class Spec(BaseModel):
     """A section of a recipe. It refuses unknown fields and cannot be changed once made."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
-Betas = tuple[Beta, Beta]
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class InitSpec(Spec):
     """Initial weights. `resid` and `x0` give the values of the first and the last layer; layers between are interpolated."""
 
-    embedding_std: float = Field(
-        default=1.0, gt=0, description="Standard deviation of the token embedding. nanochat: 0.8 since 2026-03-09."
+    embedding_std: Factor = Field(
+        default=1.0, description="Standard deviation of the token embedding. nanochat: 0.8 since 2026-03-09."
     )
     matrices: Literal["normal", "uniform"] = Field(
         default="normal",
         description="Distribution of the blocks' matrices. `uniform` has the same standard deviation as `normal` but no outliers. "
         "nanochat: `uniform` since 2026-01-01.",
     )
-    mlp_scale: float = Field(
+    mlp_scale: Factor = Field(
         default=1.0,
-        gt=0,
         description="Factor on the standard deviation of the MLP's up-projection. nanochat: 0.4 since 2026-03-14.",
     )
-    head_std: float = Field(
+    head_std: Deviation = Field(
         default=0.0,
-        ge=0,
         description="Standard deviation of the unembedding. With 0 every logit starts at 0. nanochat: 0.001 since 2026-01-01.",
     )
-    resid: tuple[float, float] = Field(
+    resid: tuple[Scalar, Scalar] = Field(
         default=(1.15, 1.05),
         description="Initial weight of the residual stream in the first and the last layer, used only with "
         "`model.residual_scalars`. nanochat: these values since 2026-03-14.",
     )
-    x0: tuple[float, float] = Field(
+    x0: tuple[Scalar, Scalar] = Field(
         default=(0.20, 0.05),
         description="Initial weight of the token embedding in the first and the last layer, used only with "
         "`model.residual_scalars`. nanochat: these values since 2026-03-14.",
@@ -59,11 +53,13 @@ class InitSpec(Spec):
 class ModelSpec(Spec):
     """The transformer. `depth` sets its size: it gives a width of 64 x depth and heads of 128 dimensions."""
 
-    depth: Positive = Field(default=20, le=1024, description="Number of layers. It also sets the width, depth x aspect_ratio.")
-    seq_len: Positive = Field(default=2048, description="Context length of training rows, in tokens.")
-    aspect_ratio: Positive = Field(default=64, description="Width of the residual stream divided by depth.")
-    head_dim: Positive = Field(
+    depth: int = Field(default=20, gt=0, le=1024, description="Number of layers. It also sets the width, depth x aspect_ratio.")
+    seq_len: Length = Field(default=2048, description="Context length of training rows, in tokens.")
+    aspect_ratio: int = Field(default=64, gt=0, le=1024, description="Width of the residual stream divided by depth.")
+    head_dim: int = Field(
         default=128,
+        gt=0,
+        le=4096,
         description="Largest dimension of an attention head. The number of heads is width / head_dim, rounded up.",
     )
     init: InitSpec = Field(default=InitSpec(), description="Initial weights.")
@@ -80,6 +76,7 @@ class ModelSpec(Spec):
     window_pattern: str = Field(
         default="L",
         pattern="^[SL]+$",
+        max_length=1024,
         description="Attention window of each layer, repeated over the layers: S is a short window (see `window_ratio`), L the "
         "whole context. The last layer is always L. SSSL gave better bits per byte per FLOP (nanochat, 2026-01-11), but it is "
         "slower here, where attention needs a mask for a window.",
@@ -91,14 +88,16 @@ class ModelSpec(Spec):
         description="Short window as a fraction of `seq_len`, rounded up to a multiple of 128 tokens. "
         "nanochat: 0.25 since 2026-03-14.",
     )
-    qk_scale: float = Field(
+    qk_scale: Factor = Field(
         default=1.0,
-        gt=0,
         description="Factor on queries and on keys after their norm; more than 1 sharpens attention. "
         "nanochat: 1.2 since 2026-03-14.",
     )
     rope_base: float = Field(
-        default=10_000.0, gt=1, description="Base of the rotary position frequencies. nanochat: 100,000 since 2026-03-09."
+        default=10_000.0,
+        gt=1,
+        le=1e12,
+        description="Base of the rotary position frequencies. nanochat: 100,000 since 2026-03-09.",
     )
     smear: bool = Field(
         default=False,
@@ -131,9 +130,9 @@ class ModelSpec(Spec):
 class AdamSpec(Spec):
     """AdamW for one group of parameters."""
 
-    lr: float = Field(gt=0, description="Peak learning rate.")
+    lr: LearningRate = Field(description="Peak learning rate.")
     betas: Betas = Field(default=(0.8, 0.95), description="Decay rates of the running means of the gradient and of its square.")
-    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay.")
+    weight_decay: WeightDecay = Field(default=0.0, description="Decoupled weight decay.")
 
 
 class OptimSpec(Spec):
@@ -144,26 +143,24 @@ class OptimSpec(Spec):
     only when the model has these parameters.
     """
 
-    embedding_lr: float = Field(
+    embedding_lr: LearningRate = Field(
         default=0.2,
-        gt=0,
         description="Peak learning rate of the token embedding, before the width factor. nanochat: 0.3 since 2026-01-05.",
     )
-    unembedding_lr: float = Field(
+    unembedding_lr: LearningRate = Field(
         default=0.004,
-        gt=0,
         description="Peak learning rate of the unembedding, before the width factor. nanochat: 0.008 since 2026-03-09.",
     )
-    matrix_lr: float = Field(default=0.02, gt=0, description="Peak learning rate of Muon for the blocks' matrices.")
-    weight_decay: float = Field(
+    matrix_lr: LearningRate = Field(default=0.02, description="Peak learning rate of Muon for the blocks' matrices.")
+    weight_decay: WeightDecay = Field(
         default=0.0,
-        ge=0,
         description="Weight decay of the token embedding and the unembedding, where `embedding_weight_decay` and "
         "`unembedding_weight_decay` are not set.",
     )
     grad_clip: float = Field(
         default=1.0,
         ge=0,
+        le=1e9,
         description="Largest global norm of the gradient; a larger gradient is scaled down to it. 0 turns clipping off. "
         "nanochat: 0 since 2026-01-08, because the norm never passed 1 and training was 2 % faster.",
     )
@@ -173,14 +170,12 @@ class OptimSpec(Spec):
     unembedding_betas: Betas = Field(
         default=(0.8, 0.95), description="AdamW betas of the unembedding. nanochat: (0.8, 0.96) since 2026-03-09."
     )
-    embedding_weight_decay: float | None = Field(
+    embedding_weight_decay: WeightDecay | None = Field(
         default=None,
-        ge=0,
         description="Weight decay of the token embedding; null means `weight_decay`. nanochat: 0.001 since 2026-03-09.",
     )
-    unembedding_weight_decay: float | None = Field(
+    unembedding_weight_decay: WeightDecay | None = Field(
         default=None,
-        ge=0,
         description="Weight decay of the unembedding; null means `weight_decay`. nanochat: 0.01 since 2026-03-09.",
     )
     value_embeds: AdamSpec = Field(
@@ -198,9 +193,8 @@ class OptimSpec(Spec):
     smear: AdamSpec = Field(
         default=AdamSpec(lr=0.2), description="AdamW for the parameters of `model.smear` and `model.backout`."
     )
-    matrix_weight_decay: float = Field(
+    matrix_weight_decay: WeightDecay = Field(
         default=0.0,
-        ge=0,
         description="Cautious weight decay of the blocks' matrices: it acts only on weights that the update moves towards zero as "
         "well (Chen et al. 2025). nanochat: 0.28 since 2026-03-09 (0.2 on 2026-01-10).",
     )
@@ -222,5 +216,6 @@ class UnclippedOptimSpec(OptimSpec):
     grad_clip: float = Field(
         default=0.0,
         ge=0,
+        le=1e9,
         description="Largest global norm of the gradient; a larger gradient is scaled down to it. 0 turns clipping off.",
     )

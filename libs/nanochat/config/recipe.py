@@ -8,6 +8,7 @@ The sections are defined in `data_spec.py`, `model_spec.py`, `train_spec.py` and
 from __future__ import annotations
 
 import copy
+import json
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -21,6 +22,7 @@ from nanochat.config.data_spec import SPECIAL_TOKENS, DataSpec, FolderSource, Ht
 from nanochat.config.eval_spec import BaseEvalSpec, ChatEvalSpec
 from nanochat.config.model_spec import AdamSpec, InitSpec, ModelSpec, OptimSpec, Spec
 from nanochat.config.train_spec import BaseSpec, MidSpec, Packing, RlSpec, SftSpec, TrainSpec
+from nanochat.contract.bounds import Description
 from nanochat.tasks.use import TaskUse
 
 __all__ = [
@@ -64,8 +66,10 @@ class Recipe(Spec):
     """A whole run: what to train, on what, for how long. What a recipe leaves out is as in nanochat's d20 speedrun."""
 
     name: str = Field(default="speedrun", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Name of the recipe.")
-    description: str = Field(default="", description="What the recipe is for, in a sentence or two.")
-    seed: int = Field(default=42, description="Seed of the initial weights, the order of pretraining text and sampling.")
+    description: Description = Field(default="", description="What the recipe is for, in a sentence or two.")
+    seed: int = Field(
+        default=42, ge=0, lt=2**32, description="Seed of the initial weights, the order of pretraining text and sampling."
+    )
     data: DataSpec = Field(default=DataSpec(), description="Text, task data and the CORE bundle.")
     tokenizer: TokenizerSpec = Field(default=TokenizerSpec(), description="The tokenizer.")
     model: ModelSpec = Field(default=ModelSpec(), description="The transformer.")
@@ -75,20 +79,6 @@ class Recipe(Spec):
     sft: SftSpec = Field(default=SftSpec(), description="Supervised finetuning.")
     rl: RlSpec = Field(default=RlSpec(), description="Reinforcement learning, off unless `rl.enabled`.")
     chat_eval: ChatEvalSpec = Field(default=ChatEvalSpec(), description="Evaluation of the chat models.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _auto_batch(cls, table: Any) -> Any:
-        # Resolved here, so that every reader of a validated recipe finds a number.
-        base = table.get("base") if isinstance(table, dict) else None
-        if not isinstance(base, dict) or base.get("total_batch_size") != "auto":
-            return table
-        try:
-            model = ModelSpec.model_validate(table.get("model", {}))
-            size = scaling.batch_size(model, TokenizerSpec.model_validate(table.get("tokenizer", {})).vocab_size)
-        except ValidationError:
-            size = 524_288  # a placeholder: the sections' own validation reports the wrong fields
-        return {**table, "base": {**base, "total_batch_size": size}}
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Recipe:
@@ -147,7 +137,8 @@ def resolve(recipe: str | dict[str, Any], overrides: dict[str, Any] | None = Non
     for dotted, value in (overrides or {}).items():
         _set(table, dotted, value)
     try:
-        return Recipe.model_validate(table)
+        # JSON in strict mode: "5" and true are not numbers, but a list is a tuple.
+        return Recipe.model_validate_json(json.dumps(_plain(_with_batch_size(table))), strict=True)
     except ValidationError as err:
         raise RecipeError([(_named(e) or _field(e["loc"]), _message(e)) for e in err.errors()]) from err
 
@@ -161,6 +152,30 @@ def _set(table: dict[str, Any], dotted: str, value: Any) -> None:
     old = table.get(leaf)
     same_kind = isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
     table[leaf] = {**old, **value} if same_kind and isinstance(old, dict) else value
+
+
+def _with_batch_size(table: dict[str, Any]) -> dict[str, Any]:
+    """Put a number in the place of the batch size "auto", so that every reader of a validated recipe finds a number."""
+    base = table.get("base")
+    if not isinstance(base, dict) or base.get("total_batch_size") != "auto":
+        return table
+    try:
+        model = ModelSpec.model_validate(table.get("model", {}))
+        size = scaling.batch_size(model, TokenizerSpec.model_validate(table.get("tokenizer", {})).vocab_size)
+    except ValidationError:
+        size = 524_288  # a placeholder: the sections' own validation reports the wrong fields
+    return {**table, "base": {**base, "total_batch_size": size}}
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no difference between 1000, 1e3 and 1000.0, so neither does a recipe. Dates and times of TOML become text."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def _named(error: Any) -> str | None:

@@ -2,42 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from nanochat.config.model_spec import Beta, Fraction, OptimSpec, Positive, Spec, UnclippedOptimSpec
+from nanochat.config.model_spec import OptimSpec, Spec, UnclippedOptimSpec
+from nanochat.contract.bounds import (
+    Beta,
+    DeviceRows,
+    Every,
+    Fraction,
+    GeneratedRows,
+    Length,
+    Repeats,
+    Rows,
+    Steps,
+    StepTokens,
+    Tokens,
+    TopK,
+)
 from nanochat.tasks.use import RewardedTask, TaskUse
 
 # Field types with a description, for fields that several sections have. A section only states its own default.
 DeviceBatch = Annotated[
-    int,
+    DeviceRows,
     Field(
-        gt=0,
-        le=65_536,
         description="Maximum number of rows that one device processes at a time. If these are predicted not to fit, "
         "fewer are processed at a time but more often, so that an optimizer step stays the same.",
     ),
 ]
 EvalEvery = Annotated[
-    int, Field(description="Optimizer steps between evaluations; -1 means none in between. There is always one at the end.")
+    Every, Field(description="Optimizer steps between evaluations; -1 means none in between. There is always one at the end.")
 ]
 SaveEvery = Annotated[
-    int, Field(description="Optimizer steps between checkpoints; -1 means none in between. There is always one at the end.")
+    Every, Field(description="Optimizer steps between checkpoints; -1 means none in between. There is always one at the end.")
 ]
 KeepCheckpoints = Annotated[
-    int, Field(gt=0, description="How many of the newest checkpoints are kept; the best one is kept as well.")
+    int, Field(gt=0, le=1000, description="How many of the newest checkpoints are kept; the best one is kept as well.")
 ]
 Deterministic = Annotated[
     bool,
     Field(description="Use only deterministic GPU kernels, so that a repeated or resumed run gives the same bits. Slower."),
 ]
-EvalTokens = Annotated[int, Field(gt=0, description="Validation tokens of one evaluation, over all processes.")]
+EvalTokens = Annotated[Tokens, Field(description="Validation tokens of one evaluation, over all processes.")]
 InitLrFrac = Annotated[
-    float, Field(ge=0.0, le=1.0, description="Learning rate at the start of this stage, as a fraction of those in `optim`.")
+    Fraction, Field(description="Learning rate at the start of this stage, as a fraction of those in `optim`.")
 ]
 Unclipped = Annotated[UnclippedOptimSpec, Field(description="The optimizer of this stage.")]
+Mixture = Annotated[tuple[TaskUse, ...], Field(min_length=1, max_length=1000)]
 Packing = Literal["stream", "bos_aligned"]
+
+
+def _or_auto(schema: dict[str, Any]) -> None:
+    """A recipe may say "auto"; `recipe.resolve` puts a number in its place."""
+    number = {key: schema.pop(key) for key in ("type", "exclusiveMinimum", "maximum")}
+    schema["anyOf"] = [number, {"const": "auto"}]
 
 
 class TrainSpec(Spec):
@@ -64,20 +83,25 @@ class BaseSpec(TrainSpec):
     """Pretraining. Its length is `num_iterations` if set, else it follows from `target_flops` if set, else from
     `param_data_ratio`."""
 
-    total_batch_size: Positive = Field(
+    total_batch_size: StepTokens = Field(
         default=524_288,
+        json_schema_extra=_or_auto,
         description='Tokens of one optimizer step, over all processes. A recipe may say "auto": the power of two nearest to '
         "2^19 x (parameters / parameters at d12)^0.383, because longer runs want larger batches (nanochat, 2026-02-05).",
     )
-    num_iterations: Positive | None = Field(
+    num_iterations: Steps | None = Field(
         default=None, description="Optimizer steps; null means that `target_flops` or `param_data_ratio` decides."
     )
     target_flops: float | None = Field(
-        default=None, gt=0, description="Training FLOPs of the whole stage; null means that `param_data_ratio` decides."
+        default=None,
+        gt=0,
+        le=1e30,
+        description="Training FLOPs of the whole stage; null means that `param_data_ratio` decides.",
     )
     param_data_ratio: float = Field(
         default=20.0,
         gt=0,
+        le=1e6,
         description="Training tokens per parameter. nanochat: 12 since 2026-03-24, with `horizon_params` of "
         "`matrices_and_head`.",
     )
@@ -89,7 +113,7 @@ class BaseSpec(TrainSpec):
     warmup_ratio: Fraction = Field(
         default=0.0, description="Fraction of the steps in which the learning rate rises from near 0 to its peak."
     )
-    warmup_steps: Positive | None = Field(
+    warmup_steps: Steps | None = Field(
         default=None,
         description="Optimizer steps of that rise; overrides `warmup_ratio` when set. nanochat: 40 since 2026-03-09.",
     )
@@ -120,9 +144,7 @@ class BaseSpec(TrainSpec):
     momentum: Beta = Field(
         default=0.95, description="Peak momentum of Muon, which rises to it from 0.85. nanochat: 0.97 since 2026-03-09."
     )
-    momentum_ramp_steps: Positive = Field(
-        default=300, description="Optimizer steps of that rise. nanochat: 400 since 2026-03-09."
-    )
+    momentum_ramp_steps: Steps = Field(default=300, description="Optimizer steps of that rise. nanochat: 400 since 2026-03-09.")
     final_momentum: Beta | None = Field(
         default=None,
         description="Momentum of Muon at the last step, to which it falls over the warm-down; null means it stays at `momentum`. "
@@ -144,13 +166,13 @@ class BaseSpec(TrainSpec):
         "file order and only later epochs are shuffled.",
     )
     eval_tokens: EvalTokens = 20 * 524_288
-    core_every: int = Field(
+    core_every: Every = Field(
         default=2000, description="Optimizer steps between evaluations of CORE, and once at the end; -1 means never."
     )
-    core_max_per_task: Positive = Field(
+    core_max_per_task: Rows = Field(
         default=500, description="Maximum number of examples of each CORE task in these evaluations."
     )
-    sample_every: int = Field(
+    sample_every: Every = Field(
         default=2000, description="Optimizer steps between sample completions, and once at the end; -1 means never."
     )
 
@@ -158,8 +180,8 @@ class BaseSpec(TrainSpec):
 class MidSpec(TrainSpec):
     """Midtraining: the base model learns conversations, tasks and tool use, from every token of them."""
 
-    total_batch_size: Positive = Field(default=524_288, description="Tokens of one optimizer step, over all processes.")
-    num_iterations: Positive | None = Field(default=None, description="Optimizer steps; null means one pass over the mixture.")
+    total_batch_size: StepTokens = Field(default=524_288, description="Tokens of one optimizer step, over all processes.")
+    num_iterations: Steps | None = Field(default=None, description="Optimizer steps; null means one pass over the mixture.")
     optim: Unclipped = UnclippedOptimSpec()
     init_lr_frac: Fraction = Field(
         default=1.0,
@@ -173,7 +195,7 @@ class MidSpec(TrainSpec):
     )
     eval_every: EvalEvery = 150
     eval_tokens: EvalTokens = 20 * 524_288
-    train: tuple[TaskUse, ...] = Field(
+    train: Mixture = Field(
         default=(
             TaskUse(task="smoltalk"),
             TaskUse(task="mmlu", split="auxiliary_train"),
@@ -184,7 +206,7 @@ class MidSpec(TrainSpec):
         ),
         description="Mixture to train on.",
     )
-    val: tuple[TaskUse, ...] = Field(
+    val: Mixture = Field(
         default=(
             TaskUse(task="smoltalk", split="test"),
             TaskUse(task="mmlu", split="test", limit=5200),
@@ -198,19 +220,19 @@ class SftSpec(TrainSpec):
     """Supervised finetuning: one conversation per row, where the model learns only from the assistant's words."""
 
     device_batch_size: DeviceBatch = 4
-    examples_per_step: Positive = Field(default=32, description="Conversations of one optimizer step, over all processes.")
-    num_epochs: Positive = Field(default=1, description="Passes over the mixture.")
-    num_iterations: Positive | None = Field(default=None, description="Optimizer steps; overrides `num_epochs` when set.")
+    examples_per_step: DeviceRows = Field(default=32, description="Conversations of one optimizer step, over all processes.")
+    num_epochs: Repeats = Field(default=1, description="Passes over the mixture.")
+    num_iterations: Steps | None = Field(default=None, description="Optimizer steps; overrides `num_epochs` when set.")
     optim: Unclipped = UnclippedOptimSpec()
     init_lr_frac: InitLrFrac = 0.02
     eval_every: EvalEvery = 100
-    eval_batches: Positive = Field(default=100, description="Validation batches that each process evaluates.")
-    metrics_every: int = Field(
+    eval_batches: Steps = Field(default=100, description="Validation batches that each process evaluates.")
+    metrics_every: Every = Field(
         default=200,
         description="Optimizer steps between evaluations of MMLU and ARC-Easy, and once at the end; -1 means never.",
     )
-    metrics_max_problems: Positive = Field(default=1024, description="Maximum number of problems of each of these tasks.")
-    train: tuple[TaskUse, ...] = Field(
+    metrics_max_problems: Rows = Field(default=1024, description="Maximum number of problems of each of these tasks.")
+    train: Mixture = Field(
         default=(
             TaskUse(task="arc_easy"),
             TaskUse(task="arc_challenge"),
@@ -222,7 +244,7 @@ class SftSpec(TrainSpec):
         ),
         description="Mixture to train on.",
     )
-    val: tuple[TaskUse, ...] = Field(default=(TaskUse(task="smoltalk", split="test"),), description="Mixture to validate on.")
+    val: Mixture = Field(default=(TaskUse(task="smoltalk", split="test"),), description="Mixture to validate on.")
 
 
 class RlSpec(Spec):
@@ -230,23 +252,23 @@ class RlSpec(Spec):
 
     enabled: bool = Field(default=False, description="Whether the run has this stage and the evaluation after it.")
     task: RewardedTask = Field(default="gsm8k", description="Task to learn.")
-    size: Positive | None = Field(
+    size: GeneratedRows | None = Field(
         default=None, description="Questions to learn from, the first of the task's; null means all, or 1000 generated ones."
     )
-    device_batch_size: Positive = Field(default=8, description="Answers to one question that one device processes at a time.")
-    examples_per_step: Positive = Field(
+    device_batch_size: DeviceRows = Field(default=8, description="Answers to one question that one device processes at a time.")
+    examples_per_step: DeviceRows = Field(
         default=16, description="Questions of one optimizer step, over all processes; a multiple of the number of processes."
     )
-    num_samples: Positive = Field(default=16, description="Answers sampled to each question: the group of the baseline.")
-    max_new_tokens: Positive = Field(default=256, description="Maximum number of tokens of one answer.")
-    temperature: float = Field(default=1.0, gt=0, description="Sampling temperature of answers.")
-    top_k: int = Field(default=50, ge=0, description="Answers are sampled from this many likeliest tokens; 0 means from all.")
-    num_epochs: Positive = Field(default=1, description="Passes over the questions.")
-    num_iterations: Positive | None = Field(default=None, description="Optimizer steps; overrides `num_epochs` when set.")
+    num_samples: Repeats = Field(default=16, description="Answers sampled to each question: the group of the baseline.")
+    max_new_tokens: Length = Field(default=256, description="Maximum number of tokens of one answer.")
+    temperature: float = Field(default=1.0, gt=0, le=100, description="Sampling temperature of answers.")
+    top_k: TopK = Field(default=50, description="Answers are sampled from this many likeliest tokens; 0 means from all.")
+    num_epochs: Repeats = Field(default=1, description="Passes over the questions.")
+    num_iterations: Steps | None = Field(default=None, description="Optimizer steps; overrides `num_epochs` when set.")
     init_lr_frac: InitLrFrac = 0.05
     save_every: SaveEvery = 60
     keep_checkpoints: KeepCheckpoints = 2
     eval_every: EvalEvery = 60
-    eval_examples: Positive = Field(default=400, description="Test questions of one evaluation of pass@1 to pass@8.")
+    eval_examples: Rows = Field(default=400, description="Test questions of one evaluation of pass@1 to pass@8.")
     optim: Unclipped = UnclippedOptimSpec()
     deterministic: Deterministic = False

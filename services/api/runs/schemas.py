@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, JsonValue, StringConstraints
+from pydantic.json_schema import JsonSchemaValue
 
 from nanochat.config import recipe as recipes
+from nanochat.contract.bounds import one_line
 from services.api.fields import Storable, check_text, storable
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
@@ -18,21 +20,24 @@ def _name_or_table(value: JsonValue) -> JsonValue:
         return storable(value)
     if not isinstance(value, str):
         raise ValueError("must be the name of a shipped recipe or a whole recipe as a table")
-    if not re.match(NAME, value):  # a path is refused as well: no file of this machine is read
+    if not re.fullmatch(NAME, value):  # a path is refused as well: no file of this machine is read
         raise ValueError(
             f"is not the name of a recipe; known: {', '.join(recipes.names())}. To use a file, send its content as a table"
         )
     return value
 
 
-RecipeRef = Annotated[
-    JsonValue,
-    AfterValidator(_name_or_table),
-    WithJsonSchema({"anyOf": [{"type": "string", "pattern": NAME}, {"type": "object", "additionalProperties": True}]}),
-]
+class _RecipeSchema:
+    """Shows the whole recipe, with the bounds of every field, in the OpenAPI document. Validation is that of `resolve`."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "string", "pattern": NAME}, handler(recipes.Recipe.__pydantic_core_schema__)]}
+
+
+RecipeRef = Annotated[JsonValue, AfterValidator(_name_or_table), _RecipeSchema()]
 DottedPath = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(check_text)]
-GpuName = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), AfterValidator(check_text)]
-RunName = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), AfterValidator(check_text)]
+GpuName = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), AfterValidator(one_line)]
+RunName = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), AfterValidator(one_line)]
 
 
 class RecipeRequest(BaseModel):

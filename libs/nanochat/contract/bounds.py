@@ -1,0 +1,63 @@
+"""Types of recipe fields, each bounded by what the value means. Imports no torch.
+
+An upper bound is far beyond any sensible use and below what would overflow, exhaust memory or keep a plan busy for seconds.
+Every bound is part of the JSON schema, so that the OpenAPI document shows it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, WithJsonSchema
+
+MAX_STEPS = 10**8  # the longest public runs have about 10**6
+_CONTROL = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # Unicode categories without a glyph of their own
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols that are drawn as nothing
+
+
+def one_line(text: str) -> str:
+    """Return the text if a person can read it on one line. Raises ValueError."""
+    for place, character in enumerate(text):
+        if unicodedata.category(character) in _CONTROL:
+            raise ValueError(f"has an invisible character, U+{ord(character):04X}, at position {place}; remove it")
+    if text and not any(unicodedata.category(c)[0] in "LNPS" and c not in _BLANK for c in text):
+        raise ValueError("has no visible character; write a name that people can read")
+    return text
+
+
+def _every(steps: int) -> int:
+    if steps == 0:
+        raise ValueError("0 is not a number of steps; write -1 to turn it off, or a number of 1 or more")
+    return steps
+
+
+_EVERY = {"anyOf": [{"const": -1, "type": "integer"}, {"type": "integer", "minimum": 1, "maximum": MAX_STEPS}]}
+
+Steps = Annotated[int, Field(gt=0, le=MAX_STEPS)]  # optimizer steps
+Every = Annotated[int, Field(ge=-1, le=MAX_STEPS), AfterValidator(_every), WithJsonSchema(_EVERY)]  # -1: never
+Rows = Annotated[int, Field(gt=0, le=10**9)]  # rows, examples, problems or questions of a data set
+GeneratedRows = Annotated[int, Field(gt=0, le=10**7)]  # each is held in memory
+DeviceRows = Annotated[int, Field(gt=0, le=65_536)]  # that one device processes at a time
+Repeats = Annotated[int, Field(gt=0, le=10_000)]  # epochs, repetitions, samples of one question
+Chars = Annotated[int, Field(gt=0, le=10**13)]
+CollectedChars = Annotated[int, Field(gt=0, le=10**10)]  # held in memory
+Tokens = Annotated[int, Field(gt=0, le=10**12)]  # of one evaluation
+StepTokens = Annotated[int, Field(gt=0, le=2**32)]  # of one optimizer step
+Length = Annotated[int, Field(gt=0, le=2**20)]  # tokens of a row or an answer
+TopK = Annotated[int, Field(ge=0, le=2**20)]  # 0: all tokens
+Shards = Annotated[int, Field(gt=0, le=10**6)]
+Connections = Annotated[int, Field(gt=0, le=256)]
+Temperature = Annotated[float, Field(ge=0.0, le=100.0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+Betas = tuple[Beta, Beta]
+LearningRate = Annotated[float, Field(gt=0, le=100)]
+WeightDecay = Annotated[float, Field(ge=0, le=100)]
+Factor = Annotated[float, Field(gt=0, le=1000)]
+Deviation = Annotated[float, Field(ge=0, le=100)]  # standard deviation
+Scalar = Annotated[float, Field(ge=-1000, le=1000)]
+PathText = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(one_line)]  # PATH_MAX of Linux
+PlaceText = Annotated[str, Field(max_length=4096), AfterValidator(one_line)]  # a folder, a URL or nothing
+UrlText = Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(one_line)]
+Description = Annotated[str, Field(max_length=2000)]
