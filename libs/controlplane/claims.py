@@ -120,6 +120,11 @@ def renew(session: Session, fence: Fence, *, timing: Timing = DEFAULT) -> Lease:
     return Lease(stop=row[0])
 
 
+def is_current(session: Session, fence: Fence) -> bool:
+    """Whether the attempt is live and its stage's current one. Does not lock anything."""
+    return session.scalar(select(Attempt.id).where(*current(fence))) is not None
+
+
 def stopping(session: Session, fence: Fence, reason: Reason) -> None:
     """Record that the worker itself stops the attempt, for example because it shuts down. Raises FenceLost."""
     with gate(session, fence.run_id) as g:

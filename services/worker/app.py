@@ -10,7 +10,7 @@ from kombu.entity import Queue as Route
 
 from services.worker.settings import SLOTS, Queue, Settings
 
-TASK = "nanochat.run_stage"
+TASK, JOIN = "nanochat.run_stage", "nanochat.join_stage"
 VISIBILITY_TIMEOUT_S = 3600  # has little effect with early acks, but must be equal in all three places
 
 

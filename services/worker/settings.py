@@ -27,6 +27,8 @@ class Settings(BaseSettings):
     home: Path = Field(default=Path(".nanochat"), description="where attempts write; shared with the inference service")
     worker_id: str | None = Field(default=None, description="stable across restarts; null: <host name>-<queue>")
     gpus: int | None = Field(default=None, ge=0, description="GPUs a stage gets; null: those nvidia-smi lists")
+    nodes: int = Field(default=1, ge=1, description="workers whose machines train one stage of the gpu queue together")
+    address: str | None = Field(default=None, description="at which the other workers reach this one; null: the host name")
     device: Literal["cpu", "mps", "cuda"] | None = Field(default=None, description="null: the stage chooses")
 
     lease_ttl_s: float = Field(default=120.0, gt=0)
@@ -37,6 +39,10 @@ class Settings(BaseSettings):
 
     def id_for(self, queue: Queue) -> str:
         return self.worker_id or f"{socket.gethostname()}-{queue}"
+
+    @property
+    def own_address(self) -> str:
+        return self.address or socket.gethostname()
 
     def timing(self) -> Timing:
         return Timing(lease_ttl=self.lease_ttl_s)

@@ -21,8 +21,8 @@ from controlplane.db import SessionFactory
 from controlplane.errors import LedgerError
 from controlplane.lifecycle import Reason, StageStatus
 from nanochat.contract.contract import BALLAST, SPEC, STOP, StageError, StageSpec, verify, write_json
-from nanochat.contract.launch import stage_command
 from services.worker import processes
+from services.worker.launcher import Launcher, OneMachine
 from services.worker.relay import STDOUT, Relay
 from services.worker.settings import Settings, child_environment
 from services.worker.verdict import Verdict, judge, not_launched
@@ -51,6 +51,7 @@ class Supervisor:
     settings: Settings
     world_size: int = 1
     draining: Callable[[], bool] = lambda: False
+    launcher: Launcher = OneMachine()  # noqa: RUF009 - has no state
 
     def __post_init__(self) -> None:
         self._told = False  # the ledger has been told that this host drains
@@ -111,7 +112,7 @@ class Supervisor:
             device=self.settings.device,
         )
         write_json(self.out / SPEC, spec.model_dump(mode="json"))
-        command = stage_command(self.claim.kind, self.out / SPEC, self.world_size)
+        command = self.launcher.command(self.claim, self.out / SPEC, self.world_size)
         return processes.launch(command, child_environment({processes.MARK: self.mark}), self.out / STDOUT), resumed
 
     def _newest_intact(self) -> SavedCheckpoint | None:

@@ -1,20 +1,27 @@
-"""The only task: claim the stage that the message names and supervise it. If another worker has claimed it, nothing happens."""
+"""The tasks: claim the stage that the message names and supervise it, or join a stage that another worker leads.
+
+If another worker has claimed the stage, or it has ended, nothing happens.
+"""
 
 from __future__ import annotations
 
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from celery import Celery
+from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 from structlog.contextvars import bound_contextvars
 
 from controlplane import claims, db
 from controlplane.errors import NotFound
-from services.worker import hardware, processes
-from services.worker.app import TASK
+from services.worker import hardware, member, processes
+from services.worker.app import JOIN, TASK
+from services.worker.launcher import Invitation, Launcher, ManyMachines, OneMachine
 from services.worker.settings import Queue, Settings
 from services.worker.supervisor import Supervisor, log_ids
 
@@ -24,23 +31,29 @@ log = logging.getLogger(__name__)
 def add_task(app: Celery, settings: Settings, queue: Queue) -> None:
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
     def run_stage(stage_id: int) -> None:
-        _run_stage(stage_id, settings, queue)
+        _run_stage(stage_id, settings, queue, _launcher(app, settings, queue))
+
+    @app.task(name=JOIN)  # type: ignore[untyped-decorator]
+    def join_stage(message: dict[str, Any]) -> None:
+        _join_stage(Invitation.of(message), settings, queue)
 
 
-def _run_stage(stage_id: int, settings: Settings, queue: Queue) -> None:
+def _launcher(app: Celery, settings: Settings, queue: Queue) -> Launcher:
+    if queue != "gpu" or settings.nodes == 1:
+        return OneMachine()
+
+    def call(invitation: Invitation) -> None:
+        try:
+            app.send_task(JOIN, args=[invitation.as_message()], queue=queue, retry=False)
+        except OperationalError as err:
+            raise OSError(f"the broker does not answer, so no other worker can be called: {err}") from err
+
+    return ManyMachines(settings, call)
+
+
+def _run_stage(stage_id: int, settings: Settings, queue: Queue, launcher: Launcher) -> None:
     """Runs in a separate process, forked from the worker for this stage."""
-    terminated = threading.Event()
-
-    def on_sigterm(number: int, frame: FrameType | None) -> None:
-        terminated.set()
-
-    signal.signal(signal.SIGTERM, on_sigterm)
-    processes.adopt_orphans()
-    drain = settings.drain_file(queue)
-
-    def draining() -> bool:
-        return terminated.is_set() or drain.exists()
-
+    draining = _draining(settings, queue)
     if draining():
         return
     engine = db.make_engine(settings.database_url)
@@ -53,12 +66,56 @@ def _run_stage(stage_id: int, settings: Settings, queue: Queue) -> None:
         if claim is None:
             log.info("stage %d could not be claimed: another worker has it, or it is no longer wanted", stage_id)
             return
-        world_size = len(hardware.gpus(settings.gpus)) if queue == "gpu" else 0
+        ranks = _ranks(settings, queue)
         with bound_contextvars(**log_ids(claim.fence, claim.stage)):
-            Supervisor(factory, claim, settings, world_size=max(1, world_size), draining=draining).run()
+            Supervisor(factory, claim, settings, world_size=ranks, draining=draining, launcher=launcher).run()
     except NotFound:
         log.warning("called for stage %d, which this ledger does not have", stage_id)
     except SQLAlchemyError as err:
         log.warning("the ledger does not answer, so stage %d waits for the next call: %s", stage_id, err)
     finally:
         engine.dispose()
+
+
+def _join_stage(invitation: Invitation, settings: Settings, queue: Queue) -> None:
+    """Runs in a separate process, as `_run_stage` does."""
+    draining = _draining(settings, queue)
+    if draining():
+        return
+    engine = db.make_engine(settings.database_url)
+    try:
+        with bound_contextvars(**log_ids(invitation.fence, invitation.stage)):
+            code = member.join(
+                db.sessions(engine),
+                invitation,
+                settings,
+                worker_id=settings.id_for(queue),
+                ranks=_ranks(settings, queue),
+                draining=draining,
+            )
+            log.info("this machine's part ended: %s", "the attempt was over" if code is None else f"exit code {code}")
+    except (OSError, SQLAlchemyError) as err:
+        log.warning("could not join the stage; its leader tries again: %s", err)
+    finally:
+        engine.dispose()
+
+
+def _ranks(settings: Settings, queue: Queue) -> int:
+    return max(1, len(hardware.gpus(settings.gpus)) if queue == "gpu" else 0)
+
+
+def _draining(settings: Settings, queue: Queue) -> Callable[[], bool]:
+    """Handles SIGTERM from here on. Whether this worker shuts down."""
+    terminated = threading.Event()
+
+    def on_sigterm(number: int, frame: FrameType | None) -> None:
+        terminated.set()
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+    processes.adopt_orphans()
+    drain = settings.drain_file(queue)
+
+    def draining() -> bool:
+        return terminated.is_set() or drain.exists()
+
+    return draining
