@@ -1,7 +1,7 @@
 # One line a target. Everything runs in .venv, which tools/env.sh makes from requirements.lock.
 PY := .venv/bin/python
 BIN := .venv/bin
-.PHONY: help env hooks demo up down test test-gpu coverage lint fmt bench-tables lock
+.PHONY: help env hooks demo up down test test-gpu faults coverage lint fmt bench-tables lock
 
 help:          ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 18
@@ -19,6 +19,8 @@ test: env      ## run every test, with a Postgres and a Valkey of their own (ARG
 	@$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 test-gpu: env  ## run the tests that need a CUDA device
 	@$(PY) -m pytest -q -m gpu $(ARGS)
+faults: env    ## inflict faults on a real stack (FAULTS=n; default: as many as fit into five minutes; ARGS="--only disk")
+	@$(PY) -m tests.faults.campaign $(if $(FAULTS),--count $(FAULTS),--seconds 270) $(ARGS)
 coverage: env  ## run the tests and print the share of lines that they execute, in every process (ARGS=tests/api)
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)

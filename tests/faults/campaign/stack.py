@@ -1,0 +1,204 @@
+"""The platform under faults: real services and servers, each behind its own proxies, restarted when they die."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import psutil
+import redis
+
+from controlplane import db
+from services.standalone.child import appended, free_port, spawn
+from services.standalone.postgres import Postgres
+from services.standalone.valkey import Valkey
+from tests.faults.campaign.proxy import Link
+
+HERE = Path(__file__).parent
+HOME_BYTES = 192 << 20
+RESTART_S = 0.2  # a service manager's pause before it starts a dead service again
+GPUS = "#!/bin/sh\necho 'NVIDIA Pretend'\necho 'NVIDIA Pretend'\n"  # two ranks, without a GPU
+ONE_OF_TWO = {"NANOCHAT_NODES": "2", "NANOCHAT_ADDRESS": "127.0.0.1", "NANOCHAT_GPUS": "1"}
+
+T = TypeVar("T")
+
+
+class Service:
+    """One of our own processes, with its own way to Postgres and to Valkey."""
+
+    def __init__(self, stack: Stack, name: str, *arguments: str, **env: str):
+        self.name, self.arguments, self.log = name, arguments, stack.folder / f"{name}.log"
+        self.port = free_port() if name.startswith("api") else None
+        self.postgres, self.valkey = Link(stack.postgres_port), Link(stack.valkey_port)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.restarts, self._died_at = 0, 0.0
+        self.env = {
+            **os.environ,
+            "NANOCHAT_DATABASE_URL": _through(stack.postgres.url, stack.postgres_port, self.postgres),
+            "NANOCHAT_REDIS_URL": _through(stack.valkey.url, stack.valkey_port, self.valkey),
+            "NANOCHAT_HOME": str(stack.home),
+            "NANOCHAT_PORT": str(self.port or 0),
+            "NANOCHAT_LEASE_TTL_S": "4",
+            "NANOCHAT_SYNC_EVERY_S": "0.1",
+            "NANOCHAT_HEARTBEAT_EVERY_S": "0.3",
+            "NANOCHAT_STOP_GRACE_S": "4",
+            "NANOCHAT_KILL_GRACE_S": "1",
+            "PATH": f"{stack.folder}:{os.environ['PATH']}",
+            "PYTHONPATH": f"{HERE / 'shim'}:{HERE.parents[2]}",
+            "OMP_NUM_THREADS": "1",
+            **env,
+        }
+
+    def start(self) -> None:
+        with appended(self.log) as log:
+            command = [sys.executable, "-m", "tests.faults.campaign.service", *self.arguments]
+            self.process = spawn(command, log=log, die_with=signal.SIGKILL, env=self.env)
+
+    def tree(self) -> list[psutil.Process]:
+        if self.process is None:
+            return []
+        try:
+            top = psutil.Process(self.process.pid)
+            return [top, *top.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def look_after(self) -> None:
+        """Start it again when it has died."""
+        if self.process is None or self.process.poll() is None:
+            return
+        self._died_at = self._died_at or time.monotonic()
+        if time.monotonic() > self._died_at + RESTART_S:
+            self.restarts, self._died_at = self.restarts + 1, 0.0
+            self.start()
+
+    def end(self) -> None:
+        for process in self.tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        if self.process is not None:
+            self.process.wait()
+        self.process = None
+
+
+class Stack:
+    """`home` is a small file system of its own where this machine lets us mount one; `mounted` tells."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.home = folder, folder / "home"
+        self.home.mkdir(parents=True)
+        self.mounted = _mount("-t", "tmpfs", "-o", f"size={HOME_BYTES}", "tmpfs", str(self.home))
+        tool = folder / "nvidia-smi"
+        tool.write_text(GPUS)
+        tool.chmod(0o755)
+        self.postgres_port, self.valkey_port = free_port(), free_port()
+        self.postgres = Postgres(folder / "postgres", self.postgres_port)
+        self.valkey = Valkey(folder / "valkey", self.valkey_port)
+        self.postgres.start()
+        self.valkey.start()
+        db.migrate(self.postgres.url)
+        self.engine = db.make_engine(self.postgres.url)
+        self.factory = db.sessions(self.engine)
+        self.services = {
+            "api": Service(self, "api", "api"),
+            "api-2": Service(self, "api-2", "api"),
+            "worker": Service(self, "worker", "worker", "--queue", "gpu", NANOCHAT_WORKER_ID="worker"),
+            "worker-2": Service(self, "worker-2", "worker", "--queue", "gpu", NANOCHAT_WORKER_ID="worker-2"),
+            "node-1": Service(self, "node-1", "worker", "--queue", "gpu", NANOCHAT_WORKER_ID="node-1", **ONE_OF_TWO),
+            "node-2": Service(self, "node-2", "worker", "--queue", "gpu", NANOCHAT_WORKER_ID="node-2", **ONE_OF_TWO),
+        }
+
+    def use(self, *names: str) -> None:
+        """Run exactly these services, and wait until they are ready. The servers run as well."""
+        for name, service in self.services.items():
+            if name not in names:
+                service.end()
+            elif service.process is None:
+                service.start()
+        self.wait(lambda: all(self.ready(name) for name in names), "the services", 90)
+
+    def ready(self, name: str) -> bool:
+        service = self.services[name]
+        if service.port is not None:
+            with contextlib.suppress(httpx.TransportError):
+                return httpx.get(f"http://127.0.0.1:{service.port}/ready", timeout=2).is_success
+            return False
+        _, _, latest = service.log.read_text(errors="replace").rpartition("--- started ")
+        return " ready." in latest
+
+    def wait(self, condition: Callable[[], T], what: str, seconds: float) -> T:
+        """Wait for the condition, and restart in the meantime what has died. Raises TimeoutError."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.look_after()
+            if value := condition():
+                return value
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited {seconds:.0f} s for {what}")
+            time.sleep(0.03)
+
+    def pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        self.wait(lambda: time.monotonic() > end, "time to pass", seconds + 60)
+
+    def look_after(self) -> None:
+        for server in (self.postgres, self.valkey):
+            if server.process is not None and server.process.poll() is not None:
+                server.stop()
+                server.start()
+        for service in self.services.values():
+            service.look_after()
+
+    def flush(self) -> None:
+        with redis.Redis.from_url(self.valkey.url) as client:
+            client.flushall()
+
+    def mend(self) -> None:
+        """Undo what a fault may have left."""
+        for service in self.services.values():
+            service.postgres.mend()
+            service.valkey.mend()
+            for process in service.tree():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.resume()
+
+    def close(self) -> None:
+        self.mend()
+        for service in self.services.values():
+            service.end()
+            service.postgres.close()
+            service.valkey.close()
+        self.engine.dispose()
+        self.valkey.stop()
+        self.postgres.stop()
+        if self.mounted:
+            unmount(self.home)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def read_only(folder: Path) -> bool:
+    """Make everything below `folder` read-only until `unmount(folder)`, even for root. False where that is not allowed."""
+    return _mount("--bind", str(folder), str(folder)) and _mount("-o", "remount,bind,ro", str(folder))
+
+
+def unmount(folder: Path) -> None:
+    subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True)
+
+
+def _mount(*arguments: str) -> bool:
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return False
+    return subprocess.run(["mount", *arguments], check=False, capture_output=True).returncode == 0
+
+
+def _through(url: str, port: int, link: Link) -> str:
+    return url.replace(f"127.0.0.1:{port}", f"127.0.0.1:{link.port}")
