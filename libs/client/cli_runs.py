@@ -1,4 +1,4 @@
-"""The commands for runs: submit, plan, ps, show, watch, logs, cancel, report, recipes."""
+"""The commands for runs: submit, plan, ps, show, watch, logs, report, recipes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ out = Console()
 
 
 def register(app: typer.Typer) -> None:
-    for command in (submit, plan, ps, show, watch_, logs, cancel, report, recipes):
+    for command in (submit, plan, ps, show, watch_, logs, report, recipes):
         app.command(command.__name__.rstrip("_"))(command)
 
 
@@ -143,13 +143,6 @@ def logs(
             if not page.items:
                 return
             after = page.next_after
-
-
-def cancel(run_id: RunArg) -> None:
-    """Cancel a run: waiting stages at once, a running stage at its next step."""
-    with connect() as client:
-        run = client.cancel(run_id)
-    typer.echo(f"{run.id} {run.status}")
 
 
 def report(run_id: RunArg, raw: Annotated[bool, typer.Option("--raw", help="print the Markdown source")] = False) -> None:

@@ -120,9 +120,25 @@ class Client:
     def run(self, run_id: str) -> Run:
         return Run.model_validate(self._http.get(f"/v1/runs/{run_id}"))
 
-    def cancel(self, run_id: str) -> Run:
-        """Cancel a run: waiting stages at once, a running stage at its next step. ApiError 409 if the run is already finished."""
-        return Run.model_validate(self._http.post(f"/v1/runs/{run_id}/cancel"))
+    def pause(self, run_id: str) -> Run:
+        """Pause a run: its running stage saves a checkpoint and frees its worker. ApiError 409 if the run has ended."""
+        return Run.model_validate(self._http.post(f"/v1/runs/{run_id}/pause", repeatable=True))
+
+    def resume(self, run_id: str) -> Run:
+        """Resume a paused run from its last checkpoints. ApiError 409 if the run has ended."""
+        return Run.model_validate(self._http.post(f"/v1/runs/{run_id}/resume", repeatable=True))
+
+    def cancel(self, run_id: str, *, now: bool = False) -> Run:
+        """Cancel a run for good: waiting stages at once, a running stage at its next step, or killed if `now`.
+
+        ApiError 409 if the run is already finished.
+        """
+        mode = "now" if now else "graceful"
+        return Run.model_validate(self._http.post(f"/v1/runs/{run_id}/cancel", {"mode": mode}))
+
+    def retry(self, run_id: str, stage: str | None = None) -> Run:
+        """Queue a stage that failed, or all of them. ApiError 409 if none failed."""
+        return Run.model_validate(self._http.post(f"/v1/runs/{run_id}/retry", {"stage": stage}))
 
     def report(self, run_id: str) -> str:
         """The report card, as Markdown. ApiError 404 until the report stage has finished."""

@@ -110,6 +110,7 @@ class Reason(StrEnum):
 
     COMPLETED = "COMPLETED"
     USER_CANCEL = "USER_CANCEL"
+    USER_ABORT = "USER_ABORT"
     USER_PAUSE = "USER_PAUSE"
     HOST_DRAIN = "HOST_DRAIN"
     STOPPED = "STOPPED"
@@ -151,6 +152,7 @@ class _Meaning:
 _REASONS: dict[Reason, _Meaning] = {
     Reason.COMPLETED: _Meaning(AttemptStatus.SUCCEEDED, Retry.NEVER, "Done; all declared outputs are in place."),
     Reason.USER_CANCEL: _Meaning(AttemptStatus.CANCELLED, Retry.NEVER, "Cancelled on request."),
+    Reason.USER_ABORT: _Meaning(AttemptStatus.CANCELLED, Retry.NEVER, "Cancelled at once on request; nothing was saved."),
     Reason.USER_PAUSE: _Meaning(AttemptStatus.PREEMPTED, Retry.FREE, "Paused on request."),
     Reason.HOST_DRAIN: _Meaning(
         AttemptStatus.PREEMPTED, Retry.FREE, "Its worker shut down; another worker continues the stage."

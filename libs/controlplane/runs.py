@@ -9,12 +9,14 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from controlplane.errors import Conflict
+from controlplane.errors import Conflict, NotFound
 from controlplane.lifecycle import Desired, Reason, StageStatus
 from controlplane.models import Event, IdempotencyKey, Run, Stage
 from controlplane.transitions import gate
 from nanochat.config.recipe import Recipe
 from nanochat.planning import graph
+
+RETRYABLE = (StageStatus.FAILED, StageStatus.BACKOFF, StageStatus.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +67,20 @@ def submit(session: Session, recipe: Recipe, *, name: str | None = None, idempot
     return Submission(run, created=True)
 
 
-def cancel(session: Session, run_id: str) -> Run:
-    """Cancel a run for good. Waiting stages are cancelled at once; live ones save their work first. Raises NotFound, Conflict."""
+def cancel(session: Session, run_id: str, *, now: bool = False) -> Run:
+    """Cancel a run for good. Waiting stages are cancelled at once; live ones save their work first, unless `now`.
+
+    A run that is already being cancelled can be cancelled `now`. Raises NotFound, Conflict.
+    """
+    reason = Reason.USER_ABORT if now else Reason.USER_CANCEL
     with gate(session, run_id) as g:
         _unfinished(g.run)
         g.run.desired = Desired.CANCEL
         for stage in g.stages():
             if stage.status.is_live:
-                g.ask_to_stop(stage, Reason.USER_CANCEL)
+                g.ask_to_stop(stage, reason)
             elif not stage.status.is_finished:
-                g.move(stage, StageStatus.CANCELLED, reason=Reason.USER_CANCEL)
+                g.move(stage, StageStatus.CANCELLED, reason=reason, message=reason.message)
     return g.run
 
 
@@ -104,16 +110,28 @@ def resume(session: Session, run_id: str) -> Run:
     return g.run
 
 
-def retry(session: Session, run_id: str) -> Run:
-    """Queue the failed stages again and reset their count of failures. Raises NotFound, and Conflict if none has failed."""
+def retry(session: Session, run_id: str, stage_name: str | None = None) -> Run:
+    """Queue a stage that failed, is paused or waits for a retry, or all of those, with a new count of failures. The run resumes.
+
+    Raises NotFound, and Conflict if there is nothing to retry.
+    """
     with gate(session, run_id) as g:
         _not_cancelled(g.run)
-        failed = [stage for stage in g.stages() if stage.status is StageStatus.FAILED]
-        if not failed:
-            raise Conflict(f"run {g.run.id} has no failed stage to retry")
+        stages = g.stages()
+        chosen = [stage for stage in stages if stage_name in (None, stage.name)]
+        if not chosen:
+            known = ", ".join(stage.name for stage in stages)
+            raise NotFound(f"run {g.run.id} has no stage {stage_name!r}; it has {known}")
+        due = [stage for stage in chosen if stage.status in RETRYABLE]
+        if not due:
+            what = "failed stage" if stage_name is None else f"failed stage {stage_name!r}"
+            raise Conflict(f"run {g.run.id} has no {what} to retry")
         g.run.desired = Desired.RUN
-        for stage in failed:
-            g.move(stage, StageStatus.QUEUED, failures=0)
+        for stage in stages:
+            if stage in due:
+                g.move(stage, StageStatus.QUEUED, failures=0)
+            elif stage.status is StageStatus.PAUSED:
+                g.move(stage, StageStatus.QUEUED)
     return g.run
 
 

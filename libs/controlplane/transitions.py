@@ -18,6 +18,9 @@ from controlplane.errors import IllegalTransition, NotFound
 from controlplane.lifecycle import TRANSITIONS, AttemptStatus, Reason, StageState, StageStatus, derive
 from controlplane.models import Attempt, Event, Run, Stage
 
+# A stop request replaces an earlier one unless that one is more urgent. All other reasons are 0, none is -1.
+URGENCY: dict[Reason | None, int] = {None: -1, Reason.USER_CANCEL: 1, Reason.USER_ABORT: 2}
+
 
 @contextmanager
 def gate(session: Session, run_id: str) -> Iterator[Gate]:
@@ -92,7 +95,7 @@ class Gate:
     def ask_to_stop(self, stage: Stage, reason: Reason) -> None:
         """Move a live stage to STOPPING. Its supervisor sees `stop_reason` when it next renews the lease."""
         attempt = self.attempt_of(stage)
-        if attempt.stop_reason is None or reason is Reason.USER_CANCEL:
+        if URGENCY.get(reason, 0) > URGENCY.get(attempt.stop_reason, 0):
             attempt.stop_reason = reason
         attempt.status = AttemptStatus.STOPPING
         if stage.status is not StageStatus.STOPPING:

@@ -20,8 +20,8 @@ from services.api.catalog import endpoints as catalog
 from services.api.models import endpoints as models
 from services.api.publisher import Publisher
 from services.api.recipes import endpoints as recipes
+from services.api.runs import actions, records
 from services.api.runs import endpoints as runs
-from services.api.runs import records
 from services.api.settings import Settings
 from services.api.storage import endpoints as storage
 from services.api.telemetry import Telemetry, TimeRequests
@@ -51,6 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
     openapi.install(app)
     for router in (
         runs.router,
+        actions.router,
         records.router,
         recipes.router,
         catalog.router,

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from controlplane.cursors import BadCursor
-from controlplane.errors import NotFound
+from controlplane.errors import Conflict, NotFound
 
 MEDIA_TYPE = "application/problem+json"
 URN = "urn:nanochat:problem:"
@@ -44,6 +44,7 @@ KINDS: dict[str, Kind] = {
     "checkpoint-not-found": Kind(404, "No such checkpoint"),
     "report-not-ready": Kind(404, "The report has not been made yet"),
     "method-not-allowed": Kind(405, "This address does not take that method"),
+    "conflict": Kind(409, "Not possible in the present state"),
     "run-finished": Kind(409, "The run is already finished"),
     "checkpoint-not-promotable": Kind(409, "This checkpoint cannot be promoted"),
     "body-too-large": Kind(413, "The request body is too large"),
@@ -98,6 +99,7 @@ def install(app: FastAPI) -> None:
     """Answer every exception with a problem detail."""
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(NotFound, _on_not_found)
+    app.add_exception_handler(Conflict, _on_conflict)
     app.add_exception_handler(BadCursor, _on_bad_cursor)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -140,6 +142,10 @@ async def _on_problem(request: Request, error: Exception) -> JSONResponse:
 async def _on_not_found(request: Request, error: Exception) -> JSONResponse:
     kind = "checkpoint-not-found" if "checkpoint_id" in request.path_params else "run-not-found"
     return response(kind, str(error))
+
+
+async def _on_conflict(request: Request, error: Exception) -> JSONResponse:
+    return response("conflict", str(error))
 
 
 async def _on_bad_cursor(request: Request, error: Exception) -> JSONResponse:

@@ -6,6 +6,7 @@ A healthy stage survives any outage of the ledger and the broker. Imports no tor
 from __future__ import annotations
 
 import logging
+import math
 import os
 import subprocess
 import time
@@ -138,7 +139,8 @@ class Supervisor:
                 asked_at = time.monotonic()
                 self._ask_to_stop(process)
             if asked_at is not None:
-                self._escalate(process, time.monotonic() - asked_at)
+                abort = self.relay.stop_reason is Reason.USER_ABORT
+                self._escalate(process, math.inf if abort else time.monotonic() - asked_at)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(POLL_S)
         return code

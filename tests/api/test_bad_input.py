@@ -182,7 +182,7 @@ UNKNOWN = "r_00000000000000ff"
     ("method", "path", "kind"),
     [
         ("GET", f"/v1/runs/{UNKNOWN}", "run-not-found"),
-        ("POST", f"/v1/runs/{UNKNOWN}/cancel", "run-not-found"),
+        *(("POST", f"/v1/runs/{UNKNOWN}/{action}", "run-not-found") for action in ("pause", "resume", "cancel", "retry")),
         ("GET", f"/v1/runs/{UNKNOWN}/metrics", "run-not-found"),
         ("GET", f"/v1/runs/{UNKNOWN}/events", "run-not-found"),
         ("GET", f"/v1/runs/{UNKNOWN}/logs", "run-not-found"),

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import rustbpe
 from client.cli import app
 from client.cli_runs import connect
+from controlplane.lifecycle import Reason
 from nanochat.tokenizer import Tokenizer
 from tests.api.manual_worker import ManualWorker
 from tests.api.server import Api
@@ -32,7 +33,10 @@ COMMANDS = (
     "show",
     "watch",
     "logs",
+    "pause",
+    "resume",
     "cancel",
+    "retry",
     "report",
     "recipes",
     "models",
@@ -102,6 +106,18 @@ def test_a_run_by_command_line(worker: ManualWorker, tmp_path: Path) -> None:
     worker.finish(claim)
     assert said("logs", run_id, "-f", "--stage", "data") == "data#1 | hello\ndata#1 | wörld\n"
     assert run_id in said("ps", "--status", "CANCELLED")
+
+
+def test_a_failed_run_is_retried_and_a_paused_one_resumed_by_command_line(worker: ManualWorker) -> None:
+    run_id = said("submit", "tiny").strip()
+    assert said("pause", run_id) == f"{run_id} PAUSED\n"
+    assert said("resume", run_id) == f"{run_id} QUEUED\n"
+    worker.finish(worker.claim(run_id, "data"), Reason.BAD_INPUT, "no text in /data")
+    assert said("retry", run_id, "--stage", "data") == f"{run_id} RUNNING\n"
+    worker.claim(run_id, "data")
+    assert said("cancel", run_id, "--now") == f"{run_id} STOPPING\n"
+    done = nanochat("retry", run_id)
+    assert (done.returncode, "which is final" in done.stderr) == (1, True)
 
 
 def test_watching_to_the_end_prints_plain_lines_and_the_report_follows(worker: ManualWorker, tmp_path: Path) -> None:
@@ -221,8 +237,6 @@ def test_a_wrong_key_and_no_server_are_told_in_words() -> None:
 
 def test_watching_a_run_that_fails_says_why(worker: ManualWorker) -> None:
     run_id = said("submit", "tiny").strip()
-    from controlplane.lifecycle import Reason
-
     worker.finish(worker.claim(run_id, "data"), Reason.BAD_INPUT, "no text in /data")
     done = nanochat("watch", run_id)
     assert done.returncode == 1

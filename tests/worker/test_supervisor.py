@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,6 +97,27 @@ def test_cancel_reaches_a_running_stage(ledger: Ledger, settings: Settings, shar
     assert processes.marked(mark_of(supervisor.claim.fence)) == []
 
 
+def test_an_immediate_cancel_kills_the_processes_without_waiting(
+    ledger: Ledger, settings: Settings, shards: ShardServer
+) -> None:
+    shards.busy.set()
+    run = ledger.submit(**shards.overrides)
+    supervisor = supervise(ledger, settings.model_copy(update={"stop_grace_s": 600.0}), run)
+
+    def freeze_and_cancel() -> None:
+        shards.asked.wait(60)
+        for process in processes.marked(mark_of(supervisor.claim.fence)):
+            process.send_signal(signal.SIGSTOP)  # it could not follow a polite request
+        with ledger.factory.begin() as s:
+            runs.cancel(s, run, now=True)
+
+    with beside(freeze_and_cancel):
+        assert supervisor.run() is StageStatus.CANCELLED
+    attempt = ledger.attempt(supervisor.claim.fence)
+    assert (attempt.status, attempt.reason) == (AttemptStatus.CANCELLED, Reason.USER_ABORT)
+    assert processes.marked(mark_of(supervisor.claim.fence)) == []
+
+
 def test_a_draining_host_hands_the_stage_on(ledger: Ledger, settings: Settings, shards: ShardServer) -> None:
     shards.busy.set()
     run = ledger.submit(**shards.overrides)
@@ -124,8 +146,6 @@ def test_a_lost_fence_stops_the_processes_and_writes_nothing(ledger: Ledger, set
 
 def test_a_stage_that_ignores_the_stop_file_is_killed(ledger: Ledger, settings: Settings, shards: ShardServer) -> None:
     """SIGSTOP keeps it from reading the stop file and from handling SIGTERM."""
-    import signal
-
     shards.busy.set()
     run = ledger.submit(**shards.overrides)
     hasty = settings.model_copy(update={"stop_grace_s": 0.2, "kill_grace_s": 0.2})

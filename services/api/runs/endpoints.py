@@ -1,4 +1,4 @@
-"""Endpoints of runs: submit, plan, list, get, cancel, and the report card."""
+"""Endpoints of runs: submit, plan, list, get, and the report card."""
 
 from __future__ import annotations
 
@@ -108,17 +108,6 @@ def list_runs(
 def get_run(caller: Caller, ledger: Ledger, run_id: RunId) -> RunView:
     """Get one run with its stages, their attempts, progress, newest metrics and artifacts."""
     with ledger() as session:
-        return views.run_view(session, run_id)
-
-
-@router.post("/{run_id}/cancel", responses=responses("run-not-found", "run-finished", "invalid-request"))
-def cancel_run(request: Request, caller: Caller, ledger: Ledger, run_id: RunId) -> RunView:
-    """Cancel a run for good. Waiting stages are cancelled at once; running ones save their work first."""
-    with ledger.begin() as session:
-        try:
-            runs.cancel(session, run_id)
-        except Conflict as err:
-            raise ProblemError("run-finished", str(err)) from err
         return views.run_view(session, run_id)
 
 
