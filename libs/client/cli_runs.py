@@ -21,7 +21,9 @@ from client.watch import watch
 RecipeArg = Annotated[
     str, typer.Argument(metavar="RECIPE", help="name of a shipped recipe (see `nanochat recipes`), or a .toml file")
 ]
-RunArg = Annotated[str, typer.Argument(metavar="RUN", help="id of a run, r_… (see `nanochat ps`)")]
+RunArg = Annotated[
+    str, typer.Argument(metavar="RUN", help="id of a run, r_… (see `nanochat ps`), or its name if only one has it")
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 out = Console()

@@ -6,7 +6,9 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel
@@ -14,14 +16,17 @@ from pydantic import BaseModel
 from client import sse
 from client.errors import ApiError, ClientError, Unreachable
 from client.models import (
+    AuditPage,
     Catalog,
     Checkpoint,
     EventPage,
     Garbage,
+    Key,
     LogLine,
     LogPage,
     MetricSeries,
     Model,
+    NewKey,
     Plan,
     RecipeInfo,
     Run,
@@ -118,15 +123,15 @@ class Client:
         return RunPage.model_validate(self._http.get("/v1/runs", status=status, limit=limit, cursor=cursor))
 
     def run(self, run_id: str) -> Run:
-        return Run.model_validate(self._http.get(f"/v1/runs/{run_id}"))
+        return Run.model_validate(self._http.get(f"/v1/runs/{_part(run_id)}"))
 
     def pause(self, run_id: str) -> Run:
         """Pause a run: its running stage saves a checkpoint and frees its worker. ApiError 409 if the run has ended."""
-        return Run.model_validate(self._http.post(f"/v1/runs/{run_id}/pause", repeatable=True))
+        return Run.model_validate(self._http.post(f"/v1/runs/{_part(run_id)}/pause", repeatable=True))
 
     def resume(self, run_id: str) -> Run:
         """Resume a paused run from its last checkpoints. ApiError 409 if the run has ended."""
-        return Run.model_validate(self._http.post(f"/v1/runs/{run_id}/resume", repeatable=True))
+        return Run.model_validate(self._http.post(f"/v1/runs/{_part(run_id)}/resume", repeatable=True))
 
     def cancel(self, run_id: str, *, now: bool = False) -> Run:
         """Cancel a run for good: waiting stages at once, a running stage at its next step, or killed if `now`.
@@ -134,15 +139,15 @@ class Client:
         ApiError 409 if the run is already finished.
         """
         mode = "now" if now else "graceful"
-        return Run.model_validate(self._http.post(f"/v1/runs/{run_id}/cancel", {"mode": mode}))
+        return Run.model_validate(self._http.post(f"/v1/runs/{_part(run_id)}/cancel", {"mode": mode}))
 
     def retry(self, run_id: str, stage: str | None = None) -> Run:
         """Queue a stage that failed, or all of them. ApiError 409 if none failed."""
-        return Run.model_validate(self._http.post(f"/v1/runs/{run_id}/retry", {"stage": stage}))
+        return Run.model_validate(self._http.post(f"/v1/runs/{_part(run_id)}/retry", {"stage": stage}))
 
     def report(self, run_id: str) -> str:
         """The report card, as Markdown. ApiError 404 until the report stage has finished."""
-        return str(self._http.get(f"/v1/runs/{run_id}/report")["markdown"])
+        return str(self._http.get(f"/v1/runs/{_part(run_id)}/report")["markdown"])
 
     # -- records of a run --
 
@@ -150,17 +155,17 @@ class Client:
         self, run_id: str, stage: str | None = None, keys: Sequence[str] | None = None, max_points: int = 500
     ) -> list[MetricSeries]:
         """Curves of at most `max_points` buckets. Each bucket has its minimum, its maximum and its last value."""
-        body = self._http.get(f"/v1/runs/{run_id}/metrics", stage=stage, keys=keys, max_points=max_points)
+        body = self._http.get(f"/v1/runs/{_part(run_id)}/metrics", stage=stage, keys=keys, max_points=max_points)
         return [MetricSeries.model_validate(s) for s in body["series"]]
 
     def events(self, run_id: str, after: int = 0, kinds: Sequence[str] | None = None, limit: int = 500) -> EventPage:
-        body = self._http.get(f"/v1/runs/{run_id}/events", after=after, kinds=kinds, limit=limit)
+        body = self._http.get(f"/v1/runs/{_part(run_id)}/events", after=after, kinds=kinds, limit=limit)
         return EventPage.model_validate(body)
 
     def logs(
         self, run_id: str, stage: str | None = None, attempt: int | None = None, after: int = 0, limit: int = 1000
     ) -> LogPage:
-        body = self._http.get(f"/v1/runs/{run_id}/logs", stage=stage, attempt=attempt, after=after, limit=limit)
+        body = self._http.get(f"/v1/runs/{_part(run_id)}/logs", stage=stage, attempt=attempt, after=after, limit=limit)
         return LogPage.model_validate(body)
 
     def follow_logs(
@@ -176,7 +181,7 @@ class Client:
             headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
             try:
                 with self._http.stream(
-                    "GET", f"/v1/runs/{run_id}/logs", read_timeout_s=STREAM_SILENCE_S, headers=headers, params=params
+                    "GET", f"/v1/runs/{_part(run_id)}/logs", read_timeout_s=STREAM_SILENCE_S, headers=headers, params=params
                 ) as response:
                     lost_at = None
                     for message in sse.events(response):
@@ -204,7 +209,7 @@ class Client:
     # -- checkpoints, models, recipes, workers --
 
     def checkpoints(self, run_id: str) -> list[Checkpoint]:
-        return _items(self._http.get(f"/v1/runs/{run_id}/checkpoints"), Checkpoint)
+        return _items(self._http.get(f"/v1/runs/{_part(run_id)}/checkpoints"), Checkpoint)
 
     def promote(self, checkpoint_id: str) -> Checkpoint:
         """Let the inference service serve a checkpoint."""
@@ -227,6 +232,30 @@ class Client:
     def workers(self) -> list[Worker]:
         return _items(self._http.get("/v1/workers"), Worker)
 
+    # -- keys and the audit trail, for keys of admins --
+
+    def make_key(
+        self, name: str, role: str = "operator", project: str = "default", expires_at: datetime | None = None
+    ) -> NewKey:
+        """Make an API key. Its secret cannot be shown again."""
+        body = {"name": name, "role": role, "project": project, "expires_at": _iso(expires_at)}
+        return NewKey.model_validate(self._http.post("/v1/keys", body))
+
+    def keys(self) -> list[Key]:
+        """All keys, also revoked and expired ones, the newest first."""
+        return _items(self._http.get("/v1/keys"), Key)
+
+    def expire_key(self, key_id: str, at: datetime | None) -> Key:
+        """Set the time from which on a key is refused; None means never."""
+        return Key.model_validate(self._http.patch(f"/v1/keys/{key_id}", {"expires_at": _iso(at)}))
+
+    def revoke_key(self, key_id: str) -> Key:
+        return Key.model_validate(self._http.delete(f"/v1/keys/{key_id}"))
+
+    def audit(self, before: int | None = None, limit: int = 100) -> AuditPage:
+        """Requests that asked for a change, newest first."""
+        return AuditPage.model_validate(self._http.get("/v1/audit", before=before, limit=limit))
+
     def is_ready(self) -> bool:
         """Whether the API can accept runs: its database answers and has the current schema."""
         try:
@@ -243,6 +272,15 @@ def _request(recipe: str | Mapping[str, Any], overrides: Mapping[str, Any] | Non
     except (TypeError, ValueError) as err:  # a date or NaN: valid TOML, but not valid JSON
         raise ClientError(f"the recipe has a value that JSON cannot hold: {err}") from err
     return body | ({"name": name} if name is not None else {})
+
+
+def _part(text: str) -> str:
+    """A run's id or name as one part of a path."""
+    return quote(text, safe="")
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
 
 
 def _items(body: Any, kind: type[M]) -> list[M]:

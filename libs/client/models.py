@@ -309,3 +309,40 @@ class Catalog(BaseModel):
     def columns(self) -> list[MetricInfo]:
         """The metrics whose newest value a table of stages shows."""
         return [metric for metric in self.metrics if metric.column]
+
+
+class Key(BaseModel):
+    """An API key, without its secret."""
+
+    id: str
+    name: str
+    role: str
+    project: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class NewKey(Key):
+    """A new key. Its secret is shown only once."""
+
+    secret: str
+
+
+class AuditEntry(BaseModel):
+    """A request that asked for a change. `outcome` is `done`, the kind of the refusal, or None if it never ended."""
+
+    id: int
+    at: datetime
+    key_id: str
+    key_name: str
+    project: str
+    action: str
+    target: dict[str, str]
+    outcome: str | None
+    made: str | None
+
+
+class AuditPage(BaseModel):
+    items: list[AuditEntry]
+    next_before: int | None = None

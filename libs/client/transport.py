@@ -57,6 +57,12 @@ class Transport:
     def post(self, path: str, json: Any = None, *, headers: Mapping[str, str] | None = None, repeatable: bool = False) -> Any:
         return self.request("POST", path, json=json, headers=headers, repeatable=repeatable)
 
+    def patch(self, path: str, json: Any) -> Any:
+        return self.request("PATCH", path, json=json, repeatable=True)
+
+    def delete(self, path: str) -> Any:
+        return self.request("DELETE", path, repeatable=True)
+
     def request(self, method: str, path: str, *, repeatable: bool, **kwargs: Any) -> Any:
         """The decoded JSON body. A repeatable request is sent up to four times, with growing random pauses in between.
 

@@ -7,41 +7,63 @@ import hmac
 import os
 import secrets
 import tempfile
+from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from controlplane.errors import NotFound
+from controlplane.errors import Conflict, NotFound
 from controlplane.models import ApiKey
+from controlplane.roles import DEFAULT_PROJECT, Role
 
 PREFIX = "nc_"
 
 
-def create(session: Session, name: str) -> tuple[ApiKey, str]:
+def create(
+    session: Session,
+    name: str,
+    role: Role = Role.OPERATOR,
+    *,
+    project: str = DEFAULT_PROJECT,
+    expires_at: datetime | None = None,
+) -> tuple[ApiKey, str]:
     """Make a key. Returns it with its secret, which is not stored and cannot be shown again."""
     secret = PREFIX + secrets.token_urlsafe(32)
-    key = ApiKey(name=name, digest=_digest(secret))
+    key = ApiKey(name=name, digest=_digest(secret), role=role, project=project, expires_at=expires_at)
     session.add(key)
     session.flush()
     return key, secret
 
 
 def verify(session: Session, secret: str) -> ApiKey | None:
-    """The key that this secret belongs to; None if there is none or it was revoked."""
+    """The key that this secret belongs to; None if there is none, or it was revoked or has expired."""
     digest = _digest(secret)
-    key = session.scalars(select(ApiKey).where(ApiKey.digest == digest, ApiKey.revoked_at.is_(None))).first()
+    key = session.scalars(select(ApiKey).where(ApiKey.digest == digest, _valid())).first()
     return key if key is not None and hmac.compare_digest(key.digest, digest) else None
 
 
 def revoke(session: Session, key_id: str) -> ApiKey:
-    """Revoke a key. Revoking it again has no effect. Raises NotFound."""
-    key = session.get(ApiKey, key_id)
-    if key is None:
-        raise NotFound(f"there is no key {key_id!r}")
-    key.revoked_at = key.revoked_at or session.scalar(select(func.now()))
+    """Revoke a key. Revoking it again has no effect. Raises NotFound, and Conflict for the last valid key of an admin."""
+    key = _locked(session, key_id)
+    if key.revoked_at is None:
+        key.revoked_at = session.scalar(select(func.clock_timestamp()))
+        _an_admin_remains(session, key)
     return key
+
+
+def expire(session: Session, key_id: str, at: datetime | None) -> ApiKey:
+    """Set the time from which a key is refused; None means never. Raises NotFound, and Conflict as `revoke` does."""
+    key = _locked(session, key_id)
+    key.expires_at = at
+    _an_admin_remains(session, key)
+    return key
+
+
+def every(session: Session) -> list[ApiKey]:
+    """All keys, also revoked and expired ones, the newest first."""
+    return list(session.scalars(select(ApiKey).order_by(ApiKey.created_at.desc(), ApiKey.id)))
 
 
 def ensure_first(session: Session, path: Path) -> ApiKey:
@@ -54,8 +76,34 @@ def ensure_first(session: Session, path: Path) -> ApiKey:
     if not path.exists():
         _write_private(path, PREFIX + secrets.token_urlsafe(32))
     digest = _digest(path.read_text(encoding="utf-8").strip())
-    session.execute(insert(ApiKey).values(name="admin", digest=digest).on_conflict_do_nothing(index_elements=["digest"]))
+    session.execute(
+        insert(ApiKey).values(name="admin", digest=digest, role=Role.ADMIN).on_conflict_do_nothing(index_elements=["digest"])
+    )
     return session.scalars(select(ApiKey).where(ApiKey.digest == digest)).one()
+
+
+def _valid() -> ColumnElement[bool]:
+    now = func.clock_timestamp()
+    return and_(ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now))
+
+
+def _locked(session: Session, key_id: str) -> ApiKey:
+    """The key. All keys of admins are locked, so that two requests cannot take the last two of them."""
+    session.execute(select(ApiKey.id).where(ApiKey.role == Role.ADMIN).order_by(ApiKey.id).with_for_update())
+    key = session.get(ApiKey, key_id, populate_existing=True)
+    if key is None:
+        raise NotFound(f"there is no key {key_id!r}")
+    return key
+
+
+def _an_admin_remains(session: Session, changed: ApiKey) -> None:
+    """Raises Conflict if `changed` was the last valid key of an admin that never expires."""
+    if changed.role is not Role.ADMIN:
+        return
+    session.flush()
+    lasting = select(ApiKey.id).where(_valid(), ApiKey.role == Role.ADMIN, ApiKey.expires_at.is_(None)).limit(1)
+    if session.scalar(lasting) is None:
+        raise Conflict("nobody could manage keys any more; first make another admin key that does not expire")
 
 
 def _digest(secret: str) -> str:

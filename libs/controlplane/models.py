@@ -13,6 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
 from controlplane.lifecycle import LIVE_ATTEMPT, AttemptStatus, Desired, Reason, RunStatus, StageStatus
+from controlplane.roles import DEFAULT_PROJECT, Role
 
 Json = dict[str, Any]
 
@@ -65,17 +66,41 @@ class ApiKey(Base):
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("k"))
     name: Mapped[str]
     digest: Mapped[str] = mapped_column(unique=True)
+    role: Mapped[Role] = mapped_column(Word(Role), server_default=Role.ADMIN)
+    project: Mapped[str] = mapped_column(server_default=DEFAULT_PROJECT)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class AuditEntry(Base):
+    """A request of a key that changes something. Rows are never changed after the request has ended, and never deleted."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    key_id: Mapped[str]
+    key_name: Mapped[str]
+    project: Mapped[str]
+    action: Mapped[str]
+    target: Mapped[dict[str, str]]  # the parameters of the path, such as run_id
+    outcome: Mapped[str | None]  # null while the request is carried out, or if the process died meanwhile
+    made: Mapped[str | None]  # id of what the request created
 
 
 class Run(Base):
     """A run: the whole recipe as it was resolved at submission, and what the user wants done with it."""
 
     __tablename__ = "run"
-    __table_args__ = (Index("ix_run_created_at_id", "created_at", "id"), Index("ix_run_status", "status"))
+    __table_args__ = (
+        Index("ix_run_created_at_id", "created_at", "id"),
+        Index("ix_run_project_name", "project", "name"),
+        Index("ix_run_status", "status"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("r"))
+    project: Mapped[str] = mapped_column(server_default=DEFAULT_PROJECT)
     name: Mapped[str]
     recipe: Mapped[str]
     config: Mapped[Json]

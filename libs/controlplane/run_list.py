@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from controlplane import cursors
 from controlplane.lifecycle import RunStatus, StageStatus
 from controlplane.models import Run, Stage
+from controlplane.roles import DEFAULT_PROJECT
 from controlplane.schemas import CurrentStage, RunPage, RunSummary
 from controlplane.views import progress_view
 
@@ -41,6 +42,7 @@ class RunQuery:
     created_after: datetime | None = None
     created_before: datetime | None = None
     sort: Sort = Sort.NEWEST
+    project: str = DEFAULT_PROJECT
 
 
 # What a list shows of a run.
@@ -75,6 +77,7 @@ def run_page(session: Session, query: RunQuery = RunQuery(), *, limit: int = 20,
 
 
 def _filters(query: RunQuery) -> Iterator[ColumnElement[bool]]:
+    yield Run.project == query.project
     if query.status:
         yield Run.status.in_(query.status)
     if query.recipe is not None:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from controlplane.errors import Conflict, NotFound
 from controlplane.lifecycle import Desired, Reason, StageStatus
 from controlplane.models import Event, IdempotencyKey, Run, Stage
+from controlplane.roles import DEFAULT_PROJECT
 from controlplane.transitions import gate
 from nanochat.config.recipe import Recipe
 from nanochat.planning import graph
@@ -33,13 +34,20 @@ class Submission(NamedTuple):
     created: bool  # False if an earlier submission with the same idempotency key made the run
 
 
-def submit(session: Session, recipe: Recipe, *, name: str | None = None, idempotency: Idempotency | None = None) -> Submission:
+def submit(
+    session: Session,
+    recipe: Recipe,
+    *,
+    name: str | None = None,
+    project: str = DEFAULT_PROJECT,
+    idempotency: Idempotency | None = None,
+) -> Submission:
     """Store a run with its stages. Raises Conflict if the idempotency key was used for another request."""
     if idempotency is not None:
         earlier = _reserve(session, idempotency)
         if earlier is not None:
             return Submission(earlier, created=False)
-    run = Run(name=name or recipe.name, recipe=recipe.name, config=recipe.model_dump(mode="json"))
+    run = Run(project=project, name=name or recipe.name, recipe=recipe.name, config=recipe.model_dump(mode="json"))
     session.add(run)
     session.flush()
     for position, stage in enumerate(graph.stages(recipe)):

@@ -8,9 +8,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from controlplane.lifecycle import AttemptStatus, Reason, RunStatus, StageStatus
+from controlplane.roles import Role
 
 # Field types with a description, for fields that several models have.
 RunId = Annotated[str, Field(description="The run's id: `r_` and 16 hex digits.")]
@@ -251,6 +252,45 @@ class ModelView(BaseModel):
     created_at: CreatedAt
     model: ContentView = Field(description="The checkpoint's weights and metadata.")
     tokenizer: ContentView = Field(description="The tokenizer of its run.")
+
+
+class KeyView(BaseModel):
+    """An API key, without its secret."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str = Field(description="The key's id: `k_` and 16 hex digits. It is no secret.")
+    name: str = Field(description="Whom or what the key is for.")
+    role: Role = Field(
+        description="What the key may do: `viewer` reads, `operator` also steers runs, `admin` also manages keys."
+    )
+    project: str = Field(description="Project whose runs the key sees.")
+    created_at: CreatedAt
+    expires_at: datetime | None = Field(description="From when on it is refused; null means never.")
+    revoked_at: datetime | None = Field(description="When it was revoked; null if it was not.")
+
+
+class AuditView(BaseModel):
+    """A request that asked for a change."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int = Field(description="Id of the entry; later entries have greater ids.")
+    at: datetime = Field(description="When the request arrived.")
+    key_id: str = Field(description="Id of the key that sent it.")
+    key_name: str = Field(description="Name of that key.")
+    project: str = Field(description="Project of that key.")
+    action: str = Field(description="What was asked for, such as `cancel_run`: the operation's id in this document.")
+    target: dict[str, str] = Field(description="What it was asked of: the parameters of the path, such as `run_id`.")
+    outcome: str | None = Field(description="`done`, or the kind of problem that it was refused with; null if it never ended.")
+    made: str | None = Field(description="Id of what it created; null if nothing.")
+
+
+class AuditPage(BaseModel):
+    """A page of the audit trail."""
+
+    items: list[AuditView] = Field(description="Entries, newest first.")
+    next_before: int | None = Field(description="Pass this as `before` to get the next page; null on the last one.")
 
 
 class WorkerView(BaseModel):

@@ -14,6 +14,7 @@ from controlplane.errors import NotFound
 from controlplane.lifecycle import LIVE_ATTEMPT, RunStatus
 from controlplane.models import Artifact, Attempt, Checkpoint, Run, Stage, Worker
 from controlplane.promotion import TOKENIZER
+from controlplane.roles import DEFAULT_PROJECT
 from controlplane.schemas import (
     ArtifactView,
     AttemptView,
@@ -84,15 +85,15 @@ def checkpoint_view(session: Session, checkpoint_id: str) -> CheckpointView:
     return _checkpoint(checkpoint, stage, no)
 
 
-def models(session: Session) -> list[ModelView]:
-    """The promoted checkpoints that are still on disk, the newest promotion first. The inference service serves these."""
+def models(session: Session, project: str = DEFAULT_PROJECT) -> list[ModelView]:
+    """The project's promoted checkpoints that are still on disk, the newest promotion first. The inference service serves these."""
     query = (
         select(Checkpoint, Run, Stage.name, Artifact)
         .join(Run, Run.id == Checkpoint.run_id)
         .join(Stage, Stage.id == Checkpoint.stage_id)
         .join(Artifact, (Artifact.run_id == Run.id) & (Artifact.name == TOKENIZER))
         .join(Attempt, Attempt.id == Artifact.attempt_id)
-        .where(Checkpoint.promoted_at.is_not(None), Checkpoint.deleted_at.is_(None))
+        .where(Run.project == project, Checkpoint.promoted_at.is_not(None), Checkpoint.deleted_at.is_(None))
         .order_by(Checkpoint.promoted_at.desc(), Checkpoint.id, Attempt.no.desc())
     )
     found: dict[str, ModelView] = {}

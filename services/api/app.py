@@ -17,8 +17,10 @@ from services.api import health, openapi, problems
 from services.api.background import LoopThread
 from services.api.body_limit import BodyLimit
 from services.api.catalog import endpoints as catalog
+from services.api.keys import endpoints as keys
 from services.api.models import endpoints as models
 from services.api.publisher import Publisher
+from services.api.rate_limit import RateLimit
 from services.api.recipes import endpoints as recipes
 from services.api.runs import actions, records
 from services.api.runs import endpoints as runs
@@ -43,6 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
         dependencies=[Depends(_log_run)],
     )
     app.state.settings = settings
+    app.state.rate_limit = RateLimit(settings.rate_limit_per_s, settings.rate_limit_burst)
     app.state.stopping = threading.Event()  # when set, open streams end
     app.state.telemetry = Telemetry()
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
@@ -58,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
         models.router,
         workers.router,
         storage.router,
+        keys.router,
         health.router,
     ):
         app.include_router(router)

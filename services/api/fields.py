@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
-from fastapi import Path, Query
+from fastapi import Depends, Path, Query
 from pydantic import AfterValidator, JsonValue, StringConstraints
+
+from controlplane import access
+from services.api.auth import Caller
+from services.api.database import Ledger
 
 BIGINT = 2**63 - 1  # largest value of a Postgres bigint
 MAX_DEPTH = 32  # levels of a nested JSON value
 
-RunId = Annotated[str, Path(pattern=r"^r_[0-9a-f]{16}$", description="Id of the run, as answered when it was submitted.")]
-CheckpointId = Annotated[
-    str, Path(pattern=r"^c_[0-9a-f]{16}$", description="Id of the checkpoint, as in the list of a run's checkpoints.")
-]
 After = Annotated[int, Query(ge=0, le=BIGINT, description="Return only items with a greater id.")]
 StageName = Annotated[
     str | None, Query(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Return only this stage, such as base_train.")
@@ -51,5 +51,36 @@ def check_text(text: str) -> str:
     return text
 
 
+def _run(
+    caller: Caller,
+    ledger: Ledger,
+    run_id: Annotated[
+        str,
+        Path(
+            min_length=1,
+            max_length=100,
+            description="Id of the run, as answered when it was submitted; or its name, if no other run of the project has it.",
+        ),
+        AfterValidator(check_text),
+    ],
+) -> str:
+    with ledger() as session:
+        return access.run_id(session, caller.project, run_id)
+
+
+def _checkpoint(
+    caller: Caller,
+    ledger: Ledger,
+    checkpoint_id: Annotated[
+        str, Path(pattern=r"^c_[0-9a-f]{16}$", description="Id of the checkpoint, as in the list of a run's checkpoints.")
+    ],
+) -> str:
+    with ledger() as session:
+        return access.checkpoint_id(session, caller.project, checkpoint_id)
+
+
+# The id of a run or checkpoint of the caller's project. Those of other projects are answered like unknown ones: 404.
+RunId = Annotated[str, Depends(_run)]
+CheckpointId = Annotated[str, Depends(_checkpoint)]
 Storable = Annotated[JsonValue, AfterValidator(storable)]
 SearchText = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(check_text)]

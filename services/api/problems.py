@@ -38,10 +38,12 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "unauthorized": Kind(401, "A valid API key is needed"),
+    "forbidden": Kind(403, "This key's role does not allow that"),
     "not-found": Kind(404, "There is nothing at this address"),
     "run-not-found": Kind(404, "No such run"),
     "recipe-not-found": Kind(404, "No such recipe"),
     "checkpoint-not-found": Kind(404, "No such checkpoint"),
+    "key-not-found": Kind(404, "No such API key"),
     "report-not-ready": Kind(404, "The report has not been made yet"),
     "method-not-allowed": Kind(405, "This address does not take that method"),
     "conflict": Kind(409, "Not possible in the present state"),
@@ -51,6 +53,7 @@ KINDS: dict[str, Kind] = {
     "invalid-request": Kind(422, "The request is not valid"),
     "invalid-recipe": Kind(422, "The recipe cannot run"),
     "idempotency-key-reused": Kind(422, "This Idempotency-Key was used for another request"),
+    "too-many-requests": Kind(429, "Too many requests"),
     "internal": Kind(500, "The server failed"),
     "database-unavailable": Kind(503, "The database does not answer"),
     "malformed-body": Kind(400, "The request body cannot be read"),
@@ -90,9 +93,20 @@ class ProblemError(Exception):
 def responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
     """What an endpoint declares in OpenAPI: its own kinds of problem and those that every endpoint has, by status."""
     by_status: dict[int, list[str]] = {}
-    for kind in ("unauthorized", "internal", "database-unavailable", *kinds):
+    for kind in ("unauthorized", "too-many-requests", "internal", "database-unavailable", *kinds):
         by_status.setdefault(KINDS[kind].status, []).append(kind)
     return {status: _declaration(kinds) for status, kinds in sorted(by_status.items())}
+
+
+def kind_of(error: Exception) -> str:
+    """The kind of problem that an exception is answered with, where that does not depend on the request."""
+    if isinstance(error, ProblemError):
+        return error.kind
+    if isinstance(error, NotFound):
+        return "not-found"
+    if isinstance(error, Conflict):
+        return "conflict"
+    return "invalid-request" if isinstance(error, RequestValidationError) else "internal"
 
 
 def install(app: FastAPI) -> None:
@@ -140,7 +154,8 @@ async def _on_problem(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_not_found(request: Request, error: Exception) -> JSONResponse:
-    kind = "checkpoint-not-found" if "checkpoint_id" in request.path_params else "run-not-found"
+    kinds = {"checkpoint_id": "checkpoint-not-found", "key_id": "key-not-found"}
+    kind = next((kind for name, kind in kinds.items() if name in request.path_params), "run-not-found")
     return response(kind, str(error))
 
 

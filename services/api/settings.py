@@ -18,6 +18,8 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 means any free one.")
+    rate_limit_per_s: float = Field(default=500, gt=0, description="Requests per second that each API key may send over time.")
+    rate_limit_burst: int = Field(default=2000, ge=1, description="Requests that each API key may send at once.")
 
     @property
     def admin_key_file(self) -> Path:

@@ -178,6 +178,11 @@ def test_requests_without_a_valid_key_are_refused(api: Api, method: str, path: s
 UNKNOWN = "r_00000000000000ff"
 
 
+@pytest.fixture(scope="module")
+def known(api: Api) -> str:
+    return api.client().submit("tiny").id
+
+
 @pytest.mark.parametrize(
     ("method", "path", "kind"),
     [
@@ -189,10 +194,11 @@ UNKNOWN = "r_00000000000000ff"
         ("GET", f"/v1/runs/{UNKNOWN}/checkpoints", "run-not-found"),
         ("GET", f"/v1/runs/{UNKNOWN}/report", "run-not-found"),
         ("POST", "/v1/checkpoints/c_00000000000000ff/promote", "checkpoint-not-found"),
+        ("DELETE", "/v1/keys/k_00000000000000ff", "key-not-found"),
         ("GET", "/v1/recipes/huge", "recipe-not-found"),
         ("GET", "/v1/nothing", "not-found"),
         ("DELETE", "/v1/runs", "method-not-allowed"),
-        ("GET", "/v1/runs/x", "invalid-request"),
+        ("GET", "/v1/runs/x", "run-not-found"),
         ("GET", "/v1/runs/%00", "invalid-request"),
         ("GET", "/v1/runs?limit=0", "invalid-request"),
         ("GET", "/v1/runs?limit=x", "invalid-request"),
@@ -201,13 +207,14 @@ UNKNOWN = "r_00000000000000ff"
         ("GET", "/v1/runs?sort=size", "invalid-request"),
         ("GET", "/v1/runs?search=%00", "invalid-request"),
         ("GET", "/v1/runs?created_after=2026-01-01T00:00:00", "invalid-request"),
-        ("GET", f"/v1/runs/{UNKNOWN}/events?after=-1", "invalid-request"),
-        ("GET", f"/v1/runs/{UNKNOWN}/events?after={2**63}", "invalid-request"),
-        ("GET", f"/v1/runs/{UNKNOWN}/metrics?max_points=1", "invalid-request"),
-        ("GET", f"/v1/runs/{UNKNOWN}/logs?stage=%00", "invalid-request"),
+        ("GET", "/v1/runs/known/events?after=-1", "invalid-request"),
+        ("GET", "/v1/runs/known/events?after=9223372036854775808", "invalid-request"),
+        ("GET", "/v1/runs/known/metrics?max_points=1", "invalid-request"),
+        ("GET", "/v1/runs/known/logs?stage=%00", "invalid-request"),
     ],
 )
-def test_unknown_addresses_and_wrong_parameters_are_refused(api: Api, method: str, path: str, kind: str) -> None:
+def test_unknown_addresses_and_wrong_parameters_are_refused(api: Api, known: str, method: str, path: str, kind: str) -> None:
+    path = path.replace("known", known)
     found = problem(api.http.request(method, path), kind)
     if kind == "invalid-request":
         assert found["errors"][0]["field"].startswith(("path ", "query ")), found

@@ -41,6 +41,8 @@ COMMANDS = (
     "recipes",
     "models",
     "chat",
+    "keys",
+    "audit",
     "export",
     "import",
 )

@@ -53,6 +53,11 @@ def test_it_is_openapi_3_1_and_has_exactly_these_endpoints() -> None:
         "GET /health",
         "GET /ready",
         "GET /metrics",
+        "POST /v1/keys",
+        "GET /v1/keys",
+        "PATCH /v1/keys/{key_id}",
+        "DELETE /v1/keys/{key_id}",
+        "GET /v1/audit",
     }
 
 
@@ -61,7 +66,7 @@ def test_every_operation_needs_a_key_and_declares_its_errors(name: str) -> None:
     operation = OPERATIONS[name]
     assert operation["security"] == [{"HTTPBearer": []}]
     errors = {status: answer for status, answer in operation["responses"].items() if int(status) >= 400}
-    assert {"401", "500", "503"} <= set(errors)
+    assert {"401", "429", "500", "503"} <= set(errors)
     if "{run_id}" in name or "{checkpoint_id}" in name or "{name}" in name:
         assert {"404", "422"} <= set(errors)
     if "requestBody" in operation:
@@ -116,6 +121,10 @@ PAIRS: dict[str, type[BaseModel]] = {
     "ModelView": models.Model,
     "ContentView": models.Located,
     "WorkerView": models.Worker,
+    "KeyView": models.Key,
+    "NewKeyView": models.NewKey,
+    "AuditView": models.AuditEntry,
+    "AuditPage": models.AuditPage,
     "RecipeView": models.RecipeInfo,
     "CatalogView": models.Catalog,
     "StageInfoView": models.StageInfo,

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from controlplane import promotion, views
 from controlplane.errors import Conflict
 from controlplane.schemas import CheckpointView, ModelView
-from services.api.auth import Caller
+from services.api.auth import Caller, Operator
 from services.api.database import Ledger
 from services.api.fields import CheckpointId
 from services.api.problems import ProblemError, responses
@@ -26,14 +26,14 @@ class ModelList(BaseModel):
 def list_models(caller: Caller, ledger: Ledger) -> ModelList:
     """List the promoted checkpoints, the newest promotion first."""
     with ledger() as session:
-        return ModelList(items=views.models(session))
+        return ModelList(items=views.models(session, caller.project))
 
 
 @router.post(
     "/checkpoints/{checkpoint_id}/promote",
-    responses=responses("checkpoint-not-found", "checkpoint-not-promotable", "invalid-request"),
+    responses=responses("forbidden", "checkpoint-not-found", "checkpoint-not-promotable", "invalid-request"),
 )
-def promote_checkpoint(caller: Caller, ledger: Ledger, checkpoint_id: CheckpointId) -> CheckpointView:
+def promote_checkpoint(caller: Operator, ledger: Ledger, checkpoint_id: CheckpointId) -> CheckpointView:
     """Promote a checkpoint: offer it to the inference service. Promoting it again has no effect."""
     with ledger.begin() as session:
         try:

@@ -11,14 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from controlplane import runs, views
 from controlplane.errors import Conflict
 from controlplane.schemas import RunView
-from services.api.auth import Caller
+from services.api.auth import Operator
 from services.api.database import Ledger
 from services.api.fields import RunId
 from services.api.problems import ProblemError, responses
 
 router = APIRouter(prefix="/v1/runs/{run_id}", tags=["runs"])
 
-REFUSED = ("run-not-found", "conflict", "invalid-request")
+REFUSED = ("forbidden", "run-not-found", "conflict", "invalid-request")
 REFUSED_BODY = ("malformed-body", "body-too-large")
 
 
@@ -48,7 +48,7 @@ class RetryRequest(BaseModel):
 
 
 @router.post("/pause", responses=responses(*REFUSED))
-def pause_run(caller: Caller, ledger: Ledger, run_id: RunId) -> RunView:
+def pause_run(caller: Operator, ledger: Ledger, run_id: RunId) -> RunView:
     """Pause a run. A running stage saves a checkpoint and ends, which frees its worker; nothing else starts. 409 if it ended."""
     with ledger.begin() as session:
         runs.pause(session, run_id)
@@ -56,7 +56,7 @@ def pause_run(caller: Caller, ledger: Ledger, run_id: RunId) -> RunView:
 
 
 @router.post("/resume", responses=responses(*REFUSED))
-def resume_run(request: Request, caller: Caller, ledger: Ledger, run_id: RunId) -> RunView:
+def resume_run(request: Request, caller: Operator, ledger: Ledger, run_id: RunId) -> RunView:
     """Resume a paused run: its stages continue from their last checkpoints. 409 if it ended; a failed run is retried instead."""
     with ledger.begin() as session:
         runs.resume(session, run_id)
@@ -65,8 +65,8 @@ def resume_run(request: Request, caller: Caller, ledger: Ledger, run_id: RunId) 
     return view
 
 
-@router.post("/cancel", responses=responses("run-not-found", "run-finished", "invalid-request", *REFUSED_BODY))
-def cancel_run(caller: Caller, ledger: Ledger, run_id: RunId, body: CancelRequest | None = None) -> RunView:
+@router.post("/cancel", responses=responses("forbidden", "run-not-found", "run-finished", "invalid-request", *REFUSED_BODY))
+def cancel_run(caller: Operator, ledger: Ledger, run_id: RunId, body: CancelRequest | None = None) -> RunView:
     """Cancel a run for good. Waiting stages are cancelled at once; running ones save their work first, unless the mode is `now`.
 
     A run that is being cancelled can be cancelled once more, with the mode `now`.
@@ -80,7 +80,7 @@ def cancel_run(caller: Caller, ledger: Ledger, run_id: RunId, body: CancelReques
 
 
 @router.post("/retry", responses=responses(*REFUSED, *REFUSED_BODY))
-def retry_run(request: Request, caller: Caller, ledger: Ledger, run_id: RunId, body: RetryRequest | None = None) -> RunView:
+def retry_run(request: Request, caller: Operator, ledger: Ledger, run_id: RunId, body: RetryRequest | None = None) -> RunView:
     """Queue the stages that failed, are paused or wait for a retry, or one of them. They continue from their last checkpoints.
 
     409 if there is nothing to retry, or if the run was cancelled.

@@ -14,7 +14,7 @@ from controlplane.lifecycle import RunStatus
 from controlplane.run_list import RunQuery, Sort, run_page
 from controlplane.schemas import RunPage, RunView
 from nanochat.planning.plan import RunPlan, run_plan
-from services.api.auth import Caller
+from services.api.auth import Caller, Operator
 from services.api.database import Ledger
 from services.api.fields import RunId, SearchText, Word
 from services.api.problems import ProblemError, responses
@@ -42,13 +42,13 @@ IdempotencyKey = Annotated[
     status_code=201,
     responses={
         200: {"model": RunView, "description": "The run that an earlier request with this Idempotency-Key made"},
-        **responses(*REFUSED_BODY, "idempotency-key-reused"),
+        **responses(*REFUSED_BODY, "forbidden", "idempotency-key-reused"),
     },
 )
 def submit_run(
     request: Request,
     response: Response,
-    caller: Caller,
+    caller: Operator,
     ledger: Ledger,
     body: SubmitRequest,
     idempotency_key: IdempotencyKey = None,
@@ -63,10 +63,11 @@ def submit_run(
     once = runs.Idempotency(caller.id, idempotency_key, intake.fingerprint(body)) if idempotency_key else None
     with ledger.begin() as session:
         try:
-            run, created = runs.submit(session, recipe, name=body.name, idempotency=once)
+            run, created = runs.submit(session, recipe, name=body.name, project=caller.project, idempotency=once)
         except Conflict as err:
             raise ProblemError("idempotency-key-reused", str(err), [("header Idempotency-Key", str(err))]) from err
         view = views.run_view(session, run.id)
+    request.state.made = view.id
     request.app.state.dispatcher.wake()
     response.headers["Location"] = f"/v1/runs/{view.id}"
     response.status_code = 201 if created else 200
@@ -99,7 +100,7 @@ def list_runs(
     sort: Annotated[Sort, Query(description="Order of the list; a minus means descending.")] = Sort.NEWEST,
 ) -> RunPage:
     """List runs in pages, newest first unless `sort` says otherwise. Runs submitted between two requests do not shift or repeat items."""
-    query = RunQuery(tuple(status), recipe, search, created_after, created_before, sort)
+    query = RunQuery(tuple(status), recipe, search, created_after, created_before, sort, caller.project)
     with ledger() as session:
         return run_page(session, query, limit=limit, cursor=cursor)
 

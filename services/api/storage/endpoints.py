@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from controlplane import retention
-from services.api.auth import Caller
+from services.api.auth import Admin
 from services.api.database import Ledger
 from services.api.problems import responses
 
@@ -43,8 +43,8 @@ class GcView(BaseModel):
     bytes: int = Field(description="Size of all of them in bytes.")
 
 
-@router.post("/gc", responses=responses("malformed-body", "body-too-large", "invalid-request"))
-def collect_garbage(caller: Caller, ledger: Ledger, body: GcRequest) -> GcView:
+@router.post("/gc", responses=responses("forbidden", "malformed-body", "body-too-large", "invalid-request"))
+def collect_garbage(caller: Admin, ledger: Ledger, body: GcRequest) -> GcView:
     """Mark the checkpoints that nothing needs. Workers delete their files a day later.
 
     Kept are checkpoints that are pinned or promoted, published as the model of a stage, or the best of a stage, the newest two
