@@ -113,6 +113,7 @@ class MetricPoint(BaseModel):
     min: float | None
     max: float | None
     last: float | None
+    nonfinite: int = 0  # values in the bucket that are not finite
 
 
 class MetricGap(BaseModel):

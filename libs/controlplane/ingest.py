@@ -17,13 +17,15 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from controlplane import bulk
+from controlplane import bulk, points
 from controlplane.claims import Fence, current, fenced, lost
-from controlplane.models import Artifact, Attempt, Checkpoint, Event, Json, LogLine, MetricPoint, Stage
+from controlplane.models import Artifact, Attempt, Checkpoint, Event, Json, LogLine, Stage
 from controlplane.transitions import gate
 from nanochat.contract.lines import MOST_VALUES, BadLine
 
 COMMON_FIELDS = frozenset({"v", "seq", "t", "kind"})  # every event has these; all others are its data
+EVENT_COLUMNS = ("run_id", "stage_id", "attempt_id", "seq", "t", "kind", "data")
+EVENT_TYPES = ("text", "int8", "int8", "int8", "timestamptz", "text", "jsonb")
 LINE_LIMIT = 4000  # characters that are stored of a text; the attempt's own files keep all of them
 LINES_KEPT = 50_000  # log lines of an attempt, about 12 MB
 LINES_DROPPED = 10_000  # at a time
@@ -35,10 +37,10 @@ def events(session: Session, fence: Fence, batch: Iterable[Json]) -> int:
     """Store events of `events.jsonl` in order. Returns how many were new. Raises FenceLost."""
     with gate(session, fence.run_id):
         stage, attempt = fenced(session, fence)
-        new = [e for e in batch if e["seq"] > attempt.event_seq]
+        new = _after(batch, attempt.event_seq)
         if not new:
             return 0
-        session.execute(insert(Event).on_conflict_do_nothing(), [_event(fence, e) for e in new])
+        bulk.copy(session, Event, EVENT_COLUMNS, EVENT_TYPES, (_event(fence, e) for e in new))
         for event in new:
             if event["kind"] == "artifact":
                 _store_artifact(session, fence, event)
@@ -109,16 +111,18 @@ def _store_end_of_logs(session: Session, fence: Fence, changes: dict[str, Any]) 
     session.execute(alive, execution_options=once)
 
 
-def _event(fence: Fence, event: Json) -> dict[str, Any]:
-    return {
-        "run_id": fence.run_id,
-        "stage_id": fence.stage_id,
-        "attempt_id": fence.attempt_id,
-        "seq": event["seq"],
-        "t": _time(event),
-        "kind": event["kind"],
-        "data": _data(event),
-    }
+def _after(batch: Iterable[Json], seq: int) -> list[Json]:
+    """The events with a greater `seq` than all before them, beginning with `seq`."""
+    new = []
+    for event in batch:
+        if event["seq"] > seq:
+            seq = event["seq"]
+            new.append(event)
+    return new
+
+
+def _event(fence: Fence, event: Json) -> tuple[Any, ...]:
+    return fence.run_id, fence.stage_id, fence.attempt_id, event["seq"], _time(event), _printable(event["kind"]), _data(event)
 
 
 def _data(event: Json) -> Json:
@@ -155,21 +159,18 @@ def _mark_deleted(session: Session, fence: Fence, event: Json) -> None:
 
 
 def _store_metrics(session: Session, stage: Stage, attempt: Attempt, batch: Sequence[Json]) -> None:
-    points: dict[tuple[str, int], dict[str, Any]] = {}
+    found: dict[tuple[str, int], points.Point] = {}
     latest: dict[str, Any] = {}
     for event in batch:
-        for key, value in event["values"].items():
+        step, t = event["step"], _time(event)
+        for name, value in event["values"].items():
             if value is None:
                 continue
-            key = _printable(key)
-            point = {"stage_id": stage.id, "attempt_no": attempt.no, "key": key, "step": event["step"]}
-            points[key, event["step"]] = {**point, "t": _time(event), "value": float(value)}
+            key = _printable(name)
+            found[key, step] = t, float(value)
             latest[key] = _clean(value)
-    if points:
-        statement = insert(MetricPoint)
-        changed = {"t": statement.excluded.t, "value": statement.excluded.value}
-        keys = ["stage_id", "key", "step", "attempt_no"]
-        session.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed), [points[k] for k in sorted(points)])
+    points.store(session, stage.id, attempt.no, found)
+    if latest:
         merged = {**stage.latest, **latest}
         stage.latest = dict(list(merged.items())[-MOST_VALUES:])
 

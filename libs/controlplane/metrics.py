@@ -1,54 +1,108 @@
 """Metric series for charts, in buckets of neighbouring steps.
 
 A resumed attempt starts from a checkpoint. Points that earlier attempts recorded beyond that step are superseded and left out.
-Each bucket keeps the smallest, the largest and the newest value: unlike sampling, this loses no spike. When a series has more
-points than buckets, its first and its last point are buckets of their own.
+Each bucket keeps the smallest, the largest and the newest value and counts those that are not finite: unlike sampling, this loses no
+spike. When a series has more points than buckets, its first and its last point end buckets of their own.
+
+A long series is read from `metric_bucket`, where 32 steps are one row. Its points themselves are read only where a bucket of 32 steps
+would say too much: at its beginning, and around the steps from which attempts resumed.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import BigInteger, Text, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from controlplane.errors import NotFound
 from controlplane.models import Run
+from controlplane.points import WIDTH
 from controlplane.schemas import GapView, MetricsView, PointView, SeriesView
 
-_SERIES = text(
-    """
+# Which points of which attempt count: `valid_to` is the step from which a later attempt resumed, or null.
+_BEGUN = """
 WITH begun AS (
     SELECT a.stage_id, a.no,
            min(coalesce(a.resumed_from_step, -1))
                OVER (PARTITION BY a.stage_id ORDER BY a.no ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS valid_to
     FROM attempt a JOIN stage s ON s.id = a.stage_id
     WHERE s.run_id = :run_id AND a.started_at IS NOT NULL AND (:stage ::text IS NULL OR s.name = :stage)
-), valid AS (
-    SELECT DISTINCT ON (p.stage_id, p.key, p.step) p.stage_id, p.key, p.step, p.t, p.value
-    FROM metric_point p JOIN begun b ON b.stage_id = p.stage_id AND b.no = p.attempt_no
-    WHERE (b.valid_to IS NULL OR p.step <= b.valid_to) AND (:all_keys OR p.key = ANY(:keys))
-    ORDER BY p.stage_id, p.key, p.step, p.attempt_no DESC
-), ranged AS (
-    SELECT *, count(*) OVER w AS n, min(step) OVER w AS first, max(step) OVER w AS last,
-           value NOT IN ('NaN', 'Infinity', '-Infinity') AS finite
-    FROM valid WINDOW w AS (PARTITION BY stage_id, key)
-), bucketed AS (
-    SELECT *, CASE WHEN n <= :max_points THEN step
-                   WHEN step = first THEN -1
-                   WHEN step = last THEN :inner
-                   ELSE (step - first) * :inner / (last - first) END AS bucket
-    FROM ranged
 )
-SELECT s.name AS stage, b.key, max(b.step) AS step,
-       min(b.value) FILTER (WHERE b.finite) AS min, max(b.value) FILTER (WHERE b.finite) AS max,
-       -- Arrays compare by their first element, the step: max() yields the newest point's time and value without a second sort.
-       max(ARRAY[b.step, extract(epoch FROM b.t), CASE WHEN b.finite THEN b.value END]::float8[]) AS newest
-FROM bucketed b JOIN stage s ON s.id = b.stage_id
-GROUP BY s.position, s.name, b.key, b.bucket
-ORDER BY s.position, b.key, step
 """
+
+_KEYS = text(
+    _BEGUN
+    + """
+SELECT b.stage_id, b.key, count(*) AS rows, min(b.bucket) AS first
+FROM metric_bucket b JOIN begun ON begun.stage_id = b.stage_id AND begun.no = b.attempt_no
+WHERE (begun.valid_to IS NULL OR b.bucket * :width <= begun.valid_to) AND (:all_keys OR b.key = ANY(:keys))
+GROUP BY b.stage_id, b.key
+"""
+).bindparams(bindparam("keys", type_=ARRAY(Text)))
+
+# The step itself from which an attempt resumed counts until that attempt has reported it.
+_COUNTS = """
+(b.valid_to IS NULL OR p.step < b.valid_to OR (p.step = b.valid_to AND NOT EXISTS (
+    SELECT FROM metric_point q
+    WHERE q.stage_id = p.stage_id AND q.key = p.key AND q.step = p.step AND q.attempt_no > p.attempt_no
+)))
+"""
+_POINT = """
+p.stage_id, p.key, p.step, date_part('epoch', p.t) AS t, f.value AS last, f.value AS min, f.value AS max,
+(f.value IS NULL)::int AS nonfinite
+"""
+_FINITE = "CROSS JOIN LATERAL (SELECT CASE WHEN p.value NOT IN ('NaN', 'Infinity', '-Infinity') THEN p.value END AS value) AS f"
+
+_SERIES = text(
+    _BEGUN
+    + f"""
+, short AS (
+    SELECT * FROM unnest(:short_stages, :short_keys) AS s (stage_id, key)
+), long AS (
+    SELECT * FROM unnest(:long_stages, :long_keys, :firsts) AS l (stage_id, key, first)
+), windows AS (
+    SELECT stage_id, key, first * :width AS start FROM long
+    UNION SELECT l.stage_id, l.key, b.valid_to / :width * :width FROM long l JOIN begun b USING (stage_id) WHERE b.valid_to >= 0
+), source AS MATERIALIZED (
+    SELECT {_POINT}
+    FROM short s JOIN metric_point p ON p.stage_id = s.stage_id AND p.key = s.key
+    JOIN begun b ON b.stage_id = p.stage_id AND b.no = p.attempt_no {_FINITE}
+    WHERE {_COUNTS}
+    UNION ALL
+    SELECT {_POINT}
+    FROM windows w CROSS JOIN LATERAL (
+        SELECT * FROM metric_point m
+        WHERE m.stage_id = w.stage_id AND m.key = w.key AND m.step BETWEEN w.start AND w.start + :width - 1
+        OFFSET 0  -- keeps the planner from reading the whole series instead
+    ) AS p JOIN begun b ON b.stage_id = p.stage_id AND b.no = p.attempt_no {_FINITE}
+    WHERE {_COUNTS}
+    UNION ALL
+    SELECT m.stage_id, m.key, m.step, date_part('epoch', m.t),
+           CASE WHEN m.value NOT IN ('NaN', 'Infinity', '-Infinity') THEN m.value END, m.min, m.max, m.nonfinite
+    FROM long l JOIN metric_bucket m ON m.stage_id = l.stage_id AND m.key = l.key AND m.bucket > l.first
+    JOIN begun b ON b.stage_id = m.stage_id AND b.no = m.attempt_no
+    WHERE (b.valid_to IS NULL OR m.bucket * :width + :width - 1 < b.valid_to)
+      AND NOT EXISTS (SELECT FROM windows w WHERE w.stage_id = m.stage_id AND w.key = m.key AND w.start = m.bucket * :width)
+), spans AS (
+    SELECT stage_id, key, count(*) AS n, min(step) AS first, max(step) AS last FROM source GROUP BY stage_id, key
+)
+SELECT s.stage_id, s.key, max(s.step) AS step, min(s.min) AS min, max(s.max) AS max, sum(s.nonfinite)::bigint AS nonfinite,
+       -- Arrays compare by their first element, the step: max() yields the newest point's time and value without a sort.
+       max(ARRAY[s.step, s.t, s.last]) AS newest
+FROM source s JOIN spans r ON r.stage_id = s.stage_id AND r.key = s.key
+GROUP BY s.stage_id, s.key, CASE WHEN r.n <= :max_points THEN s.step
+                                 WHEN s.step = r.first THEN -1
+                                 WHEN s.step = r.last THEN :inner
+                                 ELSE (s.step - r.first) * :inner / (r.last - r.first) END
+ORDER BY s.stage_id, s.key, step
+"""
+).bindparams(
+    *(bindparam(name, type_=ARRAY(Text)) for name in ("short_keys", "long_keys")),
+    *(bindparam(name, type_=ARRAY(BigInteger)) for name in ("short_stages", "long_stages", "firsts")),
 )
 
 _GAPS = text(
@@ -59,6 +113,8 @@ WHERE s.run_id = :run_id AND a.no > 1 AND a.started_at IS NOT NULL
 ORDER BY s.position, a.no
 """
 )
+
+_STAGES = text("SELECT id, name FROM stage WHERE run_id = :run_id ORDER BY position")
 
 
 def metrics(
@@ -72,26 +128,33 @@ def metrics(
     """Series of at most `max_points` (3 or more) points each. Raises NotFound."""
     if session.get(Run, run_id) is None:
         raise NotFound(f"there is no run {run_id!r}")
-    session.execute(text("SET LOCAL work_mem = '64MB'"))  # enough to sort 200,000 points in memory instead of on disk
-    rows = session.execute(
-        _SERIES,
-        {
-            "run_id": run_id,
-            "stage": stage,
-            "all_keys": keys is None,
-            "keys": list(keys or ()),
-            "max_points": max_points,
-            "inner": max(1, max_points - 2),
-        },
-    )
+    rows = _rows(session, {"run_id": run_id, "stage": stage, "width": WIDTH}, keys, max_points)
+    names = {row.id: row.name for row in session.execute(_STAGES, {"run_id": run_id})}
     gaps: dict[str, list[GapView]] = defaultdict(list)
     for row in session.execute(_GAPS, {"run_id": run_id}):
         gaps[row.stage].append(GapView(step=row.step, attempt=row.attempt, t=float(row.at)))
-    series: dict[tuple[str, str], SeriesView] = {}
+    series: dict[tuple[int, str], SeriesView] = {}
     for row in rows:
-        if (row.stage, row.key) not in series:
-            series[row.stage, row.key] = SeriesView(stage=row.stage, key=row.key, points=[], gaps=gaps[row.stage])
+        if (row.stage_id, row.key) not in series:
+            name = names[row.stage_id]
+            series[row.stage_id, row.key] = SeriesView(stage=name, key=row.key, points=[], gaps=gaps[name])
         _, t, last = row.newest
-        point = PointView(step=row.step, t=t, min=row.min, max=row.max, last=last)
-        series[row.stage, row.key].points.append(point)
-    return MetricsView(series=list(series.values()))
+        point = PointView(step=row.step, t=t, min=row.min, max=row.max, last=last, nonfinite=row.nonfinite)
+        series[row.stage_id, row.key].points.append(point)
+    places = list(names)
+    return MetricsView(series=[series[found] for found in sorted(series, key=lambda found: (places.index(found[0]), found[1]))])
+
+
+def _rows(session: Session, of: dict[str, Any], keys: Sequence[str] | None, max_points: int) -> Sequence[Any]:
+    session.execute(text("SET LOCAL work_mem = '64MB'"))  # enough to group 200,000 points in memory instead of on disk
+    found = session.execute(_KEYS, of | {"all_keys": keys is None, "keys": list(keys or ())}).all()
+    long = [row for row in found if row.rows > max_points]
+    short = [row for row in found if row.rows <= max_points]
+    which = {
+        "short_stages": [row.stage_id for row in short],
+        "short_keys": [row.key for row in short],
+        "long_stages": [row.stage_id for row in long],
+        "long_keys": [row.key for row in long],
+        "firsts": [row.first for row in long],
+    }
+    return session.execute(_SERIES, of | which | {"max_points": max_points, "inner": max(1, max_points - 2)}).all()

@@ -263,6 +263,23 @@ class MetricPoint(Base):
     value: Mapped[float]
 
 
+class MetricBucket(Base):
+    """All points of an attempt's metric within 32 neighbouring steps in one row: what a chart of a long series reads."""
+
+    __tablename__ = "metric_bucket"
+
+    stage_id: Mapped[int] = mapped_column(ForeignKey("stage.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    bucket: Mapped[int] = mapped_column(primary_key=True)  # the step divided by 32
+    attempt_no: Mapped[int] = mapped_column(primary_key=True)
+    min: Mapped[float | None]  # of the finite values, as `max`
+    max: Mapped[float | None]
+    nonfinite: Mapped[int]  # how many values are not finite
+    step: Mapped[int]  # of the newest point, as `t` and `value`
+    t: Mapped[datetime]
+    value: Mapped[float]
+
+
 class Checkpoint(Base):
     """A complete checkpoint. `sha256` is the digest of its manifest, which is written last."""
 

@@ -193,6 +193,7 @@ class PointView(BaseModel):
     min: float | None = Field(description="Smallest finite value in the bucket; null if there is none.")
     max: float | None = Field(description="Largest finite value in the bucket; null if there is none.")
     last: float | None = Field(description="Value of the newest point; null if it is not finite.")
+    nonfinite: int = Field(description="Number of values in the bucket that are not finite (NaN or an infinity).")
 
 
 class GapView(BaseModel):

@@ -88,7 +88,7 @@ def _draw(fig: go.Figure, series: MetricSeries, color: str, row: int, col: int, 
 def _mark_nonfinite(fig: go.Figure, points: Sequence[MetricPoint], where: dict[str, Any]) -> None:
     """Mark the steps whose value is NaN or infinite with a red x, since a line cannot show them."""
     finite = [p.last for p in points if p.last is not None]
-    steps = [p.step for p in points if p.last is None]
+    steps = [p.step for p in points if p.last is None or p.nonfinite]
     if steps:
         height = max(finite, default=0.0)
         marker = {"symbol": "x", "size": 9, "color": "#dc2626"}

@@ -104,3 +104,33 @@ def test_an_attempt_that_never_started_supersedes_nothing(ledger: Ledger) -> Non
     assert ledger.claim(run, "data", "w") is not None
     assert [p.last for p in one(ledger, run).points] == [1.0]
     assert one(ledger, run).gaps == []
+
+
+def test_a_long_series_shows_what_its_points_show(ledger: Ledger) -> None:
+    """Long enough to be read from buckets of 32 steps, with a resumption inside one of them and values that are not finite."""
+    run, first = started_run(ledger)
+    ledger.report(first.fence, *[metric(i, loss=100.0 + i) for i in range(1000)])
+    ledger.report(first.fence, metric(700, loss="inf"), metric(5, loss=5.0))  # a step that is reported again
+    ledger.finish(first.fence, Reason.KILLED)
+    until(lambda: ledger.dispatch() == ["data"], "the retry")
+    second = ledger.begin(run, "data", "w", resumed_from_step=710)
+    ledger.report(second.fence, *[metric(i, loss=-float(i)) for i in range(710, 1500)], metric(900, loss="nan"))
+    shown = (
+        {i: 100.0 + i for i in range(710)}
+        | {5: 5.0, 700: math.inf}
+        | {i: -float(i) for i in range(710, 1500)}
+        | {900: math.nan}
+    )
+    for max_points in (3, 10, 20, 40):
+        points = one(ledger, run, max_points).points
+        assert len(points) <= max_points
+        assert (points[0].step, points[-1].step) == (0, 1499)
+        begin = -1
+        for point in points:
+            values = [v for step, v in shown.items() if begin < step <= point.step]
+            finite = [v for v in values if math.isfinite(v)]
+            assert (point.min, point.max) == (min(finite, default=None), max(finite, default=None))
+            assert point.nonfinite == len(values) - len(finite)
+            assert point.last == (shown[point.step] if math.isfinite(shown[point.step]) else None)
+            begin = point.step
+    assert len(one(ledger, run, 1500).points) == 1500
