@@ -53,7 +53,7 @@ class Service:
             "NANOCHAT_STOP_GRACE_S": "4",
             "NANOCHAT_KILL_GRACE_S": "1",
             "PATH": f"{stack.folder}:{os.environ['PATH']}",
-            "PYTHONPATH": f"{HERE / 'shim'}:{HERE.parents[2]}",
+            "PYTHONPATH": f"{HERE / 'shim'}:{HERE.parents[2]}:{HERE.parents[2] / 'libs'}",
             "OMP_NUM_THREADS": "1",
             **env,
         }
