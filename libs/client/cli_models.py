@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -11,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from client.cli_runs import connect
+from client.errors import ApiError, ClientError
 from client.inference import Inference, Message
-from client.settings import discover
+from client.settings import Settings, discover
 
 out = Console()
 
@@ -47,8 +49,10 @@ def chat(
     """Chat with a trained model. The answer appears while it is generated."""
     settings = discover()
     sampling = {k: v for k, v in {"temperature": temperature, "max_tokens": max_tokens}.items() if v is not None}
-    with Inference(settings.inference_url, settings.require_key()) as inference:
+    with Inference(settings.inference_url, settings.api_key) as inference, _key_is_told(settings):
         if prompt is not None:
+            if not _is_text(prompt):
+                raise ClientError("the prompt is not valid UTF-8")
             _answer(inference, [{"role": "user", "content": prompt}], model, sampling)
             return
         messages: list[Message] = []
@@ -61,6 +65,26 @@ def chat(
                 messages.pop()
                 continue
             messages.append({"role": "assistant", "content": answer})
+
+
+@contextmanager
+def _key_is_told(settings: Settings) -> Iterator[None]:
+    """A service on loopback may need no key. If it does, and there is none, say where keys are looked for."""
+    try:
+        yield
+    except ApiError as err:
+        if err.status == 401:
+            settings.require_key()
+        raise
+
+
+def _is_text(argument: str) -> bool:
+    """False for an argument with bytes that are not UTF-8: Python keeps them as halves of surrogate pairs."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _answer(inference: Inference, messages: list[Message], model: str | None, sampling: dict[str, float | int]) -> str:

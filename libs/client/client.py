@@ -284,4 +284,6 @@ def _iso(at: datetime | None) -> str | None:
 
 
 def _items(body: Any, kind: type[M]) -> list[M]:
+    if not isinstance(body, dict) or "items" not in body:
+        raise ClientError("the answer is not the control API's; is NANOCHAT_API_URL right?")
     return [kind.model_validate(item) for item in body["items"]]

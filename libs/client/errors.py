@@ -25,7 +25,8 @@ class Unreachable(ClientError):
 
     def __init__(self, url: str, cause: Exception):
         super().__init__(
-            f"no answer from {url} ({_reason(cause)}); start the platform with `nanochat up` or set NANOCHAT_API_URL"
+            f"no answer from {url} ({_reason(cause)}); start the platform with `nanochat up` or set NANOCHAT_API_URL and"
+            " NANOCHAT_INFERENCE_URL"
         )
         self.url = url
 

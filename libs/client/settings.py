@@ -45,7 +45,9 @@ def discover() -> Settings:
     stack = _stack(home / "stack.json")
     return Settings(
         api_url=(env.get("NANOCHAT_API_URL") or stack.get("api_url") or API_URL).rstrip("/"),
-        inference_url=(env.get("NANOCHAT_INFERENCE_URL") or stack.get("inference_url") or INFERENCE_URL).rstrip("/"),
+        inference_url=(env.get("NANOCHAT_INFERENCE_URL") or stack.get("inference_url") or INFERENCE_URL)
+        .rstrip("/")
+        .removesuffix("/v1"),  # OpenAI's clients take the address with it
         ui_url=env.get("NANOCHAT_UI_URL") or stack.get("ui_url"),
         api_key=_key(env.get("NANOCHAT_API_KEY"), env.get("NANOCHAT_API_KEY_FILE"), stack.get("key_file"), home),
         home=home,

@@ -16,7 +16,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from client.errors import ApiError, Unreachable, from_response
+from client.errors import ApiError, ClientError, Unreachable, from_response
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 PROBE_TIMEOUT_S = 2.0  # of a readiness probe, whose own caller waits for five seconds
@@ -45,6 +45,8 @@ class Transport:
 
     def __init__(self, base_url: str, api_key: str | None = None):
         self.base_url = base_url.rstrip("/")
+        if api_key and not api_key.isascii():
+            raise ClientError("the API key has characters that no key has; is NANOCHAT_API_KEY right?")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._http = httpx.Client(base_url=self.base_url, headers=headers, timeout=TIMEOUT)
 

@@ -96,7 +96,8 @@ def serving(source: Source, *, api_key: str = KEY, launch: Launch = in_thread, *
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     try:
         wait_for(lambda: server.started or not thread.is_alive(), "started")
-        with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {api_key}"}, timeout=60) as http:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        with httpx.Client(base_url=url, headers=headers, timeout=60) as http:
             yield Server(url, http, api_key)
     finally:
         server.should_exit = True
