@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ import httpx
 from pydantic import BaseModel
 
 from client import sse
+from client.download import download
 from client.errors import ApiError, ClientError, Unreachable
 from client.models import (
     AuditPage,
@@ -22,6 +24,7 @@ from client.models import (
     EventPage,
     Garbage,
     Key,
+    Lineage,
     LogLine,
     LogPage,
     MetricSeries,
@@ -214,6 +217,17 @@ class Client:
     def promote(self, checkpoint_id: str) -> Checkpoint:
         """Let the inference service serve a checkpoint."""
         return Checkpoint.model_validate(self._http.post(f"/v1/checkpoints/{checkpoint_id}/promote", repeatable=True))
+
+    def download(self, checkpoint_id: str, folder: Path) -> Path:
+        """Download a checkpoint into `folder` and check its digests. After an interruption a second call continues."""
+        try:
+            return download(self._http, checkpoint_id, folder)
+        except httpx.TransportError as err:
+            raise Unreachable(self.base_url, err) from err
+
+    def lineage(self, run_id: str, of: str | None = None) -> Lineage:
+        """What everything in a run, or the node `of` alone, was made from."""
+        return Lineage.model_validate(self._http.get(f"/v1/runs/{run_id}/lineage", of=of))
 
     def collect_garbage(self, *, dry_run: bool) -> Garbage:
         """Mark the checkpoints that nothing needs, or only list them."""

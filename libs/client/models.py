@@ -211,6 +211,30 @@ class Garbage(BaseModel):
     bytes: int
 
 
+class LineageNode(BaseModel):
+    """A stage, or an artifact, a checkpoint or a score that a stage made."""
+
+    id: str
+    kind: str
+    label: str
+    status: str | None = None
+    sha256: str | None = None
+    path: str | None = None
+
+
+class LineageEdge(BaseModel):
+    """`target` was made by or from `source`."""
+
+    source: str
+    target: str
+
+
+class Lineage(BaseModel):
+    nodes: list[LineageNode]
+    edges: list[LineageEdge]
+    mermaid: str
+
+
 class Worker(BaseModel):
     id: str
     queue: str

@@ -6,7 +6,7 @@ Datetimes are UTC; fields named `t` are Unix time in seconds.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -240,6 +240,32 @@ class ContentView(BaseModel):
 
     path: Directory
     sha256: Digest
+
+
+class LineageNode(BaseModel):
+    """A stage, or what a stage made."""
+
+    id: str = Field(description="A stage's name; `stage.artifact`; the id of a checkpoint; `stage:metric` for a score.")
+    kind: Literal["stage", "artifact", "checkpoint", "score"] = Field(description="What it is.")
+    label: str = Field(description="Its name for people, with its value if it is a score.")
+    status: str | None = Field(default=None, description="Status of a stage.")
+    sha256: str | None = Field(default=None, description="Digest of the manifest of an artifact or a checkpoint.")
+    path: str | None = Field(default=None, description="Directory of an artifact or a checkpoint.")
+
+
+class LineageEdge(BaseModel):
+    """`target` was made by or from `source`."""
+
+    source: str = Field(description="Id of a node.")
+    target: str = Field(description="Id of a node.")
+
+
+class LineageView(BaseModel):
+    """What each artifact, checkpoint and score of a run was made from."""
+
+    nodes: list[LineageNode] = Field(description="Stages, artifacts, checkpoints and scores, in the order of the stages.")
+    edges: list[LineageEdge] = Field(description="From what was read to the stage, and from the stage to what it made.")
+    mermaid: str = Field(description="The same as text of a Mermaid flowchart.")
 
 
 class ModelView(BaseModel):

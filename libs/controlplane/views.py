@@ -37,7 +37,7 @@ def run_view(session: Session, run_id: str) -> RunView:
     stages = session.scalars(select(Stage).where(Stage.run_id == run_id).order_by(Stage.position)).all()
     query = select(Attempt).join(Stage).where(Stage.run_id == run_id).order_by(Attempt.no)
     attempts = _grouped(session.scalars(query), lambda a: a.stage_id)
-    artifacts = _newest_artifacts(session, run_id)
+    artifacts = artifacts_of(session, run_id)
     return RunView(
         id=run.id,
         name=run.name,
@@ -115,7 +115,7 @@ def models(session: Session, project: str = DEFAULT_PROJECT) -> list[ModelView]:
 def artifact(session: Session, run_id: str, stage: str, name: str) -> ArtifactView | None:
     """A stage's newest artifact of this name, or None if there is none yet. Raises NotFound."""
     _run(session, run_id)
-    for found in _newest_artifacts(session, run_id).get(_stage_id(session, run_id, stage), []):
+    for found in artifacts_of(session, run_id).get(_stage_id(session, run_id, stage), []):
         if found.name == name:
             return found
     return None
@@ -225,7 +225,8 @@ def _stage_id(session: Session, run_id: str, name: str) -> int:
     return stage_id
 
 
-def _newest_artifacts(session: Session, run_id: str) -> dict[int, list[ArtifactView]]:
+def artifacts_of(session: Session, run_id: str) -> dict[int, list[ArtifactView]]:
+    """The newest artifact of each name, by the id of its stage."""
     query = (
         select(Artifact)
         .ext(distinct_on(Artifact.stage_id, Artifact.name))

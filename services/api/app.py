@@ -26,6 +26,7 @@ from services.api.runs import actions, records
 from services.api.runs import endpoints as runs
 from services.api.settings import Settings
 from services.api.storage import endpoints as storage
+from services.api.storage import files
 from services.api.telemetry import Telemetry, TimeRequests
 from services.api.workers import endpoints as workers
 
@@ -62,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         workers.router,
         storage.router,
         keys.router,
+        files.router,
         health.router,
     ):
         app.include_router(router)

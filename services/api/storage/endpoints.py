@@ -1,15 +1,18 @@
-"""Garbage collection of checkpoints."""
+"""Garbage collection of checkpoints, and their lineage."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from controlplane import retention
-from services.api.auth import Admin
+from controlplane import lineage, retention
+from controlplane.schemas import LineageView
+from services.api.auth import Admin, Caller
 from services.api.database import Ledger
+from services.api.fields import RunId
 from services.api.problems import responses
 
 router = APIRouter(prefix="/v1", tags=["storage"])
@@ -66,3 +69,20 @@ def collect_garbage(caller: Admin, ledger: Ledger, body: GcRequest) -> GcView:
             for h in idle
         ]
     return GcView(items=items, bytes=sum(item.bytes for item in items))
+
+
+@router.get("/runs/{run_id}/lineage", responses=responses("run-not-found", "invalid-request"))
+def get_lineage(
+    caller: Caller,
+    ledger: Ledger,
+    run_id: RunId,
+    of: Annotated[
+        str | None,
+        Query(
+            pattern=r"^[A-Za-z0-9_.:/ -]{1,160}$", description="Return only what this node was made from, such as a checkpoint."
+        ),
+    ] = None,
+) -> LineageView:
+    """Get what every artifact, checkpoint and score of a run was made from, down to its data and its tokenizer."""
+    with ledger() as session:
+        return lineage.lineage(session, run_id, of=of)
