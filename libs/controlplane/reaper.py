@@ -33,7 +33,7 @@ def _lost(timing: Timing) -> Select[int]:
     """Attempts whose lease has expired and whose worker sends no heartbeat. Long after expiry the lease alone is enough."""
     now = func.clock_timestamp()
     silent = ~exists().where(Worker.id == Attempt.worker_id, Worker.heartbeat_at > now - seconds(timing.worker_silent_after))
-    grace, long = seconds(timing.lease_grace), seconds(3 * (timing.lease_ttl + timing.lease_grace))
+    grace, long = seconds(timing.lease_grace), seconds(timing.lease_ttl + timing.lease_grace)
     expired = or_(
         and_(Attempt.lease_expires_at < now - grace, silent),
         Attempt.lease_expires_at < now - long,

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from nanochat.contract import lease
 from nanochat.contract.causes import code_of
-from nanochat.contract.contract import EVENTS, MANIFEST, Exit, ExitReport, StageContext, StageError, StageSpec, write_json
+from nanochat.contract.contract import EVENTS, MANIFEST, STOP, Exit, ExitReport, StageContext, StageError, StageSpec, write_json
 from nanochat.contract.events import EventLog, read
 from nanochat.planning.graph import STAGES
 
@@ -56,6 +57,7 @@ def run(spec: StageSpec) -> int:
     except OSError as err:  # perhaps a file system that comes back, so the platform may retry
         sys.stderr.write(f"cannot make output_dir {spec.out}: {err.strerror}\n")
         return Exit.FAILED
+    lease.watch(spec.out, spec.out / STOP, Exit.STOPPED)
     events = EventLog(spec.out / EVENTS if rank == 0 else None)
     ctx = StageContext(spec, events, rank, world)
     try:

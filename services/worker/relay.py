@@ -23,6 +23,7 @@ from controlplane.errors import LedgerError
 from controlplane.lifecycle import Reason
 from controlplane.models import Json
 from controlplane.timing import Timing
+from nanochat.contract import lease
 from nanochat.contract.contract import EVENTS
 from nanochat.contract.lines import SHOWN, BadLine, sift
 from services.worker.spool import Lines, Tail
@@ -47,6 +48,12 @@ class Relay:
         self._away_since: float | None = None
         self.stop_reason: Reason | None = None
         self.lost = False
+        self.held_until = 0.0  # seconds since the boot: until then the ledger surely counts this attempt as the current one
+
+    @property
+    def died(self) -> bool:
+        """Whether the thread has ended though nobody closed the relay and the fence is not lost."""
+        return self._thread.ident is not None and not self._thread.is_alive() and not self.lost and not self._closing.is_set()
 
     def start(self) -> None:
         self._thread.start()
@@ -90,8 +97,10 @@ class Relay:
                 self._wake.clear()
 
     def _renew(self) -> None:
+        asked_at = lease.now()  # before the ledger grants it: a pause of this machine must not make the lease look longer
         with self._factory.begin() as session:
             self.stop_reason = claims.renew(session, self._fence, timing=self._timing).stop
+        self.held_until = asked_at + self._timing.lease_ttl
 
     def _reports(self) -> None:
         while self._pending:

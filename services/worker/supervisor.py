@@ -21,16 +21,20 @@ from controlplane.claims import Claim, Fence, SavedCheckpoint
 from controlplane.db import SessionFactory
 from controlplane.errors import LedgerError
 from controlplane.lifecycle import Reason, StageStatus
-from nanochat.contract.contract import BALLAST, SPEC, STOP, StageError, StageSpec, verify, write_json
+from nanochat.contract import lease
+from nanochat.contract.contract import BALLAST, SPEC, STOP, StageSpec, write_json
+from nanochat.contract.lease import Lease, LeaseFile
 from services.worker import processes
 from services.worker.launcher import Launcher, OneMachine
 from services.worker.relay import STDOUT, Relay
+from services.worker.resume import furthest_intact, warn_of_a_start_from_zero
 from services.worker.settings import Settings, child_environment
 from services.worker.verdict import Verdict, judge, not_launched
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1
+SHOW_S = 1.0  # between two writes of the lease file
 BALLAST_BYTES = 32 * 1024
 GIVE_UP_S = 30.0  # how long a draining worker tries to report an end; after that its next start reports it
 
@@ -55,6 +59,8 @@ class Supervisor:
     launcher: Launcher = OneMachine()  # noqa: RUF009 - has no state
 
     def __post_init__(self) -> None:
+        self._lease: LeaseFile
+        self._shown_at, self._boot = -SHOW_S, lease.boot_id()
         self._told = False  # the ledger has been told that this host drains
         fence = self.claim.fence
         self.out = self.settings.output_dir(fence.run_id, self.claim.stage, fence.attempt_no)
@@ -83,6 +89,8 @@ class Supervisor:
         finally:
             clean = processes.kill_all(self.mark)
             self.relay.close()
+            self._lease.close()
+            (self.out / BALLAST).unlink(missing_ok=True)
         if not clean:
             log.error("the stage left processes that do not die; its devices may stay taken")
         asked = Reason.HOST_DRAIN if self.relay.stop_reason is None and self._told else self.relay.stop_reason
@@ -94,8 +102,8 @@ class Supervisor:
 
     def _launch(self) -> tuple[subprocess.Popen[bytes], SavedCheckpoint | None]:
         """Raises OSError."""
-        resumed = self._newest_intact()
         fence = self.claim.fence
+        resumed = furthest_intact(self.claim, self.out)
         self.out.mkdir(parents=True, exist_ok=True)
         self.settings.cache_dir.mkdir(parents=True, exist_ok=True)
         (self.out / BALLAST).write_bytes(os.urandom(BALLAST_BYTES))  # random: a file system may store zeros as nothing
@@ -113,21 +121,12 @@ class Supervisor:
             device=self.settings.device,
         )
         write_json(self.out / SPEC, spec.model_dump(mode="json"))
+        if resumed is None:
+            warn_of_a_start_from_zero(self.claim, self.out)
+        self._lease = LeaseFile(self.out)
+        self._show_lease()
         command = self.launcher.command(self.claim, self.out / SPEC, self.world_size)
         return processes.launch(command, child_environment({processes.MARK: self.mark}), self.out / STDOUT), resumed
-
-    def _newest_intact(self) -> SavedCheckpoint | None:
-        """The furthest checkpoint that is intact on disk. Older ones may be gone: training deletes them."""
-        for saved in self.claim.checkpoints:
-            if not saved.artifact.dir.is_dir():
-                continue
-            try:
-                verify(saved.artifact)
-            except StageError as err:
-                log.warning("the checkpoint of step %d is not used: %s", saved.step, err)
-            else:
-                return saved
-        return None
 
     # -- watching --
 
@@ -135,6 +134,7 @@ class Supervisor:
         """Wait for the end. When a stop is wanted, request it and then enforce it. Returns torchrun's exit code."""
         asked_at: float | None = None
         while (code := process.poll()) is None:
+            self._show_lease()
             if asked_at is None and self._stop_wanted():
                 asked_at = time.monotonic()
                 self._ask_to_stop(process)
@@ -145,7 +145,23 @@ class Supervisor:
                 process.wait(POLL_S)
         return code
 
+    def _show_lease(self) -> None:
+        """Tell the stage that this supervisor lives, and until when its attempt surely is the current one, once per second."""
+        now = lease.now()
+        if now < self._shown_at + SHOW_S:
+            return
+        timing = self.settings.timing()
+        end_at = now + timing.lease_ttl + timing.lease_grace / 2
+        try:
+            self._lease.write(Lease(self._boot, now + timing.lease_ttl, end_at, self.relay.held_until))
+            self._shown_at = now
+        except OSError as err:
+            log.warning("the lease file cannot be written: %s", err)
+
     def _stop_wanted(self) -> bool:
+        if not self._told and self.relay.died:
+            log.critical("the thread that reports to the ledger has ended, so the stage is handed on")
+            self._told = True
         if self.draining() and not self._told:
             self._told = True
             self.relay.report(lambda session: claims.stopping(session, self.claim.fence, Reason.HOST_DRAIN))

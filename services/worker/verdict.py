@@ -61,6 +61,7 @@ BAD_INPUT = (
 # Every code that a stage can end with. The code alone decides: how the stage came to run out of disk does not matter.
 REASONS: dict[str, Reason] = {
     **dict.fromkeys(BAD_INPUT, Reason.BAD_INPUT),
+    "checkpoint_gone": Reason.TRANSIENT,
     "checkpoint_not_written": Reason.TRANSIENT,
     "fetch_failed": Reason.TRANSIENT,
     "round_trip": Reason.TRANSIENT,

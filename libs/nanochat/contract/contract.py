@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nanochat.contract import lease
 from nanochat.contract.causes import CRASH, PEER_LOST
 from nanochat.contract.events import EventLog
 
@@ -145,6 +146,10 @@ class StageContext:
     def stop_requested(self) -> bool:
         """Whether the stop file exists. Ranks must agree before they act on it: ask on rank 0 and broadcast."""
         return (self.out / STOP).exists()
+
+    def may_delete_checkpoints(self) -> bool:
+        """Whether this attempt surely still is its stage's current one. Otherwise another may read what it would delete."""
+        return lease.may_delete(self.out)
 
     def input(self, name: str) -> Path:
         """The directory of a declared input, checked against its digest. Raises StageError if it is missing or has changed."""

@@ -70,6 +70,7 @@ class RlTrainer:
             events=ctx.events,
             keep=spec.keep_checkpoints,
             ahead=spec.save_every > 0,
+            may_delete=ctx.may_delete_checkpoints,
         )
         rows = max(spec.device_batch_size, rollout.PASS_AT)
         self.engine = Engine(model, tokenizer, dtype=ranks.dtype, max_rows=rows)

@@ -103,6 +103,7 @@ class Trainer:
             events=ctx.events,
             keep=job.spec.keep_checkpoints,
             ahead=job.spec.save_every > 0,
+            may_delete=ctx.may_delete_checkpoints,
         )
 
     def run(self) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class Saver:
     """Saves checkpoints below `root`, one at a time, and keeps the latest `keep` and the one with the best score.
 
     Every rank has a `Saver` and calls `save`, `settle` and `finish` at the same points. With `ahead`, host memory is allocated
-    now, so that the first save does not stall training longer than later ones.
+    now, so that the first save does not stall training longer than later ones. While `may_delete` says no, every checkpoint stays.
     """
 
     def __init__(
@@ -95,8 +95,10 @@ class Saver:
         events: EventLog,
         keep: int,
         ahead: bool = False,
+        may_delete: Callable[[], bool] = lambda: True,
     ):
         self.root, self.stage, self.keep = root, stage, keep
+        self._may_delete = may_delete
         self._model, self._optimizer, self._ranks, self._events = model, optimizer, ranks, events
         self._weights, self._slice = (Snapshot(pinned=ranks.device.type == "cuda") for _ in range(2))
         self._thread = ThreadPoolExecutor(1, "saver")
@@ -224,7 +226,7 @@ class Saver:
         free, replaced = self._free(), superseded(self.root, max(1, self.keep - 1))
         if free < needed:
             free = self._free_after_deletions()
-        if free < needed <= free + sum(_size(d) for d in replaced):
+        if self._may_delete() and free < needed <= free + sum(_size(d) for d in replaced):
             self._delete(replaced)
             free = self._free_after_deletions()
         if free < needed:
@@ -285,7 +287,8 @@ class Saver:
         )
         if flight.final:
             self._events.emit("artifact", name="model", **place)
-        self._delete(superseded(self.root, self.keep))
+        if self._may_delete():
+            self._delete(superseded(self.root, self.keep))
 
     def _target(self, step: int) -> Path:
         return self.root / f"step_{step:06d}"

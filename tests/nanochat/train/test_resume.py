@@ -104,8 +104,16 @@ def test_a_flipped_byte_is_detected(base, copy):
     content[-100] ^= 1
     weights.write_bytes(content)
     run = base(resume_from=artifact)
-    assert run.in_process() == Exit.BAD_INPUT
-    assert (run.error()["code"], "model.safetensors" in run.error()["message"]) == ("artifact_corrupt", True)
+    assert run.in_process() == Exit.FAILED  # a retry takes the checkpoint before it
+    assert (run.error()["code"], "model.safetensors" in run.error()["message"]) == ("checkpoint_gone", True)
+
+
+def test_a_checkpoint_that_vanished_since_it_was_chosen_is_no_bad_input(base, copy):
+    artifact = copy.sealed()
+    shutil.rmtree(copy.dir)
+    run = base(resume_from=artifact)
+    assert run.in_process() == Exit.FAILED
+    assert run.error()["code"] == "checkpoint_gone"
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optim_rank0.safetensors", "train_state.json", "meta.json"])

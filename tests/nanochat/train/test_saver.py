@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nanochat.config.recipe import OptimSpec
+from nanochat.contract import lease
 from nanochat.contract.contract import Artifact, Exit, StageError, sha256_file, verify
 from nanochat.contract.events import EventLog, read
+from nanochat.contract.lease import Lease, LeaseFile
 from nanochat.distributed import Ranks
 from nanochat.model import GPT, GPTConfig, init_weights
 from nanochat.optim import Optimizer
@@ -51,6 +53,7 @@ class Training:
             events=self.events,
             keep=keep,
             ahead=True,
+            may_delete=lambda: lease.may_delete(root),
         )
         self.disk = threading.Event()
         self.disk.set()
@@ -300,6 +303,24 @@ def test_keeps_the_last_and_the_best(training):
         training.save(step, score)
     training.saver.finish()
     assert training.kept() == ["step_000006", "step_000007", "step_000008"]  # of equally good ones the later is the best
+
+
+def test_nothing_is_deleted_while_the_attempt_may_have_a_successor(tmp_path):
+    training = Training(tmp_path, keep=1)
+    owner = LeaseFile(training.root)
+    times = {"boot": lease.boot_id(), "stop_at": lease.now() + 600, "end_at": lease.now() + 600}
+    owner.write(Lease(held_until=lease.now() - 1, **times))
+    for step in (1, 2, 3):
+        training.save(step, float(step))
+    training.saver.finish()
+    assert training.kept() == ["step_000001", "step_000002", "step_000003"]
+    assert training.emitted("checkpoint_deleted") == []
+    owner.write(Lease(held_until=lease.now() + 600, **times))
+    training.save(4, 0.0)
+    training.saver.finish()
+    assert training.kept() == ["step_000004"]
+    owner.close()
+    training.saver.close()
 
 
 class Disk:
