@@ -15,7 +15,7 @@ from controlplane.db import SessionFactory
 from controlplane.errors import FenceLost
 from controlplane.lifecycle import Reason
 from nanochat.contract.contract import SPEC
-from nanochat.contract.launch import stage_command
+from nanochat.contract.launch import launch, stage_command
 from services.worker import processes
 from services.worker.launcher import Invitation
 from services.worker.settings import Settings, child_environment
@@ -45,7 +45,7 @@ def join(
     mark = f"{mark_of(fence)}/{worker_id}"
     meet = invitation.rendezvous(settings.own_address, hosts=False)
     command = stage_command(invitation.kind, out / SPEC, ranks, meet)
-    process = processes.launch(command, child_environment({processes.MARK: mark}), out / f"stdout.{worker_id}.log")
+    process = launch(command, child_environment({processes.MARK: mark}), out / f"stdout.{worker_id}.log")
     log.info("joined as process %d at %s", process.pid, invitation.endpoint)
     told = False
     try:

@@ -1,6 +1,6 @@
 """Orphans: attempts whose supervisor was killed. They are ended at once, not when their lease expires.
 
-Their processes die with the supervisor (`processes.launch`), but what they wrote is on disk: the rest of the spool is
+Their processes die with the supervisor (`nanochat.contract.launch`), but what they wrote is on disk: the rest of the spool is
 stored first, so that the last checkpoint is known, and a stage that had finished counts as finished.
 """
 

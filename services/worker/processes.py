@@ -1,4 +1,4 @@
-"""Launch the processes of a stage so that they die with the worker, find all of them, and stop them.
+"""Find all processes of a stage, wherever they are in the process tree, and stop them; the identity of a process.
 
 torchrun gives each rank a session of its own, so a process group does not hold them all. A variable in the environment
 does: every descendant inherits it, and it names the attempt.
@@ -9,12 +9,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -23,35 +20,9 @@ from controlplane.models import Json
 
 MARK = "NANOCHAT_ATTEMPT"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PR_SET_CHILD_SUBREAPER = 36
 
-# Looked up before any fork, because the child must not take the loader's lock between fork and exec.
 _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-
-
-def launch(command: Sequence[str], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Start `command` in its own session, output appended to `log`. The kernel kills it when the calling thread ends.
-
-    Call it from a thread that lives as long as the stage, as the main thread does. Raises OSError.
-    """
-    parent = os.getpid()
-
-    def die_with_parent() -> None:
-        if _PRCTL is not None:
-            _PRCTL(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=env,
-            start_new_session=True,
-            preexec_fn=die_with_parent,  # safe: no other thread runs in the worker yet
-        )
 
 
 def marked(mark: str) -> list[psutil.Process]:

@@ -23,6 +23,7 @@ from controlplane.errors import LedgerError
 from controlplane.lifecycle import Reason, StageStatus
 from nanochat.contract import lease
 from nanochat.contract.contract import BALLAST, SPEC, STOP, StageSpec, write_json
+from nanochat.contract.launch import launch
 from nanochat.contract.lease import Lease, LeaseFile
 from services.worker import processes
 from services.worker.launcher import Launcher, OneMachine
@@ -126,7 +127,7 @@ class Supervisor:
         self._lease = LeaseFile(self.out)
         self._show_lease()
         command = self.launcher.command(self.claim, self.out / SPEC, self.world_size)
-        return processes.launch(command, child_environment({processes.MARK: self.mark}), self.out / STDOUT), resumed
+        return launch(command, child_environment({processes.MARK: self.mark}), self.out / STDOUT), resumed
 
     # -- watching --
 

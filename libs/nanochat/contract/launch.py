@@ -1,12 +1,21 @@
-"""The command that starts a stage: `torchrun -m nanochat <kind> --spec stage.json`. Imports no torch."""
+"""Start a stage as `torchrun -m nanochat <kind> --spec stage.json`, so that it dies with its starter. Imports no torch."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
+import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 JOIN_S = 120  # for the other machines to come to the rendezvous
+PR_SET_PDEATHSIG = 1
+
+# Looked up before any fork, because the child must not take the loader's lock between fork and exec.
+_PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +53,28 @@ def torchrun(ranks: int, *program: str, meet: Rendezvous | None = None) -> list[
 def stage_command(kind: str, spec: Path, ranks: int, meet: Rendezvous | None = None) -> list[str]:
     """Run the stage that the file `spec` describes, as `ranks` processes on this machine."""
     return torchrun(ranks, "-m", "nanochat", kind, "--spec", str(spec), meet=meet)
+
+
+def launch(command: Sequence[str], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start `command` in its own session, output appended to `log`. The kernel kills it when the calling thread ends.
+
+    Call it from a thread that lives as long as the stage, as the main thread does. Raises OSError.
+    """
+    parent = os.getpid()
+
+    def die_with_parent() -> None:
+        if _PRCTL is not None:
+            _PRCTL(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,
+            preexec_fn=die_with_parent,  # safe: the starter has no other thread yet
+        )

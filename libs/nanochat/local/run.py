@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,13 @@ from typing import Any
 from nanochat.config.recipe import Recipe, RecipeError, resolve
 from nanochat.contract.contract import EVENTS, MANIFEST, SPEC, STOP, Artifact, Exit, ExitReport, StageSpec, write_json
 from nanochat.contract.events import read
-from nanochat.contract.launch import stage_command
+from nanochat.contract.launch import launch, stage_command
 from nanochat.local import options
 from nanochat.planning import graph, metrics, preflight
 
 SLOTS = {"cpu": 2, "gpu": 1}
 POLL_S = 0.2
+STOP_S = 60.0  # for a stage that was asked to stop to save a checkpoint
 
 
 @dataclass(slots=True)
@@ -45,11 +47,14 @@ class Node:
         return self.process is not None and self.code is None
 
 
-def run(recipe: Recipe, out: Path, *, cache: Path, nproc: int = 1) -> int:
-    """Run every stage and return an Exit code. Prints progress; the output of each stage goes to its `stdout.log`."""
+def run(recipe: Recipe, out: Path, *, cache: Path, stop: threading.Event, nproc: int = 1) -> int:
+    """Run every stage and return an Exit code. Prints progress; the output of each stage goes to its `stdout.log`.
+
+    Once `stop` is set the stages save their work and end, however many signals arrive meanwhile.
+    """
     nodes = {s.name: _node(s, out / s.name) for s in graph.stages(recipe)}
     try:
-        while True:
+        while not stop.is_set():
             for node in nodes.values():
                 _collect(node)
             failed = [n for n in nodes.values() if n.code not in (None, Exit.OK)]
@@ -59,7 +64,8 @@ def run(recipe: Recipe, out: Path, *, cache: Path, nproc: int = 1) -> int:
                 return Exit.OK
             for node in nodes.values():
                 _start_if_ready(node, nodes, recipe, cache, nproc)
-            time.sleep(POLL_S)
+            stop.wait(POLL_S)
+        return Exit.STOPPED
     finally:
         _stop(nodes)
 
@@ -103,8 +109,7 @@ def _start_if_ready(node: Node, nodes: dict[str, Node], recipe: Recipe, cache: P
     node.out.mkdir(parents=True, exist_ok=True)
     write_json(node.out / SPEC, spec.model_dump(mode="json"))
     command = stage_command(node.stage.kind, node.out / SPEC, nproc if node.stage.queue == "gpu" else 1)
-    with (node.out / "stdout.log").open("ab") as log:
-        node.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    node.process = launch(command, dict(os.environ), node.out / "stdout.log")
     _say(node.stage.name, "started" + (f", resuming from {spec.resume_from.path}" if spec.resume_from else ""))
 
 
@@ -152,9 +157,10 @@ def _stop(nodes: dict[str, Node]) -> None:
     for node in running:
         assert node.process is not None
         try:
-            node.process.wait(timeout=60)
+            node.process.wait(timeout=STOP_S)
         except subprocess.TimeoutExpired:
-            os.killpg(node.process.pid, signal.SIGKILL)
+            os.killpg(node.process.pid, signal.SIGKILL)  # its ranks die with it
+            node.process.wait()
 
 
 def line_of(event: dict[str, Any]) -> str:
@@ -203,11 +209,11 @@ def main(argv: list[str] | None = None) -> int:
         return Exit.BAD_INPUT
     home = Path(os.environ.get("NANOCHAT_HOME", ".nanochat"))
     out = args.out or home / "local" / recipe.name
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.STOPPED))
-    try:
-        return run(recipe, out.resolve(), cache=home / "cache", nproc=args.nproc)
-    except KeyboardInterrupt:
-        return Exit.STOPPED
+    # No exception out of a handler: `timeout` sends SIGTERM twice, and the second would end the stopping of the stages.
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return run(recipe, out.resolve(), cache=home / "cache", stop=stop, nproc=args.nproc)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from nanochat.contract.contract import MANIFEST, Exit
@@ -41,6 +42,32 @@ def test_a_stopped_run_is_resumable_and_keeps_what_was_done(tmp_path: Path) -> N
     assert "data           kept from before" in said
     assert "tok_train      kept from before" in said
     assert not (tmp_path / "run" / "data" / "attempt-2").exists()
+
+
+def test_a_second_sigterm_leaves_no_process(tmp_path: Path) -> None:
+    """`timeout` sends two."""
+    first = start(tmp_path, {"data.source.max_chars": 300_000, "data.tok_chars": 200_000})
+    events = tmp_path / "run" / "data" / "attempt-1" / "events.jsonl"
+    until(lambda: events.exists() or first.poll() is not None, "the first stage", 60)
+    children = psutil.Process(first.pid).children(recursive=True)
+    assert children
+    for _ in range(3):
+        first.send_signal(signal.SIGTERM)
+        until(lambda: (tmp_path / "run" / "data" / "attempt-1" / "stop").exists() or first.poll() is not None, "the stop", 30)
+    said, _ = first.communicate(timeout=90)
+    assert first.returncode == Exit.STOPPED, said
+    assert [child for child in children if child.is_running()] == []
+
+
+def test_stages_die_with_a_killed_local_run(tmp_path: Path) -> None:
+    first = start(tmp_path, {"data.source.max_chars": 300_000, "data.tok_chars": 200_000})
+    events = tmp_path / "run" / "data" / "attempt-1" / "events.jsonl"
+    until(lambda: events.exists() or first.poll() is not None, "the first stage", 60)
+    children = psutil.Process(first.pid).children(recursive=True)
+    first.kill()
+    first.communicate(timeout=60)
+    gone, alive = psutil.wait_procs(children, timeout=30)
+    assert (len(gone), alive) == (len(children), [])
 
 
 def test_a_metric_is_shown_by_its_short_name_with_a_figure_that_people_can_read() -> None:
