@@ -14,6 +14,7 @@ SHORT = {
     "redeliver_after": 6.0,
     "steady_gap": 3.0,
     "backoff": (0.3,),
+    "storage_backoff": (2.0,),
 }
 
 
