@@ -37,7 +37,7 @@ def train_job(spec: StageSpec, path: Path, *, nodes: int, gpus: int, image: str,
             "runtimeRef": {"apiGroup": "trainer.kubeflow.org", "kind": "TrainingRuntime", "name": RUNTIME},
             "trainer": {
                 "image": image,
-                "command": ["python", "-m", "torch.distributed.run", "-m", "nanochat", spec.kind, "--spec", str(path)],
+                "command": ["torchrun", "-m", "nanochat", spec.kind, "--spec", str(path)],
                 "numNodes": nodes,
                 "numProcPerNode": max(1, gpus),
                 "resourcesPerNode": {"limits": resources, "requests": resources},

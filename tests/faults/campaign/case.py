@@ -97,7 +97,8 @@ class Case:
 
     def process(self, kind: str) -> psutil.Process:
         """`rank 0`, `rank 1`, `torchrun`, or its `supervisor`."""
-        torchrun = next(p for p in self.processes() if "torch.distributed.run" in p.cmdline())
+        marked = self.processes()
+        torchrun = next(p for p in marked if p.ppid() not in {other.pid for other in marked})
         if kind == "torchrun":
             return torchrun
         if kind == "supervisor":

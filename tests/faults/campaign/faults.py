@@ -453,7 +453,12 @@ FAULTS: tuple[Fault, ...] = (
     Fault("worker cut off from Postgres", network("worker", "postgres", "cut"), attempts=1, restarts=False),
     Fault("worker cut off from Postgres beyond its lease", network("worker", "postgres", "cut", long=True), LONG, TWO_WORKERS),
     Fault("worker's connection to Postgres hangs", network("worker", "postgres", "hang"), attempts=1, restarts=False),
-    Fault("… beyond its lease", network("worker", "postgres", "hang", long=True), LONG, TWO_WORKERS),
+    Fault(
+        "worker's connection to Postgres hangs beyond its lease",
+        network("worker", "postgres", "hang", long=True),
+        LONG,
+        TWO_WORKERS,
+    ),
     Fault("worker's connection to Postgres flaps", flapping, restarts=False),
     Fault("worker cut off from Valkey", network("worker", "valkey", "cut"), attempts=1, restarts=False),
     Fault("worker's connection to Valkey hangs", network("worker", "valkey", "hang", long=True), attempts=1, restarts=False),
