@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from nanochat.contract.launch import torchrun
 from services.standalone.doctor.finding import Finding, bad, fine, odd
 
 TORCH = """
@@ -81,8 +82,7 @@ def torch(names: list[str] | None) -> Iterator[Finding]:
 
 
 def _nccl(world: int) -> Iterator[Finding]:
-    distributed = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}", "--no-python"]
-    done = _python(*distributed, sys.executable, "-c", ALL_REDUCE)
+    done = _python(*torchrun(world, "--no-python", sys.executable, "-c", ALL_REDUCE)[1:])
     if done is None or done.returncode:
         why = "does not end" if done is None else "fails"
         yield bad(
