@@ -1,4 +1,4 @@
-"""The commands that steer a run: pause, resume, cancel, retry."""
+"""The commands that steer a run: pause, resume, cancel, retry, fork, extend, edit, delete."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
+from client.cli_local import SetOption, overrides_of
 from client.cli_runs import RunArg, connect
 from client.models import Run
 
 
 def register(app: typer.Typer) -> None:
-    for command in (pause, resume, cancel, retry):
+    for command in (pause, resume, cancel, retry, fork, extend, edit, delete):
         app.command(command.__name__)(command)
 
 
@@ -43,6 +44,53 @@ def retry(
     """Retry what failed, from the last checkpoints."""
     with connect() as client:
         _say(client.retry(run_id, stage))
+
+
+def fork(
+    run_id: RunArg,
+    set_: SetOption = None,
+    stage: Annotated[str | None, typer.Option("--from", help="stage that runs again, with all that follow from it")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="checkpoint to start its stage from, c_… (see `nanochat checkpoints list`)")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="name of the new run")] = None,
+) -> None:
+    """Start a run with the recipe of another one, changed by --set. What succeeded and does not change is not run again."""
+    with connect() as client:
+        run = client.fork(run_id, overrides_of(set_, None), from_stage=stage, from_checkpoint=checkpoint, name=name)
+    typer.echo(run.id)
+
+
+def extend(
+    run_id: RunArg,
+    stage: Annotated[str, typer.Argument(help="training stage, such as base_train")],
+    steps: Annotated[int, typer.Argument(min=1, help="steps that it is to have in all")],
+    name: Annotated[str | None, typer.Option(help="name of the new run")] = None,
+) -> None:
+    """Start a run that trains a stage of another one for more steps, and all that follows from it."""
+    with connect() as client:
+        typer.echo(client.extend(run_id, stage, steps, name).id)
+
+
+def edit(
+    run_id: RunArg,
+    name: Annotated[str | None, typer.Option(help="new name")] = None,
+    notes: Annotated[str | None, typer.Option(help="new notes")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="all labels that the run is to have; repeat it for several")] = None,
+    archive: Annotated[
+        bool | None, typer.Option("--archive/--unarchive", help="leave a finished run out of lists, or not")
+    ] = None,
+) -> None:
+    """Change the name, notes or labels of a run, or archive it."""
+    with connect() as client:
+        _say(client.edit(run_id, name=name, notes=notes, labels=label, archived=archive))
+
+
+def delete(run_id: RunArg) -> None:
+    """Delete a finished run and its checkpoints for good."""
+    with connect() as client:
+        client.delete(run_id)
+    typer.echo(f"{run_id} deleted")
 
 
 def _say(run: Run) -> None:

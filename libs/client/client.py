@@ -148,6 +148,44 @@ class Client:
         """Queue a stage that failed, or all of them. ApiError 409 if none failed."""
         return Run.model_validate(self._http.post(f"/v1/runs/{_part(run_id)}/retry", {"stage": stage}))
 
+    def fork(
+        self,
+        run_id: str,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        from_stage: str | None = None,
+        from_checkpoint: str | None = None,
+        name: str | None = None,
+    ) -> Run:
+        """Start a run with another one's recipe and overrides. What succeeded and does not change is not run again."""
+        body = {"from_stage": from_stage, "from_checkpoint": from_checkpoint, "overrides": dict(overrides or {}), "name": name}
+        return self._start(f"/v1/runs/{_part(run_id)}/fork", body)
+
+    def extend(self, run_id: str, stage: str, steps: int, name: str | None = None) -> Run:
+        """Start a run that trains a stage of another one for more steps, from its furthest checkpoint on."""
+        return self._start(f"/v1/runs/{_part(run_id)}/extend", {"stage": stage, "steps": steps, "name": name})
+
+    def _start(self, path: str, body: Any) -> Run:
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return Run.model_validate(self._http.post(path, body, headers=headers, repeatable=True))
+
+    def edit(
+        self,
+        run_id: str,
+        *,
+        name: str | None = None,
+        notes: str | None = None,
+        labels: Sequence[str] | None = None,
+        archived: bool | None = None,
+    ) -> Run:
+        """Change the name, notes or labels of a run, or archive it. None leaves a thing as it is."""
+        body = {"name": name, "notes": notes, "labels": None if labels is None else list(labels), "archived": archived}
+        return Run.model_validate(self._http.patch(f"/v1/runs/{_part(run_id)}", body))
+
+    def delete(self, run_id: str) -> None:
+        """Delete a finished run and its checkpoints for good. ApiError 409 if something still needs it."""
+        self._http.request("DELETE", f"/v1/runs/{_part(run_id)}", repeatable=False)
+
     def report(self, run_id: str) -> str:
         """The report card, as Markdown. ApiError 404 until the report stage has finished."""
         return str(self._http.get(f"/v1/runs/{_part(run_id)}/report")["markdown"])
@@ -232,6 +270,19 @@ class Client:
     def collect_garbage(self, *, dry_run: bool) -> Garbage:
         """Mark the checkpoints that nothing needs, or only list them."""
         return Garbage.model_validate(self._http.post("/v1/gc", {"dry_run": dry_run}, repeatable=True))
+
+    def demote(self, checkpoint_id: str) -> Checkpoint:
+        """Take a promotion back."""
+        return Checkpoint.model_validate(self._http.post(f"/v1/checkpoints/{checkpoint_id}/demote", repeatable=True))
+
+    def pin(self, checkpoint_id: str, *, pinned: bool = True) -> Checkpoint:
+        """Keep a checkpoint from garbage collection, or no longer."""
+        action = "pin" if pinned else "unpin"
+        return Checkpoint.model_validate(self._http.post(f"/v1/checkpoints/{checkpoint_id}/{action}", repeatable=True))
+
+    def delete_checkpoint(self, checkpoint_id: str) -> Checkpoint:
+        """Delete a checkpoint. ApiError 409 with the reason if something needs it."""
+        return Checkpoint.model_validate(self._http.request("DELETE", f"/v1/checkpoints/{checkpoint_id}", repeatable=False))
 
     def models(self) -> list[Model]:
         """Promoted checkpoints, newest first."""

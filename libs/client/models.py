@@ -62,6 +62,7 @@ class _RunHead(BaseModel):
     id: str
     name: str
     recipe: str
+    labels: list[str] = []
     status: str
     detail: str = ""
     created_at: datetime
@@ -89,6 +90,9 @@ class RunSummary(_RunHead):
 
 
 class Run(_RunHead):
+    notes: str = ""
+    archived_at: datetime | None = None
+    forked_from: str | None = None
     config: dict[str, Any]
     stages: list[Stage]
 
@@ -191,6 +195,7 @@ class Checkpoint(BaseModel):
     val_bpb: float | None = None
     created_at: datetime
     promoted_at: datetime | None = None
+    pinned_at: datetime | None = None
 
 
 class GarbageItem(BaseModel):

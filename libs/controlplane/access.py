@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 from controlplane.errors import NotFound
@@ -13,10 +13,10 @@ AMBIGUOUS = 5  # ids that a message about an ambiguous name lists
 
 def run_id(session: Session, project: str, ref: str) -> str:
     """The id of the project's run with this id, or with this name if no other run of the project has it. Raises NotFound."""
-    found = session.scalar(select(Run.id).where(Run.project == project, Run.id == ref))
+    found = session.scalar(select(Run.id).where(_visible(project), Run.id == ref))
     if found is not None:
         return found
-    query = select(Run.id).where(Run.project == project, Run.name == ref).order_by(Run.created_at.desc()).limit(AMBIGUOUS)
+    query = select(Run.id).where(_visible(project), Run.name == ref).order_by(Run.created_at.desc()).limit(AMBIGUOUS)
     named = session.scalars(query).all()
     if not named:
         raise NotFound(f"there is no run {ref!r}")
@@ -28,6 +28,10 @@ def run_id(session: Session, project: str, ref: str) -> str:
 def checkpoint_id(session: Session, project: str, checkpoint: str) -> str:
     """The id, if the checkpoint belongs to a run of the project. Raises NotFound."""
     query = select(Checkpoint.id).join(Run, Run.id == Checkpoint.run_id)
-    if session.scalar(query.where(Checkpoint.id == checkpoint, Run.project == project)) is None:
+    if session.scalar(query.where(Checkpoint.id == checkpoint, _visible(project))) is None:
         raise NotFound(f"there is no checkpoint {checkpoint!r}")
     return checkpoint
+
+
+def _visible(project: str) -> ColumnElement[bool]:
+    return and_(Run.project == project, Run.deleted_at.is_(None))

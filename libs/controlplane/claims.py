@@ -11,7 +11,7 @@ from datetime import timedelta
 from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import Interval, func, literal, select, update
+from sqlalchemy import Interval, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from controlplane import promotion
@@ -252,7 +252,7 @@ def _checkpoints(session: Session, stage: Stage) -> tuple[SavedCheckpoint, ...]:
     query = (
         select(Checkpoint)
         .join(Attempt, Attempt.id == Checkpoint.attempt_id)
-        .where(Checkpoint.stage_id == stage.id, Checkpoint.deleted_at.is_(None))
+        .where(or_(Checkpoint.stage_id == stage.id, Checkpoint.id == stage.start_checkpoint), Checkpoint.deleted_at.is_(None))
         .order_by(Checkpoint.step.desc(), Attempt.no.desc())
     )
     return tuple(SavedCheckpoint(c.step, contract.Artifact(path=c.path, sha256=c.sha256)) for c in session.scalars(query))

@@ -107,9 +107,14 @@ class Run(Base):
     desired: Mapped[Desired] = mapped_column(Word(Desired), default=Desired.RUN)
     status: Mapped[RunStatus] = mapped_column(Word(RunStatus), default=RunStatus.QUEUED)
     detail: Mapped[str] = mapped_column(default="")
+    labels: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
+    notes: Mapped[str] = mapped_column(default="", server_default="")
+    forked_from: Mapped[str | None]  # id of the run whose work it takes over
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    archived_at: Mapped[datetime | None]  # from then on lists leave it out
+    deleted_at: Mapped[datetime | None]  # from then on nobody sees it
 
     stages: Mapped[list[Stage]] = relationship(back_populates="run", order_by="Stage.position", lazy="raise")
 
@@ -144,6 +149,7 @@ class Stage(Base):
     config: Mapped[Json]
     inputs: Mapped[dict[str, str]]  # the stage's name for an input -> "producer.output"
     outputs: Mapped[list[str]]
+    start_checkpoint: Mapped[str | None]  # id of another run's checkpoint that the first attempt resumes from
 
     status: Mapped[StageStatus] = mapped_column(Word(StageStatus), default=StageStatus.PENDING)
     reason: Mapped[Reason | None] = mapped_column(Word(Reason))

@@ -28,6 +28,21 @@ def promote(session: Session, checkpoint_id: str) -> Checkpoint:
     return checkpoint
 
 
+def demote(session: Session, checkpoint_id: str) -> Checkpoint:
+    """Take a promotion back. Demoting again has no effect. Raises NotFound."""
+    run_id = session.scalar(select(Checkpoint.run_id).where(Checkpoint.id == checkpoint_id))
+    if run_id is None:
+        raise NotFound(f"there is no checkpoint {checkpoint_id!r}")
+    with gate(session, run_id) as g:
+        checkpoint = session.get_one(Checkpoint, checkpoint_id, populate_existing=True)
+        if checkpoint.promoted_at is not None:
+            checkpoint.promoted_at = None
+            g.note(
+                "demoted", session.get_one(Stage, checkpoint.stage_id), {"checkpoint": checkpoint.id, "step": checkpoint.step}
+            )
+    return checkpoint
+
+
 def promote_final(g: Gate, stage: Stage) -> None:
     """Promote the final checkpoint of a stage that succeeded, if its model is a chat model."""
     if stage.name not in graph.CHAT_MODELS:

@@ -43,10 +43,12 @@ class RunQuery:
     created_before: datetime | None = None
     sort: Sort = Sort.NEWEST
     project: str = DEFAULT_PROJECT
+    labels: tuple[str, ...] = ()  # all of them
+    archived: bool = False  # only archived runs, instead of only others
 
 
 # What a list shows of a run.
-_COLUMNS = (Run.id, Run.name, Run.recipe, Run.status, Run.detail, Run.created_at, Run.started_at, Run.finished_at)
+_COLUMNS = (Run.id, Run.name, Run.recipe, Run.labels, Run.status, Run.detail, Run.created_at, Run.started_at, Run.finished_at)
 _NOT_BEGUN = (StageStatus.PENDING, StageStatus.SUCCEEDED, StageStatus.CANCELLED)
 
 
@@ -78,6 +80,10 @@ def run_page(session: Session, query: RunQuery = RunQuery(), *, limit: int = 20,
 
 def _filters(query: RunQuery) -> Iterator[ColumnElement[bool]]:
     yield Run.project == query.project
+    yield Run.deleted_at.is_(None)
+    yield Run.archived_at.is_not(None) if query.archived else Run.archived_at.is_(None)
+    if query.labels:
+        yield Run.labels.contains(list(query.labels))
     if query.status:
         yield Run.status.in_(query.status)
     if query.recipe is not None:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from controlplane.errors import Conflict, NotFound
 from controlplane.lifecycle import Desired, Reason, StageStatus
-from controlplane.models import Event, IdempotencyKey, Run, Stage
+from controlplane.models import Checkpoint, Event, IdempotencyKey, Run, Stage
 from controlplane.roles import DEFAULT_PROJECT
 from controlplane.transitions import gate
 from nanochat.config.recipe import Recipe
@@ -29,6 +29,10 @@ class Idempotency:
     request_sha256: str
 
 
+class KeyReused(Conflict):
+    """The idempotency key was used for another request."""
+
+
 class Submission(NamedTuple):
     run: Run
     created: bool  # False if an earlier submission with the same idempotency key made the run
@@ -42,7 +46,7 @@ def submit(
     project: str = DEFAULT_PROJECT,
     idempotency: Idempotency | None = None,
 ) -> Submission:
-    """Store a run with its stages. Raises Conflict if the idempotency key was used for another request."""
+    """Store a run with its stages. Raises KeyReused if the idempotency key was used for another request."""
     if idempotency is not None:
         earlier = _reserve(session, idempotency)
         if earlier is not None:
@@ -143,6 +147,53 @@ def retry(session: Session, run_id: str, stage_name: str | None = None) -> Run:
     return g.run
 
 
+def describe(
+    session: Session,
+    run_id: str,
+    *,
+    name: str | None = None,
+    notes: str | None = None,
+    labels: list[str] | None = None,
+    archived: bool | None = None,
+) -> Run:
+    """Change what people say about a run; None leaves a thing as it is. Raises NotFound, and Conflict for archiving a live run."""
+    with gate(session, run_id) as g:
+        if archived:
+            _finished(g.run, "archived")
+        if archived is not None:
+            g.run.archived_at = (g.run.archived_at or g.now()) if archived else None
+        g.run.name = g.run.name if name is None else name
+        g.run.notes = g.run.notes if notes is None else notes
+        g.run.labels = g.run.labels if labels is None else sorted(set(labels))
+    return g.run
+
+
+def delete(session: Session, run_id: str) -> Run:
+    """Delete a finished run: nobody sees it any more, and workers delete its checkpoints.
+
+    Raises NotFound, and Conflict while it is not finished, one of its checkpoints is promoted or pinned, or another run builds on it.
+    """
+    with gate(session, run_id) as g:
+        _finished(g.run, "deleted")
+        heirs = session.scalars(select(Run.id).where(Run.forked_from == run_id, Run.deleted_at.is_(None))).all()
+        if heirs:
+            raise Conflict(f"run {run_id} cannot be deleted: {', '.join(heirs)} took over its files; delete those first")
+        mine = select(Checkpoint).where(Checkpoint.run_id == run_id, Checkpoint.deleted_at.is_(None))
+        for checkpoint in session.scalars(mine.execution_options(populate_existing=True)):
+            if checkpoint.promoted_at is not None or checkpoint.pinned_at is not None:
+                why = "promoted" if checkpoint.promoted_at is not None else "pinned"
+                raise Conflict(f"run {run_id} cannot be deleted: its checkpoint {checkpoint.id} is {why}")
+            checkpoint.deleted_at = checkpoint.delete_after = g.now()
+        g.run.deleted_at = g.now()
+        g.note("run_deleted", None, {})
+    return g.run
+
+
+def _finished(run: Run, what: str) -> None:
+    if not run.status.is_finished:
+        raise Conflict(f"run {run.id} is {run.status} and cannot be {what}; cancel it first")
+
+
 def _unfinished(run: Run) -> None:
     if run.status.is_finished:
         raise Conflict(f"run {run.id} has already ended as {run.status}")
@@ -168,5 +219,5 @@ def _reserve(session: Session, idempotency: Idempotency) -> Run | None:
         return None
     held = session.get_one(IdempotencyKey, (idempotency.principal, idempotency.key))
     if held.request_sha256 != idempotency.request_sha256:
-        raise Conflict("this Idempotency-Key was used for a different request; use a new key for a new run")
+        raise KeyReused("this Idempotency-Key was used for a different request; use a new key for a new run")
     return session.scalars(select(Run).where(Run.id == held.run_id)).one()

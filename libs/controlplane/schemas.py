@@ -106,6 +106,7 @@ class _Run(BaseModel):
     id: RunId
     name: RunName
     recipe: RecipeName
+    labels: list[str] = Field(description="Labels that users gave it.")
     status: RunState
     detail: Detail
     created_at: CreatedAt
@@ -131,6 +132,9 @@ class RunPage(BaseModel):
 class RunView(_Run):
     """One run with its recipe and its stages."""
 
+    notes: str = Field(description="What users wrote about it.")
+    archived_at: datetime | None = Field(description="When it was archived; null if it is not.")
+    forked_from: str | None = Field(description="Id of the run whose work it took over; null if there is none.")
     config: dict[str, Any] = Field(description="The whole recipe as it was resolved at submission.")
     stages: list[StageView] = Field(description="The stages in the order of the graph.")
 
@@ -233,6 +237,7 @@ class CheckpointView(BaseModel):
     val_bpb: float | None = Field(description="Validation loss in bits per byte; null if it was not measured.")
     created_at: CreatedAt
     promoted_at: datetime | None = Field(description="When it was promoted; null if it was not.")
+    pinned_at: datetime | None = Field(description="When it was pinned, which keeps it; null if it is not.")
 
 
 class ContentView(BaseModel):

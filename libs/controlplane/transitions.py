@@ -84,6 +84,18 @@ class Gate:
             {"from": frm, "to": to, "reason": reason, "message": message, "attempt": stage.attempt_no or None},
         )
 
+    def adopt(self, stage: Stage, before: Stage) -> None:
+        """Mark a PENDING stage of a new run as done, because its run takes over what `before`, a stage of another run, made."""
+        if stage.status is not StageStatus.PENDING or before.status is not StageStatus.SUCCEEDED:
+            raise IllegalTransition(
+                f"stage {stage.name} of {self.run.id} cannot be taken over: {stage.status}, {before.status}"
+            )
+        stage.status, stage.reason, stage.attempt_no = StageStatus.SUCCEEDED, Reason.COMPLETED, 1
+        stage.message = f"Taken over from run {before.run_id}."
+        stage.started_at = stage.finished_at = before.finished_at
+        stage.progress, stage.latest = before.progress, before.latest
+        self.note("stage_taken_over", stage, {"from": before.run_id})
+
     def end_attempt(self, attempt: Attempt, reason: Reason, *, message: str = "", exit_code: int | None = None) -> None:
         """Set an attempt's final status. It writes no event: the caller moves the stage next, which writes one."""
         if not attempt.status.is_live:

@@ -42,6 +42,10 @@ def run_view(session: Session, run_id: str) -> RunView:
         id=run.id,
         name=run.name,
         recipe=run.recipe,
+        labels=run.labels,
+        notes=run.notes,
+        archived_at=run.archived_at,
+        forked_from=run.forked_from,
         status=run.status,
         detail=run.detail,
         created_at=run.created_at,
@@ -186,6 +190,7 @@ def _checkpoint(checkpoint: Checkpoint, stage: str, attempt: int) -> CheckpointV
         val_bpb=checkpoint.val_bpb,
         created_at=checkpoint.created_at,
         promoted_at=checkpoint.promoted_at,
+        pinned_at=checkpoint.pinned_at,
     )
 
 

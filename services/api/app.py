@@ -22,7 +22,7 @@ from services.api.models import endpoints as models
 from services.api.publisher import Publisher
 from services.api.rate_limit import RateLimit
 from services.api.recipes import endpoints as recipes
-from services.api.runs import actions, records
+from services.api.runs import actions, care, forks, records
 from services.api.runs import endpoints as runs
 from services.api.settings import Settings
 from services.api.storage import endpoints as storage
@@ -56,6 +56,8 @@ def create_app(settings: Settings) -> FastAPI:
     for router in (
         runs.router,
         actions.router,
+        forks.router,
+        care.router,
         records.router,
         recipes.router,
         catalog.router,

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import AwareDatetime
 
 from controlplane import runs, views
-from controlplane.errors import Conflict
 from controlplane.lifecycle import RunStatus
 from controlplane.run_list import RunQuery, Sort, run_page
 from controlplane.schemas import RunPage, RunView
@@ -64,7 +63,7 @@ def submit_run(
     with ledger.begin() as session:
         try:
             run, created = runs.submit(session, recipe, name=body.name, project=caller.project, idempotency=once)
-        except Conflict as err:
+        except runs.KeyReused as err:
             raise ProblemError("idempotency-key-reused", str(err), [("header Idempotency-Key", str(err))]) from err
         view = views.run_view(session, run.id)
     request.state.made = view.id
@@ -97,10 +96,12 @@ def list_runs(
     search: Annotated[SearchText | None, Query(description="Return only runs with this text in their name or id.")] = None,
     created_after: Annotated[AwareDatetime | None, Query(description="Return only runs created then or later.")] = None,
     created_before: Annotated[AwareDatetime | None, Query(description="Return only runs created earlier.")] = None,
+    label: Annotated[list[Word], Query(max_length=20, description="Return only runs with all of these labels.")] = [],  # noqa: B006
+    archived: Annotated[bool, Query(description="Return the archived runs, instead of all others.")] = False,
     sort: Annotated[Sort, Query(description="Order of the list; a minus means descending.")] = Sort.NEWEST,
 ) -> RunPage:
     """List runs in pages, newest first unless `sort` says otherwise. Runs submitted between two requests do not shift or repeat items."""
-    query = RunQuery(tuple(status), recipe, search, created_after, created_before, sort, caller.project)
+    query = RunQuery(tuple(status), recipe, search, created_after, created_before, sort, caller.project, tuple(label), archived)
     with ledger() as session:
         return run_page(session, query, limit=limit, cursor=cursor)
 

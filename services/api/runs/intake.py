@@ -7,6 +7,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import BaseModel
+
 from controlplane.schemas import WorkerView
 from nanochat.config.recipe import Recipe, RecipeError, resolve
 from nanochat.planning import plan, preflight
@@ -70,9 +72,9 @@ def recipe_of(request: RecipeRequest, on: Hardware) -> tuple[Recipe, plan.Plan]:
     return recipe, figures
 
 
-def fingerprint(request: RecipeRequest) -> str:
-    """Digest of the request's JSON value; order of keys and white space do not matter."""
-    text = json.dumps(request.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+def fingerprint(request: BaseModel, *of: str) -> str:
+    """Digest of the request's JSON value and of what it is about; order of keys and white space do not matter."""
+    text = json.dumps([request.model_dump(mode="json"), *of], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,0 +1,143 @@
+"""Fork a run: a new run that takes over what the old one has done and its own recipe leaves unchanged.
+
+A stage is taken over if it succeeded, has the same configuration, and so has everything that it reads. It gets an attempt that
+took no time and the old artifacts, which are referenced, not copied. All other stages run.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from controlplane import retention, runs
+from controlplane.errors import Conflict, NotFound
+from controlplane.lifecycle import AttemptStatus, Reason, StageStatus
+from controlplane.models import Artifact, Attempt, Checkpoint, Run, Stage
+from controlplane.transitions import Gate, gate
+from nanochat.config.recipe import Recipe
+
+
+def fork(
+    session: Session,
+    parent_id: str,
+    recipe: Recipe,
+    *,
+    from_stage: str | None = None,
+    from_checkpoint: str | None = None,
+    name: str | None = None,
+    idempotency: runs.Idempotency | None = None,
+) -> runs.Submission:
+    """Start a run that continues another one. `from_stage` runs in any case; `from_checkpoint` is where its stage starts.
+
+    The checkpoint is pinned. Raises NotFound, and Conflict if the checkpoint does not fit the new recipe.
+    """
+    parent = session.get(Run, parent_id)
+    if parent is None:
+        raise NotFound(f"there is no run {parent_id!r}")
+    start = None if from_checkpoint is None else _start(session, parent_id, from_checkpoint)
+    submission = runs.submit(session, recipe, name=name, project=parent.project, idempotency=idempotency)
+    if not submission.created:
+        return submission
+    again = start.name if start else from_stage
+    with gate(session, submission.run.id) as g:
+        g.run.forked_from = parent_id
+        stages = g.stages()
+        if again is not None and again not in {stage.name for stage in stages}:
+            raise NotFound(f"the new run has no stage {again!r}; it has {', '.join(stage.name for stage in stages)}")
+        reused = _reuse(g, parent, stages, again)
+        if start is not None:
+            stage = next(stage for stage in stages if stage.name == again)
+            if missing := _producers(stage) - reused:
+                raise Conflict(
+                    f"checkpoint {from_checkpoint} does not fit: {', '.join(sorted(missing))} would run again before {again}"
+                )
+            stage.start_checkpoint = from_checkpoint
+        g.note("run_forked", None, {"from": parent_id, "checkpoint": from_checkpoint, "reused": sorted(reused)})
+    session.refresh(submission.run)
+    return submission
+
+
+def furthest_checkpoint(session: Session, run_id: str, stage: str) -> Checkpoint:
+    """The checkpoint of a stage with the most steps that is still on disk. Raises NotFound."""
+    query = (
+        select(Checkpoint)
+        .join(Stage, Stage.id == Checkpoint.stage_id)
+        .where(Stage.run_id == run_id, Stage.name == stage, Checkpoint.deleted_at.is_(None))
+        .order_by(Checkpoint.step.desc(), Checkpoint.created_at.desc())
+        .limit(1)
+    )
+    found = session.scalars(query).first()
+    if found is None:
+        raise NotFound(f"stage {stage!r} of run {run_id!r} has no checkpoint on disk")
+    return found
+
+
+def _start(session: Session, parent_id: str, checkpoint_id: str) -> Stage:
+    """Pin the checkpoint. Returns the stage that made it."""
+    checkpoint = session.get(Checkpoint, checkpoint_id)
+    if checkpoint is None or checkpoint.run_id != parent_id:
+        raise NotFound(f"run {parent_id!r} has no checkpoint {checkpoint_id!r}")
+    stage = session.get_one(Stage, checkpoint.stage_id)
+    if stage.status.is_live:
+        raise Conflict(f"{stage.name} of run {parent_id} is running and may delete its checkpoints; pause the run first")
+    retention.pin(session, checkpoint_id)
+    return stage
+
+
+def _reuse(g: Gate, parent: Run, stages: list[Stage], again: str | None) -> set[str]:
+    """Take over every stage that can be, except `again`. Returns their names."""
+    old = {stage.name: stage for stage in g.session.scalars(select(Stage).where(Stage.run_id == parent.id))}
+    reused: set[str] = set()
+    if parent.config.get("seed") != g.run.config.get("seed"):
+        return reused
+    for stage in stages:
+        before = old.get(stage.name)
+        if before is None or stage.name == again or not _producers(stage) <= reused:
+            continue
+        if before.status is StageStatus.SUCCEEDED and _work(before) == _work(stage):
+            _take_over(g, stage, before)
+            reused.add(stage.name)
+    return reused
+
+
+def _work(stage: Stage) -> tuple[object, ...]:
+    return stage.kind, stage.config, stage.inputs, stage.outputs
+
+
+def _producers(stage: Stage) -> set[str]:
+    return {source.partition(".")[0] for source in stage.inputs.values()}
+
+
+def _take_over(g: Gate, stage: Stage, before: Stage) -> None:
+    session = g.session
+    query = select(Attempt).where(Attempt.stage_id == before.id, Attempt.status == AttemptStatus.SUCCEEDED)
+    done = session.scalars(query.order_by(Attempt.no.desc()).limit(1)).one()
+    attempt = Attempt(
+        stage_id=stage.id,
+        no=1,
+        status=AttemptStatus.SUCCEEDED,
+        reason=Reason.COMPLETED,
+        message=f"Taken over from run {before.run_id}.",
+        worker_id=done.worker_id,
+        lease_expires_at=done.lease_expires_at,
+        claimed_at=done.finished_at,
+        started_at=done.finished_at,
+        finished_at=done.finished_at,
+        exit_code=0,
+    )
+    session.add(attempt)
+    session.flush()
+    published = select(Artifact).join(Attempt, Attempt.id == Artifact.attempt_id).where(Artifact.stage_id == before.id)
+    newest = {artifact.name: artifact for artifact in session.scalars(published.order_by(Attempt.no))}
+    for name, artifact in newest.items():
+        session.add(
+            Artifact(
+                run_id=g.run.id,
+                stage_id=stage.id,
+                attempt_id=attempt.id,
+                name=name,
+                path=artifact.path,
+                sha256=artifact.sha256,
+            )
+        )
+    g.adopt(stage, before)
