@@ -233,7 +233,7 @@ def _free_slot(session: Session, worker_id: str, queue: str) -> int | None:
 
 
 def _inputs(session: Session, stage: Stage) -> dict[str, contract.Artifact]:
-    """The newest artifact of each declared input."""
+    """The newest artifact of each declared input. The figures of a side stage that failed are absent."""
     query = (
         select(Stage.name, Artifact.name, Artifact.path, Artifact.sha256)
         .join(Stage, Stage.id == Artifact.stage_id)
@@ -245,7 +245,7 @@ def _inputs(session: Session, stage: Stage) -> dict[str, contract.Artifact]:
         f"{producer}.{name}": contract.Artifact(path=path, sha256=sha256)
         for producer, name, path, sha256 in session.execute(query)
     }
-    return {name: published[source] for name, source in stage.inputs.items()}
+    return {name: published[source] for name, source in stage.inputs.items() if source in published}
 
 
 def _checkpoints(session: Session, stage: Stage) -> tuple[SavedCheckpoint, ...]:

@@ -17,6 +17,7 @@ from controlplane.loops import leading, seconds
 from controlplane.models import Artifact, Attempt, Run, Stage, Worker
 from controlplane.timing import DEFAULT, Timing
 from controlplane.transitions import stage_gate
+from nanochat.planning.graph import SIDE_OUTPUTS
 
 Publish = Callable[[int, str], None]
 
@@ -48,7 +49,7 @@ def tick(factory: SessionFactory, publish: Publish, *, timing: Timing = DEFAULT)
 
 
 def _ready() -> ColumnElement[bool]:
-    """The stage is PENDING, its run is to run, and every input is published by a producer that has not failed."""
+    """The stage is PENDING, its run is to run, and every input is published, or is a hole: the figures of a side stage that failed."""
     source = func.jsonb_each_text(Stage.inputs).table_valued("key", "value").lateral("source")
     producer = aliased(Stage, name="producer")
     published = (
@@ -59,7 +60,14 @@ def _ready() -> ColumnElement[bool]:
         .where(producer.name + "." + Artifact.name == cast(source.c.value, String))
         .correlate(Stage, source)
     )
-    missing = exists().select_from(source).where(~published).correlate(Stage)
+    hole = (
+        exists()
+        .where(producer.run_id == Stage.run_id)
+        .where(producer.status == StageStatus.FAILED, producer.outputs == [*SIDE_OUTPUTS])
+        .where(producer.name + ".results" == cast(source.c.value, String))
+        .correlate(Stage, source)
+    )
+    missing = exists().select_from(source).where(~published, ~hole).correlate(Stage)
     # A cheap filter: stages of runs without any artifact need no check of each input. Those may be thousands.
     possible = or_(Stage.inputs == {}, exists().where(Artifact.run_id == Stage.run_id).correlate(Stage))
     return and_(Stage.status == StageStatus.PENDING, _wanted(), possible, ~missing)

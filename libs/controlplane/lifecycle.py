@@ -216,30 +216,33 @@ class StageState:
     attempt: int = 0
     resumed_from_step: int | None = None
     message: str = ""
+    side: bool = False  # it only measures: if it fails, the rest of the run goes on
 
 
 def derive(stages: Sequence[StageState], desired: Desired) -> tuple[RunStatus, str]:
     """Derive a run's status, and a detail for people, from its stages. The first rule that applies decides.
 
     A failed stage fails the run only when no other stage is live or due, so that a finished run never becomes active by itself.
-    The stages that depend on the failed one stay PENDING, so that a retry only has to queue the failed one.
+    The stages that depend on the failed one stay PENDING, so that a retry only has to queue the failed one. A failed side stage
+    fails no run: nothing but the report reads it, which is made without its figures.
     """
     by: dict[StageStatus, list[StageState]] = {status: [] for status in StageStatus}
     for stage in stages:
         by[stage.status].append(stage)
     live = by[StageStatus.STARTING] + by[StageStatus.RUNNING]
     waiting = by[StageStatus.QUEUED] + by[StageStatus.BACKOFF]
+    failed, holes = ([s for s in by[StageStatus.FAILED] if s.side is side] for side in (False, True))
 
     if by[StageStatus.STOPPING]:
         return RunStatus.STOPPING, _each(by[StageStatus.STOPPING], "{name} is saving its work")
-    if len(by[StageStatus.SUCCEEDED]) == len(stages):
-        return RunStatus.SUCCEEDED, ""
+    if len(by[StageStatus.SUCCEEDED]) + len(holes) == len(stages):
+        return RunStatus.SUCCEEDED, _each(holes, "without {name}, which failed: {message}")
     if desired is Desired.CANCEL and not live:
         return RunStatus.CANCELLED, ""
     if live:
         return RunStatus.RUNNING, ", ".join(_progress(stage) for stage in live)
-    if by[StageStatus.FAILED] and not waiting:
-        return RunStatus.FAILED, _each(by[StageStatus.FAILED], "{name} failed: {message}")
+    if failed and not waiting:
+        return RunStatus.FAILED, _each(failed + holes, "{name} failed: {message}")
     if by[StageStatus.PAUSED] or desired is Desired.PAUSE:
         return RunStatus.PAUSED, _each(by[StageStatus.PAUSED], "{name} is paused")
     if any(stage.attempt for stage in stages):

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from controlplane.errors import IllegalTransition, NotFound
 from controlplane.lifecycle import TRANSITIONS, AttemptStatus, Reason, StageState, StageStatus, derive
 from controlplane.models import Attempt, Event, Run, Stage
+from nanochat.planning.graph import SIDE_OUTPUTS
 
 # A stop request replaces an earlier one unless that one is more urgent. All other reasons are 0, none is -1.
 URGENCY: dict[Reason | None, int] = {None: -1, Reason.USER_CANCEL: 1, Reason.USER_ABORT: 2}
@@ -125,12 +126,17 @@ class Gate:
         """Derive and store the run's status. Writes an event if the status changed."""
         self.session.flush()
         rows = self.session.execute(
-            select(Stage.name, Stage.status, Stage.queue, Stage.attempt_no, Stage.message, Attempt.resumed_from_step)
+            select(
+                Stage.name, Stage.status, Stage.queue, Stage.attempt_no, Stage.message, Attempt.resumed_from_step, Stage.outputs
+            )
             .outerjoin(Attempt, (Attempt.stage_id == Stage.id) & (Attempt.no == Stage.attempt_no))
             .where(Stage.run_id == self.run.id)
             .order_by(Stage.position)
         )
-        states = [StageState(name, status, queue, no, step, message) for name, status, queue, no, message, step in rows]
+        states = [
+            StageState(name, status, queue, no, step, message, side=outputs == [*SIDE_OUTPUTS])
+            for name, status, queue, no, message, step, outputs in rows
+        ]
         status, detail = derive(states, self.run.desired)
         if self.run.started_at is None and any(s.attempt for s in states):
             self.run.started_at = self.now()

@@ -30,6 +30,27 @@ def test_a_stage_starts_while_its_producer_still_runs(ledger: Ledger) -> None:
     assert claim.inputs["shards"].path == "/runs/1/tok_shards"
 
 
+def test_an_evaluation_that_fails_leaves_a_hole_in_the_report_and_no_failed_run(ledger: Ledger) -> None:
+    run = ledger.submit()
+    for queue in ("cpu", "gpu"):
+        ledger.worker(queue, queue)
+    called: list[str] = []
+    while called := called[1:] + ledger.dispatch():
+        stage = ledger.stage(run, called[0])
+        claim = ledger.begin(run, stage.name, stage.queue)
+        if stage.name == "base_eval":
+            assert ledger.finish(claim.fence, Reason.BAD_INPUT) is StageStatus.FAILED
+            continue
+        if stage.name == "report":
+            assert "base_eval" not in claim.inputs
+            assert {"data", "base_train", "chat_eval_sft"} <= set(claim.inputs)
+        ledger.publish(claim.fence, *claim.outputs)
+        ledger.finish(claim.fence)
+    ended = ledger.run(run)
+    assert ended.status is RunStatus.SUCCEEDED
+    assert "without base_eval, which failed" in ended.detail
+
+
 def test_outputs_of_a_failed_producer_start_no_stage(ledger: Ledger) -> None:
     run = ledger.submit()
     ledger.worker("w", "cpu")

@@ -132,6 +132,16 @@ def test_derive_never_finishes_a_run_with_a_live_or_due_stage(desired: Desired) 
             assert not {Q, B} & set(statuses), statuses
 
 
+def test_a_failed_side_stage_fails_no_run() -> None:
+    hole = StageState("base_eval", F, "gpu", attempt=3, message="out of memory", side=True)
+    done = StageState("data", OK, "cpu", attempt=1)
+    report = StageState("report", P, "cpu")
+    assert derive([done, hole, report], RUN)[0] is RunStatus.RUNNING
+    assert derive([done, hole], RUN) == (RunStatus.SUCCEEDED, "without base_eval, which failed: out of memory")
+    assert derive([done, hole, StageState("sft", F, "gpu", attempt=1, message="x"), report], RUN)[0] is RunStatus.FAILED
+    assert derive([done, hole, report], CANCEL)[0] is RunStatus.CANCELLED
+
+
 def test_the_detail_says_what_a_run_is_doing() -> None:
     busy = StageState("base_train", R, "gpu", attempt=2, resumed_from_step=400)
     assert derive([busy], RUN) == (RunStatus.RUNNING, "base_train · attempt 2 · resumed at step 400")

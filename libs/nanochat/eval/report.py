@@ -43,8 +43,8 @@ class StageResults:
         return self.finished_at - self.started_at if self.started_at and self.finished_at else None
 
 
-def render(run: str, recipe: Figures, stages: Sequence[StageResults], machine: Figures) -> str:
-    """Return the whole report. `recipe` is the recipe of the run as JSON.
+def render(run: str, recipe: Figures, stages: Sequence[StageResults], machine: Figures, failed: Sequence[str] = ()) -> str:
+    """Return the whole report. `recipe` is the recipe of the run as JSON. `failed` names evaluations that have no results.
 
     `machine` describes the machine that writes the report. It is shown only if `base_eval` did not record its own machine.
     """
@@ -55,7 +55,7 @@ def render(run: str, recipe: Figures, stages: Sequence[StageResults], machine: F
         _header(recipe, by_name, machine),
         "## Summary",
         _summary(by_name),
-        _notes(by_name),
+        _notes(by_name, failed),
         "## Time",
         _times(ordered, by_name),
         *[part for stage in ordered for part in _section(stage)],
@@ -122,7 +122,7 @@ def _summary(by_name: Mapping[str, StageResults]) -> str:
     return md.table(("Metric", *columns), cells)
 
 
-def _notes(by_name: Mapping[str, StageResults]) -> str:
+def _notes(by_name: Mapping[str, StageResults], failed: Sequence[str]) -> str:
     """Say which figures the summary lacks, and why."""
     notes = []
     core = _results(by_name, "base_eval").get("core") or {}
@@ -145,7 +145,9 @@ def _notes(by_name: Mapping[str, StageResults]) -> str:
     ]
     if sampled:
         notes.append(f"Only the first problems of these chat tasks were judged: {', '.join(sampled)}.")
-    absent = [title for name, title in TITLES.items() if name not in by_name]
+    if failed:
+        notes.append(f"Failed, so their figures are missing: {', '.join(TITLES[name] for name in failed).lower()}.")
+    absent = [title for name, title in TITLES.items() if name not in by_name and name not in failed]
     if absent:
         notes.append(f"Not part of this run: {', '.join(absent).lower()}.")
     return "\n".join(f"- {note}" for note in notes)

@@ -43,6 +43,11 @@ class Node:
     outputs: dict[str, Artifact] = field(default_factory=dict)
 
     @property
+    def is_hole(self) -> bool:
+        """Whether it is an evaluation that failed: the report lacks its figures, and all else goes on."""
+        return self.stage.is_side and self.code not in (None, Exit.OK, Exit.STOPPED)
+
+    @property
     def running(self) -> bool:
         return self.process is not None and self.code is None
 
@@ -57,10 +62,10 @@ def run(recipe: Recipe, out: Path, *, cache: Path, stop: threading.Event, nproc:
         while not stop.is_set():
             for node in nodes.values():
                 _collect(node)
-            failed = [n for n in nodes.values() if n.code not in (None, Exit.OK)]
+            failed = [n for n in nodes.values() if n.code not in (None, Exit.OK) and not n.is_hole]
             if failed:
                 return _fail(failed[0])
-            if all(n.code == Exit.OK for n in nodes.values()):
+            if all(n.code is not None for n in nodes.values()):
                 return Exit.OK
             for node in nodes.values():
                 _start_if_ready(node, nodes, recipe, cache, nproc)
@@ -91,6 +96,8 @@ def _start_if_ready(node: Node, nodes: dict[str, Node], recipe: Recipe, cache: P
     for name, source in node.stage.inputs.items():
         producer, output = source.split(".")
         artifact = nodes[producer].outputs.get(output)
+        if artifact is None and nodes[producer].is_hole:
+            continue
         if artifact is None:
             return
         inputs[name] = artifact
@@ -141,6 +148,11 @@ def _collect(node: Node) -> None:
         node.code = Exit.OK if done else (report.exit_code if report else code or 1)
         if done:
             _say(node.stage.name, "done")
+        elif node.is_hole:
+            _say(
+                node.stage.name,
+                f"failed with exit code {node.code}; the rest goes on without it; see {node.out / 'stdout.log'}",
+            )
 
 
 def _fail(node: Node) -> int:

@@ -41,7 +41,13 @@ class StageDef:
     promotes: bool = False
     enabled_by: str | None = None
 
+    @property
+    def is_side(self) -> bool:
+        """Whether it only measures. If it fails, the rest of the run goes on, and the report lacks its figures."""
+        return self.outputs == SIDE_OUTPUTS
 
+
+SIDE_OUTPUTS = ("results",)
 _TEXT = {"shards": "data.shards", "tokenizer": "tok_train.tokenizer"}
 _CHAT = {**_TEXT, "tasks": "data.tasks"}
 _MODEL = ("model", "results")

@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.config.recipe import Recipe
+from nanochat.__main__ import run as run_stage
+from nanochat.config.recipe import Recipe, resolve
+from nanochat.contract.contract import StageSpec, seal
 from nanochat.eval import markdown as md
 from nanochat.eval.core_bundle import ROWS
 from nanochat.eval.report import StageResults, render, summary, total_seconds
+from nanochat.planning.graph import STAGES
 
 SIX = {"arc_easy": 0.448, "arc_challenge": 0.331, "mmlu": 0.332, "gsm8k": 0.05, "humaneval": 0.092, "counting": 1.0}
 MACHINE = {"system": "Linux", "cores": 8, "gpus": "8 x NVIDIA H100", "python": "3.11.7", "torch": "2.11.0"}
@@ -135,3 +138,25 @@ def test_figures_are_formatted_for_people(key, value, shown):
 @given(st.floats(0, 1e6))
 def test_no_duration_has_60_seconds_or_minutes(seconds):
     assert not re.search(r"(?<!\d)60(\.0)?[sm]", md.duration(seconds))
+
+
+def test_the_stage_says_which_evaluations_failed(tmp_path):
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "results.json").write_text("{}")
+    made = seal(results, name="results", stage="x")
+    full = resolve("tiny").model_dump(mode="json")
+    names = {s.name for s in STAGES if s.kind != "report" and s.enabled_by is None}
+    spec = StageSpec(
+        run="r",
+        stage="report",
+        kind="report",
+        config={"recipe": "tiny", "full_recipe": full},
+        inputs=dict.fromkeys(names - {"base_eval"}, made),
+        output_dir=str(tmp_path / "out"),
+        cache_dir=str(tmp_path / "cache"),
+    )
+    assert run_stage(spec) == 0
+    text = (tmp_path / "out/report/report.md").read_text()
+    assert "Failed, so their figures are missing: base model evaluation." in text
+    assert "reinforcement learning" in text.split("Not part of this run: ")[1]
