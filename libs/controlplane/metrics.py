@@ -65,8 +65,10 @@ _SERIES = text(
 ), long AS (
     SELECT * FROM unnest(:long_stages, :long_keys, :firsts) AS l (stage_id, key, first)
 ), windows AS (
-    SELECT stage_id, key, first * :width AS start FROM long
-    UNION SELECT l.stage_id, l.key, b.valid_to / :width * :width FROM long l JOIN begun b USING (stage_id) WHERE b.valid_to >= 0
+    SELECT stage_id, key, first * :width AS start, CAST(NULL AS bigint) AS no FROM long
+    UNION ALL
+    SELECT l.stage_id, l.key, b.valid_to / :width * :width, b.no
+    FROM long l JOIN begun b USING (stage_id) WHERE b.valid_to / :width > l.first
 ), source AS MATERIALIZED (
     SELECT {_POINT}
     FROM short s JOIN metric_point p ON p.stage_id = s.stage_id AND p.key = s.key
@@ -78,15 +80,14 @@ _SERIES = text(
         SELECT * FROM metric_point m
         WHERE m.stage_id = w.stage_id AND m.key = w.key AND m.step BETWEEN w.start AND w.start + :width - 1
         OFFSET 0  -- keeps the planner from reading the whole series instead
-    ) AS p JOIN begun b ON b.stage_id = p.stage_id AND b.no = p.attempt_no {_FINITE}
+    ) AS p JOIN begun b ON b.stage_id = p.stage_id AND b.no = p.attempt_no AND b.no = coalesce(w.no, b.no) {_FINITE}
     WHERE {_COUNTS}
     UNION ALL
     SELECT m.stage_id, m.key, m.step, date_part('epoch', m.t),
            CASE WHEN m.value NOT IN ('NaN', 'Infinity', '-Infinity') THEN m.value END, m.min, m.max, m.nonfinite
     FROM long l JOIN metric_bucket m ON m.stage_id = l.stage_id AND m.key = l.key AND m.bucket > l.first
     JOIN begun b ON b.stage_id = m.stage_id AND b.no = m.attempt_no
-    WHERE (b.valid_to IS NULL OR m.bucket * :width + :width - 1 < b.valid_to)
-      AND NOT EXISTS (SELECT FROM windows w WHERE w.stage_id = m.stage_id AND w.key = m.key AND w.start = m.bucket * :width)
+    WHERE b.valid_to IS NULL OR m.bucket * :width + :width - 1 < b.valid_to
 ), spans AS (
     SELECT stage_id, key, count(*) AS n, min(step) AS first, max(step) AS last FROM source GROUP BY stage_id, key
 )
@@ -134,13 +135,12 @@ def metrics(
     for row in session.execute(_GAPS, {"run_id": run_id}):
         gaps[row.stage].append(GapView(step=row.step, attempt=row.attempt, t=float(row.at)))
     series: dict[tuple[int, str], SeriesView] = {}
-    for row in rows:
-        if (row.stage_id, row.key) not in series:
-            name = names[row.stage_id]
-            series[row.stage_id, row.key] = SeriesView(stage=name, key=row.key, points=[], gaps=gaps[name])
-        _, t, last = row.newest
-        point = PointView(step=row.step, t=t, min=row.min, max=row.max, last=last, nonfinite=row.nonfinite)
-        series[row.stage_id, row.key].points.append(point)
+    for stage_id, key, step, low, high, nonfinite, (_, t, last) in rows:
+        if (stage_id, key) not in series:
+            name = names[stage_id]
+            series[stage_id, key] = SeriesView(stage=name, key=key, points=[], gaps=gaps[name])
+        point = PointView(step=step, t=t, min=low, max=high, last=last, nonfinite=nonfinite)
+        series[stage_id, key].points.append(point)
     places = list(names)
     return MetricsView(series=[series[found] for found in sorted(series, key=lambda found: (places.index(found[0]), found[1]))])
 
