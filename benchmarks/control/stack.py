@@ -22,7 +22,7 @@ from controlplane.db import SessionFactory, make_engine, migrate, sessions
 from services.standalone.postgres import Postgres
 from services.standalone.valkey import Valkey
 
-START_S = 120
+START_S = 300  # MLflow takes a minute to start on two busy cores
 
 
 @dataclass(frozen=True, slots=True)
