@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from client import cli_checkpoints, cli_interchange, cli_keys, cli_local, cli_models, cli_runs, cli_steer, cli_storage
+from client import (
+    cli_checkpoints,
+    cli_interchange,
+    cli_keys,
+    cli_local,
+    cli_models,
+    cli_queue,
+    cli_runs,
+    cli_steer,
+    cli_storage,
+)
 from client.errors import ApiError, ClientError
 
 app = typer.Typer(
@@ -24,6 +34,7 @@ cli_steer.register(app)
 cli_models.register(app)
 cli_checkpoints.register(app)
 cli_keys.register(app)
+cli_queue.register(app)
 cli_interchange.register(app)
 cli_storage.register(app)
 

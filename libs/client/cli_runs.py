@@ -41,11 +41,26 @@ def submit(
     name: Annotated[str | None, typer.Option(help="name of the run")] = None,
     watch_it: Annotated[bool, typer.Option("--watch", "-w", help="show the run until it finishes")] = False,
     idempotency_key: Annotated[str | None, typer.Option(help="two submissions with the same key start one run")] = None,
+    plan: Annotated[str | None, typer.Option(metavar="HASH", help="refuse if the run would differ from this plan")] = None,
+    priority: Annotated[int | None, typer.Option(min=-100, max=100, help="a greater priority goes first")] = None,
+    max_usd: Annotated[float | None, typer.Option(metavar="USD", help="pause when this is spent")] = None,
+    max_hours: Annotated[float | None, typer.Option(metavar="HOURS", help="pause after this many hours of work")] = None,
+    usd_per_hour: Annotated[float | None, typer.Option(metavar="USD", help="price of one GPU")] = None,
 ) -> None:
     """Start a run."""
     what, overrides = recipe_of(recipe), overrides_of(set_, data)
     with connect() as client:
-        run = client.submit(what, overrides, name, idempotency_key)
+        run = client.submit(
+            what,
+            overrides,
+            name,
+            idempotency_key,
+            plan=plan,
+            priority=priority,
+            max_usd=max_usd,
+            max_hours=max_hours,
+            usd_per_hour=usd_per_hour,
+        )
         typer.echo(run.id)
         if watch_it:
             _watch(client, run.id)
@@ -89,6 +104,8 @@ def plan(
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     for warning in answer.warnings:
         out.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+    if not hardware:
+        typer.echo(f"Submit this very plan: nanochat submit {recipe} --plan {answer.hash}")
 
 
 def ps(

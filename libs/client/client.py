@@ -31,6 +31,7 @@ from client.models import (
     Model,
     NewKey,
     Plan,
+    Queued,
     RecipeInfo,
     Run,
     RunPage,
@@ -73,13 +74,29 @@ class Client:
         overrides: Mapping[str, Any] | None = None,
         name: str | None = None,
         idempotency_key: str | None = None,
+        *,
+        plan: str | None = None,
+        priority: int | None = None,
+        max_usd: float | None = None,
+        max_hours: float | None = None,
+        usd_per_hour: float | None = None,
     ) -> Run:
         """Start a run. `recipe` is the name of a shipped recipe, or a whole recipe as a table.
+
+        `plan` is the hash of a plan: ApiError 409 says in what the run would differ from it. When the budget `max_usd` or
+        `max_hours` is spent, the run pauses.
 
         The request always carries an idempotency key (a random one by default), so that repeating it after a lost answer
         cannot start a second run.
         """
-        body = _request(recipe, overrides, name)
+        terms = {
+            "plan": plan,
+            "priority": priority,
+            "max_usd": max_usd,
+            "max_hours": max_hours,
+            "usd_per_hour": usd_per_hour,
+        }
+        body = _request(recipe, overrides, name) | {key: value for key, value in terms.items() if value is not None}
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         return Run.model_validate(self._http.post("/v1/runs", body, headers=headers, repeatable=True))
 
@@ -107,6 +124,18 @@ class Client:
         }
         body = _request(recipe, overrides) | {key: value for key, value in hardware.items() if value is not None}
         return Plan.model_validate(self._http.post("/v1/runs/plan", body, repeatable=True))
+
+    def queue(self) -> list[Queued]:
+        """The stages that wait for a worker, in the order of their turns, each with the reason why it waits."""
+        return _items(self._http.get("/v1/queue"), Queued)
+
+    def schedule(
+        self, run_id: str, *, priority: int | None = None, max_usd: float | None = None, max_hours: float | None = None
+    ) -> Run:
+        """Change a run's priority or budget; None leaves a value as it is. ApiError 409 if the run has ended."""
+        given = {"priority": priority, "max_usd": max_usd, "max_hours": max_hours}
+        body = {key: value for key, value in given.items() if value is not None}
+        return Run.model_validate(self._http.request("PATCH", f"/v1/runs/{run_id}/scheduling", json=body, repeatable=True))
 
     def catalog(self) -> Catalog:
         """Every stage and every metric, with the names under which to show them."""

@@ -41,6 +41,35 @@ class ArtifactRef(BaseModel):
     sha256: str
 
 
+class Waiting(BaseModel):
+    """Why a stage has not begun, and its turn in the queue if it is queued."""
+
+    position: int | None = None
+    why: str
+
+
+class Queued(BaseModel):
+    """A stage that waits for a worker."""
+
+    run_id: str
+    run_name: str
+    stage: str
+    queue: str
+    position: int
+    priority: int
+    why: str
+
+
+class Budget(BaseModel):
+    """What a run may use and has used; None: no limit, or no known price."""
+
+    max_usd: float | None = None
+    max_hours: float | None = None
+    used_usd: float | None = None
+    used_hours: float = 0.0
+    used_gpu_hours: float = 0.0
+
+
 class Stage(BaseModel):
     name: str
     kind: str
@@ -50,6 +79,7 @@ class Stage(BaseModel):
     message: str = ""
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    waiting: Waiting | None = None
     progress: Progress | None = None
     latest: dict[str, float | str | None] = Field(
         default_factory=dict, description='newest value of each metric; "nan" and "inf" are strings'
@@ -95,6 +125,8 @@ class Run(_RunHead):
     forked_from: str | None = None
     config: dict[str, Any]
     stages: list[Stage]
+    priority: int = 0
+    budget: Budget = Budget()
 
     def stage(self, name: str) -> Stage:
         """Raises KeyError if the run has no such stage."""
@@ -302,6 +334,7 @@ class Figures(BaseModel):
 class Plan(BaseModel):
     """The plan of a run: its stages in order, their length, memory use and cost."""
 
+    hash: str = ""
     recipe: str
     config: dict[str, Any]
     stages: list[PlannedStage]

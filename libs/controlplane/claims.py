@@ -52,6 +52,7 @@ class Claim:
     seed: int
     inputs: dict[str, contract.Artifact]
     outputs: tuple[str, ...]
+    slot: int = 0  # of the worker, counted from 0
     checkpoints: tuple[SavedCheckpoint, ...] = field(default=())  # of earlier attempts, the furthest step first
 
 
@@ -69,8 +70,9 @@ def claim(
     with stage_gate(session, stage_id) as (g, stage):
         if stage.status is not StageStatus.QUEUED or g.run.desired is not Desired.RUN:
             return None
-        slot = _free_slot(session, worker_id, stage.queue)
-        if slot is None:
+        worker = session.scalars(select(Worker).where(Worker.id == worker_id).with_for_update()).first()
+        slot = None if worker is None else _free_slot(session, worker, stage.queue)
+        if worker is None or slot is None:
             return None
         g.move(stage, StageStatus.STARTING, attempt_no=Stage.attempt_no + 1, progress=None)
         attempt = Attempt(
@@ -78,6 +80,8 @@ def claim(
             no=stage.attempt_no,
             worker_id=worker_id,
             slot=slot,
+            gpus=worker.gpus,
+            gpu_name=worker.gpu_name,
             process=process or {},
             lease_expires_at=_after(timing.lease_ttl),
         )
@@ -91,6 +95,7 @@ def claim(
             seed=int(g.run.config.get("seed", 42)),
             inputs=_inputs(session, stage),
             outputs=tuple(stage.outputs),
+            slot=slot,
             checkpoints=_checkpoints(session, stage),
         )
 
@@ -219,12 +224,11 @@ def _after(seconds: float) -> Any:
     return func.clock_timestamp() + literal(timedelta(seconds=seconds), Interval)
 
 
-def _free_slot(session: Session, worker_id: str, queue: str) -> int | None:
-    """The worker's lowest free slot. Its row stays locked, so that two claims cannot take the same slot."""
-    worker = session.scalars(select(Worker).where(Worker.id == worker_id).with_for_update()).first()
-    if worker is None or worker.queue != queue or worker.draining:
+def _free_slot(session: Session, worker: Worker, queue: str) -> int | None:
+    """The worker's lowest free slot. Its row is locked, so that two claims cannot take the same slot."""
+    if worker.queue != queue or worker.draining:
         return None
-    query = select(Attempt.slot).where(Attempt.worker_id == worker_id, Attempt.status.in_(LIVE_ATTEMPT))
+    query = select(Attempt.slot).where(Attempt.worker_id == worker.id, Attempt.status.in_(LIVE_ATTEMPT))
     taken = set(session.scalars(query))
     return next((slot for slot in range(worker.slots) if slot not in taken), None)
 

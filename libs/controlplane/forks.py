@@ -35,7 +35,7 @@ def fork(
     if parent is None:
         raise NotFound(f"there is no run {parent_id!r}")
     start = None if from_checkpoint is None else _start(session, parent_id, from_checkpoint)
-    submission = runs.submit(session, recipe, name=name, project=parent.project, idempotency=idempotency)
+    submission = runs.submit(session, recipe, name=name, project=parent.project, idempotency=idempotency, owner=parent.owner)
     if not submission.created:
         return submission
     again = start.name if start else from_stage

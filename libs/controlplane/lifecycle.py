@@ -112,6 +112,7 @@ class Reason(StrEnum):
     USER_CANCEL = "USER_CANCEL"
     USER_ABORT = "USER_ABORT"
     USER_PAUSE = "USER_PAUSE"
+    BUDGET = "BUDGET"
     HOST_DRAIN = "HOST_DRAIN"
     STOPPED = "STOPPED"
     BAD_INPUT = "BAD_INPUT"
@@ -154,6 +155,9 @@ _REASONS: dict[Reason, _Meaning] = {
     Reason.USER_CANCEL: _Meaning(AttemptStatus.CANCELLED, Retry.NEVER, "Cancelled on request."),
     Reason.USER_ABORT: _Meaning(AttemptStatus.CANCELLED, Retry.NEVER, "Cancelled at once on request; nothing was saved."),
     Reason.USER_PAUSE: _Meaning(AttemptStatus.PREEMPTED, Retry.FREE, "Paused on request."),
+    Reason.BUDGET: _Meaning(
+        AttemptStatus.PREEMPTED, Retry.FREE, "Paused because the run's budget is spent; raise the budget, then resume the run."
+    ),
     Reason.HOST_DRAIN: _Meaning(
         AttemptStatus.PREEMPTED, Retry.FREE, "Its worker shut down; another worker continues the stage."
     ),

@@ -110,6 +110,13 @@ class Run(Base):
     labels: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
     notes: Mapped[str] = mapped_column(default="", server_default="")
     forked_from: Mapped[str | None]  # id of the run whose work it takes over
+    owner: Mapped[str] = mapped_column(server_default="")  # id of the API key that submitted it
+    priority: Mapped[int] = mapped_column(server_default="0")  # of its stages in the queue; a greater one goes first
+    planned: Mapped[Json | None]  # the figures of its plan at submission
+    max_usd: Mapped[float | None]
+    max_hours: Mapped[float | None]
+    usd_per_hour: Mapped[float | None]  # price of a GPU; overrides the table of GPUs
+    budget_warned_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -117,6 +124,16 @@ class Run(Base):
     deleted_at: Mapped[datetime | None]  # from then on nobody sees it
 
     stages: Mapped[list[Stage]] = relationship(back_populates="run", order_by="Stage.position", lazy="raise")
+
+
+class StoredPlan(Base):
+    """A plan by the hash of its content. It is kept for a while, to say in what a later plan differs."""
+
+    __tablename__ = "plan"
+
+    hash: Mapped[str] = mapped_column(primary_key=True)
+    content: Mapped[Json]
+    used_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 
 class IdempotencyKey(Base):
@@ -207,6 +224,8 @@ class Attempt(Base):
     stop_reason: Mapped[Reason | None] = mapped_column(Word(Reason))  # why it was told to stop
     worker_id: Mapped[str] = mapped_column(ForeignKey("worker.id"))
     slot: Mapped[int] = mapped_column(default=0)
+    gpus: Mapped[int] = mapped_column(server_default="0")  # that the worker gave to it
+    gpu_name: Mapped[str] = mapped_column(server_default="")
     process: Mapped[Json] = mapped_column(default=dict)  # its supervisor, by which a restarted worker finds its orphans
     lease_expires_at: Mapped[datetime]
     claimed_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -16,6 +16,7 @@ from controlplane.roles import DEFAULT_PROJECT
 from controlplane.transitions import gate
 from nanochat.config.recipe import Recipe
 from nanochat.planning import graph
+from nanochat.planning.plan import Plan
 
 RETRYABLE = (StageStatus.FAILED, StageStatus.BACKOFF, StageStatus.PAUSED)
 
@@ -33,6 +34,16 @@ class KeyReused(Conflict):
     """The idempotency key was used for another request."""
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """A run's place in the queue and its budget. None means no limit; for the price, that of the table of GPUs."""
+
+    priority: int = 0
+    max_usd: float | None = None
+    max_hours: float | None = None
+    usd_per_hour: float | None = None
+
+
 class Submission(NamedTuple):
     run: Run
     created: bool  # False if an earlier submission with the same idempotency key made the run
@@ -45,13 +56,27 @@ def submit(
     name: str | None = None,
     project: str = DEFAULT_PROJECT,
     idempotency: Idempotency | None = None,
+    owner: str = "",
+    planned: Plan | None = None,
+    terms: Terms = Terms(),
 ) -> Submission:
     """Store a run with its stages. Raises KeyReused if the idempotency key was used for another request."""
     if idempotency is not None:
         earlier = _reserve(session, idempotency)
         if earlier is not None:
             return Submission(earlier, created=False)
-    run = Run(project=project, name=name or recipe.name, recipe=recipe.name, config=recipe.model_dump(mode="json"))
+    run = Run(
+        project=project,
+        name=name or recipe.name,
+        recipe=recipe.name,
+        config=recipe.model_dump(mode="json"),
+        owner=owner,
+        planned=planned.model_dump(mode="json") if planned else None,
+        priority=terms.priority,
+        max_usd=terms.max_usd,
+        max_hours=terms.max_hours,
+        usd_per_hour=terms.usd_per_hour,
+    )
     session.add(run)
     session.flush()
     for position, stage in enumerate(graph.stages(recipe)):
@@ -86,7 +111,7 @@ def cancel(session: Session, run_id: str, *, now: bool = False) -> Run:
     """
     reason = Reason.USER_ABORT if now else Reason.USER_CANCEL
     with gate(session, run_id) as g:
-        _unfinished(g.run)
+        unfinished(g.run)
         g.run.desired = Desired.CANCEL
         for stage in g.stages():
             if stage.status.is_live:
@@ -96,24 +121,24 @@ def cancel(session: Session, run_id: str, *, now: bool = False) -> Run:
     return g.run
 
 
-def pause(session: Session, run_id: str) -> Run:
+def pause(session: Session, run_id: str, *, reason: Reason = Reason.USER_PAUSE) -> Run:
     """Pause a run, which frees its workers. `resume` continues from the last checkpoints. Raises NotFound, Conflict."""
     with gate(session, run_id) as g:
-        _unfinished(g.run)
+        unfinished(g.run)
         _not_cancelled(g.run)
         g.run.desired = Desired.PAUSE
         for stage in g.stages():
             if stage.status.is_live:
-                g.ask_to_stop(stage, Reason.USER_PAUSE)
+                g.ask_to_stop(stage, reason)
             elif stage.status in (StageStatus.QUEUED, StageStatus.BACKOFF):
-                g.move(stage, StageStatus.PAUSED, reason=Reason.USER_PAUSE)
+                g.move(stage, StageStatus.PAUSED, reason=reason, message=reason.message)
     return g.run
 
 
 def resume(session: Session, run_id: str) -> Run:
     """Resume a paused run. Raises NotFound, Conflict."""
     with gate(session, run_id) as g:
-        _unfinished(g.run)
+        unfinished(g.run)
         _not_cancelled(g.run)
         g.run.desired = Desired.RUN
         for stage in g.stages():
@@ -194,7 +219,8 @@ def _finished(run: Run, what: str) -> None:
         raise Conflict(f"run {run.id} is {run.status} and cannot be {what}; cancel it first")
 
 
-def _unfinished(run: Run) -> None:
+def unfinished(run: Run) -> None:
+    """Raises Conflict if the run has ended."""
     if run.status.is_finished:
         raise Conflict(f"run {run.id} has already ended as {run.status}")
 

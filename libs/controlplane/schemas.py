@@ -74,6 +74,38 @@ class ArtifactView(BaseModel):
     sha256: Digest
 
 
+class WaitingView(BaseModel):
+    """Why a stage has not begun."""
+
+    position: int | None = Field(default=None, description="Its turn in the queue, counted from 1; null if it is not queued.")
+    why: str = Field(description="What it waits for, in words for people.")
+
+
+class QueuedView(BaseModel):
+    """A stage that waits for a worker."""
+
+    run_id: RunId
+    run_name: RunName
+    stage: StageName
+    queue: str = Field(description="Kind of worker that it needs: `cpu` or `gpu`.")
+    position: int = Field(description="Its turn in this queue, counted from 1.")
+    priority: int = Field(description="Priority of its run; a greater one goes first.")
+    owner: str = Field(description="Id of the API key that submitted the run. Owners share the workers fairly.")
+    queued_at: datetime = Field(description="Since when it waits.")
+    why: str = Field(description="Why it waits, in words for people.")
+
+
+class BudgetView(BaseModel):
+    """What a run may use and has used."""
+
+    max_usd: float | None = Field(description="Budget in US dollars; null if there is none.")
+    max_hours: float | None = Field(description="Budget of hours in which a stage is live; null if there is none.")
+    usd_per_hour: float | None = Field(description="Price of a GPU for this run; null: that of the table of GPUs.")
+    used_usd: float | None = Field(description="Dollars used; null if the price of a GPU is unknown.")
+    used_hours: float = Field(description="Hours in which a stage was live.")
+    used_gpu_hours: float = Field(description="Hours of GPUs, each counted by itself.")
+
+
 class StageView(BaseModel):
     """One stage of a run with all its attempts."""
 
@@ -87,6 +119,7 @@ class StageView(BaseModel):
     message: str = Field(description="The reason in words for people; may be empty.")
     started_at: StartedAt
     finished_at: FinishedAt
+    waiting: WaitingView | None = Field(description="Why it has not begun; null if nothing holds it up.")
     progress: ProgressView | None = Field(description="How far its newest attempt is; null before the first report.")
     latest: Latest
     attempts: list[AttemptView] = Field(description="All attempts, oldest first.")
@@ -137,6 +170,8 @@ class RunView(_Run):
     forked_from: str | None = Field(description="Id of the run whose work it took over; null if there is none.")
     config: dict[str, Any] = Field(description="The whole recipe as it was resolved at submission.")
     stages: list[StageView] = Field(description="The stages in the order of the graph.")
+    priority: int = Field(description="Priority of its stages in the queue; a greater one goes first.")
+    budget: BudgetView = Field(description="What the run may use and has used.")
 
 
 class EventView(BaseModel):

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Any, TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
+from controlplane import budgets, queueing
 from controlplane.errors import NotFound
-from controlplane.lifecycle import LIVE_ATTEMPT, RunStatus
+from controlplane.lifecycle import LIVE_ATTEMPT, RunStatus, StageStatus
 from controlplane.models import Artifact, Attempt, Checkpoint, Run, Stage, Worker
 from controlplane.promotion import TOKENIZER
 from controlplane.roles import DEFAULT_PROJECT
 from controlplane.schemas import (
     ArtifactView,
     AttemptView,
+    BudgetView,
     CheckpointView,
     ContentView,
     ModelView,
     ProgressView,
+    QueuedView,
     RunView,
     StageView,
+    WaitingView,
     WorkerView,
 )
 from controlplane.timing import DEFAULT, Timing
@@ -38,6 +42,9 @@ def run_view(session: Session, run_id: str) -> RunView:
     query = select(Attempt).join(Stage).where(Stage.run_id == run_id).order_by(Attempt.no)
     attempts = _grouped(session.scalars(query), lambda a: a.stage_id)
     artifacts = artifacts_of(session, run_id)
+    published = {f"{s.name}.{a.name}" for s in stages for a in artifacts[s.id]}
+    queued = any(stage.status is StageStatus.QUEUED for stage in stages)
+    turns = {q.stage: q for q in queueing.entries(session) if q.run_id == run_id} if queued else {}
     return RunView(
         id=run.id,
         name=run.name,
@@ -52,7 +59,12 @@ def run_view(session: Session, run_id: str) -> RunView:
         started_at=run.started_at,
         finished_at=run.finished_at,
         config=run.config,
-        stages=[_stage(stage, attempts[stage.id], artifacts[stage.id]) for stage in stages],
+        stages=[
+            _stage(stage, attempts[stage.id], artifacts[stage.id], _waiting(run, stage, published, turns.get(stage.name)))
+            for stage in stages
+        ],
+        priority=run.priority,
+        budget=_budget(run, budgets.usage(session, run)),
     )
 
 
@@ -145,7 +157,34 @@ def workers(session: Session, timing: Timing = DEFAULT) -> list[WorkerView]:
 # -- rows as read models --
 
 
-def _stage(stage: Stage, attempts: Sequence[Attempt], artifacts: Sequence[ArtifactView]) -> StageView:
+def _waiting(run: Run, stage: Stage, published: Set[str], turn: QueuedView | None) -> WaitingView | None:
+    match stage.status:
+        case StageStatus.QUEUED if turn is not None:
+            return WaitingView(position=turn.position, why=turn.why)
+        case StageStatus.BACKOFF if stage.retry_at is not None:
+            return WaitingView(why=f"tried again at {stage.retry_at:%H:%M:%S} UTC after: {stage.message}")
+        case StageStatus.PAUSED:
+            return WaitingView(why=stage.message or "the run is paused: resume it")
+        case StageStatus.PENDING if not run.status.is_finished:
+            missing = sorted(set(stage.inputs.values()) - published)
+            return WaitingView(why="waits for " + ", ".join(missing) if missing else "will be queued in a moment")
+    return None
+
+
+def _budget(run: Run, used: budgets.Usage) -> BudgetView:
+    return BudgetView(
+        max_usd=run.max_usd,
+        max_hours=run.max_hours,
+        usd_per_hour=run.usd_per_hour,
+        used_usd=used.usd,
+        used_hours=used.hours,
+        used_gpu_hours=used.gpu_hours,
+    )
+
+
+def _stage(
+    stage: Stage, attempts: Sequence[Attempt], artifacts: Sequence[ArtifactView], waiting: WaitingView | None
+) -> StageView:
     return StageView(
         name=stage.name,
         kind=stage.kind,
@@ -155,6 +194,7 @@ def _stage(stage: Stage, attempts: Sequence[Attempt], artifacts: Sequence[Artifa
         message=stage.message,
         started_at=stage.started_at,
         finished_at=stage.finished_at,
+        waiting=waiting,
         progress=progress_view(stage.progress),
         latest=stage.latest,
         attempts=[_attempt(a) for a in attempts],

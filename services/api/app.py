@@ -11,7 +11,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.routing import APIRoute
 from structlog.contextvars import bind_contextvars
 
-from controlplane import dispatcher, reaper
+from controlplane import budgets, dispatcher, reaper
 from controlplane.db import make_engine, sessions
 from services.api import health, openapi, problems
 from services.api.background import LoopThread
@@ -80,6 +80,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     loops = (
         LoopThread("dispatcher", lambda: dispatcher.tick(ledger, publisher)),
         LoopThread("reaper", lambda: reaper.tick(ledger)),
+        LoopThread("budgets", lambda: budgets.tick(ledger), period_s=5.0),
     )
     app.state.ledger, app.state.publisher, app.state.dispatcher = ledger, publisher, loops[0]
     app.state.telemetry.observe(ledger, publisher)

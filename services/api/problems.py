@@ -21,6 +21,7 @@ from starlette.routing import Match
 
 from controlplane.cursors import BadCursor
 from controlplane.errors import Conflict, NotFound
+from controlplane.plans import PlanOutdated
 
 MEDIA_TYPE = "application/problem+json"
 URN = "urn:nanochat:problem:"
@@ -49,6 +50,7 @@ KINDS: dict[str, Kind] = {
     "method-not-allowed": Kind(405, "This address does not take that method"),
     "conflict": Kind(409, "Not possible in the present state"),
     "run-finished": Kind(409, "The run is already finished"),
+    "plan-outdated": Kind(409, "The run would not follow this plan any more"),
     "checkpoint-not-promotable": Kind(409, "This checkpoint cannot be promoted"),
     "files-damaged": Kind(409, "The files are not what the manifest says"),
     "body-too-large": Kind(413, "The request body is too large"),
@@ -117,6 +119,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(NotFound, _on_not_found)
     app.add_exception_handler(Conflict, _on_conflict)
+    app.add_exception_handler(PlanOutdated, _on_outdated)
     app.add_exception_handler(BadCursor, _on_bad_cursor)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -154,6 +157,11 @@ def _declaration(kinds: list[str]) -> dict[str, Any]:
 async def _on_problem(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ProblemError)
     return response(error.kind, error.detail, error.errors, error.headers)
+
+
+async def _on_outdated(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, PlanOutdated)
+    return response("plan-outdated", str(error), error.differences)
 
 
 async def _on_not_found(request: Request, error: Exception) -> JSONResponse:

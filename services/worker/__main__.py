@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from controlplane import db
 from services import logs
+from services.worker import hardware
 from services.worker.app import make_app
 from services.worker.keeper import Keeper
 from services.worker.settings import SLOTS, Settings
@@ -28,6 +29,10 @@ def main(argv: list[str] | None = None) -> int:
     except ValidationError as err:
         for problem in err.errors():
             sys.stderr.write(f"NANOCHAT_{'.'.join(map(str, problem['loc'])).upper()}: {problem['msg']}\n")
+        return 64
+    held = len(hardware.gpus(settings.gpus)) if queue == "gpu" else 0
+    if held and settings.gpu_slots > held:
+        sys.stderr.write(f"NANOCHAT_GPU_SLOTS: {settings.gpu_slots} slots cannot share {held} GPUs; use at most {held}\n")
         return 64
     engine = db.make_engine(settings.database_url, pool_size=1)
     keeper = Keeper(db.sessions(engine), queue, settings)

@@ -14,7 +14,7 @@ TASK, JOIN = "nanochat.run_stage", "nanochat.join_stage"
 VISIBILITY_TIMEOUT_S = 3600  # has little effect with early acks, but must be equal in all three places
 
 
-def settings_for(queue: Queue) -> dict[str, Any]:
+def settings_for(queue: Queue, slots: int) -> dict[str, Any]:
     """Celery's settings and the reasons for them."""
     transport = {
         "visibility_timeout": VISIBILITY_TIMEOUT_S,
@@ -30,7 +30,7 @@ def settings_for(queue: Queue) -> dict[str, Any]:
         "task_reject_on_worker_lost": False,  # True would restart a failing stage for ever
         "worker_prefetch_multiplier": 1,
         "worker_disable_prefetch": True,  # no stage waits behind one that runs for hours
-        "worker_concurrency": SLOTS[queue],
+        "worker_concurrency": slots,
         "worker_max_tasks_per_child": 1,  # a fresh process per stage
         "task_ignore_result": True,
         "result_backend": None,
@@ -64,5 +64,5 @@ def _route(name: str) -> Route:
 
 def make_app(settings: Settings, queue: Queue) -> Celery:
     app = Celery("nanochat", broker=settings.redis_url, set_as_current=False)
-    app.conf.update(settings_for(queue))
+    app.conf.update(settings_for(queue, settings.slots(queue)))
     return app

@@ -7,6 +7,15 @@ import shutil
 import subprocess
 
 
+def devices(slot: int, slots: int, count: int | None = None) -> list[str]:
+    """The GPUs of one of `slots` equal shares of this machine, as values for CUDA_VISIBLE_DEVICES. Empty without GPUs."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    held = len(gpus(count))
+    names = [v.strip() for v in visible.split(",")][:held] if visible is not None else [str(i) for i in range(held)]
+    share = held // slots
+    return names[slot * share : (slot + 1) * share]
+
+
 def gpus(count: int | None = None) -> list[str]:
     """Names of the GPUs that a stage may use: the visible ones, or the first `count` of them. Empty if there is no driver."""
     tool = shutil.which("nvidia-smi")

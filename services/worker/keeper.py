@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from controlplane import workers
 from controlplane.db import SessionFactory
 from services.worker import hardware, orphans
-from services.worker.settings import SLOTS, Queue, Settings
+from services.worker.settings import Queue, Settings
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,8 @@ class Keeper:
                         self._id,
                         queue=self._queue,
                         hostname=socket.gethostname(),
-                        slots=SLOTS[self._queue],
-                        gpus=len(gpus),
+                        slots=self._settings.slots(self._queue),
+                        gpus=len(gpus) // self._settings.slots(self._queue),
                         gpu_name=gpus[0] if gpus else "",
                     )
                 orphans.recover(self._factory, self._id, self._settings)

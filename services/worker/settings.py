@@ -8,14 +8,14 @@ import socket
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from controlplane.timing import Timing
 
 Queue = Literal["gpu", "cpu"]
 
-# A stage of the gpu queue has the whole machine. Those of the cpu queue mostly wait for the disk and the network.
+# A stage of the gpu queue has the whole machine, unless `gpu_slots` splits it. Those of the cpu queue mostly wait for the disk and the network.
 SLOTS: dict[Queue, int] = {"gpu": 1, "cpu": 2}
 
 
@@ -29,6 +29,9 @@ class Settings(BaseSettings):
     gpus: int | None = Field(default=None, ge=0, description="GPUs a stage gets; null: those nvidia-smi lists")
     nodes: int = Field(default=1, ge=1, description="workers whose machines train one stage of the gpu queue together")
     address: str | None = Field(default=None, description="at which the other workers reach this one; null: the host name")
+    gpu_slots: int = Field(
+        default=1, ge=1, le=64, description="stages of the gpu queue at the same time; each gets an equal share of the GPUs"
+    )
     device: Literal["cpu", "mps", "cuda"] | None = Field(default=None, description="null: the stage chooses")
 
     lease_ttl_s: float = Field(default=120.0, gt=0)
@@ -37,12 +40,22 @@ class Settings(BaseSettings):
     stop_grace_s: float = Field(default=120.0, ge=0, description="for a stage that was asked to stop to save a checkpoint")
     kill_grace_s: float = Field(default=10.0, ge=0, description="between SIGTERM and SIGKILL, after that")
 
+    @model_validator(mode="after")
+    def _split_or_joined(self) -> Settings:
+        if self.nodes > 1 and self.gpu_slots > 1:
+            raise ValueError("a stage of several machines takes all their GPUs: use gpu_slots = 1 with nodes > 1")
+        return self
+
     def id_for(self, queue: Queue) -> str:
         return self.worker_id or f"{socket.gethostname()}-{queue}"
 
     @property
     def own_address(self) -> str:
         return self.address or socket.gethostname()
+
+    def slots(self, queue: Queue) -> int:
+        """Stages that the worker runs at the same time."""
+        return self.gpu_slots if queue == "gpu" else SLOTS[queue]
 
     def timing(self) -> Timing:
         return Timing(lease_ttl=self.lease_ttl_s)

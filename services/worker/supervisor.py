@@ -10,7 +10,7 @@ import math
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -56,6 +56,7 @@ class Supervisor:
     claim: Claim
     settings: Settings
     world_size: int = 1
+    devices: Sequence[str] = ()  # values for CUDA_VISIBLE_DEVICES; empty without GPUs
     draining: Callable[[], bool] = lambda: False
     launcher: Launcher = OneMachine()  # noqa: RUF009 - has no state
 
@@ -127,7 +128,11 @@ class Supervisor:
         self._lease = LeaseFile(self.out)
         self._show_lease()
         command = self.launcher.command(self.claim, self.out / SPEC, self.world_size)
-        return launch(command, child_environment({processes.MARK: self.mark}), self.out / STDOUT), resumed
+        environment = child_environment({processes.MARK: self.mark} | self._visible())
+        return launch(command, environment, self.out / STDOUT), resumed
+
+    def _visible(self) -> dict[str, str]:
+        return {"CUDA_VISIBLE_DEVICES": ",".join(self.devices)} if self.devices else {}
 
     # -- watching --
 

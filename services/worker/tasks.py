@@ -1,6 +1,6 @@
-"""The tasks: claim the stage that the message names and supervise it, or join a stage that another worker leads.
+"""The tasks: claim the stage whose turn it is in the queue of the message and supervise it, or join a stage that another worker leads.
 
-If another worker has claimed the stage, or it has ended, nothing happens.
+If no stage of the queue can be claimed, or the stage has ended, nothing happens.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 from structlog.contextvars import bound_contextvars
 
-from controlplane import claims, db
+from controlplane import db, queueing
 from controlplane.errors import NotFound
 from services.worker import hardware, member, processes
 from services.worker.app import JOIN, TASK
@@ -59,16 +59,18 @@ def _run_stage(stage_id: int, settings: Settings, queue: Queue, launcher: Launch
     engine = db.make_engine(settings.database_url)
     factory = db.sessions(engine)
     try:
-        with factory.begin() as session:
-            claim = claims.claim(
-                session, stage_id, settings.id_for(queue), process=processes.identity(), timing=settings.timing()
-            )
+        claim = queueing.claim_first(
+            factory, stage_id, settings.id_for(queue), process=processes.identity(), timing=settings.timing()
+        )
         if claim is None:
-            log.info("stage %d could not be claimed: another worker has it, or it is no longer wanted", stage_id)
+            log.info("called for stage %d, but no stage of the queue can be claimed now", stage_id)
             return
-        ranks = _ranks(settings, queue)
+        devices = hardware.devices(claim.slot, settings.gpu_slots, settings.gpus) if queue == "gpu" else []
+        supervisor = Supervisor(
+            factory, claim, settings, world_size=max(1, len(devices)), devices=devices, draining=draining, launcher=launcher
+        )
         with bound_contextvars(**log_ids(claim.fence, claim.stage)):
-            Supervisor(factory, claim, settings, world_size=ranks, draining=draining, launcher=launcher).run()
+            supervisor.run()
     except NotFound:
         log.warning("called for stage %d, which this ledger does not have", stage_id)
     except SQLAlchemyError as err:

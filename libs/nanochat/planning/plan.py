@@ -6,6 +6,8 @@ said.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -82,6 +84,9 @@ class PlannedStage(Frozen):
 class RunPlan(Frozen):
     """What a run would do and cost. Nothing has been started or written."""
 
+    hash: str = Field(
+        default="", description="SHA-256 of the rest. A submission that names it is refused if the plan has changed."
+    )
     recipe: str = Field(description="Name of the recipe.")
     config: Recipe = Field(description="The whole recipe with its defaults filled in.")
     stages: list[PlannedStage] = Field(description="All stages of the run; producers precede consumers.")
@@ -132,7 +137,9 @@ def run_plan(recipe: Recipe, figures: Plan, gpu: str | None = None, warnings: Se
         for stage in graph.stages(recipe)
     ]
     warnings = [*warnings, *_warnings(recipe, figures, gpu)]
-    return RunPlan(recipe=recipe.name, config=recipe, stages=stages, figures=figures, warnings=warnings)
+    made = RunPlan(recipe=recipe.name, config=recipe, stages=stages, figures=figures, warnings=warnings)
+    text = json.dumps(made.model_dump(mode="json", exclude={"hash"}), sort_keys=True, separators=(",", ":"))
+    return made.model_copy(update={"hash": hashlib.sha256(text.encode()).hexdigest()})
 
 
 # -- what the stages use --

@@ -8,13 +8,14 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from controlplane import runs, views
+from controlplane import budgets, runs, views
 from controlplane.errors import Conflict
 from controlplane.schemas import RunView
 from services.api.auth import Operator
 from services.api.database import Ledger
 from services.api.fields import RunId
 from services.api.problems import ProblemError, responses
+from services.api.runs.schemas import Dollars, Hours, Priority
 
 router = APIRouter(prefix="/v1/runs/{run_id}", tags=["runs"])
 
@@ -37,6 +38,16 @@ class CancelRequest(BaseModel):
     mode: CancelMode = Field(default=CancelMode.GRACEFUL, description="Whether a running stage may save its work first.")
 
 
+class SchedulingRequest(BaseModel):
+    """Changes of a run's place in the queue and of its budget. What is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    priority: Priority | None = Field(default=None, description="Priority of its stages in the queue.")
+    max_usd: Dollars | None = Field(default=None, description="Budget in US dollars.")
+    max_hours: Hours | None = Field(default=None, description="Budget of hours in which a stage is live.")
+
+
 class RetryRequest(BaseModel):
     """What to retry."""
 
@@ -45,6 +56,14 @@ class RetryRequest(BaseModel):
     stage: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,40}$")] | None = Field(
         default=None, description="Name of the stage; null means all that failed.", examples=["base_train"]
     )
+
+
+@router.patch("/scheduling", responses=responses(*REFUSED, *REFUSED_BODY))
+def change_scheduling(caller: Operator, ledger: Ledger, run_id: RunId, body: SchedulingRequest) -> RunView:
+    """Change a run's priority or raise its budget. A run that was paused because its budget is spent must also be resumed."""
+    with ledger.begin() as session:
+        budgets.change(session, run_id, priority=body.priority, max_usd=body.max_usd, max_hours=body.max_hours)
+        return views.run_view(session, run_id)
 
 
 @router.post("/pause", responses=responses(*REFUSED))

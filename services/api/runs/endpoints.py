@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import AwareDatetime
 
-from controlplane import runs, views
+from controlplane import plans, runs, views
 from controlplane.lifecycle import RunStatus
 from controlplane.run_list import RunQuery, Sort, run_page
 from controlplane.schemas import RunPage, RunView
@@ -41,7 +41,7 @@ IdempotencyKey = Annotated[
     status_code=201,
     responses={
         200: {"model": RunView, "description": "The run that an earlier request with this Idempotency-Key made"},
-        **responses(*REFUSED_BODY, "forbidden", "idempotency-key-reused"),
+        **responses(*REFUSED_BODY, "forbidden", "idempotency-key-reused", "plan-outdated"),
     },
 )
 def submit_run(
@@ -58,13 +58,25 @@ def submit_run(
     """
     with ledger() as session:
         on = intake.hardware(views.workers(session))
-    recipe, _ = intake.recipe_of(body, on)
+    recipe, figures = intake.recipe_of(body, on)
+    terms = intake.terms_of(body, on)
     once = runs.Idempotency(caller.id, idempotency_key, intake.fingerprint(body)) if idempotency_key else None
     with ledger.begin() as session:
         try:
-            run, created = runs.submit(session, recipe, name=body.name, project=caller.project, idempotency=once)
+            run, created = runs.submit(
+                session,
+                recipe,
+                name=body.name,
+                project=caller.project,
+                idempotency=once,
+                owner=caller.id,
+                planned=figures,
+                terms=terms,
+            )
         except runs.KeyReused as err:
             raise ProblemError("idempotency-key-reused", str(err), [("header Idempotency-Key", str(err))]) from err
+        if created and body.plan is not None:
+            plans.check(session, body.plan, run_plan(recipe, figures, on.gpu, on.warnings))
         view = views.run_view(session, run.id)
     request.state.made = view.id
     request.app.state.dispatcher.wake()
@@ -77,12 +89,15 @@ def submit_run(
 def plan_run(caller: Caller, ledger: Ledger, body: PlanRequest) -> RunPlan:
     """Plan a run: what it would do and cost, on the registered workers or on hardware that the request names.
 
-    It refuses what `POST /v1/runs` would refuse, and writes nothing.
+    It refuses what `POST /v1/runs` would refuse, and starts nothing. `POST /v1/runs` takes the plan's hash for a week.
     """
     with ledger() as session:
         on = intake.requested(body, intake.hardware(views.workers(session)))
     recipe, figures = intake.recipe_of(body, on)
-    return run_plan(recipe, figures, on.gpu, on.warnings)
+    made = run_plan(recipe, figures, on.gpu, on.warnings)
+    with ledger.begin() as session:
+        plans.keep(session, made)
+    return made
 
 
 @router.get("", responses=responses("invalid-request", "bad-cursor"))

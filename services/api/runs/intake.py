@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from controlplane.budgets import price_of
+from controlplane.runs import Terms
 from controlplane.schemas import WorkerView
 from nanochat.config.recipe import Recipe, RecipeError, resolve
 from nanochat.planning import plan, preflight
 from services.api.problems import ProblemError
-from services.api.runs.schemas import PlanRequest, RecipeRequest
+from services.api.runs.schemas import PlanRequest, RecipeRequest, SubmitRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,16 @@ def recipe_of(request: RecipeRequest, on: Hardware) -> tuple[Recipe, plan.Plan]:
     if problems:
         raise _refused(problems)
     return recipe, figures
+
+
+def terms_of(request: SubmitRequest, on: Hardware) -> Terms:
+    """The run's place in the queue and its budget. Raises ProblemError if dollars cannot be counted."""
+    if request.max_usd is not None and price_of(request.usd_per_hour, on.gpu) is None:
+        message = (
+            f"the price of {on.gpu or 'the gpu workers'} is not known, so dollars cannot be counted; give usd_per_hour as well"
+        )
+        raise ProblemError("invalid-request", f"max_usd: {message}", [("max_usd", message)])
+    return Terms(request.priority, request.max_usd, request.max_hours, request.usd_per_hour)
 
 
 def fingerprint(request: BaseModel, *of: str) -> str:

@@ -37,6 +37,7 @@ class _RecipeSchema:
 RecipeRef = Annotated[JsonValue, AfterValidator(_name_or_table), _RecipeSchema()]
 DottedPath = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(check_text)]
 GpuName = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), AfterValidator(one_line)]
+PlanHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 RunName = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), AfterValidator(one_line)]
 
 
@@ -74,10 +75,29 @@ class PlanRequest(RecipeRequest):
     )
 
 
+Priority = Annotated[int, Field(strict=True, ge=-100, le=100)]
+Dollars = Annotated[float, Field(strict=True, gt=0, le=1e9, allow_inf_nan=False)]
+Hours = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
+
+
 class SubmitRequest(RecipeRequest):
     """A run to start."""
 
     name: RunName | None = Field(default=None, description="Name of the run, for people; null means the recipe's name.")
+    plan: PlanHash | None = Field(
+        default=None, description="Hash of the plan that the run is to follow. If it would do anything else, the answer is 409."
+    )
+    priority: Priority = Field(default=0, description="Priority of its stages in the queue; a greater one goes first.")
+    max_usd: Dollars | None = Field(
+        default=None,
+        description="Budget in US dollars. At 80 % an event warns; when it is spent, the run saves its work and pauses.",
+    )
+    max_hours: Hours | None = Field(
+        default=None, description="Budget of hours in which a stage is live, with the same effect as `max_usd`."
+    )
+    usd_per_hour: float | None = Field(
+        default=None, strict=True, ge=0, le=1e6, description="Price of one GPU in US dollars per hour; overrides the table."
+    )
 
 
 class ReportView(BaseModel):

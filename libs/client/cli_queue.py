@@ -1,0 +1,48 @@
+"""The commands for the queue and for budgets: queue, schedule."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from client.cli_runs import Json, RunArg, connect
+
+out = Console()
+
+
+def register(app: typer.Typer) -> None:
+    for command in (queue, schedule):
+        app.command(command.__name__)(command)
+
+
+def queue(as_json: Json = False) -> None:
+    """List the stages that wait for a worker, in the order of their turns, and why each waits."""
+    with connect() as client:
+        waiting = client.queue()
+    if as_json:
+        typer.echo("[" + ", ".join(entry.model_dump_json() for entry in waiting) + "]")
+        return
+    if not waiting:
+        typer.echo("No stage waits for a worker.")
+        return
+    table = Table("queue", "turn", "run", "stage", "priority", "why", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for entry in waiting:
+        table.add_row(entry.queue, str(entry.position), entry.run_id, entry.stage, str(entry.priority), entry.why)
+    out.print(table)
+
+
+def schedule(
+    run_id: RunArg,
+    priority: Annotated[int | None, typer.Option(min=-100, max=100, help="a greater priority goes first")] = None,
+    max_usd: Annotated[float | None, typer.Option(metavar="USD", help="budget in dollars")] = None,
+    max_hours: Annotated[float | None, typer.Option(metavar="HOURS", help="budget of hours in which a stage is live")] = None,
+) -> None:
+    """Change a run's priority or its budget. Resume a run that was paused because its budget was spent."""
+    with connect() as client:
+        run = client.schedule(run_id, priority=priority, max_usd=max_usd, max_hours=max_hours)
+    used = run.budget
+    dollars = "unknown" if used.used_usd is None else f"${used.used_usd:.2f}"
+    typer.echo(f"{run.id} {run.status}  priority {run.priority}  used {dollars}, {used.used_hours:.2f} h")

@@ -1,0 +1,149 @@
+"""The order in which queued stages are claimed, and why each of them waits.
+
+A greater priority goes first. Among runs of one priority the owners share the workers fairly: the next stage is one of the owner
+who holds the fewest slots of the queue, and of that owner's stages the one that has waited longest.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row, Select, func, select
+from sqlalchemy.orm import Session, aliased
+
+from controlplane import claims
+from controlplane.claims import Claim
+from controlplane.db import SessionFactory
+from controlplane.errors import NotFound
+from controlplane.lifecycle import LIVE_ATTEMPT, Desired, StageStatus
+from controlplane.loops import seconds
+from controlplane.models import Attempt, Json, Run, Stage, Worker
+from controlplane.schemas import QueuedView
+from controlplane.timing import DEFAULT, Timing
+
+TRIES = 8  # stages that a worker tries to claim when others claim at the same time
+
+
+class Capacity(NamedTuple):
+    """What the workers of one queue can take now."""
+
+    workers: int  # alive
+    slots: int  # of the workers that are not draining
+    busy: tuple[str, ...]  # what they run, each as run/stage
+
+
+def claim_first(
+    factory: SessionFactory, stage_id: int, worker_id: str, *, process: Json | None = None, timing: Timing = DEFAULT
+) -> Claim | None:
+    """Claim the stage whose turn it is in the queue of this stage; None if there is none or the worker is full.
+
+    A wake-up call names a stage, but only its queue matters: the call may be old, and another stage may have come before it.
+    Raises NotFound for an unknown stage.
+    """
+    with factory.begin() as session:
+        queue = session.scalar(select(Stage.queue).where(Stage.id == stage_id))
+        if queue is None:
+            raise NotFound(f"there is no stage {stage_id}")
+        turns = [row.id for row in session.execute(_order(queue).limit(TRIES))]
+    for turn in turns:
+        with factory.begin() as session:
+            claim = claims.claim(session, turn, worker_id, process=process, timing=timing)
+        if claim is not None:
+            return claim
+    return None
+
+
+def entries(session: Session, *, project: str | None = None, timing: Timing = DEFAULT) -> list[QueuedView]:
+    """Queued stages in the order in which they will be claimed, each with the reason why it waits.
+
+    `project` leaves out the runs of other projects; they keep their turns.
+    """
+    rows = session.execute(_order(None)).all()
+    if not rows:
+        return []
+    capacity = _capacity(session, timing)
+    by_queue: dict[str, list[Row[Any]]] = defaultdict(list)
+    for row in rows:
+        by_queue[row.queue].append(row)
+    return [
+        QueuedView(
+            run_id=row.run_id,
+            run_name=row.run_name,
+            stage=row.name,
+            queue=row.queue,
+            position=place,
+            priority=row.priority,
+            owner=row.owner,
+            queued_at=row.queued_at,
+            why=_why(row.queue, place, capacity),
+        )
+        for queued in by_queue.values()
+        for place, row in enumerate(queued, start=1)
+        if project is None or row.project == project
+    ]
+
+
+def _order(queue: str | None) -> Select[*tuple[Any, ...]]:
+    """Queued stages in the order of their turns. The n-th stage of an owner counts as if the owner held n - 1 more slots."""
+    held_run, held_stage = aliased(Run), aliased(Stage)
+    held = (
+        select(func.count())
+        .select_from(Attempt)
+        .join(held_stage, held_stage.id == Attempt.stage_id)
+        .join(held_run, held_run.id == held_stage.run_id)
+        .where(Attempt.status.in_(LIVE_ATTEMPT), held_run.owner == Run.owner, held_stage.queue == Stage.queue)
+        .correlate(Run, Stage)
+        .scalar_subquery()
+    )
+    own = func.row_number().over(
+        partition_by=(Stage.queue, Run.owner), order_by=(Run.priority.desc(), Stage.queued_at, Stage.id)
+    )
+    query = (
+        select(
+            Stage.id,
+            Stage.run_id,
+            Stage.name,
+            Stage.queue,
+            Stage.queued_at,
+            Run.owner,
+            Run.priority,
+            Run.name.label("run_name"),
+            Run.project,
+        )
+        .join(Run, Run.id == Stage.run_id)
+        .where(Stage.status == StageStatus.QUEUED, Run.desired == Desired.RUN)
+        .order_by(Run.priority.desc(), held + own, Stage.queued_at, Stage.id)
+    )
+    return query if queue is None else query.where(Stage.queue == queue)
+
+
+def _capacity(session: Session, timing: Timing) -> Mapping[str, Capacity]:
+    alive = Worker.heartbeat_at > func.clock_timestamp() - seconds(timing.worker_silent_after)
+    workers: dict[str, int] = defaultdict(int)
+    slots: dict[str, int] = defaultdict(int)
+    for queue, count, draining in session.execute(select(Worker.queue, Worker.slots, Worker.draining).where(alive)):
+        workers[queue] += 1
+        slots[queue] += 0 if draining else count
+    busy: dict[str, list[str]] = defaultdict(list)
+    live = select(Stage.queue, Stage.run_id, Stage.name).join(Attempt).where(Attempt.status.in_(LIVE_ATTEMPT))
+    for queue, run_id, name in session.execute(live.order_by(Attempt.id)):
+        busy[queue].append(f"{run_id}/{name}")
+    return {queue: Capacity(workers[queue], slots[queue], tuple(busy[queue])) for queue in {*workers, *busy}}
+
+
+def _why(queue: str, place: int, capacity: Mapping[str, Capacity]) -> str:
+    now = capacity.get(queue, Capacity(0, 0, ()))
+    if not now.workers:
+        return f"no {queue} worker is alive: start one with `python -m services.worker --queue {queue}`"
+    if not now.slots:
+        return f"every {queue} worker is draining: start another one, or wait until they are back"
+    if place <= now.slots - len(now.busy):
+        return "a worker has a free slot and will take it in a moment"
+    before = f"; {place - 1} queued before it" if place > 1 else ""
+    return f"all {now.slots} slots of the {queue} workers are taken, by {_some(now.busy)}{before}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
