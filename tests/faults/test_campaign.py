@@ -1,4 +1,4 @@
-"""A few faults of the campaign (`make faults` inflicts all): those in which two workers train one stage, or fight over it."""
+"""A few faults of the campaign (`make faults` inflicts all): those in which two workers train one stage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ BY_NAME = {fault.name: fault for fault in FAULTS}
 CHOSEN = (
     "kill -9 the worker that leads two machines",
     "kill -9 the other worker of two machines",
-    "SIGSTOP of a worker beyond its lease, training goes on",
 )
 
 
