@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from controlplane import db
 from services import logs
 from services.worker import hardware
-from services.worker.app import make_app
+from services.worker.app import TASK, make_app
+from services.worker.calls import only_for_waiting_stages
 from services.worker.keeper import Keeper
 from services.worker.settings import SLOTS, Settings
 from services.worker.sweeper import Sweeper
@@ -59,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
     app = make_app(settings, queue)
     add_task(app, settings, queue)
+    only_for_waiting_stages(app, TASK, db.sessions(engine))
     node = f"{settings.id_for(queue)}@%h"
     # --quiet omits the banner at the start, which is not a log line.
     arguments = ["--quiet", "worker", "-Q", queue, "-P", "prefork", "-n", node, "-l", "INFO"]

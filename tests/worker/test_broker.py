@@ -15,7 +15,7 @@ def test_garbage_in_the_list_ends_no_worker(platform: Platform) -> None:
     with redis.Redis.from_url(platform.settings.redis_url) as client:
         client.lpush("nanoctl:cpu", *GARBAGE)
         platform.publish(404_404, "cpu")
-        until(lambda: "called for stage 404404" in platform.worker_log("cpu"), "the message behind the garbage")
+        until(lambda: "a call for stage 404404" in platform.worker_log("cpu"), "the message behind the garbage")
         assert client.llen("nanoctl:cpu") == 0
     assert process.poll() is None
     assert platform.worker_log("cpu").count("is not a message") >= 3
