@@ -146,6 +146,8 @@ def test_the_last_admin_s_key_cannot_be_taken_away(api: Api) -> None:
         ({"name": "a", "role": "root"}, "role"),
         ({"name": "a", "project": "Not This"}, "project"),
         ({"name": "a", "expires_at": "2030-01-01T00:00:00"}, "expires_at"),
+        ({"name": "a", "expires_at": "0001-01-01T00:00:00+14:00"}, "expires_at"),
+        ({"name": "a", "expires_at": "9999-12-31T23:59:59-12:00"}, "expires_at"),
         ({"name": "a", "secret": "nc_mine"}, "secret"),
     ],
 )

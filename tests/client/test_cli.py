@@ -127,6 +127,31 @@ def test_a_failed_run_is_retried_and_a_paused_one_resumed_by_command_line(worker
     assert (done.returncode, "which is final" in done.stderr) == (1, True)
 
 
+def test_keys_forks_and_checkpoints_by_command_line(worker: ManualWorker) -> None:
+    secret = said("keys", "make", "a reader", "--role", "viewer", "--expires", "12h").strip()
+    assert json.loads(said("keys", "list", "--json").splitlines()[0])["role"] == "viewer"
+    refused = nanochat("submit", "tiny", NANOCHAT_API_KEY=secret)
+    assert (refused.returncode, "operator" in refused.stderr) == (1, True)
+    key_id = json.loads(said("keys", "list", "--json").splitlines()[0])["id"]
+    assert said("keys", "expire", key_id, "--in", "never") == f"{key_id} valid\n"
+    assert said("keys", "revoke", key_id).startswith(f"{key_id} revoked")
+    run_id = said("submit", "tiny", "--name", "the parent").strip()
+    for stage in ("data", "tok_train", "tok_eval", "base_train"):
+        worker.complete(run_id, stage)
+    fork = said("fork", "the parent", "--set", "sft.num_iterations=7", "--from", "base_train").strip()
+    stages = json.loads(said("show", fork, "--json"))["stages"]
+    assert [s["status"] == "SUCCEEDED" for s in stages[:4]] == [True, True, True, False]
+    assert said("extend", run_id, "base_train", "90", "--name", "longer").startswith("r_")
+    with connect() as client:
+        checkpoint = client.checkpoints(run_id)[0].id
+    assert checkpoint in said("checkpoints", "list", run_id)
+    assert said("checkpoints", "unpin", checkpoint) == f"{checkpoint} unpinned\n"
+    assert said("edit", fork, "--notes", "a try", "--label", "x", "--label", "y").startswith(fork)
+    said("cancel", fork)
+    assert said("delete", fork) == f"{fork} deleted\n"
+    assert "revoke_key" in said("audit")
+
+
 def test_watching_to_the_end_prints_plain_lines_and_the_report_follows(worker: ManualWorker, tmp_path: Path) -> None:
     (tmp_path / "report.md").write_text("# Card\n")
     run_id = said("submit", "tiny").strip()

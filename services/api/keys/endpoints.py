@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
@@ -21,8 +22,17 @@ REFUSED_BODY = ("forbidden", "malformed-body", "body-too-large", "invalid-reques
 KeyName = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), AfterValidator(check_text)]
 Project = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 KeyId = Annotated[str, Path(pattern=r"^k_[0-9a-f]{16}$", description="Id of the key, as in the list of keys.")]
+
+
+def _storable(at: datetime) -> datetime:
+    if not 2000 <= at.year < 9999:  # near the ends of the calendar a change of time zone leaves it
+        raise ValueError("must be between the years 2000 and 9998; null means never")
+    return at
+
+
 Expiry = Annotated[
-    AwareDatetime | None, Field(description="From when on the key is refused, with a time zone; null means never.")
+    Annotated[AwareDatetime, AfterValidator(_storable)] | None,
+    Field(description="From when on the key is refused, with a time zone; null means never."),
 ]
 
 
