@@ -19,6 +19,7 @@ from client import (
     cli_runs,
     cli_steer,
     cli_storage,
+    cli_workers,
 )
 from client.errors import ApiError, ClientError
 
@@ -37,6 +38,7 @@ cli_keys.register(app)
 cli_queue.register(app)
 cli_interchange.register(app)
 cli_storage.register(app)
+cli_workers.register(app)
 
 
 def _version(asked: bool) -> None:

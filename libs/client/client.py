@@ -350,6 +350,15 @@ class Client:
         """Requests that asked for a change, newest first."""
         return AuditPage.model_validate(self._http.get("/v1/audit", before=before, limit=limit))
 
+    def drain(self, worker_id: str, *, hand_over: bool = False) -> Worker:
+        """Let a worker take no new stages. With `hand_over` its running stages stop, and another worker continues them."""
+        body = {"running": "HAND_OVER" if hand_over else "FINISH"}
+        return Worker.model_validate(self._http.request("PUT", _drain_of(worker_id), json=body, repeatable=True))
+
+    def undrain(self, worker_id: str) -> Worker:
+        """Let a worker take stages again."""
+        return Worker.model_validate(self._http.request("DELETE", _drain_of(worker_id), repeatable=True))
+
     def is_ready(self) -> bool:
         """Whether the API can accept runs: its database answers and has the current schema."""
         try:
@@ -375,6 +384,10 @@ def _part(text: str) -> str:
 
 def _iso(at: datetime | None) -> str | None:
     return None if at is None else at.isoformat()
+
+
+def _drain_of(worker_id: str) -> str:
+    return f"/v1/workers/{quote(worker_id, safe='')}/drain"
 
 
 def _items(body: Any, kind: type[M]) -> list[M]:

@@ -19,6 +19,16 @@ class Desired(StrEnum):
     CANCEL = "CANCEL"
 
 
+class Drain(StrEnum):
+    """What a worker that takes no new stages does with its running ones.
+
+    FINISH: it runs them to their end. HAND_OVER: it stops them with a checkpoint, and another worker continues them.
+    """
+
+    FINISH = "FINISH"
+    HAND_OVER = "HAND_OVER"
+
+
 class StageStatus(StrEnum):
     """Status of a stage.
 

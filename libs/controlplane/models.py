@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-from controlplane.lifecycle import LIVE_ATTEMPT, AttemptStatus, Desired, Reason, RunStatus, StageStatus
+from controlplane.lifecycle import LIVE_ATTEMPT, AttemptStatus, Desired, Drain, Reason, RunStatus, StageStatus
 from controlplane.roles import DEFAULT_PROJECT, Role
 
 Json = dict[str, Any]
@@ -198,6 +198,7 @@ class Worker(Base):
     gpus: Mapped[int] = mapped_column(default=0)
     gpu_name: Mapped[str] = mapped_column(default="")
     draining: Mapped[bool] = mapped_column(default=False)
+    drain: Mapped[Drain | None] = mapped_column(Word(Drain))  # what a user asked for
     registered_at: Mapped[datetime] = mapped_column(server_default=func.now())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

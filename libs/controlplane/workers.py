@@ -9,7 +9,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from controlplane.claims import Fence
-from controlplane.lifecycle import LIVE_ATTEMPT, Reason
+from controlplane.errors import NotFound
+from controlplane.lifecycle import LIVE_ATTEMPT, Drain, Reason
 from controlplane.models import Attempt, Json, Stage, Worker
 
 
@@ -36,15 +37,31 @@ def register(
         "gpus": gpus,
         "gpu_name": gpu_name,
         "draining": False,
+        "drain": None,
         "registered_at": now,
         "heartbeat_at": now,
     }
     session.execute(insert(Worker).values(id=worker_id, **values).on_conflict_do_update(index_elements=["id"], set_=values))
 
 
-def beat(session: Session, worker_id: str, *, draining: bool = False) -> None:
-    """Record a heartbeat. A draining worker gets no new stages."""
-    session.execute(update(Worker).where(Worker.id == worker_id).values(heartbeat_at=func.clock_timestamp(), draining=draining))
+def beat(session: Session, worker_id: str, *, draining: bool = False) -> Drain | None:
+    """Record a heartbeat, and return what a user asked of the worker. A draining worker gets no new stages."""
+    beaten = session.execute(
+        update(Worker)
+        .where(Worker.id == worker_id)
+        .values(heartbeat_at=func.clock_timestamp(), draining=True if draining else Worker.drain.is_not(None))
+        .returning(Worker.drain)
+        .execution_options(synchronize_session=False)
+    ).first()
+    return beaten.drain if beaten is not None else None
+
+
+def drain(session: Session, worker_id: str, wish: Drain | None) -> None:
+    """Let a worker take no new stages until its next start, or with None let it take them again. Raises NotFound."""
+    values = {"drain": wish, "draining": wish is not None}
+    found = session.scalar(update(Worker).where(Worker.id == worker_id).values(values).returning(Worker.id))
+    if found is None:
+        raise NotFound(f"there is no worker {worker_id!r}")
 
 
 def retire(session: Session, worker_id: str) -> None:

@@ -45,6 +45,7 @@ KINDS: dict[str, Kind] = {
     "recipe-not-found": Kind(404, "No such recipe"),
     "checkpoint-not-found": Kind(404, "No such checkpoint"),
     "key-not-found": Kind(404, "No such API key"),
+    "worker-not-found": Kind(404, "No such worker"),
     "file-not-found": Kind(404, "No such file"),
     "report-not-ready": Kind(404, "The report has not been made yet"),
     "method-not-allowed": Kind(405, "This address does not take that method"),
@@ -165,7 +166,7 @@ async def _on_outdated(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_not_found(request: Request, error: Exception) -> JSONResponse:
-    kinds = {"checkpoint_id": "checkpoint-not-found", "key_id": "key-not-found"}
+    kinds = {"checkpoint_id": "checkpoint-not-found", "key_id": "key-not-found", "worker_id": "worker-not-found"}
     kind = next((kind for name, kind in kinds.items() if name in request.path_params), "run-not-found")
     return response(kind, str(error))
 

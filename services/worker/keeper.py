@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from controlplane import workers
 from controlplane.db import SessionFactory
+from controlplane.lifecycle import Drain
 from services.worker import hardware, orphans
 from services.worker.settings import Queue, Settings
 
@@ -30,6 +31,7 @@ class Keeper:
             file(queue) for file in (settings.drain_file, settings.alive_file, settings.ready_file)
         )
         self._stop = threading.Event()
+        self._handing_over = False  # the drain file is there because a user asked for it, not because the worker ends
         self._failing: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
@@ -62,7 +64,8 @@ class Keeper:
         self._thread.start()
 
     def drain(self) -> None:
-        """Claim no more stages, and ask the running ones to save a checkpoint and stop."""
+        """Claim no more stages, and ask the running ones to save a checkpoint and stop: the worker ends."""
+        self._handing_over = False
         self._duty("drain file", self._drain.touch)
 
     def stop(self) -> None:
@@ -97,7 +100,13 @@ class Keeper:
 
     def _beat(self) -> None:
         with self._factory.begin() as session:
-            workers.beat(session, self._id, draining=self._drain.exists())
+            wish = workers.beat(session, self._id, draining=self._drain.exists() and not self._handing_over)
+        if wish is Drain.HAND_OVER:
+            self._drain.touch()
+            self._handing_over = True
+        elif self._handing_over:  # the user took it back
+            self._drain.unlink(missing_ok=True)
+            self._handing_over = False
 
     def _duty(self, name: str, do: Callable[[], object]) -> bool:
         """Do it and say whether it worked. A failure is told once, not every few seconds, and so is its end."""

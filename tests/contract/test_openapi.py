@@ -59,6 +59,8 @@ def test_it_is_openapi_3_1_and_has_exactly_these_endpoints() -> None:
         "GET /v1/workers",
         "GET /v1/queue",
         "PATCH /v1/runs/{run_id}/scheduling",
+        "PUT /v1/workers/{worker_id}/drain",
+        "DELETE /v1/workers/{worker_id}/drain",
         "POST /v1/gc",
         "GET /v1/runs/{run_id}/lineage",
         "GET /v1/checkpoints/{checkpoint_id}/files",

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from controlplane import workers
 from controlplane.db import SessionFactory
+from controlplane.lifecycle import Drain
 from controlplane.models import Worker
 from services.worker.keeper import Keeper
 from services.worker.settings import Settings
@@ -70,3 +72,23 @@ def test_a_draining_worker_is_not_ready(keeper: Keeper, settings: Settings) -> N
     until(settings.ready_file("cpu").exists, "the worker to be ready")
     keeper.drain()
     until(lambda: not settings.ready_file("cpu").exists(), "the worker to be unready")
+
+
+def test_a_user_lets_a_worker_hand_over_and_takes_it_back(keeper: Keeper, sessions: SessionFactory, settings: Settings) -> None:
+    drain, ready = settings.drain_file("cpu"), settings.ready_file("cpu")
+    until(ready.exists, "the worker to be ready")
+    with sessions.begin() as s:
+        workers.drain(s, "w", Drain.FINISH)
+    seen = beat(sessions)
+    until(lambda: beat(sessions) > seen, "a heartbeat")
+    assert not drain.exists()  # its stages are not asked to stop
+    with sessions.begin() as s:
+        workers.drain(s, "w", Drain.HAND_OVER)
+    until(drain.exists, "the request to stop")
+    until(lambda: not ready.exists(), "the worker not to be ready")
+    with sessions.begin() as s:
+        workers.drain(s, "w", None)
+    until(lambda: not drain.exists(), "the end of the request")
+    until(ready.exists, "the worker to be ready again")
+    with sessions.begin() as s:
+        assert not s.get_one(Worker, "w").draining
