@@ -1,4 +1,4 @@
-"""The commands for the queue and for budgets: queue, schedule."""
+"""The commands for the queue, budgets and plans of runs: queue, schedule, compare."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from client.cli_runs import Json, RunArg, connect
+from client.text import number
 
 out = Console()
 
 
 def register(app: typer.Typer) -> None:
-    for command in (queue, schedule):
+    for command in (queue, schedule, compare):
         app.command(command.__name__)(command)
 
 
@@ -46,3 +47,17 @@ def schedule(
     used = run.budget
     dollars = "unknown" if used.used_usd is None else f"${used.used_usd:.2f}"
     typer.echo(f"{run.id} {run.status}  priority {run.priority}  used {dollars}, {used.used_hours:.2f} h")
+
+
+def compare(run_id: RunArg, as_json: Json = False) -> None:
+    """Compare a run's plan with what happened: hours, dollars and tokens per second of each stage."""
+    with connect() as client:
+        found = client.comparison(run_id)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=1))
+        return
+    table = Table("stage", "hours planned", "taken", "$ planned", "spent", "tok/s planned", "reached", "attempts", box=None)
+    for row in found.stages:
+        pairs = ((row.planned_hours, row.hours), (row.planned_usd, row.usd), (row.planned_tok_per_s, row.tok_per_s))
+        table.add_row(row.stage, *(number(value) for pair in pairs for value in pair), str(row.attempts))
+    out.print(table)

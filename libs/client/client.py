@@ -21,6 +21,7 @@ from client.models import (
     AuditPage,
     Catalog,
     Checkpoint,
+    Comparison,
     EventPage,
     Garbage,
     Key,
@@ -125,6 +126,10 @@ class Client:
         body = _request(recipe, overrides) | {key: value for key, value in hardware.items() if value is not None}
         return Plan.model_validate(self._http.post("/v1/runs/plan", body, repeatable=True))
 
+    def comparison(self, run_id: str) -> Comparison:
+        """The run's plan against what happened, stage by stage."""
+        return Comparison.model_validate(self._http.get(f"/v1/runs/{_part(run_id)}/comparison"))
+
     def queue(self) -> list[Queued]:
         """The stages that wait for a worker, in the order of their turns, each with the reason why it waits."""
         return _items(self._http.get("/v1/queue"), Queued)
@@ -135,7 +140,9 @@ class Client:
         """Change a run's priority or budget; None leaves a value as it is. ApiError 409 if the run has ended."""
         given = {"priority": priority, "max_usd": max_usd, "max_hours": max_hours}
         body = {key: value for key, value in given.items() if value is not None}
-        return Run.model_validate(self._http.request("PATCH", f"/v1/runs/{run_id}/scheduling", json=body, repeatable=True))
+        return Run.model_validate(
+            self._http.request("PATCH", f"/v1/runs/{_part(run_id)}/scheduling", json=body, repeatable=True)
+        )
 
     def catalog(self) -> Catalog:
         """Every stage and every metric, with the names under which to show them."""

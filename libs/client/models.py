@@ -60,6 +60,26 @@ class Queued(BaseModel):
     why: str
 
 
+class ComparedStage(BaseModel):
+    """A stage as it was planned and as it went; None: not known."""
+
+    stage: str
+    planned_hours: float | None = None
+    planned_usd: float | None = None
+    planned_tok_per_s: float | None = None
+    hours: float
+    usd: float | None = None
+    tok_per_s: float | None = None
+    attempts: int
+
+
+class Comparison(BaseModel):
+    """A run's plan against what happened."""
+
+    run_id: str
+    stages: list[ComparedStage]
+
+
 class Budget(BaseModel):
     """What a run may use and has used; None: no limit, or no known price."""
 

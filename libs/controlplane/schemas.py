@@ -106,6 +106,28 @@ class BudgetView(BaseModel):
     used_gpu_hours: float = Field(description="Hours of GPUs, each counted by itself.")
 
 
+class ComparedStage(BaseModel):
+    """A stage as it was planned and as it went. A planned figure is null if it was not known."""
+
+    stage: StageName
+    planned_hours: float | None = Field(description="Hours of its training steps in the plan.")
+    planned_usd: float | None = Field(description="Dollars of its training steps in the plan.")
+    planned_tok_per_s: float | None = Field(description="Tokens per second in the plan.")
+    planned_steps: int | None = Field(description="Optimizer steps in the plan.")
+    hours: float = Field(description="Hours of all its attempts, from claim to end.")
+    usd: float | None = Field(description="Dollars of them; null if the price of a GPU is unknown.")
+    tok_per_s: float | None = Field(description="Tokens per second that it reported last.")
+    mfu: float | None = Field(description="Per cent of the peak that it reported last.")
+    attempts: int = Field(description="Attempts that it took.")
+
+
+class ComparisonView(BaseModel):
+    """A run's plan against what happened."""
+
+    run_id: RunId
+    stages: list[ComparedStage] = Field(description="All stages in the order of the graph.")
+
+
 class StageView(BaseModel):
     """One stage of a run with all its attempts."""
 

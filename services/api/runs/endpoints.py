@@ -8,10 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import AwareDatetime
 
-from controlplane import plans, runs, views
+from controlplane import actuals, plans, runs, views
 from controlplane.lifecycle import RunStatus
 from controlplane.run_list import RunQuery, Sort, run_page
-from controlplane.schemas import RunPage, RunView
+from controlplane.schemas import ComparisonView, RunPage, RunView
 from nanochat.planning.plan import RunPlan, run_plan
 from services.api.auth import Caller, Operator
 from services.api.database import Ledger
@@ -126,6 +126,13 @@ def get_run(caller: Caller, ledger: Ledger, run_id: RunId) -> RunView:
     """Get one run with its stages, their attempts, progress, newest metrics and artifacts."""
     with ledger() as session:
         return views.run_view(session, run_id)
+
+
+@router.get("/{run_id}/comparison", responses=responses("run-not-found", "invalid-request"))
+def compare_run(caller: Caller, ledger: Ledger, run_id: RunId) -> ComparisonView:
+    """Compare the run's plan with what happened, stage by stage: hours, dollars and speed."""
+    with ledger() as session:
+        return actuals.comparison(session, run_id)
 
 
 @router.get("/{run_id}/report", responses=responses("run-not-found", "report-not-ready", "invalid-request"))
