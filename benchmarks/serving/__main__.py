@@ -3,7 +3,10 @@
 The client and the service are processes of their own, which meet over HTTP on loopback; answers are streamed. On a GPU: d20 in
 bf16, prompts of 512 tokens, 128 new ones. On a CPU: the recipe `tiny`, prompts of 64 tokens, 32 new ones. Goodput counts the
 requests whose first token comes within 200 ms and whose further tokens come every 20 ms on average. The rates are shares of the
-most requests a second that the closed-loop clients got. Needs the service's packages (the extra `inference`) and `rustbpe`.
+most requests a second that the closed-loop clients got.
+
+The part `http` needs no model: a replay answers in place of the engine process, and what is measured is the CPU time that the
+HTTP process takes for a request with a prompt of 512 tokens and for a streamed token. Needs the service's packages (the extra `inference`) and `rustbpe`.
 """
 
 from __future__ import annotations
@@ -11,15 +14,16 @@ from __future__ import annotations
 import argparse
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cards import cards, device
-from benchmarks.options import Options, Parser, positive_int, positive_ints, positive_number
+from benchmarks.options import Options, Parser, names_of, positive_int, positive_ints, positive_number
 from benchmarks.process import JobError, run_job
 from benchmarks.result import Measurement, finish, measurement
+from benchmarks.serving import http
 
 ALONE = 32  # requests at once for the comparison with the engine alone
 
@@ -36,6 +40,7 @@ class ServingOptions(Options):
     depth: int | None
     concurrency: list[int] | None
     rates: list[float] | None
+    only: list[str]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -47,12 +52,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--rates", type=shares, metavar="SHARE,…", help="of the most requests a second (0.25,0.5,0.8; quick 0.5)"
     )
+    parser.add_argument(
+        "--only", type=names_of(PARTS), default=list(PARTS), metavar="PART,…", help=f"default: {','.join(PARTS)}"
+    )
     options = parser.parse(ServingOptions, argv)
     rows: list[Measurement] = []
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         try:
-            rows.extend(Load(options, Path(folder)).rows())  # keeps what came before an error
+            for part in options.only:
+                place = Path(folder) / part
+                place.mkdir()
+                rows.extend(PARTS[part](options, place))  # keeps what came before an error
         except Exception as err:
             print(err.stderr[-3000:] if isinstance(err, JobError) else "", flush=True)
             traceback.print_exc()
@@ -90,9 +101,10 @@ class Load:
         )
         times = 1 if self.quick else 3
         alone = run_job("benchmarks.serving.alone", {**self.job, "device": kind, "concurrency": ALONE, "times": times})
-        with running(self.folder, kind, self.max_rows) as url:
-            self.load(url, "", concurrency=ALONE, count=2 * ALONE)  # compiles kernels, captures graphs
-            burst = max(self.load(url, "", concurrency=ALONE, count=ALONE)["tok_per_s"] for _ in range(times))
+        with running(self.folder, kind, self.max_rows) as service:
+            port = service.port
+            self.load(port, "", concurrency=ALONE, count=2 * ALONE)  # compiles kernels, captures graphs
+            burst = max(self.load(port, "", concurrency=ALONE, count=ALONE)["tok_per_s"] for _ in range(times))
             overhead = 100 * (1 - burst / alone["tok_per_s"])
             print(f"{ALONE} at once: {burst:,.0f} tok/s; the engine alone {alone['tok_per_s']:,.0f}: {overhead:.1f} % overhead")
             name = f"{ALONE} requests at once"
@@ -100,19 +112,19 @@ class Load:
             yield measurement(f"{name}: overhead of the service", overhead, "%", "lower")
             most = 0.0
             for clients in self.concurrency:
-                found = self.load(url, f"{clients} clients", concurrency=clients, count=max(20, 3 * clients))
+                found = self.load(port, f"{clients} clients", concurrency=clients, count=max(20, 3 * clients))
                 most = max(most, found["requests_per_s"])
                 yield from self.told(f"{clients} clients", found)
             for share in self.rates:
                 rate = share * most
                 count = 10 if self.quick else max(30, min(400, round(20 * rate)))
                 name = f"{rate:.1f} requests/s"
-                yield from self.told(name, self.load(url, name, rate=rate, count=count))
+                yield from self.told(name, self.load(port, name, rate=rate, count=count))
 
-    def load(self, url: str, name: str, **how: Any) -> dict[str, Any]:
+    def load(self, port: int, name: str, **how: Any) -> dict[str, Any]:
         """One load, in a process of its own. Raises RuntimeError if a request was refused or failed."""
         ids = self.job["ids"]
-        job = {"url": url, "seed": 1, "ids": ids, "prompt": self.prompt, "new": self.new, **how}
+        job = {"port": port, "seed": 1, "ids": ids, "prompt": self.prompt, "new": self.new, **how}
         found = run_job("benchmarks.serving.client", job, seconds=600)
         if found["failed"]:
             raise RuntimeError(f"{found['failed']} of {found['requests']} requests failed")
@@ -131,6 +143,11 @@ class Load:
                 yield measurement(f"{name}: {what}, {share}", found[key][share], "ms", "lower")
         yield measurement(f"{name}: goodput", found["goodput_per_s"], "requests/s", "higher")
 
+
+PARTS: dict[str, Callable[[ServingOptions, Path], Iterator[Measurement]]] = {
+    "http": lambda options, folder: http.rows(folder, options.quick),
+    "load": lambda options, folder: Load(options, folder).rows(),
+}
 
 if __name__ == "__main__":
     main()

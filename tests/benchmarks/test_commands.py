@@ -29,6 +29,7 @@ BAD = [
     ("engine", ["--only", "decode,encode"], "'encode'"),
     ("serving", ["--rates", "0.5,-1"], "--rates"),
     ("serving", ["--rates", "80"], "share"),
+    ("serving", ["--only", "http,htpp"], "'htpp'"),
     ("train", ["--jobs", "bf16,fp9"], "'fp9'"),
     ("train", ["--jobs", "scaling"], "bf16"),
     ("train", ["--seconds", "nan"], "--seconds"),
