@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from services.inference.errors import ApiError
+from services.inference.outbox import GatheringTransport, Outbox
 from services.inference.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -45,17 +46,18 @@ class Protocol(HttpToolsProtocol):
     """Closes a connection on which a request has begun, or should have, and whose headers do not end within `headers_s`.
 
     Headers without an end are refused too: httptools keeps all of them. A client that reads nothing of its answer for `reading_s` is
-    cut off, because the rest of the answer would wait for it in memory.
+    cut off, because the rest of the answer would wait for it in memory. What is written in one turn of the event loop is sent together.
     """
 
     headers_s: float
     reading_s: float
+    outbox: Outbox
     _unread: asyncio.TimerHandle | None = None
     _deadline: asyncio.TimerHandle | None = None
     _head: int | None = None  # bytes of the headers that are being received, after the read with which they began
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, GatheringTransport(transport, self.outbox)))
         self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
@@ -154,6 +156,7 @@ def config(app: Any, settings: Settings, **changes: Any) -> uvicorn.Config:
     class Timed(Protocol):
         headers_s = settings.headers_timeout_s
         reading_s = settings.reading_timeout_s
+        outbox = Outbox()
 
     return uvicorn.Config(
         app,
