@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from services.inference.calls import CallText
 from services.inference.generation import Choice, Generation, Piece, admit
 from services.inference.json_route import JsonRoute
 from services.inference.logprobs import chat_logprobs
-from services.inference.prompts import chat_prompt, kept
+from services.inference.prompts import beside, chat_prompt, kept
 from services.inference.schemas.chat import ChatRequest
 from services.inference.state import CurrentState
 from services.inference.streaming import (
@@ -38,7 +37,7 @@ async def complete(body: ChatRequest, request: Request, state: CurrentState) -> 
     state.limits.check_sampling(body)
     loaded = await state.registry.get(body.model)
     await state.grammars.check(body)
-    prompt = await asyncio.to_thread(chat_prompt, body, loaded.tokenizer, kept(body, loaded.context))
+    prompt = await beside(body.chars, chat_prompt, body, loaded.tokenizer, kept(body, loaded.context))
     functions = [function.name for function in body.functions]
     text = (lambda: CallText(loaded.tokenizer, functions)) if functions else None
     generation = admit(body, [prompt], loaded, state, text=text)

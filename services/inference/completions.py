@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from services.inference.generation import Choice, Generation, Piece, admit
 from services.inference.json_route import JsonRoute
 from services.inference.limits import Limits
 from services.inference.logprobs import completion_logprobs
-from services.inference.prompts import check_token_ids, kept, text_prompt, truncated
+from services.inference.prompts import beside, check_token_ids, kept, text_prompt, truncated
 from services.inference.registry import Loaded
 from services.inference.schemas.completion import CompletionRequest
 from services.inference.state import CurrentState
@@ -39,7 +38,7 @@ async def complete(body: CompletionRequest, request: Request, state: CurrentStat
     _check(body, state.limits)
     loaded = await state.registry.get(body.model)
     await state.grammars.check(body)
-    prompts = await asyncio.to_thread(_prompts, body, loaded)
+    prompts = await beside(sum(map(len, body.prompts)), _prompts, body, loaded)
     generation = admit(body, [prompt.tokens for prompt in prompts], loaded, state, param="prompt")
     first = head("cmpl", "text_completion", loaded)
     if body.stream:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -11,7 +10,7 @@ from fastapi import APIRouter, Response
 from services.inference.errors import ApiError
 from services.inference.generation import Generation, admit
 from services.inference.json_route import JsonRoute
-from services.inference.prompts import chat_prompt, kept
+from services.inference.prompts import beside, chat_prompt, kept
 from services.inference.schemas.seed import SeedRequest
 from services.inference.state import CurrentState
 from services.inference.streaming import EVENTS, GenerationStream, event
@@ -27,7 +26,7 @@ async def complete(body: SeedRequest, state: CurrentState) -> Response:
     state.limits.check_sampling(body)
     loaded = await state.registry.get(body.model)
     await state.grammars.check(body)
-    prompt = await asyncio.to_thread(chat_prompt, body, loaded.tokenizer, kept(body, loaded.context))
+    prompt = await beside(body.chars, chat_prompt, body, loaded.tokenizer, kept(body, loaded.context))
     generation = admit(body, [prompt], loaded, state, text=lambda: MarkedText(loaded.tokenizer))
     return GenerationStream(generation, _events(generation))
 

@@ -24,7 +24,8 @@ class State:
     caller: str = ""  # a hash of the request's API key; requests of one caller share one turn in the engine's queue
 
 
-def current_state(request: Request) -> State:
+async def current_state(request: Request) -> State:
+    """A coroutine, because FastAPI calls a plain function on a thread."""
     state: State = request.app.state.service
     return replace(state, caller=request.state.caller)
 

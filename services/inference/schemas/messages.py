@@ -138,6 +138,10 @@ class MessagesBody(Body):
         return self
 
     @property
+    def chars(self) -> int:
+        return sum(len(message.text) for message in self.messages)
+
+    @property
     def begins_turn(self) -> bool:
         if self.add_generation_prompt is None:
             return not self.continue_final_message
