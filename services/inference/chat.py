@@ -90,6 +90,9 @@ class _ChatChunks(Chunks):
     def opening(self, choice: Choice) -> dict[str, Any]:
         return self._choice(choice.index, {"role": "assistant", "content": ""})
 
+    def text(self, index: int, text: str) -> dict[str, Any]:
+        return self._choice(index, {"content": text})
+
     def choices(self, piece: Piece) -> list[dict[str, Any]]:
         delta, reason = piece.delta, _finish_reason(self._body, piece.finish_reason)
         new = {**({"content": delta.text} if delta.text else {}), **self.calculator(piece)}

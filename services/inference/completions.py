@@ -121,6 +121,9 @@ class _TextChunks(Chunks):
         text = self._prompts[choice.index // (self._body.n or 1)].text if self._body.echo else ""
         return self._choice(Piece(choice.index, Delta(text))) if text else None
 
+    def text(self, index: int, text: str) -> dict[str, Any]:
+        return self._choice(Piece(index, Delta(text)))
+
     def choices(self, piece: Piece) -> list[dict[str, Any]]:
         delta = piece.delta
         if not (delta.text or delta.tools or delta.scored or piece.finish_reason):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -15,7 +15,7 @@ from nanochat.engine.request import Logprobs, Sampling
 from services.inference.engines.request import PROMPT, EngineLost, EngineRequest, Order, QueueFull, RowOutput
 from services.inference.errors import ApiError
 from services.inference.merge import merged
-from services.inference.metrics import Metrics
+from services.inference.metrics import AnswerMetrics, Metrics
 from services.inference.prompts import check_room, check_token_ids
 from services.inference.registry import Loaded
 from services.inference.schemas.sampling import SamplingParams
@@ -95,12 +95,16 @@ class Answers:
 
 @dataclass(slots=True)
 class Generation:
-    """An admitted request. Iterate `pieces` to the end, or close it; both release the engine's memory."""
+    """An admitted request. Iterate `steps` to the end, or close it; both release the engine's memory."""
 
     loaded: Loaded
     answers: list[Answers]
     usage: Usage
     metrics: Metrics
+    _measured: AnswerMetrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._measured = self.metrics.of(self.loaded.entry.id)
 
     @property
     def choices(self) -> list[Choice]:
@@ -110,14 +114,16 @@ class Generation:
         for answers in self.answers:
             answers.request.cancel()
 
-    async def pieces(self) -> AsyncGenerator[Piece]:
-        """The text, while it is generated. Ends when every choice has finished. Raises ApiError if the engine fails."""
+    async def steps(self) -> AsyncGenerator[Collection[Piece]]:
+        """The text, while it is generated: the pieces that came together. Ends when every choice has finished. Raises ApiError if the engine fails."""
         try:
             async with aclosing(merged([answers.request.outputs() for answers in self.answers])) as steps:
                 async for i, outputs in steps:
                     answers = self.answers[i]
-                    for piece in self._read(answers, outputs):
-                        yield piece
+                    if pieces := self._read(answers, outputs):
+                        yield pieces
+                    if pieces and not any(piece.finish_reason for piece in pieces):
+                        continue
                     if all(choice.done for choice in answers.choices):
                         answers.request.cancel()  # a stop text ends an answer that the engine would continue
                         self._observe_end(answers)
@@ -138,7 +144,7 @@ class Generation:
         finally:
             self.cancel()
 
-    def _read(self, answers: Answers, outputs: Sequence[RowOutput]) -> Iterable[Piece]:
+    def _read(self, answers: Answers, outputs: Sequence[RowOutput]) -> Collection[Piece]:
         """One piece for each choice, however many of its tokens have come: a server that is behind sends fewer, longer chunks."""
         pieces: dict[int, Piece] = {}
         made = 0
@@ -162,17 +168,17 @@ class Generation:
         return pieces.values()
 
     def _count(self, answers: Answers, made: int) -> None:
-        name, now = self.loaded.entry.id, time.monotonic()
+        measured, now = self._measured, time.monotonic()
         if not answers.last_token_at:
-            self.metrics.ttft.labels(name).observe(now - answers.request.submitted_at)
+            measured.ttft.observe(now - answers.request.submitted_at)
         else:
-            self.metrics.itl.labels(name).observe(now - answers.last_token_at)
+            measured.itl.observe(now - answers.last_token_at)
         answers.last_token_at = now
         self.usage.completion_tokens += made
-        self.metrics.generation_tokens.labels(name).inc(made)
+        measured.generation_tokens.inc(made)
 
     def _observe_end(self, answers: Answers) -> None:
-        self.metrics.e2e.labels(self.loaded.entry.id).observe(time.monotonic() - answers.request.submitted_at)
+        self._measured.e2e.observe(time.monotonic() - answers.request.submitted_at)
 
 
 def sampling(params: SamplingParams, loaded: Loaded) -> Sampling:

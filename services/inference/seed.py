@@ -33,8 +33,8 @@ async def complete(body: SeedRequest, state: CurrentState) -> Response:
 
 async def _events(generation: Generation) -> AsyncGenerator[bytes]:
     try:
-        async with aclosing(generation.pieces()) as pieces:
-            async for piece in pieces:
+        async with aclosing(generation.steps()) as steps:
+            async for piece in (piece async for pieces in steps for piece in pieces):
                 if piece.delta.text:
                     yield event({"token": piece.delta.text, "gpu": generation.answers[0].request.replica})
     except ApiError as err:

@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 from fastapi import Request, Response
-from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.types import Receive, Scope, Send
 
 from services.inference.engines.request import AT_ONCE
@@ -26,23 +25,45 @@ from services.inference.text import Delta, ToolCall
 JSON_OR_EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}, "text/event-stream": {}}}}
 EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 CLIENT_CLOSED = 499  # nginx's status for a client that disconnected; only logs show it
-_encode = msgspec.json.Encoder().encode  # 8 times as fast as `json.dumps`, and nothing else runs meanwhile
+_ENCODER = msgspec.json.Encoder()  # 8 times as fast as `json.dumps`, and nothing else runs meanwhile
 LINE_ENDS = re.compile("[\x85\u2028\u2029]")  # JSON itself escapes the others
-DONE = format_sse_event(data_str="[DONE]")
+MARK = "\0"  # stands for a text
+DONE = b"data: [DONE]\n\n"
 
 
-class GenerationStream(EventSourceResponse):
-    """Streams the events of a generation. The generation stops when the response ends, even if nothing was sent yet."""
+class GenerationStream(Response):
+    """Streams the events of a generation. The generation stops when the response ends, even if nothing was sent yet.
+
+    Starlette's own StreamingResponse makes two tasks and a task group for each answer. Here one callback watches the client.
+    """
+
+    media_type = "text/event-stream"
 
     def __init__(self, generation: Generation, events: AsyncGenerator[bytes]):
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(events, headers=headers)
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["Content-Length"]
         self._generation, self._events = generation, events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        stream = asyncio.current_task()
+
+        def leave(gone: asyncio.Future[None]) -> None:
+            if stream is not None and not gone.cancelled():
+                stream.cancel()
+
+        gone = asyncio.ensure_future(disconnected(receive))
+        gone.add_done_callback(leave)
         try:
-            await super().__call__(scope, receive, send)
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            async for events in self._events:
+                await send({"type": "http.response.body", "body": events, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except asyncio.CancelledError:
+            if not gone.done() or stream is None or stream.uncancel():  # the server stops, whatever the client does
+                raise
         finally:
+            stream = None
+            gone.cancel()
             await self._events.aclose()
             self._generation.cancel()  # `finally` does not run in a generator that never started
 
@@ -52,11 +73,19 @@ class Chunks(ABC):
 
     def __init__(self, params: SamplingParams, generation: Generation, head: dict[str, Any]):
         self._params, self._generation, self._head = params, generation, head
+        # All chunks of a stream begin and end alike.
+        self._before = b'data: %b,"choices":[' % one_line(head)[:-1]
+        self._after = b'],"usage":null}\n\n' if params.include_usage else b"]}\n\n"
+        self._texts = self._templates()
         self._calls = [0] * len(generation.choices)  # calculator calls told so far
 
     @abstractmethod
     def opening(self, choice: Choice) -> dict[str, Any] | None:
         """The choice in the first chunk, which is sent at once."""
+
+    @abstractmethod
+    def text(self, index: int, text: str) -> dict[str, Any]:
+        """The choice that tells of new text and of nothing else."""
 
     @abstractmethod
     def choices(self, piece: Piece) -> list[dict[str, Any]]:
@@ -66,17 +95,31 @@ class Chunks(ABC):
         """The opening of each choice, the pieces, the usage if it was asked for, and `[DONE]`."""
         generation = self._generation
         try:
-            async with aclosing(generation.pieces()) as pieces:
-                for opening in filter(None, map(self.opening, generation.choices)):
-                    yield self._chunk(opening)
-                async for piece in pieces:
-                    for choice in self.choices(piece):
-                        yield self._chunk(choice)
+            async with aclosing(generation.steps()) as steps:
+                if opening := [*map(self._chunk, filter(None, map(self.opening, generation.choices)))]:
+                    yield b"".join(opening)
+                async for pieces in steps:
+                    if chunks := b"".join([self._chunks(piece) for piece in pieces]):
+                        yield chunks
             if self._params.include_usage:
                 yield event({**self._head, "choices": [], "usage": generation.usage.dump()})
         except ApiError as err:  # too late for an error status: the headers were sent with the first event
             yield event(err.body())
         yield DONE
+
+    def _chunks(self, piece: Piece) -> bytes:
+        delta = piece.delta
+        if self._texts and piece.finish_reason is None and delta.only_text:
+            before, after = self._texts[piece.index]
+            return b"%b%b%b" % (before, one_line(delta.text), after) if delta.text else b""
+        return b"".join(map(self._chunk, self.choices(piece)))
+
+    def _templates(self) -> list[tuple[bytes, bytes]]:
+        """What stands before and after a text in the chunk of each choice; empty if something else may change from chunk to chunk."""
+        if self._params.continuous_usage or self._params.top_logprobs_count is not None:
+            return []
+        chunks = [self._chunk(self.text(choice.index, MARK)) for choice in self._generation.choices]
+        return [(before, after) for before, _, after in (chunk.partition(one_line(MARK)) for chunk in chunks)]
 
     def calculator(self, piece: Piece) -> dict[str, Any]:
         before = self._calls[piece.index]
@@ -85,10 +128,8 @@ class Chunks(ABC):
 
     def _chunk(self, choice: dict[str, Any]) -> bytes:
         if self._params.continuous_usage:
-            usage: dict[str, Any] = {"usage": self._generation.usage.dump()}
-        else:
-            usage = {"usage": None} if self._params.include_usage else {}
-        return event({**self._head, "choices": [choice], **usage})
+            return b'%b%b],"usage":%b}\n\n' % (self._before, one_line(choice), one_line(self._generation.usage.dump()))
+        return b"%b%b%b" % (self._before, one_line(choice), self._after)
 
 
 def head(prefix: str, kind: str, loaded: Loaded) -> dict[str, Any]:
@@ -115,8 +156,8 @@ async def collected(generation: Generation) -> list[tuple[Delta, str]]:
     """The whole answers with their finish reasons."""
     deltas = [Delta() for _ in generation.choices]
     reasons = ["length" if choice.done else "stop" for choice in generation.choices]  # done before it begins: max_tokens is 0
-    async with aclosing(generation.pieces()) as pieces:
-        async for piece in pieces:
+    async with aclosing(generation.steps()) as steps:
+        async for piece in (piece async for pieces in steps for piece in pieces):
             deltas[piece.index] += piece.delta
             reasons[piece.index] = piece.finish_reason or reasons[piece.index]
     return list(zip(deltas, reasons, strict=True))
@@ -126,25 +167,26 @@ async def written(answers: Sequence[tuple[Delta, str]], document: Callable[[], d
     """The answers as a JSON document. That of 8,000 tokens with 20 log probabilities each takes seconds, so a thread writes it."""
 
     def write() -> Response:
-        return Response(_encode(document()), media_type="application/json")
+        return Response(_ENCODER.encode(document()), media_type="application/json")
 
     scored = sum(len(delta.scored) for delta, _ in answers)
     return await asyncio.to_thread(write) if scored > AT_ONCE else write()
 
 
 def event(value: dict[str, Any]) -> bytes:
-    return format_sse_event(data_str=_one_line(_encode(value).decode()))
+    return b"data: %b\n\n" % one_line(value)
 
 
-def _one_line(text: str) -> str:
+def one_line(value: Any) -> bytes:
     """JSON without the characters at which many clients, such as those that use `str.splitlines`, end a line."""
-    return text if text.isascii() else LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    raw = _ENCODER.encode(value)
+    return raw if raw.isascii() else LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", raw.decode()).encode()
 
 
 async def unless_gone(request: Request, answer: Coroutine[Any, Any, Response]) -> Response:
     """The answer, or an empty response as soon as the client disconnects."""
     work = asyncio.ensure_future(answer)
-    gone = asyncio.ensure_future(_disconnected(request))
+    gone = asyncio.ensure_future(disconnected(request.receive))
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
@@ -156,6 +198,7 @@ async def unless_gone(request: Request, answer: Coroutine[Any, Any, Response]) -
         await asyncio.gather(work, gone, return_exceptions=True)
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def disconnected(receive: Receive) -> None:
+    """Returns when the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
         pass

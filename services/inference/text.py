@@ -45,6 +45,10 @@ class Delta:
     call: str = ""
     arguments: str = ""
 
+    @property
+    def only_text(self) -> bool:
+        return not (self.tools or self.scored or self.call or self.arguments)
+
     def __add__(self, other: Delta) -> Delta:
         return Delta(
             self.text + other.text,
@@ -75,9 +79,20 @@ class AnswerText:
         )
         hidden = ("<|user_start|>", "<|user_end|>", "<|assistant_start|>")
         self._hidden = {self._end, self._output_start, self._output_end, *map(tokenizer.special, hidden)}
+        self._special = {*self._ends, *self._hidden, self._start}
+        self._plain = not stops
         self.finished = False
 
     def push(self, token: int, mask: int = SAMPLED, logprobs: Logprobs | None = None) -> Delta:
+        if (
+            self._plain
+            and mask
+            and logprobs is None
+            and token not in self._special
+            and self._call is None
+            and self._code is None
+        ):
+            return Delta(self._decoder.push(token))  # nearly all tokens: nothing below would change anything
         if mask == FORCED:
             return self._forced(token)
         delta = Delta(tools=self._unanswered())

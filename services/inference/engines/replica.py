@@ -210,7 +210,11 @@ class Replica:
         self.gauges = step.gauges
         told: dict[int, list[RowOutput]] = {}
         for id, index, token, mask, finish, logprobs in step.rows:
-            told.setdefault(id, []).append(RowOutput(index, token, mask, finish, logprobs))
+            row = RowOutput(index, token, mask, finish, logprobs)
+            if (rows := told.get(id)) is None:
+                told[id] = [row]
+            else:
+                rows.append(row)
         for id, outputs in told.items():
             flight = self._flights.get(id)
             if flight is None:
@@ -219,7 +223,8 @@ class Replica:
                 flight.begun = True
                 self.waiting_tokens -= len(flight.request.order.prompt)
             flight.request.put(outputs)
-            flight.rows -= sum(1 for output in outputs if output.finish)
+            for output in outputs:
+                flight.rows -= output.finish is not None
             if flight.rows == 0:
                 self._forget(id).end()
         for id, reason in step.failed:

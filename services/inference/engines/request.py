@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from nanochat.engine.request import FORCED, FinishReason, Logprobs, Sampling
 
 PROMPT = -1  # index of outputs that are the tokens of the prompt, from its second on, with their log probabilities
@@ -47,9 +49,11 @@ class Order:
     scores_prompt: bool = False  # report the log probabilities of the prompt's tokens first
 
 
-@dataclass(frozen=True, slots=True)
-class RowOutput:
-    """The result of one step for answer `index` (or PROMPT): a token with its mask, or, as its last output, the reason why it finished."""
+class RowOutput(msgspec.Struct, frozen=True):
+    """The result of one step for answer `index` (or PROMPT): a token with its mask, or, as its last output, the reason why it finished.
+
+    One is made for each token; making a frozen dataclass takes ten times as long.
+    """
 
     index: int
     token: int | None = None
@@ -70,7 +74,7 @@ class EngineRequest:
         self._outputs: list[RowOutput] = []
         self._error: Exception | None = None
         self._ended = False
-        self._news = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None  # while it waits
 
     @property
     def ended(self) -> bool:
@@ -89,7 +93,9 @@ class EngineRequest:
         Raises EngineError if the engine failed.
         """
         while True:
-            await self._news.wait()
+            if not (self._outputs or self._ended):
+                self._reader = asyncio.get_running_loop().create_future()
+                await self._reader
             if outputs := self._outputs[:AT_ONCE]:
                 del self._outputs[:AT_ONCE]
                 yield outputs
@@ -100,14 +106,17 @@ class EngineRequest:
                 if self._error is not None:
                     raise self._error
                 return
-            self._news.clear()
 
     def put(self, outputs: Sequence[RowOutput]) -> None:
         self._outputs += outputs
-        self._news.set()
+        self._wake()
 
     def end(self, error: Exception | None = None) -> None:
         """End the iteration of `outputs`, with an error if there is one."""
         if not self._ended:
             self._ended, self._error = True, error
-            self._news.set()
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
