@@ -11,10 +11,11 @@ from controlplane import claims, dispatcher, runs, workers
 from controlplane.claims import Claim
 from controlplane.db import SessionFactory
 from controlplane.models import Stage
+from controlplane.timing import Timing
 from nanochat.config.recipe import resolve
 
 KEYS = tuple(f"metric_{n}" for n in range(8))
-STEPS = 1250  # of an ordinary run: 10,000 points of 8 keys
+LEASE_S = 7200.0  # nobody renews the leases of the benchmark
 
 # What ingest stores, made inside the database. The random walk of a loss would compress no better.
 _POINTS = text(
@@ -48,7 +49,7 @@ def start(ledger: SessionFactory, run_id: str) -> Claim:
     with ledger.begin() as session:
         workers.register(session, f"bench-{run_id}", queue="cpu", hostname="here", slots=1)
         stage = session.scalars(select(Stage).where(Stage.run_id == run_id).order_by(Stage.position).limit(1)).one()
-        claim = claims.claim(session, stage.id, f"bench-{run_id}")
+        claim = claims.claim(session, stage.id, f"bench-{run_id}", timing=Timing(lease_ttl=LEASE_S))
         assert claim is not None
         claims.started(session, claim.fence, process={})
     return claim
