@@ -30,6 +30,7 @@ OPEN = {"/health", "/ready", "/metrics"}
 ROLES = {
     "plan_run": Role.VIEWER,
     **dict.fromkeys(("make_key", "list_keys", "expire_key", "revoke_key", "get_audit", "collect_garbage"), Role.ADMIN),
+    **dict.fromkeys(("drain_worker", "undrain_worker"), Role.ADMIN),
 }
 # "GET /v1/runs" -> the operation's id, which is the name of its function
 ROUTES: dict[str, str] = {
