@@ -66,11 +66,9 @@ def _run_stage(stage_id: int, settings: Settings, queue: Queue, launcher: Launch
             log.info("called for stage %d, but no stage of the queue can be claimed now", stage_id)
             return
         devices = hardware.devices(claim.slot, settings.gpu_slots, settings.gpus) if queue == "gpu" else []
-        supervisor = Supervisor(
-            factory, claim, settings, world_size=max(1, len(devices)), devices=devices, draining=draining, launcher=launcher
-        )
-        with bound_contextvars(**log_ids(claim.fence, claim.stage)):
-            supervisor.run()
+        ranks = max(1, len(devices))
+        with bound_contextvars(**log_ids(claim.fence, claim.stage)):  # the supervisor's threads take the ids with them
+            Supervisor(factory, claim, settings, world_size=ranks, devices=devices, draining=draining, launcher=launcher).run()
     except NotFound:
         log.warning("called for stage %d, which this ledger does not have", stage_id)
     except SQLAlchemyError as err:
