@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from nanochat.config import recipe, scaling, shape
 from nanochat.config.recipe import InitSpec
 from nanochat.engine import Engine
+from nanochat.engine.budget import Budget
 from nanochat.engine.request import Request, Row, Sampling
 from nanochat.engine.runner import Runner
 from nanochat.model import GPT, GPTConfig, init_weights
@@ -133,7 +134,13 @@ def rows_of(ids, cached=0):
 
 
 def runner_of(model):
-    return Runner(model, torch.float32, blocks=24, block_size=4)
+    budget = Budget(block=4, step=64, idle=64, chunk=8, even=True)
+    return Runner(model, torch.float32, 24, budget, cache_dtype=torch.float32)
+
+
+def logits_after(runner, rows, new):
+    runner.read(rows, new)
+    return runner.draw(range(len(rows)), rows).logits
 
 
 @switches
@@ -144,7 +151,7 @@ def test_chunks_through_the_pool_equal_one_pass(switch, pieces):
     with torch.no_grad():
         whole = model(ids)
     for piece in pieces:
-        logits = runner.forward(rows, [piece] * len(rows))
+        logits = logits_after(runner, rows, [piece] * len(rows))
         for row in rows:
             row.cached += piece
         torch.testing.assert_close(logits, whole[:, rows[0].cached - 1], atol=1e-4, rtol=1e-4)
@@ -157,9 +164,9 @@ def test_rows_of_different_lengths_continue_together(switch):
     with torch.no_grad():
         whole = model(ids)
     for row, length in zip(rows, (15, 4, 9), strict=True):
-        runner.forward([row], [length])
+        runner.read([row], [length])
         row.cached = length
-    logits = runner.forward(rows, [3, 1, 2])
+    logits = logits_after(runner, rows, [3, 1, 2])
     expected = torch.stack([whole[i, at] for i, at in enumerate((15 + 2, 4, 9 + 1))])
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
 
