@@ -18,7 +18,7 @@ def saved(stage: Path, attempt: int, step: int) -> SavedCheckpoint:
 
 
 def claim(*known: SavedCheckpoint, attempt: int = 3, kind: str = "base_train") -> Claim:
-    return Claim(Fence("r", 1, 9, attempt), "base_train", kind, {}, 42, {}, (), known)
+    return Claim(Fence("r", 1, 9, attempt), "base_train", kind, {}, 42, {}, (), checkpoints=known)
 
 
 def gone(stage: Path, step: int) -> SavedCheckpoint:
