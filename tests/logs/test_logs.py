@@ -58,6 +58,7 @@ def line_of(style: str, log: str, logger: str, words: str) -> bool:
     found = False
     for line in lines_of(style, log):
         if style == "json":
+            assert line.startswith("{"), f"not JSON: {line}"
             told = json.loads(line)
             assert {"event", "level", "logger", "timestamp"} <= set(told), line
             found |= told["logger"] == logger and words in told["event"]

@@ -90,8 +90,8 @@ class EngineLoop:
             os.environ["OMP_NUM_THREADS"] = str(self._setup.threads)  # else the engine takes one for a small model
             torch.set_num_threads(self._setup.threads)
         devices = torch.cuda.device_count() if self._device.startswith("cuda") else 1
-        self._send(Hello(self._device, devices))
         try:
+            self._send(Hello(self._device, devices))
             while self._obey():
                 self._score()
                 for engine in [engine for engine in self._live if engine.busy]:
