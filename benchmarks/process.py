@@ -3,12 +3,14 @@ because a peer of the tokenizer shadows our packages in its own process."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,18 @@ class JobError(Exception):
     def __init__(self, message: str, stderr: str = "") -> None:
         super().__init__(message)
         self.stderr = stderr
+
+
+@contextlib.contextmanager
+def attempted(part: str, failed: list[str]) -> Iterator[None]:
+    """Print an error of this part of a benchmark and add the part to `failed`, so that what was measured before is kept."""
+    try:
+        yield
+    except Exception as err:
+        if isinstance(err, JobError):
+            print(err.stderr[-3000:], flush=True)
+        traceback.print_exc()
+        failed.append(part)
 
 
 def run_job(

@@ -9,14 +9,13 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.options import Options, Parser, positive_int
-from benchmarks.process import JobError, run_job
+from benchmarks.process import JobError, attempted, run_job
 from benchmarks.result import Measurement, cpu, finish, measurement
 
 LONG = 100_000  # steps of the long series
@@ -39,16 +38,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--no-peer", action="store_true", help="without MLflow")
     options = parser.parse(ControlOptions, argv)
     rows: list[Measurement] = []
-    failed = False
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            for row in Load(options, Path(folder)).rows():
-                rows.append(row)
-                print(f"{row['name']:<52} {row['value']:>12,.1f} {row['unit']}", flush=True)
-        except Exception as err:
-            print(err.stderr[-3000:] if isinstance(err, JobError) else "", flush=True)
-            traceback.print_exc()
-            failed = True
+    failed: list[str] = []
+    with tempfile.TemporaryDirectory() as folder, attempted("control", failed):
+        for row in Load(options, Path(folder)).rows():
+            rows.append(row)
+            print(f"{row['name']:<52} {row['value']:>12,.1f} {row['unit']}", flush=True)
     finish("control", cpu(), rows, options)
     if failed:
         raise SystemExit("not everything could be measured")

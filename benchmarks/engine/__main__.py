@@ -8,12 +8,10 @@ Needs only torch, numpy, safetensors, pydantic and this tree, and transformers >
 
 from __future__ import annotations
 
-import traceback
-
 from benchmarks.cards import cards, device
 from benchmarks.engine.parts import PARTS, Bench, EngineOptions
 from benchmarks.options import Parser, names_of, positive_int, positive_ints
-from benchmarks.process import JobError
+from benchmarks.process import attempted
 from benchmarks.result import Measurement, finish
 
 
@@ -53,19 +51,14 @@ def main(argv: list[str] | None = None) -> None:
     bench = Bench(options)
     print(bench.title, flush=True)
     rows: list[Measurement] = []
-    failed = []
+    failed: list[str] = []
     for name, part in PARTS.items():
         if name not in (options.only or PARTS) or not part.on(bench.gpu) or (name == "peer" and not options.peer):
             continue
-        try:
+        with attempted(name, failed):
             for row in part.measure(bench):
                 rows.append(row)
                 show(row)  # at once: a machine that is taken away takes no reading with it
-        except Exception as err:
-            if isinstance(err, JobError):
-                print(err.stderr[-3000:], flush=True)
-            traceback.print_exc()
-            failed.append(name)
     finish("engine", device(), rows, options)
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 from benchmarks.cards import cards, device
 from benchmarks.options import Options, Parser, names_of, positive_int, positive_ints, positive_number
-from benchmarks.process import JobError, run_job
+from benchmarks.process import attempted, run_job
 from benchmarks.result import Measurement, finish, measurement
 from benchmarks.serving import http
 
@@ -57,20 +56,16 @@ def main(argv: list[str] | None = None) -> None:
     )
     options = parser.parse(ServingOptions, argv)
     rows: list[Measurement] = []
-    failed = False
+    failed: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            for part in options.only:
-                place = Path(folder) / part
-                place.mkdir()
+        for part in options.only:
+            place = Path(folder) / part
+            place.mkdir()
+            with attempted(part, failed):
                 rows.extend(PARTS[part](options, place))  # keeps what came before an error
-        except Exception as err:
-            print(err.stderr[-3000:] if isinstance(err, JobError) else "", flush=True)
-            traceback.print_exc()
-            failed = True
     finish("serving", device(), rows, options)
     if failed:
-        raise SystemExit("not everything could be measured")
+        raise SystemExit(f"failed: {', '.join(failed)}")
 
 
 class Load:

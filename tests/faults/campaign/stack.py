@@ -185,9 +185,10 @@ class Stack:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def read_only(folder: Path) -> bool:
-    """Make everything below `folder` read-only until `unmount(folder)`, even for root. False where that is not allowed."""
-    return _mount("--bind", str(folder), str(folder)) and _mount("-o", "remount,bind,ro", str(folder))
+def read_only(folder: Path) -> None:
+    """Make everything below `folder` read-only until `unmount(folder)`, even for root. Raises OSError if it cannot be mounted."""
+    if not (_mount("--bind", str(folder), str(folder)) and _mount("-o", "remount,bind,ro", str(folder))):
+        raise OSError(f"{folder} cannot be mounted read-only, though the campaign's own file system could be mounted")
 
 
 def unmount(folder: Path) -> None:
