@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import Depends, Path, Query
-from pydantic import AfterValidator, JsonValue, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, JsonValue, StringConstraints
 
 from controlplane import access
 from services.api.auth import Caller
@@ -84,3 +86,19 @@ RunId = Annotated[str, Depends(_run)]
 CheckpointId = Annotated[str, Depends(_checkpoint)]
 Storable = Annotated[JsonValue, AfterValidator(storable)]
 SearchText = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(check_text)]
+
+
+def _check_moment_text(value: object) -> object:
+    """A number would be read as a Unix time, which the schema does not promise."""
+    if isinstance(value, int | float) or (isinstance(value, str) and re.fullmatch(r"\s*[+-]?[\d._]+\s*", value)):
+        raise ValueError("must be a date and time with a time zone, such as 2030-01-31T12:00:00Z")
+    return value
+
+
+def _check_year(at: datetime) -> datetime:
+    if not 2000 <= at.year < 9999:  # near the ends of the calendar a change of time zone leaves it
+        raise ValueError("must be between the years 2000 and 9998")
+    return at
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_check_moment_text), AfterValidator(_check_year)]

@@ -276,3 +276,14 @@ def test_an_idempotency_key_used_for_another_request_is_refused(api: Api) -> Non
     assert rows(api) == before
     for bad in ("", "x" * 256):
         problem(api.http.post("/v1/runs", json=TINY, headers={"Idempotency-Key": bad}), "invalid-request")
+
+
+@pytest.mark.parametrize("moment", ["0.5", "0", " 1_000 ", "0001-01-01T00:00:00Z", "2026-01-01", "2026-01-01T00:00:00"])
+@pytest.mark.parametrize("name", ["created_before", "created_after"])
+def test_a_moment_is_a_date_and_time_with_a_time_zone(api: Api, name: str, moment: str) -> None:
+    assert name in problem(api.http.get("/v1/runs", params={name: moment}), "invalid-request")["detail"]
+
+
+@pytest.mark.parametrize("wish", [0, 1, "true", None])
+def test_a_dry_run_is_asked_for_by_true_or_false(api: Api, wish: Any) -> None:
+    problem(api.http.post("/v1/gc", json={"dry_run": wish}), "invalid-request")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from controlplane import audit, keys
 from controlplane.roles import DEFAULT_PROJECT, Role
 from controlplane.schemas import AuditPage, KeyView
 from services.api.auth import Admin
 from services.api.database import Ledger
-from services.api.fields import BIGINT, check_text
+from services.api.fields import BIGINT, Moment, check_text
 from services.api.problems import responses
 
 router = APIRouter(prefix="/v1", tags=["keys"])
@@ -24,14 +23,8 @@ Project = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$"
 KeyId = Annotated[str, Path(pattern=r"^k_[0-9a-f]{16}$", description="Id of the key, as in the list of keys.")]
 
 
-def _storable(at: datetime) -> datetime:
-    if not 2000 <= at.year < 9999:  # near the ends of the calendar a change of time zone leaves it
-        raise ValueError("must be between the years 2000 and 9998; null means never")
-    return at
-
-
 Expiry = Annotated[
-    Annotated[AwareDatetime, AfterValidator(_storable)] | None,
+    Moment | None,
     Field(description="From when on the key is refused, with a time zone; null means never."),
 ]
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import AwareDatetime
 
 from controlplane import actuals, plans, runs, views
 from controlplane.lifecycle import RunStatus
@@ -15,7 +14,7 @@ from controlplane.schemas import ComparisonView, RunPage, RunView
 from nanochat.planning.plan import RunPlan, run_plan
 from services.api.auth import Caller, Operator
 from services.api.database import Ledger
-from services.api.fields import RunId, SearchText, Word
+from services.api.fields import Moment, RunId, SearchText, Word
 from services.api.problems import ProblemError, responses
 from services.api.runs import intake
 from services.api.runs.schemas import PlanRequest, ReportView, SubmitRequest
@@ -109,8 +108,8 @@ def list_runs(
     status: Annotated[list[RunStatus], Query(description="Return only runs with one of these statuses.")] = [],  # noqa: B006
     recipe: Annotated[Word | None, Query(description="Return only runs of the recipe with this name.")] = None,
     search: Annotated[SearchText | None, Query(description="Return only runs with this text in their name or id.")] = None,
-    created_after: Annotated[AwareDatetime | None, Query(description="Return only runs created then or later.")] = None,
-    created_before: Annotated[AwareDatetime | None, Query(description="Return only runs created earlier.")] = None,
+    created_after: Annotated[Moment | None, Query(description="Return only runs created then or later.")] = None,
+    created_before: Annotated[Moment | None, Query(description="Return only runs created earlier.")] = None,
     label: Annotated[list[Word], Query(max_length=20, description="Return only runs with all of these labels.")] = [],  # noqa: B006
     archived: Annotated[bool, Query(description="Return the archived runs, instead of all others.")] = False,
     sort: Annotated[Sort, Query(description="Order of the list; a minus means descending.")] = Sort.NEWEST,

@@ -23,7 +23,7 @@ class GcRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    dry_run: bool = Field(description="true: only list what would be marked; false: mark it.")
+    dry_run: bool = Field(strict=True, description="true: only list what would be marked; false: mark it.")
 
 
 class GcItem(BaseModel):
