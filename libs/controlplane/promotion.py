@@ -5,8 +5,9 @@ from __future__ import annotations
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from controlplane.errors import Conflict, NotFound
+from controlplane.errors import Conflict
 from controlplane.models import Artifact, Checkpoint, Stage
+from controlplane.retention import run_of
 from controlplane.transitions import Gate, gate
 from nanochat.planning import graph
 
@@ -15,9 +16,7 @@ TOKENIZER = "tokenizer"  # name of the artifact that every model of a run is ser
 
 def promote(session: Session, checkpoint_id: str) -> Checkpoint:
     """Promote a checkpoint. Raises NotFound, and Conflict if it was deleted or its run has no tokenizer."""
-    run_id = session.scalar(select(Checkpoint.run_id).where(Checkpoint.id == checkpoint_id))
-    if run_id is None:
-        raise NotFound(f"there is no checkpoint {checkpoint_id!r}")
+    run_id = run_of(session, checkpoint_id)
     with gate(session, run_id) as g:
         checkpoint = session.get_one(Checkpoint, checkpoint_id, populate_existing=True)
         if checkpoint.deleted_at is not None:
@@ -30,9 +29,7 @@ def promote(session: Session, checkpoint_id: str) -> Checkpoint:
 
 def demote(session: Session, checkpoint_id: str) -> Checkpoint:
     """Take a promotion back. Demoting again has no effect. Raises NotFound."""
-    run_id = session.scalar(select(Checkpoint.run_id).where(Checkpoint.id == checkpoint_id))
-    if run_id is None:
-        raise NotFound(f"there is no checkpoint {checkpoint_id!r}")
+    run_id = run_of(session, checkpoint_id)
     with gate(session, run_id) as g:
         checkpoint = session.get_one(Checkpoint, checkpoint_id, populate_existing=True)
         if checkpoint.promoted_at is not None:

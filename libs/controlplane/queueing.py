@@ -31,7 +31,7 @@ class Capacity(NamedTuple):
 
     workers: int  # alive
     slots: int  # of the workers that are not draining
-    busy: tuple[str, ...]  # what they run, each as run/stage
+    busy: tuple[tuple[str, str], ...]  # what they run: project, and run/stage
 
 
 def claim_first(
@@ -77,7 +77,7 @@ def entries(session: Session, *, project: str | None = None, timing: Timing = DE
             priority=row.priority,
             owner=row.owner,
             queued_at=row.queued_at,
-            why=_why(row.queue, place, capacity),
+            why=_why(row.queue, place, capacity, row.project),
         )
         for queued in by_queue.values()
         for place, row in enumerate(queued, start=1)
@@ -126,24 +126,34 @@ def _capacity(session: Session, timing: Timing) -> Mapping[str, Capacity]:
     for queue, count, draining in session.execute(select(Worker.queue, Worker.slots, Worker.draining).where(alive)):
         workers[queue] += 1
         slots[queue] += 0 if draining else count
-    busy: dict[str, list[str]] = defaultdict(list)
-    live = select(Stage.queue, Stage.run_id, Stage.name).join(Attempt).where(Attempt.status.in_(LIVE_ATTEMPT))
-    for queue, run_id, name in session.execute(live.order_by(Attempt.id)):
-        busy[queue].append(f"{run_id}/{name}")
+    busy: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    live = select(Stage.queue, Run.project, Run.id, Stage.name).join(Stage.run).join(Attempt)
+    for queue, project, run_id, name in session.execute(live.where(Attempt.status.in_(LIVE_ATTEMPT)).order_by(Attempt.id)):
+        busy[queue].append((project, f"{run_id}/{name}"))
     return {queue: Capacity(workers[queue], slots[queue], tuple(busy[queue])) for queue in {*workers, *busy}}
 
 
-def _why(queue: str, place: int, capacity: Mapping[str, Capacity]) -> str:
+def _why(queue: str, place: int, capacity: Mapping[str, Capacity], project: str) -> str:
     now = capacity.get(queue, Capacity(0, 0, ()))
     if not now.workers:
         return f"no {queue} worker is alive: start one with `python -m services.worker --queue {queue}`"
     if not now.slots:
         return f"every {queue} worker is draining: start another one, or wait until they are back"
-    if place <= now.slots - len(now.busy):
+    free = now.slots - len(now.busy)
+    if place <= free:
         return "a worker has a free slot and will take it in a moment"
+    if free > 0:
+        return f"{place - 1} queued before it, for {free} free of {now.slots} slots of the {queue} workers"
     before = f"; {place - 1} queued before it" if place > 1 else ""
-    return f"all {now.slots} slots of the {queue} workers are taken, by {_some(now.busy)}{before}"
+    return f"all {now.slots} slots of the {queue} workers are taken, by {_some(now.busy, project)}{before}"
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _some(busy: Sequence[tuple[str, str]], project: str) -> str:
+    """The first stages of this project by name; those of other projects are only counted."""
+    own = [name for of, name in busy if of == project]
+    shown = own[:3]
+    if len(own) > len(shown):
+        shown.append(f"{len(own) - len(shown)} more")
+    if len(busy) > len(own):
+        shown.append(f"{len(busy) - len(own)} of other projects")
+    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))

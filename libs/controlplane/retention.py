@@ -89,7 +89,7 @@ def collect(session: Session, *, dry_run: bool, timing: Timing = DEFAULT) -> lis
 
 def discard(session: Session, checkpoint_id: str) -> Checkpoint:
     """Delete one checkpoint on a user's request. Raises NotFound, and Conflict with what needs it."""
-    run_id = _run_of(session, checkpoint_id)
+    run_id = run_of(session, checkpoint_id)
     with gate(session, run_id) as g:
         found = held(session, Checkpoint.id == checkpoint_id)
         if not found:
@@ -102,7 +102,7 @@ def discard(session: Session, checkpoint_id: str) -> Checkpoint:
 
 def pin(session: Session, checkpoint_id: str, *, pinned: bool = True) -> Checkpoint:
     """Keep a checkpoint until it is unpinned. Raises NotFound, and Conflict if its files are gone."""
-    run_id = _run_of(session, checkpoint_id)
+    run_id = run_of(session, checkpoint_id)
     with gate(session, run_id) as g:
         checkpoint = session.get_one(Checkpoint, checkpoint_id, populate_existing=True)
         if checkpoint.deleted_at is not None:
@@ -161,7 +161,8 @@ def _mark(session: Session, ids: Sequence[str], grace_s: float) -> None:
     )
 
 
-def _run_of(session: Session, checkpoint_id: str) -> str:
+def run_of(session: Session, checkpoint_id: str) -> str:
+    """The id of the checkpoint's run. Raises NotFound."""
     run_id = session.scalar(select(Checkpoint.run_id).where(Checkpoint.id == checkpoint_id))
     if run_id is None:
         raise NotFound(f"there is no checkpoint {checkpoint_id!r}")

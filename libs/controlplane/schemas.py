@@ -393,4 +393,6 @@ class WorkerView(BaseModel):
     gpus: int = Field(description="GPUs that it gives to a stage; 0 without GPUs.")
     gpu_name: str = Field(description="Name of its GPUs as the driver gives it; empty without GPUs.")
     heartbeat_at: datetime = Field(description="When it last sent a heartbeat.")
-    attempts: list[str] = Field(description="Attempts that it runs now, each as run_id/stage/attempt.")
+    attempts: list[str] = Field(
+        description="Attempts that it runs now, each as run_id/stage/attempt; those of other projects without a name."
+    )

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence, Set
 from typing import Any, TypeVar
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
@@ -137,21 +137,24 @@ def artifact(session: Session, run_id: str, stage: str, name: str) -> ArtifactVi
     return None
 
 
-def workers(session: Session, timing: Timing = DEFAULT) -> list[WorkerView]:
-    """Every worker that ever registered, with the attempts that it holds now."""
+def workers(session: Session, timing: Timing = DEFAULT, *, project: str | None = None) -> list[WorkerView]:
+    """Every worker that ever registered, with the attempts that it holds now. `project` leaves those of others without a name."""
     query = (
-        select(Attempt.worker_id, Stage.run_id, Stage.name, Attempt.no)
+        select(Attempt.worker_id, Run.project, Stage.run_id, Stage.name, Attempt.no)
         .join(Stage, Stage.id == Attempt.stage_id)
+        .join(Run, Run.id == Stage.run_id)
         .where(Attempt.status.in_(LIVE_ATTEMPT))
     )
     held = _grouped(session.execute(query), lambda row: row[0])
     rows = session.execute(
         select(Worker, func.extract("epoch", func.now() - Worker.heartbeat_at)).order_by(Worker.queue, Worker.id)
     )
-    return [
-        _worker(worker, float(silent), [f"{run}/{stage}/{no}" for _, run, stage, no in held[worker.id]], timing)
-        for worker, silent in rows
-    ]
+    return [_worker(worker, float(silent), [_held(row, project) for row in held[worker.id]], timing) for worker, silent in rows]
+
+
+def _held(row: Row[str, str, str, str, int], project: str | None) -> str:
+    _, of, run, stage, no = row
+    return f"{run}/{stage}/{no}" if project in (None, of) else "(another project)"
 
 
 # -- rows as read models --

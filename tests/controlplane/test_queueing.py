@@ -74,12 +74,33 @@ def test_a_paused_run_has_no_turn(ledger: Ledger) -> None:
     assert "Paused on request" in stages[0].waiting.why
 
 
+def test_nobody_learns_the_runs_of_another_project(ledger: Ledger) -> None:
+    """Neither from the reason why a stage waits nor from the list of workers."""
+    with ledger.factory.begin() as s:
+        secret = runs.submit(s, recipe.resolve("tiny"), owner="ann", project="secret").run.id
+    ledger.dispatch()
+    ledger.worker("w", "cpu")
+    assert claim(ledger, "w") == secret
+    waits = submit(ledger, "bob")
+    ledger.dispatch()
+    ledger.worker("w", "cpu")
+    with ledger.factory.begin() as s:
+        stage = views.run_view(s, waits).stages[0]
+        seen = {of: views.workers(s, project=of)[0] for of in ("secret", "default")}
+    assert stage.waiting is not None
+    assert stage.waiting.why == "all 1 slots of the cpu workers are taken, by 1 of other projects"
+    assert [worker.status for worker in seen.values()] == ["busy", "busy"]
+    assert seen["secret"].attempts == [f"{secret}/data/1"]
+    assert seen["default"].attempts == ["(another project)"]
+
+
 def test_the_queue_says_why_a_stage_waits(ledger: Ledger) -> None:
     first, second, third = (submit(ledger, "ann") for _ in range(3))
     ledger.dispatch()
     assert "no cpu worker is alive: start one" in waiting(ledger)[0].why
     ledger.worker("w", "cpu")
     assert "free slot" in waiting(ledger)[0].why
+    assert waiting(ledger)[1].why == "1 queued before it, for 1 free of 1 slots of the cpu workers"
     assert claim(ledger, "w") == first
     ledger.worker("w", "cpu")  # a heartbeat
     assert [q.why for q in waiting(ledger)] == [

@@ -16,7 +16,7 @@ from services.api.auth import Caller, Operator
 from services.api.database import Ledger
 from services.api.fields import Moment, RunId, SearchText, Word
 from services.api.problems import ProblemError, responses
-from services.api.runs import intake
+from services.api.runs import intake, made
 from services.api.runs.schemas import PlanRequest, ReportView, SubmitRequest
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
@@ -61,7 +61,7 @@ def submit_run(
     terms = intake.terms_of(body, on)
     once = runs.Idempotency(caller.id, idempotency_key, intake.fingerprint(body)) if idempotency_key else None
     with ledger.begin() as session:
-        try:
+        with made.once():
             run, created = runs.submit(
                 session,
                 recipe,
@@ -72,16 +72,10 @@ def submit_run(
                 planned=figures,
                 terms=terms,
             )
-        except runs.KeyReused as err:
-            raise ProblemError("idempotency-key-reused", str(err), [("header Idempotency-Key", str(err))]) from err
         if created and body.plan is not None:
             plans.check(session, body.plan, run_plan(recipe, figures, on.gpu, on.warnings))
         view = views.run_view(session, run.id)
-    request.state.made = view.id
-    request.app.state.dispatcher.wake()
-    response.headers["Location"] = f"/v1/runs/{view.id}"
-    response.status_code = 201 if created else 200
-    return view
+    return made.answer(request, response, view, created=created)
 
 
 @router.post("/plan", responses=responses(*REFUSED_BODY))

@@ -15,7 +15,7 @@ from services.api.auth import Operator
 from services.api.database import Ledger
 from services.api.fields import RunId, Storable
 from services.api.problems import ProblemError, responses
-from services.api.runs import intake
+from services.api.runs import intake, made
 from services.api.runs.endpoints import REFUSED_BODY, IdempotencyKey
 from services.api.runs.schemas import DottedPath, RecipeRequest, RunName
 
@@ -126,7 +126,7 @@ def _fork(
     if idempotency_key is not None:
         once = runs.Idempotency(caller.id, idempotency_key, intake.fingerprint(body, run_id))
     with ledger.begin() as session:
-        try:
+        with made.once():
             run, created = forks.fork(
                 session,
                 run_id,
@@ -136,11 +136,5 @@ def _fork(
                 name=body.name,
                 idempotency=once,
             )
-        except runs.KeyReused as err:
-            raise ProblemError("idempotency-key-reused", str(err), [("header Idempotency-Key", str(err))]) from err
         view = views.run_view(session, run.id)
-    request.state.made = view.id
-    request.app.state.dispatcher.wake()
-    response.headers["Location"] = f"/v1/runs/{view.id}"
-    response.status_code = 201 if created else 200
-    return view
+    return made.answer(request, response, view, created=created)

@@ -54,7 +54,7 @@ def list_queue(caller: Caller, ledger: Ledger) -> QueueList:
 def list_workers(caller: Caller, ledger: Ledger) -> WorkerList:
     """List every worker that has registered, with the attempts that it runs."""
     with ledger() as session:
-        return WorkerList(items=views.workers(session))
+        return WorkerList(items=views.workers(session, project=caller.project))
 
 
 @router.put(
