@@ -139,12 +139,11 @@ class Load:
 
     def ingesting(self, up: Any, claim: Any) -> Iterator[Measurement]:
         from benchmarks.control import fill, peer
-        from controlplane.timing import DEFAULT
-        from services.worker.relay import Relay
+        from services.worker.storing import Storing
 
         count = fill.spool(self.folder / "events.jsonl", self.spooled)
         begun = time.monotonic()
-        Relay(up.ledger, claim.fence, self.folder, DEFAULT, 1.0).flush()
+        Storing(up.ledger, claim.fence, self.folder).rest()
         rate = count / (time.monotonic() - begun)
         name = "ingest of metric points"
         yield measurement(name, rate, "points/s", "higher", must=20_000, aim=100_000)

@@ -27,9 +27,11 @@ from nanochat.contract.launch import launch
 from nanochat.contract.lease import Lease, LeaseFile
 from services.worker import processes
 from services.worker.launcher import Launcher, OneMachine
-from services.worker.relay import STDOUT, Relay
+from services.worker.relay import Relay
+from services.worker.renewal import Renewal
 from services.worker.resume import furthest_intact, warn_of_a_start_from_zero
 from services.worker.settings import Settings, child_environment
+from services.worker.storing import STDOUT
 from services.worker.verdict import Verdict, judge, not_launched
 
 log = logging.getLogger(__name__)
@@ -67,10 +69,19 @@ class Supervisor:
         fence = self.claim.fence
         self.out = self.settings.output_dir(fence.run_id, self.claim.stage, fence.attempt_no)
         self.mark = mark_of(fence)
-        self.relay = Relay(self.factory, fence, self.out, self.settings.timing(), self.settings.sync_every_s)
+        every_s = self.settings.sync_every_s
+        self.renewal = Renewal(self.factory, fence, self.settings.timing(), every_s)
+        self.relay = Relay(self.factory, fence, self.out, every_s)
 
     def run(self) -> StageStatus | None:
         """Run the attempt to its end. Returns the new status of its stage, or None if another attempt has taken over."""
+        self.renewal.start()  # before a checkpoint of many gigabytes is verified
+        try:
+            return self._run()
+        finally:
+            self.renewal.close()
+
+    def _run(self) -> StageStatus | None:
         try:
             process, resumed = self._launch()
         except OSError as err:
@@ -95,7 +106,7 @@ class Supervisor:
             (self.out / BALLAST).unlink(missing_ok=True)
         if not clean:
             log.error("the stage left processes that do not die; its devices may stay taken")
-        asked = Reason.HOST_DRAIN if self.relay.stop_reason is None and self._told else self.relay.stop_reason
+        asked = Reason.HOST_DRAIN if self.renewal.stop_reason is None and self._told else self.renewal.stop_reason
         status = self._finish(judge(self.out, self.claim.outputs, returncode, asked))
         log.info("the attempt ended; the stage is %s", status or "another attempt's now")
         return status
@@ -145,7 +156,7 @@ class Supervisor:
                 asked_at = time.monotonic()
                 self._ask_to_stop(process)
             if asked_at is not None:
-                abort = self.relay.stop_reason is Reason.USER_ABORT
+                abort = self.renewal.stop_reason is Reason.USER_ABORT
                 self._escalate(process, math.inf if abort else time.monotonic() - asked_at)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(POLL_S)
@@ -159,19 +170,19 @@ class Supervisor:
         timing = self.settings.timing()
         end_at = now + timing.lease_ttl + timing.lease_grace / 2
         try:
-            self._lease.write(Lease(self._boot, now + timing.lease_ttl, end_at, self.relay.held_until))
+            self._lease.write(Lease(self._boot, now + timing.lease_ttl, end_at, self.renewal.held_until))
             self._shown_at = now
         except OSError as err:
             log.warning("the lease file cannot be written: %s", err)
 
     def _stop_wanted(self) -> bool:
-        if not self._told and self.relay.died:
-            log.critical("the thread that reports to the ledger has ended, so the stage is handed on")
+        if not self._told and (self.relay.died or self.renewal.died):
+            log.critical("a thread that reports to the ledger has ended, so the stage is handed on")
             self._told = True
         if self.draining() and not self._told:
             self._told = True
             self.relay.report(lambda session: claims.stopping(session, self.claim.fence, Reason.HOST_DRAIN))
-        return self._told or self.relay.lost or self.relay.stop_reason is not None
+        return self._told or self.relay.lost or self.renewal.lost or self.renewal.stop_reason is not None
 
     def _ask_to_stop(self, process: subprocess.Popen[bytes]) -> None:
         """Create the stop file. On a disk that takes no file, SIGTERM says the same to a training loop."""
@@ -196,7 +207,7 @@ class Supervisor:
         while True:
             try:
                 self.relay.flush()
-                with self.factory.begin() as session:
+                with self.renewal.last_word(), self.factory.begin() as session:
                     return claims.finish(
                         session,
                         self.claim.fence,

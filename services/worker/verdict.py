@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from controlplane.lifecycle import Reason
 from nanochat.contract.causes import CRASH, DISK_FULL, OUT_OF_MEMORY, PEER_LOST, READ_ONLY, STORAGE, code_in, code_of
 from nanochat.contract.contract import MANIFEST, Artifact, Exit, ExitReport, StageError, verify
-from services.worker.relay import STDOUT
+from services.worker.storing import STDOUT
 
 # Codes of input or configuration that no retry can make work.
 BAD_INPUT = (

@@ -52,8 +52,8 @@ def test_a_stage_ends_well_while_database_and_broker_are_away(tmp_path: Path, ho
         assert stored == list(range(len((out / EVENTS).read_text().splitlines())))
         assert len(platform.stage(run, "data").attempts) == 1
         lines = platform.worker_log("cpu").splitlines()
-        told = [line for line in lines if "the ledger does not answer" in line and "[services.worker.relay]" in line]
-        assert told[0].endswith(f"[services.worker.relay] attempt=1 run={run} stage=data")
+        told = [line for line in lines if "the ledger does not answer" in line and "[services.worker.renewal]" in line]
+        assert told[0].endswith(f"[services.worker.renewal] attempt=1 run={run} stage=data")
     finally:
         platform.close()
         if broker is not None:

@@ -13,7 +13,6 @@ from controlplane import feeds, ingest, views
 from controlplane.claims import Claim
 from controlplane.db import SessionFactory
 from controlplane.models import LogLine
-from controlplane.timing import DEFAULT
 from controlplane.transitions import gate
 from services.worker.relay import Relay
 from tests.controlplane.ledger import Ledger
@@ -27,7 +26,7 @@ def ledger(sessions: SessionFactory) -> Ledger:
 
 
 def relay(ledger: Ledger, claim: Claim, out: Path) -> Relay:
-    return Relay(ledger.factory, claim.fence, out, DEFAULT, 0.05)
+    return Relay(ledger.factory, claim.fence, out, 0.05)
 
 
 def event(seq: int, **fields: Any) -> bytes:
