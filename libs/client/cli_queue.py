@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from client.cli_runs import Json, RunArg, connect
+from client.cli_runs import Json, PriorityOption, RunArg, connect
 from client.text import number
 
 out = Console()
@@ -37,7 +37,7 @@ def queue(as_json: Json = False) -> None:
 
 def schedule(
     run_id: RunArg,
-    priority: Annotated[int | None, typer.Option(min=-100, max=100, help="a greater priority goes first")] = None,
+    priority: PriorityOption = None,
     max_usd: Annotated[float | None, typer.Option(metavar="USD", help="budget in dollars")] = None,
     max_hours: Annotated[float | None, typer.Option(metavar="HOURS", help="budget of hours in which a stage is live")] = None,
 ) -> None:
@@ -56,8 +56,21 @@ def compare(run_id: RunArg, as_json: Json = False) -> None:
     if as_json:
         typer.echo(found.model_dump_json(indent=1))
         return
-    table = Table("stage", "hours planned", "taken", "$ planned", "spent", "tok/s planned", "reached", "attempts", box=None)
+    table = Table(
+        "stage",
+        "hours planned",
+        "taken",
+        "$ planned",
+        "spent",
+        "tok/s planned",
+        "reached",
+        "attempts",
+        "planned from",
+        box=None,
+    )
     for row in found.stages:
         pairs = ((row.planned_hours, row.hours), (row.planned_usd, row.usd), (row.planned_tok_per_s, row.tok_per_s))
-        table.add_row(row.stage, *(number(value) for pair in pairs for value in pair), str(row.attempts))
+        table.add_row(
+            row.stage, *(number(value) for pair in pairs for value in pair), str(row.attempts), row.planned_source or ""
+        )
     out.print(table)

@@ -25,6 +25,10 @@ RunArg = Annotated[
     str, typer.Argument(metavar="RUN", help="id of a run, r_… (see `nanochat ps`), or its name if only one has it")
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+PriorityOption = Annotated[int | None, typer.Option(min=-100, max=100, help="a greater priority goes first")]
+MaxUsd = Annotated[float | None, typer.Option(metavar="USD", help="pause when this is spent")]
+MaxHours = Annotated[float | None, typer.Option(metavar="HOURS", help="pause after this many hours of work")]
+UsdPerHour = Annotated[float | None, typer.Option(metavar="USD", help="price of one GPU")]
 
 out = Console()
 
@@ -42,10 +46,10 @@ def submit(
     watch_it: Annotated[bool, typer.Option("--watch", "-w", help="show the run until it finishes")] = False,
     idempotency_key: Annotated[str | None, typer.Option(help="two submissions with the same key start one run")] = None,
     plan: Annotated[str | None, typer.Option(metavar="HASH", help="refuse if the run would differ from this plan")] = None,
-    priority: Annotated[int | None, typer.Option(min=-100, max=100, help="a greater priority goes first")] = None,
-    max_usd: Annotated[float | None, typer.Option(metavar="USD", help="pause when this is spent")] = None,
-    max_hours: Annotated[float | None, typer.Option(metavar="HOURS", help="pause after this many hours of work")] = None,
-    usd_per_hour: Annotated[float | None, typer.Option(metavar="USD", help="price of one GPU")] = None,
+    priority: PriorityOption = None,
+    max_usd: MaxUsd = None,
+    max_hours: MaxHours = None,
+    usd_per_hour: UsdPerHour = None,
 ) -> None:
     """Start a run."""
     what, overrides = recipe_of(recipe), overrides_of(set_, data)
@@ -74,7 +78,7 @@ def plan(
     gpu: Annotated[str | None, typer.Option(help="name of the GPU, such as H100")] = None,
     gpu_memory: Annotated[float | None, typer.Option(metavar="GIB", help="memory of one GPU")] = None,
     peak_tflops: Annotated[float | None, typer.Option(metavar="TFLOPS", help="dense bf16 peak of one GPU")] = None,
-    usd_per_hour: Annotated[float | None, typer.Option(metavar="USD", help="price of one GPU")] = None,
+    usd_per_hour: UsdPerHour = None,
     as_json: Json = False,
 ) -> None:
     """Show the length, memory use and cost of a run, without starting it.

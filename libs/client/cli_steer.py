@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from client.cli_local import SetOption, overrides_of
-from client.cli_runs import RunArg, connect
+from client.cli_runs import MaxHours, MaxUsd, PriorityOption, RunArg, UsdPerHour, connect
 from client.models import Run
+
+NewName = Annotated[str | None, typer.Option(help="name of the new run")]
 
 
 def register(app: typer.Typer) -> None:
@@ -53,11 +55,20 @@ def fork(
     checkpoint: Annotated[
         str | None, typer.Option(help="checkpoint to start its stage from, c_… (see `nanochat checkpoints list`)")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="name of the new run")] = None,
+    name: NewName = None,
+    priority: PriorityOption = None,
+    max_usd: MaxUsd = None,
+    max_hours: MaxHours = None,
+    usd_per_hour: UsdPerHour = None,
 ) -> None:
-    """Start a run with the recipe of another one, changed by --set. What succeeded and does not change is not run again."""
+    """Start a run with the recipe of another one, changed by --set. What succeeded and does not change is not run again.
+
+    Priority and budget are those of the old run, unless you give others.
+    """
+    terms = {"priority": priority, "max_usd": max_usd, "max_hours": max_hours, "usd_per_hour": usd_per_hour}
     with connect() as client:
-        run = client.fork(run_id, overrides_of(set_, None), from_stage=stage, from_checkpoint=checkpoint, name=name)
+        changes = overrides_of(set_, None)
+        run = client.fork(run_id, changes, from_stage=stage, from_checkpoint=checkpoint, name=name, **terms)
     typer.echo(run.id)
 
 
@@ -65,11 +76,19 @@ def extend(
     run_id: RunArg,
     stage: Annotated[str, typer.Argument(help="training stage, such as base_train")],
     steps: Annotated[int, typer.Argument(min=1, help="steps that it is to have in all")],
-    name: Annotated[str | None, typer.Option(help="name of the new run")] = None,
+    name: NewName = None,
+    priority: PriorityOption = None,
+    max_usd: MaxUsd = None,
+    max_hours: MaxHours = None,
+    usd_per_hour: UsdPerHour = None,
 ) -> None:
-    """Start a run that trains a stage of another one for more steps, and all that follows from it."""
+    """Start a run that trains a stage of another one for more steps, and all that follows from it.
+
+    Priority and budget are those of the old run, unless you give others.
+    """
+    terms = {"priority": priority, "max_usd": max_usd, "max_hours": max_hours, "usd_per_hour": usd_per_hour}
     with connect() as client:
-        typer.echo(client.extend(run_id, stage, steps, name).id)
+        typer.echo(client.extend(run_id, stage, steps, name, **terms).id)
 
 
 def edit(

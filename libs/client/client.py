@@ -192,14 +192,18 @@ class Client:
         from_stage: str | None = None,
         from_checkpoint: str | None = None,
         name: str | None = None,
+        **terms: float | None,
     ) -> Run:
-        """Start a run with another one's recipe and overrides. What succeeded and does not change is not run again."""
-        body = {"from_stage": from_stage, "from_checkpoint": from_checkpoint, "overrides": dict(overrides or {}), "name": name}
-        return self._start(f"/v1/runs/{_part(run_id)}/fork", body)
+        """Start a run with another one's recipe and overrides. What succeeded and does not change is not run again.
 
-    def extend(self, run_id: str, stage: str, steps: int, name: str | None = None) -> Run:
-        """Start a run that trains a stage of another one for more steps, from its furthest checkpoint on."""
-        return self._start(f"/v1/runs/{_part(run_id)}/extend", {"stage": stage, "steps": steps, "name": name})
+        `terms` are priority, max_usd, max_hours and usd_per_hour, as in `submit`; what is left out is as in the old run.
+        """
+        body = {"from_stage": from_stage, "from_checkpoint": from_checkpoint, "overrides": dict(overrides or {}), "name": name}
+        return self._start(f"/v1/runs/{_part(run_id)}/fork", body | terms)
+
+    def extend(self, run_id: str, stage: str, steps: int, name: str | None = None, **terms: float | None) -> Run:
+        """Start a run that trains a stage of another one for more steps, from its furthest checkpoint on. `terms`: see `fork`."""
+        return self._start(f"/v1/runs/{_part(run_id)}/extend", {"stage": stage, "steps": steps, "name": name} | terms)
 
     def _start(self, path: str, body: Any) -> Run:
         headers = {"Idempotency-Key": str(uuid.uuid4())}

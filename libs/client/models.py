@@ -67,6 +67,7 @@ class ComparedStage(BaseModel):
     planned_hours: float | None = None
     planned_usd: float | None = None
     planned_tok_per_s: float | None = None
+    planned_source: str | None = None
     hours: float
     usd: float | None = None
     tok_per_s: float | None = None
@@ -317,6 +318,9 @@ class PlannedStage(BaseModel):
     needs: list[str]
 
 
+ESTIMATE = "estimate"  # the source of figures that no finished run has measured
+
+
 class StageFigures(BaseModel):
     """One training stage. None: not known before the data is there, or not known for this hardware."""
 
@@ -332,10 +336,20 @@ class StageFigures(BaseModel):
     tok_per_s: float | None = None
     hours: float | None = None
     usd: float | None = None
+    source: str = ESTIMATE
+
+
+class OtherFigures(BaseModel):
+    """A stage that trains nothing, as finished runs took it."""
+
+    stage: str
+    hours: float
+    usd: float | None = None
+    source: str
 
 
 class Figures(BaseModel):
-    """Totals of a plan. Hours and dollars cover the training steps only; they are None on hardware of unknown speed."""
+    """Totals of a plan. Hours and dollars are None where nothing is known of the hardware's speed."""
 
     world_size: int
     gpu: str | None = None
@@ -349,6 +363,7 @@ class Figures(BaseModel):
     hours: float | None = None
     usd: float | None = None
     stages: list[StageFigures]
+    others: list[OtherFigures] = []
 
 
 class Plan(BaseModel):

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from client.models import FINISHED, Catalog, Plan, Run, RunSummary, Stage, StageFigures
+from client.models import FINISHED, Catalog, OtherFigures, Plan, Run, RunSummary, Stage, StageFigures
 
 # Every status has a symbol and a word as well as a colour, because some readers cannot tell the colours apart.
 SYMBOLS = {
@@ -92,15 +92,16 @@ def runs_table(runs: Iterable[RunSummary]) -> Table:
 
 
 def plan_table(plan: Plan) -> Table:
-    """One row per stage. A training stage also shows its length, its batch, its memory, its time and its price."""
+    """One row per stage. A training stage also shows its length, its batch and its memory; any stage its time, if that is known."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("stage", no_wrap=True)
     for heading in ("steps", "tokens", "FLOPs", "batch", "GiB", "tok/s", "hours", "$"):
         table.add_column(heading, justify="right", no_wrap=True)
-    figures = {s.stage: s for s in plan.figures.stages}
+    table.add_column("from", no_wrap=True)
+    rows = {s.stage: tuple(_figures(s)) for s in plan.figures.stages}
+    rows |= {s.stage: ("",) * 6 + _cost(s) for s in plan.figures.others}
     for stage in plan.stages:
-        row = figures.get(stage.name)
-        table.add_row(stage.name, *(_figures(row) if row else ()))
+        table.add_row(stage.name, *rows.get(stage.name, ()))
     return table
 
 
@@ -111,8 +112,13 @@ def _figures(row: StageFigures) -> Iterator[str]:
     yield f"{row.device_batch_size} x {row.accumulation}"
     yield "" if row.peak_gib is None else f"{row.peak_gib:.1f}{'' if row.fits else ' !'}"
     yield "" if row.tok_per_s is None else number(row.tok_per_s)
-    yield "" if row.hours is None else f"{guess}{row.hours:.2f}"
-    yield "" if row.usd is None else f"{guess}{row.usd:.2f}"
+    yield from _cost(row, guess)
+
+
+def _cost(row: StageFigures | OtherFigures, guess: str = "") -> tuple[str, str, str]:
+    hours = "" if row.hours is None else f"{guess}{row.hours:.2f}"
+    usd = "" if row.usd is None else f"{guess}{row.usd:.2f}"
+    return hours, usd, row.source if row.hours is not None else ""
 
 
 def plan_summary(plan: Plan) -> Iterator[str]:
@@ -129,7 +135,7 @@ def plan_summary(plan: Plan) -> Iterator[str]:
         if known
         else f"{on.world_size} process(es) on hardware of unknown speed"
     )
-    total = "" if on.hours is None else f": {on.hours:.2f} h of training"
+    total = "" if on.hours is None else f": {on.hours:.2f} h"
     yield where + total + ("" if on.usd is None else f", ${on.usd:.2f}")
 
 

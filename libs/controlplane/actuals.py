@@ -17,20 +17,24 @@ def comparison(session: Session, run_id: str) -> ComparisonView:
     run = session.get(Run, run_id)
     if run is None:
         raise NotFound(f"there is no run {run_id!r}")
-    planned = {s.stage: s for s in Plan.model_validate(run.planned).stages} if run.planned else {}
+    plan = Plan.model_validate(run.planned) if run.planned else None
+    planned = {s.stage: s for s in plan.stages} if plan else {}
+    others = {s.stage: s for s in plan.others} if plan else {}
     now = session.scalar(select(func.clock_timestamp()))
     assert now is not None
     query = select(Stage, Attempt).outerjoin(Attempt, Attempt.stage_id == Stage.id).where(Stage.run_id == run_id)
     rows: dict[str, ComparedStage] = {}
     for stage, attempt in session.execute(query.order_by(Stage.position, Attempt.no)):
         said = planned.get(stage.name)
+        cost = said or others.get(stage.name)
         row = rows.setdefault(
             stage.name,
             ComparedStage(
                 stage=stage.name,
-                planned_hours=said.hours if said else None,
-                planned_usd=said.usd if said else None,
+                planned_hours=cost.hours if cost else None,
+                planned_usd=cost.usd if cost else None,
                 planned_tok_per_s=said.tok_per_s if said else None,
+                planned_source=cost.source if cost else None,
                 planned_steps=said.steps if said else None,
                 hours=0.0,
                 usd=0.0,

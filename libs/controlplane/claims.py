@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Interval, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from controlplane import promotion
+from controlplane import measurements, promotion
 from controlplane.errors import FenceLost
 from controlplane.lifecycle import LIVE_ATTEMPT, AttemptStatus, Desired, Reason, Retry, StageStatus
 from controlplane.models import Artifact, Attempt, Checkpoint, Json, Stage, Worker
@@ -174,6 +174,7 @@ def end(
             g.move(stage, StageStatus.RUNNING)
         g.move(stage, StageStatus.SUCCEEDED, reason=reason, failures=0)
         promotion.promote_final(g, stage)
+        measurements.keep(g.session, g.run, stage, attempt)
         return
     if g.run.desired is Desired.CANCEL:
         _via_stopping(g, stage, reason)

@@ -15,6 +15,7 @@ from controlplane.lifecycle import AttemptStatus, Reason, StageStatus
 from controlplane.models import Artifact, Attempt, Checkpoint, Run, Stage
 from controlplane.transitions import Gate, gate
 from nanochat.config.recipe import Recipe
+from nanochat.planning.plan import Plan
 
 
 def fork(
@@ -26,16 +27,25 @@ def fork(
     from_checkpoint: str | None = None,
     name: str | None = None,
     idempotency: runs.Idempotency | None = None,
+    planned: Plan | None = None,
+    terms: runs.Terms | None = None,
 ) -> runs.Submission:
     """Start a run that continues another one. `from_stage` runs in any case; `from_checkpoint` is where its stage starts.
 
-    The checkpoint is pinned. Raises NotFound, and Conflict if the checkpoint does not fit the new recipe.
+    Without `terms` it has the priority and the budget of the old run. The checkpoint is pinned. Raises NotFound, and Conflict if the checkpoint does not fit the new recipe.
     """
-    parent = session.get(Run, parent_id)
-    if parent is None:
-        raise NotFound(f"there is no run {parent_id!r}")
+    parent = source(session, parent_id)
     start = None if from_checkpoint is None else _start(session, parent_id, from_checkpoint)
-    submission = runs.submit(session, recipe, name=name, project=parent.project, idempotency=idempotency, owner=parent.owner)
+    submission = runs.submit(
+        session,
+        recipe,
+        name=name,
+        project=parent.project,
+        idempotency=idempotency,
+        owner=parent.owner,
+        planned=planned,
+        terms=terms or terms_of(parent),
+    )
     if not submission.created:
         return submission
     again = start.name if start else from_stage
@@ -55,6 +65,19 @@ def fork(
         g.note("run_forked", None, {"from": parent_id, "checkpoint": from_checkpoint, "reused": sorted(reused)})
     session.refresh(submission.run)
     return submission
+
+
+def source(session: Session, run_id: str) -> Run:
+    """The run to build on. Raises NotFound."""
+    run = session.get(Run, run_id)
+    if run is None:
+        raise NotFound(f"there is no run {run_id!r}")
+    return run
+
+
+def terms_of(run: Run) -> runs.Terms:
+    """The run's place in the queue and its budget, which its forks inherit. What it has spent of it is not counted again."""
+    return runs.Terms(run.priority, run.max_usd, run.max_hours, run.usd_per_hour)
 
 
 def furthest_checkpoint(session: Session, run_id: str, stage: str) -> Checkpoint:

@@ -136,6 +136,23 @@ class StoredPlan(Base):
     used_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 
+class Measurement(Base):
+    """What a stage took that ran undisturbed to its end (controlplane/measurements.py). It outlives the run."""
+
+    __tablename__ = "measurement"
+    __table_args__ = (Index("ix_measurement_alike_measured_at", "alike", "measured_at"),)
+
+    attempt_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    alike: Mapped[str]  # digest of all that decides how fast the stage is, but depth and GPUs
+    depth: Mapped[int | None]  # of the model, as `work`; null for a stage without one
+    work: Mapped[float | None]  # FLOPs per token
+    gpu: Mapped[str]  # as the table of GPUs names it; empty on a CPU
+    gpus: Mapped[int]
+    flops_per_s: Mapped[float | None]  # of all processes together; null for a stage that is measured by its duration
+    seconds: Mapped[float]  # from claim to end
+    measured_at: Mapped[datetime]
+
+
 class IdempotencyKey(Base):
     """Maps the idempotency key of a submission to the run that it made."""
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from controlplane.errors import LedgerError
 from controlplane.models import StoredPlan
+from nanochat.planning.measured import Measured
 from nanochat.planning.plan import RunPlan
 
 KEPT = timedelta(days=7)
@@ -37,6 +38,12 @@ def keep(session: Session, plan: RunPlan) -> None:
         .on_conflict_do_update(index_elements=["hash"], set_={"used_at": func.now()})
     )
     session.execute(delete(StoredPlan).where(StoredPlan.used_at < func.now() - KEPT))
+
+
+def figures_of(session: Session, named: str) -> list[Measured] | None:
+    """What finished runs said when the plan with this hash was made. None if there is no such plan."""
+    stored = session.get(StoredPlan, named)
+    return None if stored is None else [Measured.model_validate(m) for m in stored.content["figures"].get("measured", [])]
 
 
 def check(session: Session, named: str, now: RunPlan) -> None:

@@ -110,10 +110,11 @@ class ComparedStage(BaseModel):
     """A stage as it was planned and as it went. A planned figure is null if it was not known."""
 
     stage: StageName
-    planned_hours: float | None = Field(description="Hours of its training steps in the plan.")
-    planned_usd: float | None = Field(description="Dollars of its training steps in the plan.")
+    planned_hours: float | None = Field(description="Hours in the plan; of a training stage, those of its steps.")
+    planned_usd: float | None = Field(description="Dollars in the plan, of the same.")
     planned_tok_per_s: float | None = Field(description="Tokens per second in the plan.")
     planned_steps: int | None = Field(description="Optimizer steps in the plan.")
+    planned_source: str | None = Field(description="Where the planned figures are from: `estimate`, or which finished runs.")
     hours: float = Field(description="Hours of all its attempts, from claim to end.")
     usd: float | None = Field(description="Dollars of them; null if the price of a GPU is unknown.")
     tok_per_s: float | None = Field(description="Tokens per second that it reported last.")

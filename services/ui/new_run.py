@@ -8,7 +8,7 @@ from markupsafe import Markup
 from client import overrides
 from client.client import Client
 from client.errors import ApiError, ClientError
-from client.models import Plan, Run
+from client.models import ESTIMATE, Plan, Run
 from client.text import flops, number, seconds
 
 QUICKEST = "tiny"
@@ -47,7 +47,9 @@ def _plan(answer: Plan) -> str:
     ]
     if figures.hours is not None:
         cost = f", about ${figures.usd:.2f}" if figures.usd is not None else ""
-        lines.append(f"- training takes about {seconds(3600 * figures.hours)}{cost}")
+        measured = sum(s.source != ESTIMATE for s in figures.stages) + len(figures.others)
+        basis = f" ({measured} stages as measured here in earlier runs)" if measured else ""
+        lines.append(f"- it takes about {seconds(3600 * figures.hours)}{cost}{basis}")
     lines += [
         f"- {s.stage}: {number(s.steps)} steps" + (f", {number(s.tokens)} tokens" if s.tokens is not None else "")
         for s in figures.stages

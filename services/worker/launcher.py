@@ -19,11 +19,17 @@ from services.worker.settings import Settings
 
 
 class Launcher(Protocol):
+    @property
+    def machines(self) -> int:
+        """How many machines run an attempt together."""
+
     def command(self, claim: Claim, spec: Path, ranks: int) -> list[str]:
         """The command that this worker runs for the attempt, with `ranks` processes on this machine."""
 
 
 class OneMachine:
+    machines = 1
+
     def command(self, claim: Claim, spec: Path, ranks: int) -> list[str]:
         return stage_command(claim.kind, spec, ranks)
 
@@ -57,6 +63,10 @@ class ManyMachines:
 
     settings: Settings
     call: Callable[[Invitation], None]
+
+    @property
+    def machines(self) -> int:
+        return self.settings.nodes
 
     def command(self, claim: Claim, spec: Path, ranks: int) -> list[str]:
         address = self.settings.own_address

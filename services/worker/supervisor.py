@@ -93,7 +93,7 @@ class Supervisor:
                 lambda session: claims.started(
                     session,
                     self.claim.fence,
-                    process=processes.identity(),
+                    process=processes.identity() | {"machines": self.launcher.machines},
                     resumed_from_step=resumed.step if resumed else None,
                 )
             )

@@ -59,6 +59,33 @@ def test_a_fork_runs_only_what_its_overrides_change(api: Api, worker: ManualWork
     assert (claim.fence.attempt_no, claim.checkpoints) == (1, ())
 
 
+def test_a_fork_inherits_priority_and_budget_unless_it_names_others(api: Api, worker: ManualWorker) -> None:
+    terms = {"priority": 7, "max_usd": 5.0, "max_hours": 2.5, "usd_per_hour": 3.0}
+    old = post(api, "/v1/runs", {"recipe": "tiny", **terms})["id"]
+    for stage in BEFORE[:4]:
+        worker.complete(old, stage)
+    same = post(api, f"/v1/runs/{old}/fork", {})
+    assert terms_of(same) == terms
+    changed = post(api, f"/v1/runs/{old}/fork", {"priority": 0, "max_usd": 9.0})
+    assert terms_of(changed) == terms | {"priority": 0, "max_usd": 9.0}
+    longer = post(api, f"/v1/runs/{old}/extend", {"stage": "base_train", "steps": 90, "max_hours": 8.0})
+    assert terms_of(longer) == terms | {"max_hours": 8.0}
+    plain = post(api, "/v1/runs", {"recipe": "tiny"})["id"]
+    found = problem(api.http.post(f"/v1/runs/{plain}/fork", json={"max_usd": 1.0}), "invalid-request")
+    assert "give usd_per_hour" in found["errors"][0]["message"]
+
+
+def test_a_fork_is_planned(api: Api, failed: str) -> None:
+    run = post(api, f"/v1/runs/{failed}/fork", {"overrides": {"sft.num_iterations": 7}})
+    stages = {s["stage"]: s for s in api.http.get(f"/v1/runs/{run['id']}/comparison").json()["stages"]}
+    assert stages["sft"]["planned_steps"] == 7
+
+
+def terms_of(run: dict[str, Any]) -> dict[str, Any]:
+    names = ("max_usd", "max_hours", "usd_per_hour")
+    return {"priority": run["priority"], **{name: run["budget"][name] for name in names}}
+
+
 def test_a_fork_from_a_stage_runs_it_again_with_all_that_follow_from_it(api: Api, failed: str) -> None:
     run = post(api, f"/v1/runs/{failed}/fork", {"from_stage": "base_train"})
     assert done(run) == ["data", "tok_train", "tok_eval"]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from controlplane import workers
+from tests.api.manual_worker import ManualWorker
 from tests.api.server import Api
 from tests.api.test_bad_input import problem, rows
 
@@ -38,6 +39,31 @@ def test_an_old_plan_is_refused_with_the_difference(api: Api) -> None:
     said = {e["field"]: e["message"] for e in found["errors"]}
     assert said["figures.gpu"] == "was None, is now H100"
     assert rows(api) == before
+
+
+def test_a_plan_keeps_its_hash_and_its_figures_when_later_runs_finish(api: Api) -> None:
+    """Decision 11: what other runs take meanwhile outdates no plan. A new plan uses it."""
+    work = ManualWorker(api.ledger)
+    recipe = TINY | {"overrides": {"base.num_iterations": 21}}
+    planned = api.http.post("/v1/runs/plan", json=recipe).json()
+    assert {stage["source"] for stage in planned["figures"]["stages"]} == {"estimate"}
+    for _ in range(3):
+        other = api.http.post("/v1/runs", json=recipe).json()["id"]
+        for stage in ("data", "tok_train"):
+            work.complete(other, stage)
+    newer = api.http.post("/v1/runs/plan", json=recipe).json()
+    assert newer["hash"] != planned["hash"]
+    tokenizer = next(stage for stage in newer["figures"]["others"] if stage["stage"] == "tok_train")
+    assert tokenizer["source"].startswith("measured here, 3 runs, since ")
+    for plan in (planned, newer):  # the older plan is as good as the newer one
+        run = api.http.post("/v1/runs", json=recipe | {"plan": plan["hash"]})
+        assert run.status_code == 201
+        stages = {s["stage"]: s for s in api.http.get(f"/v1/runs/{run.json()['id']}/comparison").json()["stages"]}
+        measured = {stage["stage"]: stage["hours"] for stage in plan["figures"]["others"]}
+        assert stages["tok_train"]["planned_hours"] == measured.get("tok_train")
+    with api.ledger.begin() as session:
+        for worker in ("manual-cpu", "manual-gpu"):
+            workers.retire(session, worker)
 
 
 def test_an_unknown_plan_is_refused(api: Api) -> None:

@@ -18,9 +18,12 @@ from nanochat.config.shape import GPTConfig, flops_per_token, num_params, scalin
 from nanochat.planning import gpus, graph, memory
 from nanochat.planning.batches import BatchSplit, example_batch, multiples, token_batch
 from nanochat.planning.gpus import Hardware
+from nanochat.planning.measured import Measured
 from nanochat.tasks.catalog import BY_NAME
 
 TOKENS_PER_ROW = 499  # measured on the speedrun's midtraining mixture: 809 steps of 524,288 tokens for 849,648 rows
+
+ESTIMATE = "estimate"
 
 
 class Frozen(BaseModel):
@@ -52,10 +55,25 @@ class StagePlan(Frozen):
     tok_per_s: float | None = Field(default=None, description="Predicted tokens per second of all processes together.")
     hours: float | None = Field(default=None, description="Predicted hours of training.")
     usd: float | None = Field(default=None, description="Predicted cost of training in US dollars.")
+    source: str = Field(
+        default=ESTIMATE, description="Where the speed, the hours and the cost are from: `estimate`, or which finished runs."
+    )
+
+
+class OtherStagePlan(Frozen):
+    """What a stage that trains nothing takes, as finished runs say."""
+
+    stage: str = Field(description="Name of the stage.")
+    hours: float = Field(description="Predicted hours from claim to end.")
+    usd: float | None = Field(description="Predicted cost in US dollars; null if the price of a GPU is unknown.")
+    source: str = Field(description="Which finished runs the figures are from.")
 
 
 class Plan(Frozen):
-    """A recipe's figures on given hardware. Hours and dollars cover the training steps alone; null on an unknown GPU."""
+    """A recipe's figures on given hardware.
+
+    Hours and dollars of a training stage cover its steps alone; they are null if the GPU is unknown and nothing was measured.
+    """
 
     recipe: str = Field(description="Name of the recipe.")
     world_size: int = Field(description="Processes of a training stage, one GPU each.")
@@ -70,6 +88,13 @@ class Plan(Frozen):
     hours: float | None = Field(description="Predicted hours of all stages whose hours are known.")
     usd: float | None = Field(description="Predicted cost in US dollars of all stages whose cost is known.")
     stages: list[StagePlan] = Field(description="The training stages in order.")
+    others: list[OtherStagePlan] = Field(
+        default=[], description="The other stages of which enough runs have finished here, in order."
+    )
+    measured: list[Measured] = Field(
+        default=[],
+        description="What finished runs say. A submission that names the plan uses the same.",
+    )
 
 
 class PlannedStage(Frozen):
@@ -102,17 +127,28 @@ def plan(
     *,
     peak_tflops: float | None = None,
     usd_per_hour: float | None = None,
+    measured: Sequence[Measured] = (),
 ) -> Plan:
     """The whole run on `world_size` processes, each with one `gpu` (a name as in `gpus.GPUS`, or the driver's).
 
-    Its memory, bf16 peak and price are the table's unless given. Each stage takes the largest device batch that fits, the
+    Its memory, bf16 peak and price are the table's unless given. `measured` overrides the table's speed. Each stage takes the largest device batch that fits, the
     recipe's at most. Raises RecipeError, naming the field and the nearest sizes that fit, when a batch does not divide.
     """
     config = GPTConfig.of(recipe.model, recipe.tokenizer.vocab_size)
     on = gpus.hardware(world_size, gpu, memory_gib=gpu_memory_gib, peak_tflops=peak_tflops, usd_per_hour=usd_per_hour)
-    stages = [PLANNERS[s.trains](s.name, recipe, config, on) for s in graph.stages(recipe) if s.trains]
-    known = [s.hours for s in stages if s.hours is not None]
-    prices = [s.usd for s in stages if s.usd is not None]
+    known = {m.stage: m for m in measured}
+    stages: list[StagePlan] = []
+    others: list[OtherStagePlan] = []
+    for stage in graph.stages(recipe):
+        found = known.get(stage.name)
+        if stage.trains:
+            planned = PLANNERS[stage.trains](stage.name, recipe, config, on)
+            stages.append(planned if found is None else _as_measured(planned, found, on, config))
+        elif found is not None and found.hours is not None:
+            usd = _usd(found.hours, on) if stage.queue == "gpu" else 0.0
+            others.append(OtherStagePlan(stage=stage.name, hours=found.hours, usd=usd, source=found.source))
+    hours = [h for h in (*(s.hours for s in stages), *(s.hours for s in others)) if h is not None]
+    prices = [usd for usd in (*(s.usd for s in stages), *(s.usd for s in others)) if usd is not None]
     return Plan(
         recipe=recipe.name,
         world_size=world_size,
@@ -124,9 +160,11 @@ def plan(
         params=num_params(config),
         flops_per_token=flops_per_token(config),
         total_flops=sum(s.flops for s in stages if s.flops is not None),
-        hours=sum(known) if known else None,
+        hours=sum(hours) if hours else None,
         usd=sum(prices) if prices else None,
         stages=stages,
+        others=others,
+        measured=list(measured),
     )
 
 
@@ -257,9 +295,23 @@ def _priced(stage: StagePlan, on: Hardware, config: GPTConfig) -> StagePlan:
     if on.flops is not None:
         found["tok_per_s"] = on.flops / flops_per_token(config)
         found["hours"] = hours = stage.flops / on.flops / 3600 if stage.flops is not None else None
-        if hours is not None and on.usd_per_hour is not None:
-            found["usd"] = hours * on.world_size * on.usd_per_hour
+        if hours is not None:
+            found["usd"] = _usd(hours, on)
     return stage.model_copy(update=found)
+
+
+def _as_measured(stage: StagePlan, found: Measured, on: Hardware, config: GPTConfig) -> StagePlan:
+    """The stage with the speed, or the hours, of finished runs."""
+    hours, speed = found.hours, stage.tok_per_s
+    if found.flops_per_s is not None:
+        speed = found.flops_per_s / flops_per_token(config)
+        hours = None if stage.flops is None else stage.flops / found.flops_per_s / 3600
+    usd = None if hours is None else _usd(hours, on)
+    return stage.model_copy(update={"tok_per_s": speed, "hours": hours, "usd": usd, "source": found.source})
+
+
+def _usd(hours: float, on: Hardware) -> float | None:
+    return None if on.usd_per_hour is None else hours * on.world_size * on.usd_per_hour
 
 
 def _warnings(recipe: Recipe, planned: Plan, gpu: str | None) -> Iterator[str]:

@@ -57,7 +57,7 @@ def submit_run(
     """
     with ledger() as session:
         on = intake.hardware(views.workers(session))
-    recipe, figures = intake.recipe_of(body, on)
+    recipe, figures = intake.recipe_of(body, on, ledger, follows=body.plan)
     terms = intake.terms_of(body, on)
     once = runs.Idempotency(caller.id, idempotency_key, intake.fingerprint(body)) if idempotency_key else None
     with ledger.begin() as session:
@@ -86,7 +86,7 @@ def plan_run(caller: Caller, ledger: Ledger, body: PlanRequest) -> RunPlan:
     """
     with ledger() as session:
         on = intake.requested(body, intake.hardware(views.workers(session)))
-    recipe, figures = intake.recipe_of(body, on)
+    recipe, figures = intake.recipe_of(body, on, ledger)
     made = run_plan(recipe, figures, on.gpu, on.warnings)
     with ledger.begin() as session:
         plans.keep(session, made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from controlplane import forks, runs, views
 from controlplane.models import ApiKey
@@ -17,7 +17,7 @@ from services.api.fields import RunId, Storable
 from services.api.problems import ProblemError, responses
 from services.api.runs import intake, made
 from services.api.runs.endpoints import REFUSED_BODY, IdempotencyKey
-from services.api.runs.schemas import DottedPath, RecipeRequest, RunName
+from services.api.runs.schemas import DottedPath, NewTerms, RecipeRequest, RunName
 
 router = APIRouter(prefix="/v1/runs/{run_id}", tags=["runs"])
 
@@ -31,10 +31,8 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-class ForkRequest(BaseModel):
+class ForkRequest(NewTerms):
     """What the new run changes."""
-
-    model_config = ConfigDict(extra="forbid")
 
     from_stage: StageField | None = Field(
         default=None, description="Stage that runs again, with all that read its outputs, even if nothing about it changes."
@@ -48,10 +46,8 @@ class ForkRequest(BaseModel):
     name: RunName | None = Field(default=None, description=NAME)
 
 
-class ExtendRequest(BaseModel):
+class ExtendRequest(NewTerms):
     """How much longer to train."""
-
-    model_config = ConfigDict(extra="forbid")
 
     stage: StageField = Field(description="Training stage to extend.", examples=["base_train"])
     steps: int = Field(strict=True, ge=1, le=100_000_000, description="Optimizer steps that the stage is to have in all.")
@@ -69,6 +65,8 @@ def fork_run(
     idempotency_key: IdempotencyKey = None,
 ) -> RunView:
     """Start a run with this run's recipe and overrides. Stages that succeeded and that nothing changes are referenced, not run again.
+
+    It has the owner, the priority and the budget of the old run, unless the request names others.
 
     409 if the checkpoint does not fit, because a stage before its own would run again.
     """
@@ -120,8 +118,10 @@ def _fork(
 ) -> RunView:
     with ledger() as session:
         on = intake.hardware(views.workers(session))
-        old = views.run_view(session, run_id)
-    recipe, _ = intake.recipe_of(RecipeRequest(recipe=old.config, overrides=overrides), on)
+        parent = forks.source(session, run_id)
+        old, inherited = parent.config, forks.terms_of(parent)
+    recipe, figures = intake.recipe_of(RecipeRequest(recipe=old, overrides=overrides), on, ledger)
+    terms = intake.terms_of(body, on, inherited)
     once = None
     if idempotency_key is not None:
         once = runs.Idempotency(caller.id, idempotency_key, intake.fingerprint(body, run_id))
@@ -135,6 +135,8 @@ def _fork(
                 from_checkpoint=from_checkpoint,
                 name=body.name,
                 idempotency=once,
+                planned=figures,
+                terms=terms,
             )
         view = views.run_view(session, run.id)
     return made.answer(request, response, view, created=created)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 from pydantic import BaseModel
 
+from controlplane import measurements, plans
 from controlplane.budgets import price_of
+from controlplane.db import SessionFactory
 from controlplane.runs import Terms
 from controlplane.schemas import WorkerView
 from nanochat.config.recipe import Recipe, RecipeError, resolve
 from nanochat.planning import plan, preflight
+from nanochat.planning.measured import Measured
 from services.api.problems import ProblemError
-from services.api.runs.schemas import PlanRequest, RecipeRequest, SubmitRequest
+from services.api.runs.schemas import NewTerms, PlanRequest, RecipeRequest, SubmitRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,12 @@ class Hardware:
     peak_tflops: float | None = None
     usd_per_hour: float | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def exists(self) -> bool:
+        """Whether stages can have run on it: it is a real GPU as it is sold, or the CPU of a worker."""
+        altered = self.gpu_memory_gib is not None or self.peak_tflops is not None
+        return not altered and (self.gpu is not None or (self.world_size == 1 and not self.warnings))
 
 
 def hardware(workers: Sequence[WorkerView]) -> Hardware:
@@ -53,13 +62,24 @@ def requested(request: PlanRequest, available: Hardware) -> Hardware:
     )
 
 
-def recipe_of(request: RecipeRequest, on: Hardware) -> tuple[Recipe, plan.Plan]:
-    """The requested recipe and its plan. Raises ProblemError, which names every wrong field."""
+def recipe_of(
+    request: RecipeRequest, on: Hardware, ledger: SessionFactory, *, follows: str | None = None
+) -> tuple[Recipe, plan.Plan]:
+    """The requested recipe and its plan, with the figures of finished runs.
+
+    `follows` is the hash of a plan: its figures are used again. Raises ProblemError, which names every wrong field.
+    """
     assert isinstance(request.recipe, str | dict)
     try:
         recipe = resolve(request.recipe, dict(request.overrides))
         figures = plan.plan(
-            recipe, on.world_size, on.gpu, on.gpu_memory_gib, peak_tflops=on.peak_tflops, usd_per_hour=on.usd_per_hour
+            recipe,
+            on.world_size,
+            on.gpu,
+            on.gpu_memory_gib,
+            peak_tflops=on.peak_tflops,
+            usd_per_hour=on.usd_per_hour,
+            measured=_measured(recipe, on, ledger, follows),
         )
     except RecipeError as err:
         raise _refused(err.problems) from err
@@ -74,14 +94,24 @@ def recipe_of(request: RecipeRequest, on: Hardware) -> tuple[Recipe, plan.Plan]:
     return recipe, figures
 
 
-def terms_of(request: SubmitRequest, on: Hardware) -> Terms:
-    """The run's place in the queue and its budget. Raises ProblemError if dollars cannot be counted."""
-    if request.max_usd is not None and price_of(request.usd_per_hour, on.gpu) is None:
+def _measured(recipe: Recipe, on: Hardware, ledger: SessionFactory, follows: str | None) -> Sequence[Measured]:
+    """The figures of the plan that the request names (decision 11), else those of finished runs on this hardware."""
+    with ledger() as session:
+        if follows is not None and (kept := plans.figures_of(session, follows)) is not None:
+            return kept
+        return measurements.of(session, recipe, on.world_size, on.gpu) if on.exists else ()
+
+
+def terms_of(request: SubmitRequest | NewTerms, on: Hardware, old: Terms | None = None) -> Terms:
+    """The run's place in the queue and its budget: `old`, changed by what is given. Raises ProblemError if dollars cannot be counted."""
+    asked = {field.name: getattr(request, field.name) for field in fields(Terms)}
+    terms = replace(old or Terms(), **{name: value for name, value in asked.items() if value is not None})
+    if request.max_usd is not None and price_of(terms.usd_per_hour, on.gpu) is None:
         message = (
             f"the price of {on.gpu or 'the gpu workers'} is not known, so dollars cannot be counted; give usd_per_hour as well"
         )
         raise ProblemError("invalid-request", f"max_usd: {message}", [("max_usd", message)])
-    return Terms(request.priority, request.max_usd, request.max_hours, request.usd_per_hour)
+    return terms
 
 
 def fingerprint(request: BaseModel, *of: str) -> str:

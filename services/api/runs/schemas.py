@@ -100,6 +100,24 @@ class SubmitRequest(RecipeRequest):
     )
 
 
+class NewTerms(BaseModel):
+    """The place in the queue and the budget of a run that builds on another one. What is left out is as in the old run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    priority: Priority | None = Field(default=None, description="Priority of its stages in the queue; null: the old run's.")
+    max_usd: Dollars | None = Field(
+        default=None, description="Budget of the new run alone, in US dollars; null: as much as the old run's."
+    )
+    max_hours: Hours | None = Field(
+        default=None,
+        description="Budget of the new run alone, of hours in which a stage is live; null: as much as the old run's.",
+    )
+    usd_per_hour: float | None = Field(
+        default=None, strict=True, ge=0, le=1e6, description="Price of one GPU in US dollars per hour; null: the old run's."
+    )
+
+
 class ReportView(BaseModel):
     """The report card of a run."""
 
