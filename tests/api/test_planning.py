@@ -47,8 +47,10 @@ def test_a_plan_keeps_its_hash_and_its_figures_when_later_runs_finish(api: Api) 
     recipe = TINY | {"overrides": {"base.num_iterations": 21}}
     planned = api.http.post("/v1/runs/plan", json=recipe).json()
     assert {stage["source"] for stage in planned["figures"]["stages"]} == {"estimate"}
+    made = []
     for _ in range(3):
         other = api.http.post("/v1/runs", json=recipe).json()["id"]
+        made.append(other)
         for stage in ("data", "tok_train"):
             work.complete(other, stage)
     newer = api.http.post("/v1/runs/plan", json=recipe).json()
@@ -58,9 +60,12 @@ def test_a_plan_keeps_its_hash_and_its_figures_when_later_runs_finish(api: Api) 
     for plan in (planned, newer):  # the older plan is as good as the newer one
         run = api.http.post("/v1/runs", json=recipe | {"plan": plan["hash"]})
         assert run.status_code == 201
+        made.append(run.json()["id"])
         stages = {s["stage"]: s for s in api.http.get(f"/v1/runs/{run.json()['id']}/comparison").json()["stages"]}
         measured = {stage["stage"]: stage["hours"] for stage in plan["figures"]["others"]}
         assert stages["tok_train"]["planned_hours"] == measured.get("tok_train")
+    for other in made:
+        api.http.post(f"/v1/runs/{other}/cancel")
     with api.ledger.begin() as session:
         for worker in ("manual-cpu", "manual-gpu"):
             workers.retire(session, worker)
