@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -80,12 +81,23 @@ def overrides_of(set_: list[str] | None, data: Path | None) -> dict[str, Any]:
 
 
 def hand_over(arguments: list[str]) -> int:
-    """Run Python with these arguments and return its exit code. On Ctrl-C it waits: the terminal signals the child as well."""
+    """Run Python with these arguments and return its exit code. On Ctrl-C it waits: the terminal signals the child as well.
+
+    The handlers are in place before the child is, so no signal ends this process and leaves the child behind.
+    """
+    child: subprocess.Popen[bytes] | None = None
+    told = False
+
+    def on_sigterm(number: int, frame: FrameType | None) -> None:
+        nonlocal told
+        told = True
+        if child is not None:
+            child.terminate()
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+    signal.signal(signal.SIGINT, lambda *_: None)  # unlike SIG_IGN, a handler is not inherited by the child
     child = subprocess.Popen([sys.executable, *arguments])
-    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-    while True:
-        try:
-            code = child.wait()
-        except KeyboardInterrupt:
-            continue
-        return code if code >= 0 else 128 - code
+    if told:  # while the child was being made
+        child.terminate()
+    code = child.wait()
+    return code if code >= 0 else 128 - code

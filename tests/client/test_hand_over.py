@@ -1,0 +1,80 @@
+"""Commands that start a process of their own: whenever SIGTERM comes, it leaves no orphan."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+
+from tests.waiting import until
+
+MARK = "NANOCHAT_TEST_HAND_OVER"
+# It tells when it is about to start its child, so that a signal can be aimed at that moment.
+STARTER = """
+import sys
+from client.cli_local import hand_over
+print("now", flush=True)
+sys.exit(hand_over(["-c", "import time; time.sleep(60)"]))
+"""
+# The signal comes while the child exists and the parent does not know it yet.
+WITHIN = """
+import os, signal, subprocess, sys
+from client.cli_local import hand_over
+make = subprocess.Popen._execute_child
+def signalled(self, *args, **options):
+    make(self, *args, **options)
+    os.kill(os.getpid(), signal.SIGTERM)
+subprocess.Popen._execute_child = signalled
+sys.exit(hand_over(["-c", "import time; time.sleep(60)"]))
+"""
+
+
+def start(code: str, mark: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env={**os.environ, MARK: mark})
+
+
+def alive(mark: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def test_a_sigterm_while_the_child_is_made_reaches_it() -> None:
+    parent = start(WITHIN, "within")
+    assert parent.wait(60) == 128 + signal.SIGTERM
+    assert not alive("within")
+
+
+def test_a_sigterm_at_any_moment_leaves_no_orphan() -> None:
+    chance = random.Random(7)
+    for number in range(10):
+        mark = f"try-{number}"
+        parent = start(STARTER, mark)
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"now\n"
+        time.sleep(chance.uniform(0, 0.02))
+        parent.terminate()
+        assert parent.wait(60) in (128 + signal.SIGTERM, -signal.SIGTERM)  # the latter: before it was in hand_over
+        until(lambda mark=mark: not alive(mark), f"the processes of try {number} to end")  # type: ignore[misc]
+        parent.stdout.close()
+
+
+def test_ctrl_c_waits_for_the_child() -> None:
+    child = "print(1, flush=True); input(); raise SystemExit(7)"
+    code = f"from client.cli_local import hand_over; raise SystemExit(hand_over(['-c', {child!r}]))"
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == b"1\n"
+    parent.send_signal(signal.SIGINT)  # to the parent alone
+    parent.communicate(b"\n", timeout=60)
+    assert parent.returncode == 7
