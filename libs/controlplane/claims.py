@@ -1,7 +1,7 @@
 """Claim a stage for a worker, renew the lease, and end the attempt.
 
 A claim makes an attempt. The attempt's number is a fence: every later write names it. A write by an attempt that has ended, or is
-no longer the stage's current one, changes nothing and raises FenceLost.
+no longer the stage's current one, changes nothing and raises FenceLost. There is one exception, LateFence.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from datetime import timedelta
 from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import Interval, func, literal, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Interval, exists, func, literal, or_, select, update
+from sqlalchemy.orm import Session, aliased
 
 from controlplane import measurements, promotion
 from controlplane.errors import FenceLost
@@ -34,11 +34,22 @@ class Fence:
 
 
 @dataclass(frozen=True, slots=True)
+class LateFence(Fence):
+    """Admits what an attempt wrote to its spool before it ended and nobody had stored: its events and log lines, and no outputs.
+
+    `heir` is the later attempt of the stage that stores them, and must be the current one. None: the worker that ran the attempt does.
+    """
+
+    heir: Fence | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SavedCheckpoint:
-    """A checkpoint that an attempt can resume from."""
+    """A checkpoint that an attempt can resume from. `attempt` is the number of the one that saved it; None: another stage's."""
 
     step: int
     artifact: contract.Artifact
+    attempt: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +111,19 @@ def claim(
         )
 
 
-def started(session: Session, fence: Fence, *, process: Json, resumed_from_step: int | None = None) -> None:
+def started(
+    session: Session,
+    fence: Fence,
+    *,
+    process: Json,
+    resumed_from_step: int | None = None,
+    resumed_from_attempt: int | None = None,
+) -> None:
     """Record that the stage's processes run. `process` identifies their supervisor. Raises FenceLost."""
     with gate(session, fence.run_id) as g:
         stage, attempt = fenced(session, fence)
         attempt.process, attempt.started_at = process, g.now()
-        attempt.resumed_from_step = resumed_from_step
+        attempt.resumed_from_step, attempt.resumed_from_attempt = resumed_from_step, resumed_from_attempt
         if stage.status is StageStatus.STARTING:
             attempt.status = AttemptStatus.RUNNING
             g.move(stage, StageStatus.RUNNING)
@@ -209,9 +227,19 @@ def fenced(session: Session, fence: Fence) -> tuple[Stage, Attempt]:
 
 
 def current(fence: Fence) -> tuple[Any, ...]:
-    """Conditions under which the attempt is live and its stage's newest."""
+    """Conditions under which the attempt is live and its stage's newest; of a LateFence, under which it has ended and its heir is."""
+    if not isinstance(fence, LateFence):
+        return _is_current(Attempt, fence)
+    ended = Attempt.id == fence.attempt_id, Attempt.status.not_in(LIVE_ATTEMPT)
+    if fence.heir is None:
+        return ended
+    heir = aliased(Attempt)
+    return *ended, exists().where(*_is_current(heir, fence.heir))
+
+
+def _is_current(attempt: type[Attempt], fence: Fence) -> tuple[Any, ...]:
     newest = select(Stage.attempt_no).where(Stage.id == fence.stage_id).scalar_subquery()
-    return Attempt.id == fence.attempt_id, Attempt.status.in_(LIVE_ATTEMPT), newest == fence.attempt_no
+    return attempt.id == fence.attempt_id, attempt.status.in_(LIVE_ATTEMPT), newest == fence.attempt_no
 
 
 def lost(fence: Fence) -> FenceLost:
@@ -255,12 +283,15 @@ def _inputs(session: Session, stage: Stage) -> dict[str, contract.Artifact]:
 
 def _checkpoints(session: Session, stage: Stage) -> tuple[SavedCheckpoint, ...]:
     query = (
-        select(Checkpoint)
+        select(Checkpoint, Attempt.no)
         .join(Attempt, Attempt.id == Checkpoint.attempt_id)
         .where(or_(Checkpoint.stage_id == stage.id, Checkpoint.id == stage.start_checkpoint), Checkpoint.deleted_at.is_(None))
         .order_by(Checkpoint.step.desc(), Attempt.no.desc())
     )
-    return tuple(SavedCheckpoint(c.step, contract.Artifact(path=c.path, sha256=c.sha256)) for c in session.scalars(query))
+    return tuple(
+        SavedCheckpoint(c.step, contract.Artifact(path=c.path, sha256=c.sha256), no if c.stage_id == stage.id else None)
+        for c, no in session.execute(query)
+    )
 
 
 # -- retry or fail --

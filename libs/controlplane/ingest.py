@@ -3,6 +3,8 @@
 A batch is stored in one transaction, with the attempt's fence checked. The transaction also stores the number of the attempt's last
 event or line. Numbers up to it are skipped, so a supervisor may send the same events and lines again. Events are stored with the run
 locked. Log lines are not: a stage that prints millions must not keep anybody from cancelling it.
+
+Under a LateFence, what an ended attempt left is stored as that attempt's. It publishes no outputs, and the stage's present state stays.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from controlplane import bulk, points
-from controlplane.claims import Fence, current, fenced, lost
+from controlplane.claims import Fence, LateFence, current, fenced, lost
 from controlplane.models import Artifact, Attempt, Checkpoint, Event, Json, LogLine, Stage
 from controlplane.transitions import gate
 from nanochat.contract.lines import MOST_VALUES, BadLine
@@ -37,21 +39,20 @@ def events(session: Session, fence: Fence, batch: Iterable[Json]) -> int:
     """Store events of `events.jsonl` in order. Returns how many were new. Raises FenceLost."""
     with gate(session, fence.run_id):
         stage, attempt = fenced(session, fence)
-        new = _after(batch, attempt.event_seq)
+        new, late = _after(batch, attempt.event_seq), isinstance(fence, LateFence)
         if not new:
             return 0
         bulk.copy(session, Event, EVENT_COLUMNS, EVENT_TYPES, (_event(fence, e) for e in new))
         for event in new:
-            if event["kind"] == "artifact":
+            if event["kind"] == "artifact" and not late:
                 _store_artifact(session, fence, event)
             elif event["kind"] == "checkpoint":
                 _store_checkpoint(session, fence, event)
             elif event["kind"] == "checkpoint_deleted":
                 _mark_deleted(session, fence, event)
-        _store_metrics(session, stage, attempt, [e for e in new if e["kind"] == "metric"])
-        for event in new:
-            if event["kind"] == "progress":
-                stage.progress = _data(event)
+        latest = _store_metrics(session, stage, attempt, [e for e in new if e["kind"] == "metric"])
+        if not late:
+            _show(stage, latest, [e for e in new if e["kind"] == "progress"])
         attempt.event_seq = new[-1]["seq"]
         stage.signs_of_life_at = func.clock_timestamp()
         session.flush()
@@ -158,7 +159,8 @@ def _mark_deleted(session: Session, fence: Fence, event: Json) -> None:
     )
 
 
-def _store_metrics(session: Session, stage: Stage, attempt: Attempt, batch: Sequence[Json]) -> None:
+def _store_metrics(session: Session, stage: Stage, attempt: Attempt, batch: Sequence[Json]) -> dict[str, Any]:
+    """Returns the newest value of each metric."""
     found: dict[tuple[str, int], points.Point] = {}
     latest: dict[str, Any] = {}
     for event in batch:
@@ -170,9 +172,15 @@ def _store_metrics(session: Session, stage: Stage, attempt: Attempt, batch: Sequ
             found[key, step] = t, float(value)
             latest[key] = _clean(value)
     points.store(session, stage.id, attempt.no, found)
+    return latest
+
+
+def _show(stage: Stage, latest: dict[str, Any], progress: Sequence[Json]) -> None:
     if latest:
         merged = {**stage.latest, **latest}
         stage.latest = dict(list(merged.items())[-MOST_VALUES:])
+    if progress:
+        stage.progress = _data(progress[-1])
 
 
 def _time(event: Json) -> datetime:

@@ -23,14 +23,20 @@ from controlplane.models import Run
 from controlplane.points import WIDTH
 from controlplane.schemas import GapView, MetricsView, PointView, SeriesView
 
-# Which points of which attempt count: `valid_to` is the step from which a later attempt resumed, or null.
+# Which points of which attempt count: those of the newest attempt, and those of the attempt that saved its checkpoint up to that step,
+# and so on. `valid_to` is the step from which the next attempt of this line resumed, or null. Attempts beside the line count nothing.
 _BEGUN = """
-WITH begun AS (
-    SELECT a.stage_id, a.no,
-           min(coalesce(a.resumed_from_step, -1))
-               OVER (PARTITION BY a.stage_id ORDER BY a.no ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS valid_to
+WITH RECURSIVE started AS (
+    SELECT a.stage_id, a.no, coalesce(a.resumed_from_step, -1) AS since,
+           coalesce(a.resumed_from_attempt, lag(a.no) OVER (PARTITION BY a.stage_id ORDER BY a.no)) AS parent,
+           row_number() OVER (PARTITION BY a.stage_id ORDER BY a.no DESC) AS age
     FROM attempt a JOIN stage s ON s.id = a.stage_id
     WHERE s.run_id = :run_id AND a.started_at IS NOT NULL AND (:stage ::text IS NULL OR s.name = :stage)
+), begun AS (
+    SELECT stage_id, no, CAST(NULL AS bigint) AS valid_to, since, parent FROM started WHERE age = 1
+    UNION ALL
+    SELECT p.stage_id, p.no, least(b.valid_to, b.since), p.since, p.parent
+    FROM begun b JOIN started p ON p.stage_id = b.stage_id AND p.no = b.parent AND p.no < b.no
 )
 """
 
@@ -47,7 +53,7 @@ GROUP BY b.stage_id, b.key
 # The step itself from which an attempt resumed counts until that attempt has reported it.
 _COUNTS = """
 (b.valid_to IS NULL OR p.step < b.valid_to OR (p.step = b.valid_to AND NOT EXISTS (
-    SELECT FROM metric_point q
+    SELECT FROM metric_point q JOIN begun c ON c.stage_id = q.stage_id AND c.no = q.attempt_no
     WHERE q.stage_id = p.stage_id AND q.key = p.key AND q.step = p.step AND q.attempt_no > p.attempt_no
 )))
 """

@@ -251,6 +251,9 @@ class Attempt(Base):
     finished_at: Mapped[datetime | None]
     exit_code: Mapped[int | None]
     resumed_from_step: Mapped[int | None]
+    resumed_from_attempt: Mapped[
+        int | None
+    ]  # number of the attempt that saved that checkpoint; null: another stage's, or unknown
     event_seq: Mapped[int] = mapped_column(default=-1)  # number of the last event stored
     bad_line: Mapped[int] = mapped_column(
         default=-1, server_default=text("-1")

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from controlplane import workers
 from controlplane.db import SessionFactory
 from controlplane.lifecycle import Drain
-from services.worker import hardware, orphans
+from services.worker import hardware, leftovers, orphans
 from services.worker.settings import Queue, Settings
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ class Keeper:
             file(queue) for file in (settings.drain_file, settings.alive_file, settings.ready_file)
         )
         self._stop = threading.Event()
+        self._drained = False  # what attempts of its predecessor left and nobody had stored is stored
         self._handing_over = False  # the drain file is there because a user asked for it, not because the worker ends
         self._failing: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
@@ -93,10 +94,15 @@ class Keeper:
         self._duty("liveness file", self._alive.touch)
         beats = self._duty("heartbeat", self._beat)
         recovers = self._duty("recovery of orphans", lambda: orphans.recover(self._factory, self._id, self._settings))
+        if not self._drained:
+            self._drained = self._duty("spools of lost attempts", self._drain_spools)
         if beats and recovers and not self._drain.exists():
             self._duty("readiness file", self._ready.touch)
         else:
             self._duty("readiness file", lambda: self._ready.unlink(missing_ok=True))
+
+    def _drain_spools(self) -> None:
+        leftovers.drain_own(self._factory, self._id, self._settings)
 
     def _beat(self) -> None:
         with self._factory.begin() as session:

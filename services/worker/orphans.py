@@ -15,8 +15,9 @@ from controlplane.db import SessionFactory
 from controlplane.errors import FenceLost
 from controlplane.workers import Held
 from services.worker import processes
+from services.worker.leftovers import record_begin
+from services.worker.relay import Relay
 from services.worker.settings import Settings
-from services.worker.storing import Storing
 from services.worker.supervisor import log_ids, mark_of
 from services.worker.verdict import judge
 
@@ -47,7 +48,8 @@ def _recover(factory: SessionFactory, attempt: Held, settings: Settings) -> bool
         return False
     out = settings.output_dir(fence.run_id, attempt.stage, fence.attempt_no)
     try:
-        Storing(factory, fence, out).rest()
+        record_begin(factory, fence, out)
+        Relay(factory, fence, out, settings.sync_every_s).flush()
         verdict = judge(out, attempt.outputs, None, attempt.stop_reason)
         with factory.begin() as session:
             claims.finish(session, fence, verdict.reason, message=verdict.message, timing=settings.timing())

@@ -1,5 +1,8 @@
 """The thread between a stage and the ledger: it stores events and log lines, and makes the supervisor's reports.
 
+First it stores what the lost attempts before this one left, so that nothing of this one stands in the ledger before the curve up to
+its first step is whole.
+
 If the ledger does not answer, even for hours, the stage continues. Its files are the spool, and the relay catches up later. Only
 the ledger's answer that the fence is lost ends the stage.
 """
@@ -16,6 +19,7 @@ from sqlalchemy.orm import Session
 from controlplane.claims import Fence
 from controlplane.db import SessionFactory
 from controlplane.errors import LedgerError
+from services.worker import leftovers
 from services.worker.renewal import cause_of
 from services.worker.storing import Storing
 from services.worker.turns import Turns
@@ -29,7 +33,8 @@ class Relay:
     """Relays one attempt to the ledger. Call `start`, and `close` once the processes of the attempt are gone."""
 
     def __init__(self, factory: SessionFactory, fence: Fence, out: Path, every_s: float):
-        self._factory = factory
+        self._factory, self._fence, self._out = factory, fence, out
+        self._inherits = fence.attempt_no > 1
         self._storing = Storing(factory, fence, out)
         self._pending: list[Report] = []
         self._turns = Turns("relay", self._turn, every_s)
@@ -55,11 +60,13 @@ class Relay:
     def flush(self) -> None:
         """Store the rest of the files. Raises FenceLost, and SQLAlchemyError if the ledger does not answer."""
         self._reports()
+        self._inherit()
         self._storing.rest()
 
     def _turn(self) -> bool:
         try:
             self._reports()
+            self._inherit()
             more = self._storing.some()
         except LedgerError as err:
             log.warning("%s; nothing more of it is stored", err)
@@ -78,3 +85,8 @@ class Relay:
             with self._factory.begin() as session:
                 self._pending[0](session)
             self._pending.pop(0)
+
+    def _inherit(self) -> None:
+        if self._inherits:
+            leftovers.inherit(self._factory, self._fence, self._out)
+            self._inherits = False

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from controlplane.claims import Claim, SavedCheckpoint
-from nanochat.contract.contract import EVENTS, StageError, artifact_at, verify
+from nanochat.contract.contract import EVENTS, Artifact, StageError, artifact_at, verify
 from nanochat.contract.events import EventLog
 from nanochat.planning.graph import STAGES
 
 log = logging.getLogger(__name__)
 
 TRAINING = frozenset(stage.kind for stage in STAGES if stage.trains)
-_STEP = re.compile(r"step_(\d+)")
+_STEP, _ATTEMPT = re.compile(r"step_(\d+)"), re.compile(r"attempt-(\d+)")
 
 
 def furthest_intact(claim: Claim, out: Path) -> SavedCheckpoint | None:
@@ -53,6 +53,24 @@ def warn_of_a_start_from_zero(claim: Claim, out: Path) -> None:
         events.close()
 
 
+def origin_of(checkpoint: Artifact, out: Path) -> tuple[int | None, int | None]:
+    """Step of the checkpoint that the attempt at `out` resumed from, and the number of the attempt that saved it, by its path.
+
+    The second is None for another stage's checkpoint, both for a path that does not say.
+    """
+    folder = checkpoint.dir
+    step = _STEP.fullmatch(folder.name)
+    if step is None:
+        return None, None
+    saver = folder.parent.parent
+    return int(step[1]), _number_of(saver) if saver.parent == out.parent else None
+
+
+def _number_of(attempt: Path) -> int | None:
+    number = _ATTEMPT.fullmatch(attempt.name)
+    return int(number[1]) if number else None
+
+
 def _left_behind(out: Path) -> Iterator[SavedCheckpoint]:
     """Sealed checkpoints in the folders of this stage's other attempts."""
     for folder in out.parent.glob("attempt-*/checkpoints/step_*"):
@@ -60,6 +78,6 @@ def _left_behind(out: Path) -> Iterator[SavedCheckpoint]:
         if step is None or out in folder.parents:
             continue
         try:
-            yield SavedCheckpoint(int(step[1]), artifact_at(folder))
+            yield SavedCheckpoint(int(step[1]), artifact_at(folder), _number_of(folder.parent.parent))
         except (StageError, OSError):  # it is not sealed, or is being deleted at this moment
             continue

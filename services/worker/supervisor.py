@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from sqlalchemy.exc import SQLAlchemyError
 
 from controlplane import claims
-from controlplane.claims import Claim, Fence, SavedCheckpoint
+from controlplane.claims import Claim, Fence, LateFence, SavedCheckpoint
 from controlplane.db import SessionFactory
 from controlplane.errors import LedgerError
 from controlplane.lifecycle import Reason, StageStatus
@@ -25,7 +25,7 @@ from nanochat.contract import lease
 from nanochat.contract.contract import BALLAST, SPEC, STOP, StageSpec, write_json
 from nanochat.contract.launch import launch
 from nanochat.contract.lease import Lease, LeaseFile
-from services.worker import processes
+from services.worker import leftovers, processes
 from services.worker.launcher import Launcher, OneMachine
 from services.worker.relay import Relay
 from services.worker.renewal import Renewal
@@ -95,6 +95,7 @@ class Supervisor:
                     self.claim.fence,
                     process=processes.identity() | {"machines": self.launcher.machines},
                     resumed_from_step=resumed.step if resumed else None,
+                    resumed_from_attempt=resumed.attempt if resumed else None,
                 )
             )
             self.relay.start()
@@ -217,6 +218,7 @@ class Supervisor:
                         timing=self.settings.timing(),
                     )
             except LedgerError:
+                self._leave()
                 return None
             except SQLAlchemyError as err:
                 log.warning("the end of the attempt cannot be reported yet: %s", err)
@@ -225,3 +227,12 @@ class Supervisor:
                     if time.monotonic() > gave_up_at:
                         raise
                 time.sleep(1.0)
+
+    def _leave(self) -> None:
+        """Another attempt has taken over: store what this one wrote before it ended, as history. Its worker tries again when it starts."""
+        fence = self.claim.fence
+        late = LateFence(fence.run_id, fence.stage_id, fence.attempt_id, fence.attempt_no)
+        try:
+            leftovers.drain(self.factory, late, self.out)
+        except (LedgerError, OSError, SQLAlchemyError) as err:
+            log.warning("what this attempt had left is not stored: %s", err)

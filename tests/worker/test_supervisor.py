@@ -129,7 +129,9 @@ def test_a_draining_host_hands_the_stage_on(ledger: Ledger, settings: Settings, 
     assert ledger.stage(run, "data").failures == 0
 
 
-def test_a_lost_fence_stops_the_processes_and_writes_nothing(ledger: Ledger, settings: Settings, shards: ShardServer) -> None:
+def test_a_lost_fence_stops_the_processes_and_changes_no_status(
+    ledger: Ledger, settings: Settings, shards: ShardServer
+) -> None:
     shards.busy.set()
     run = ledger.submit(**shards.overrides)
     supervisor = supervise(ledger, settings, run)

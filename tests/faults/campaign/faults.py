@@ -445,7 +445,6 @@ FAULTS: tuple[Fault, ...] = (
         freeze_worker(training=True),
         LONG,
         TWO_WORKERS,
-        known="the successor resumes from a checkpoint that the ledger does not know; the steps before it are not in the curve",
     ),
     Fault("restart of Postgres", server("postgres"), attempts=1, restarts=False),
     Fault("Postgres away for seconds", server("postgres", away=True), LONG, attempts=1, restarts=False),
