@@ -1,88 +1,129 @@
-"""The fault campaign: `python -m tests.faults.campaign [--count N] [--seconds S] [--only PATTERN]`.
+"""The fault campaign: `python -m tests.faults.campaign [--count N] [--seconds S] [--only PATTERN] [--lanes L --log FILE --resume]`.
 
-Each fault of the table hits a run of its own, at a random moment, on one real stack: Postgres, Valkey, Celery, torchrun. The run
-must end as it would have without the fault, and `checks` must hold. Faults are taken from the table in turn.
+Each fault of the table hits a run of its own, at a random moment, on a real stack: Postgres, Valkey, Celery, torchrun. The run must
+end as it would have without the fault, and `checks` must hold. The table is gone through in rounds; the number of the round is the
+seed. A lane is a process with a stack of its own, which takes every L-th round: most of a fault's time is waiting.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import re
 import signal
-import statistics
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from random import Random
 
+from tests.faults.campaign import outcome as outcomes
 from tests.faults.campaign.case import Case
 from tests.faults.campaign.checks import problems
 from tests.faults.campaign.faults import FAULTS, Fault
+from tests.faults.campaign.outcome import Outcome
 from tests.faults.campaign.stack import Stack
 
 END_S = 150.0
+REPOSITORY = Path(__file__).parents[3]
 
-
-@dataclass(frozen=True)
-class Outcome:
-    fault: Fault
-    seed: int
-    seconds: float
-    problems: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    skipped: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """Whether it came out as the table says: a fault that is known to fail must fail."""
-        return bool(self.skipped) or bool(self.problems) == bool(self.fault.known)
+Job = tuple[Fault, int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    options = _parser().parse_args(argv)
+    faults = [fault for fault in FAULTS if re.search(options.only, fault.name)]
+    number = len(faults) if options.count is None else options.count
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # the stacks are closed
+    log: Path = options.log or Path(tempfile.mkstemp(suffix=".jsonl", prefix="faults-")[1])
+    if options.write:
+        outcomes.write_into(options.write, outcomes.table(outcomes.read(log), [fault.name for fault in faults]))
+        return 0
+    done = {(o.fault, o.seed) for o in outcomes.read(log)}
+    if done and not options.resume and options.lane is None:
+        sys.exit(f"{log} holds the outcomes of {len(done)} faults; go on with --resume, or name another file")
+    if options.lanes > 1 and options.lane is None:
+        code = _run_lanes(argv, log, options.lanes)
+    else:
+        rounds = count(options.seed + (options.lane or 0), options.lanes)
+        jobs = (job for jobs in _rounds(number, faults, options.seed, rounds) for job in jobs)
+        _run(log, (job for job in jobs if (job[0].name, job[1]) not in done), options.seconds)
+        code = 0
+    if options.lane is None:
+        seen = outcomes.read(log)
+        print(outcomes.table(seen, [fault.name for fault in faults]))
+        code = code or (0 if all(outcome.ok for outcome in seen) else 1)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.campaign", description=__doc__)
-    parser.add_argument("--count", type=int, default=len(FAULTS), help="how many faults (default: the whole table once)")
+    parser.add_argument("--count", type=int, help="how many faults (default: the whole table once)")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no fault after so many seconds")
     parser.add_argument("--only", default="", help="only faults whose name matches this pattern")
-    parser.add_argument("--seed", type=int, default=0, help="of the first fault; each later one has the next number")
+    parser.add_argument("--seed", type=int, default=0, help="of the first round; each later one has the next number")
     parser.add_argument("--log", type=Path, help="append each outcome to this file, as a JSON line")
-    options = parser.parse_args(argv)
-    faults = [fault for fault in FAULTS if re.search(options.only, fault.name)]
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # the stack is closed
-    outcomes: list[Outcome] = []
-    for outcome in campaign(faults, options.count, options.seconds, options.seed):
-        outcomes.append(outcome)
+    parser.add_argument("--resume", action="store_true", help="leave out the faults that the log already holds")
+    parser.add_argument("--lanes", type=int, default=1, help="how many stacks to run side by side")
+    parser.add_argument("--lane", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="inflict nothing: write the log's table into this page")
+    return parser
+
+
+def _rounds(number: int, faults: Sequence[Fault], first: int, rounds: Iterator[int]) -> Iterator[list[Job]]:
+    """The faults of each round; the last one is cut off where the number is reached. Faults of the same services follow each other."""
+    for seed in rounds:
+        left = number - (seed - first) * len(faults)
+        if left <= 0:
+            return
+        random = Random(seed)
+        groups: dict[tuple[str, ...], float] = {fault.services: random.random() for fault in faults}
+        order = sorted(faults, key=lambda fault: (groups[fault.services], random.random()))
+        yield [(fault, seed) for fault in order[:left]]
+
+
+def _run_lanes(argv: Sequence[str], log: Path, lanes: int) -> int:
+    command = [sys.executable, "-m", "tests.faults.campaign", *argv, "--log", str(log)]
+    started = [subprocess.Popen([*command, "--lane", str(lane)]) for lane in range(lanes)]
+    try:
+        return max(process.wait() for process in started)
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait()
+
+
+def _run(log: Path, jobs: Iterator[Job], seconds: float) -> None:
+    for number, outcome in enumerate(campaign(jobs, seconds, log.with_suffix(".failed")), 1):
+        outcome.append_to(log)
         word = "skipped" if outcome.skipped else "ok" if not outcome.problems else "FAILED"
-        print(
-            f"{len(outcomes):5} {word:8} {outcome.seconds:5.1f} s  {outcome.fault.name}  {'; '.join(outcome.notes)}", flush=True
-        )
+        print(f"{number:5} {word:8} {outcome.seconds:5.1f} s  {outcome.fault}  {'; '.join(outcome.notes)}", flush=True)
         for problem in outcome.problems:
             print(f"          {problem}", flush=True)
-        if options.log:
-            with options.log.open("a") as file:
-                file.write(json.dumps(as_json(outcome)) + "\n")
-    print(table(outcomes))
-    return 0 if all(outcome.ok for outcome in outcomes) else 1
 
 
-def campaign(faults: Sequence[Fault], number: int, seconds: float = 1e9, seed: int = 0) -> Iterator[Outcome]:
-    """Inflict `number` faults in turn. After a failure, the stack is made anew, so that one failure does not cause the next."""
+def campaign(jobs: Iterator[Job], seconds: float, failed: Path) -> Iterator[Outcome]:
+    """Inflict the faults in turn. After a failure the stack is made anew, so that one failure does not cause the next.
+
+    The logs and the run's files of a failure are kept in `failed`.
+    """
     began = time.monotonic()
     stack: Stack | None = None
     try:
-        for i in count():
-            if i >= number or time.monotonic() - began > seconds:
+        for fault, seed in jobs:
+            if time.monotonic() - began > seconds:
                 return
             stack = stack or Stack(Path(tempfile.mkdtemp(prefix="faults-")))
-            outcome = inflict(stack, faults[i % len(faults)], seed + i)
+            outcome = inflict(stack, fault, seed)
             if outcome.problems:
-                stack.close()
+                stack.close(keep=failed / f"{fault.name.replace('/', ' ')} {seed}")
                 stack = None
             yield outcome
     finally:
@@ -91,69 +132,71 @@ def campaign(faults: Sequence[Fault], number: int, seconds: float = 1e9, seed: i
 
 
 def inflict(stack: Stack, fault: Fault, seed: int) -> Outcome:
-    began = time.monotonic()
+    began, at, load = time.monotonic(), datetime.now(UTC), os.getloadavg()[0]
     if fault.needs_mount and not stack.mounted:
-        return Outcome(fault, seed, 0.0, (), skipped="this machine does not let us mount a file system")
-    case = Case(stack, fault.plan, Random(seed))
+        return Outcome(fault.name, seed, 0.0, (), skipped="this machine does not let us mount a file system")
+    case = Case(stack, fault.plan, Random(f"{seed} {fault.name}"))
     found: list[str] = []
     try:
         stack.use(*fault.services)
         before = {name: service.restarts for name, service in stack.services.items()}
         case.submit()
+        stack.watcher = case.watch
         fault.act(case)
         stack.mend()
         stack.wait(lambda: (status := case.status()) and status.is_finished, "the run to end", END_S)
-        found = list(verdict(case, fault))
+        found = list(_verdict(case, fault))
         died = [name for name, service in stack.services.items() if service.restarts != before[name]]
         if died and not fault.restarts:
-            found.append(f"services died: {', '.join(died)}")
+            found.append(f"no service dies: {', '.join(died)} died")
     except Exception as err:
-        found.append(f"{type(err).__name__}: {err} (the run is {case.status()}, {story(case)})")
+        found.append(f"the run ends: {type(err).__name__}: {err} (the run is {case.status()}, {_story(case)})")
         if not isinstance(err, TimeoutError):
             traceback.print_exc()
-    return Outcome(fault, seed, time.monotonic() - began, tuple(found), tuple(note for note in case.notes if note))
+    stack.watcher = lambda: None
+    return Outcome(
+        fault.name,
+        seed,
+        round(time.monotonic() - began, 1),
+        found,
+        [note for note in case.notes if note],
+        standstill=round(case.standstill, 2),
+        known=fault.known,
+        commit=COMMIT,
+        began=at.isoformat(timespec="seconds"),
+        load=round(load, 1),
+        attempts=_attempts(case),
+    )
 
 
-def verdict(case: Case, fault: Fault) -> Iterator[str]:
+def _verdict(case: Case, fault: Fault) -> Iterator[str]:
     if (status := case.status()) is not fault.ends:
-        yield f"the run is {status}: {story(case)}"
+        yield f"the run ends as it should: it is {status}: {_story(case)}"
     yield from problems(case)
     attempts = case.attempts()
     if fault.attempts is not None and len(attempts) != fault.attempts:
-        yield f"{len(attempts)} attempts instead of {fault.attempts}: {story(case)}"
+        yield f"training does not notice: {len(attempts)} attempts instead of {fault.attempts}: {_story(case)}"
 
 
-def story(case: Case) -> str:
+def _story(case: Case) -> str:
     return ", ".join(f"{a.no} on {a.worker_id}: {a.reason or a.status} {a.message[:200]}" for a in case.attempts())
 
 
-def as_json(outcome: Outcome) -> dict[str, object]:
-    return {
-        "fault": outcome.fault.name,
-        "seed": outcome.seed,
-        "seconds": round(outcome.seconds, 1),
-        "problems": outcome.problems,
-        "notes": outcome.notes,
-        "skipped": outcome.skipped,
-    }
+def _attempts(case: Case) -> int:
+    try:
+        return len(case.attempts())
+    except Exception:
+        return 0
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """A table in Markdown: each fault, how often it was inflicted and survived, and how long such a run took."""
-    by_name: dict[str, list[Outcome]] = defaultdict(list)
-    for outcome in outcomes:
-        by_name[outcome.fault.name].append(outcome)
-    rows = ["| fault | runs | survived | median s | note |", "|---|---:|---:|---:|---|"]
-    for name, of in by_name.items():
-        done = [o for o in of if not o.skipped]
-        survived = sum(not o.problems for o in done)
-        seconds = f"{statistics.median(o.seconds for o in done):.0f}" if done else ""
-        notes = sorted({*(n for o in of for n in o.notes), *(o.skipped for o in of if o.skipped)})
-        rows.append(f"| {name} | {len(done)} | {survived} | {seconds} | {'; '.join([*notes, of[0].fault.known]).strip('; ')} |")
-    done = [o for o in outcomes if not o.skipped]
-    rows.append(f"| **all** | {len(done)} | {sum(not o.problems for o in done)} | | |")
-    return "\n".join(rows)
+def _commit() -> str:
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=10"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    return described.stdout.strip()
 
+
+COMMIT = _commit()
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from tests.faults.campaign.stack import Service, Stack
 from tests.faults.campaign.trainer import Plan
 
 STAGE = "base_train"
+TAIL = 4096  # bytes of the spool in which its last step is found
 
 
 @dataclass
@@ -37,6 +39,9 @@ class Case:
     run_id: str = ""
     stage_id: int = 0
     notes: list[str] = field(default_factory=list)
+    standstill: float = 0.0  # the longest time in seconds without a step further than all before
+    _furthest: int = 0
+    _moved_at: float = 0.0
 
     def submit(self) -> None:
         """A run whose graph is one stage, the trainer."""
@@ -73,8 +78,10 @@ class Case:
     def step(self) -> int:
         """The last step that the newest attempt has written down."""
         try:
-            lines = (self.out() / EVENTS).read_bytes().splitlines()
-        except (ValueError, FileNotFoundError):
+            with (self.out() / EVENTS).open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+                lines = file.read().splitlines()
+        except (ValueError, OSError):
             return 0
         for line in reversed(lines):
             with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -109,6 +116,14 @@ class Case:
     def service(self) -> Service:
         """The worker that holds the run."""
         return self.stack.services[self.attempts()[-1].worker_id]
+
+    def watch(self) -> None:
+        """Called again and again while the run lasts."""
+        step, now = self.step(), time.monotonic()
+        if step > self._furthest:
+            self._furthest, self._moved_at = step, now
+        elif 0 < self._furthest < self.plan.steps:
+            self.standstill = max(self.standstill, now - self._moved_at)
 
     # -- what faults are made of --
 

@@ -113,4 +113,5 @@ CHECKS: tuple[Check, ...] = (
 
 
 def problems(case: Case) -> list[str]:
-    return [problem for check in CHECKS for problem in check(case)]
+    """Each as `<name of the check>: <what is wrong>`."""
+    return [f"{check.__name__.replace('_', ' ')}: {problem}" for check in CHECKS for problem in check(case)]

@@ -25,6 +25,8 @@ from tests.faults.campaign.proxy import Link
 
 HERE = Path(__file__).parent
 HOME_BYTES = 192 << 20
+KEPT_BYTES = 1 << 20  # of a file of a stack that failed
+POLL_S = 0.04
 RESTART_S = 0.2  # a service manager's pause before it starts a dead service again
 GPUS = "#!/bin/sh\necho 'NVIDIA Pretend'\necho 'NVIDIA Pretend'\n"  # two ranks, without a GPU
 ONE_OF_TWO = {"NANOCHAT_NODES": "2", "NANOCHAT_ADDRESS": "127.0.0.1", "NANOCHAT_GPUS": "1"}
@@ -108,6 +110,7 @@ class Stack:
         db.migrate(self.postgres.url)
         self.engine = db.make_engine(self.postgres.url)
         self.factory = db.sessions(self.engine)
+        self.watcher: Callable[[], object] = lambda: None  # is called again and again while the campaign waits
         self.services = {
             "api": Service(self, "api", "api"),
             "api-2": Service(self, "api-2", "api"),
@@ -140,11 +143,12 @@ class Stack:
         deadline = time.monotonic() + seconds
         while True:
             self.look_after()
+            self.watcher()
             if value := condition():
                 return value
             if time.monotonic() > deadline:
                 raise TimeoutError(f"waited {seconds:.0f} s for {what}")
-            time.sleep(0.03)
+            time.sleep(POLL_S)
 
     def pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -171,7 +175,8 @@ class Stack:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.resume()
 
-    def close(self) -> None:
+    def close(self, keep: Path | None = None) -> None:
+        """With `keep`, the logs of the services and the files of the runs are copied there first."""
         self.mend()
         for service in self.services.values():
             service.end()
@@ -180,6 +185,11 @@ class Stack:
         self.engine.dispose()
         self.valkey.stop()
         self.postgres.stop()
+        if keep is not None:
+            for path in (*self.folder.glob("*.log"), *self.folder.glob("home/runs/*/*/attempt-*/*")):
+                if path.is_file() and path.stat().st_size < KEPT_BYTES:
+                    (kept := keep / path.relative_to(self.folder)).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, kept)
         if self.mounted:
             unmount(self.home)
         shutil.rmtree(self.folder, ignore_errors=True)

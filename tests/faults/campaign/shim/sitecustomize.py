@@ -1,4 +1,4 @@
-"""On PYTHONPATH of the campaign's workers: `nanochat.stages.base_train` is the campaign's trainer."""
+"""On PYTHONPATH of the campaign's workers: `nanochat.stages.base_train` is the campaign's trainer, and torchrun starts fast."""
 
 import importlib.util
 import sys
@@ -16,3 +16,7 @@ class Finder:
 
 
 sys.meta_path.insert(0, Finder)  # type: ignore[arg-type]
+if "torch.distributed.run" in sys.orig_argv[:3]:
+    import runpy
+
+    runpy.run_path(str(TRAINER.with_name("lean_torch.py")))["install"]()
