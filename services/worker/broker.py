@@ -10,7 +10,8 @@ from kombu.transport import redis
 
 log = logging.getLogger(__name__)
 
-_NOT_A_MESSAGE = (ValueError, TypeError, KeyError, AttributeError)  # no JSON, or none with the fields of a message
+# No JSON, JSON nested too deep, or none with the fields of a message.
+_NOT_A_MESSAGE = (ValueError, RecursionError, TypeError, KeyError, AttributeError)
 
 
 class Channel(redis.Channel):

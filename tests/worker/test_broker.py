@@ -7,7 +7,18 @@ import redis
 from tests.waiting import until
 from tests.worker.platform import Platform
 
-GARBAGE = (b"not json", b"\xff\xfe", b"[]", b"3", b"null", b"{}", b'{"body": 5}', b'{"properties": {}, "body": ""}', b'"text"')
+GARBAGE = (
+    b"not json",
+    b"\xff\xfe",
+    b"[]",
+    b"3",
+    b"null",
+    b"{}",
+    b'{"body": 5}',
+    b'{"properties": {}, "body": ""}',
+    b'"text"',
+    b"[" * 5000,
+)
 
 
 def test_garbage_in_the_list_ends_no_worker(platform: Platform) -> None:
