@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 from controlplane.errors import NotFound
-from controlplane.models import Checkpoint, Run
+from controlplane.models import Checkpoint, Run, Sweep
 
 AMBIGUOUS = 5  # ids that a message about an ambiguous name lists
 
@@ -31,6 +31,18 @@ def checkpoint_id(session: Session, project: str, checkpoint: str) -> str:
     if session.scalar(query.where(Checkpoint.id == checkpoint, _visible(project))) is None:
         raise NotFound(f"there is no checkpoint {checkpoint!r}")
     return checkpoint
+
+
+def sweep_id(session: Session, project: str, ref: str) -> str:
+    """The id of the project's sweep with this id, or with this name if no other sweep of the project has it. Raises NotFound."""
+    query = select(Sweep.id).where(Sweep.project == project, Sweep.deleted_at.is_(None))
+    found = session.scalars(query.where(Sweep.id == ref)).all()
+    found = found or session.scalars(query.where(Sweep.name == ref).order_by(Sweep.created_at.desc()).limit(AMBIGUOUS)).all()
+    if not found:
+        raise NotFound(f"there is no sweep {ref!r}")
+    if len(found) > 1:
+        raise NotFound(f"several sweeps are named {ref!r}; give the id instead: {', '.join(found)}")
+    return found[0]
 
 
 def _visible(project: str) -> ColumnElement[bool]:

@@ -5,7 +5,7 @@ Only stages of the gpu queue cost dollars. Hours are those in which at least one
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -45,11 +45,23 @@ def tick(factory: SessionFactory, *, timing: Timing = DEFAULT) -> int:
 
 def usage(session: Session, run: Run) -> Usage:
     """What all attempts of the run have used until now."""
+    return usages(session, [run])[run.id]
+
+
+def usages(session: Session, of: Sequence[Run]) -> dict[str, Usage]:
+    """What all attempts of each run have used until now, in two queries."""
     now = session.scalar(select(func.clock_timestamp()))
     assert now is not None
-    query = select(Attempt, Stage.queue).join(Stage, Stage.id == Attempt.stage_id).where(Stage.run_id == run.id)
+    query = select(Stage.run_id, Attempt, Stage.queue).join(Stage, Stage.id == Attempt.stage_id)
+    held: dict[str, list[tuple[Attempt, str]]] = {run.id: [] for run in of}
+    for run_id, attempt, queue in session.execute(query.where(Stage.run_id.in_(held))):
+        held[run_id].append((attempt, queue))
+    return {run.id: _usage(run, held[run.id], now) for run in of}
+
+
+def _usage(run: Run, attempts: Iterable[tuple[Attempt, str]], now: datetime) -> Usage:
     spans, gpu_hours, usd, priced = [], 0.0, 0.0, True
-    for attempt, queue in session.execute(query):
+    for attempt, queue in attempts:
         span = (attempt.claimed_at, attempt.finished_at or now)
         spans.append(span)
         if queue != "gpu":

@@ -196,7 +196,8 @@ def end(
         return
     if g.run.desired is Desired.CANCEL:
         _via_stopping(g, stage, reason)
-        g.move(stage, StageStatus.CANCELLED, reason=Reason.USER_CANCEL, message=text)
+        early = attempt.stop_reason is Reason.STOPPED_EARLY
+        g.move(stage, StageStatus.CANCELLED, reason=attempt.stop_reason if early else Reason.USER_CANCEL, message=text)
         return
     progressed, furthest = _progress(g.session, stage, attempt)
     counted = reason.retry in (Retry.COUNTED, Retry.CRASH)

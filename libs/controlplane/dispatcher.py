@@ -78,7 +78,8 @@ def _retry_due() -> ColumnElement[bool]:
 
 
 def _wanted() -> ColumnElement[bool]:
-    return exists().where(Run.id == Stage.run_id, Run.desired == Desired.RUN, Run.finished_at.is_(None)).correlate(Stage)
+    wanted = (Run.desired == Desired.RUN, Run.finished_at.is_(None), ~Run.held)
+    return exists().where(Run.id == Stage.run_id, *wanted).correlate(Stage)
 
 
 def _queue(session: Session, stage_id: int) -> None:

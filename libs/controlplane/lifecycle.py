@@ -123,6 +123,7 @@ class Reason(StrEnum):
     USER_ABORT = "USER_ABORT"
     USER_PAUSE = "USER_PAUSE"
     BUDGET = "BUDGET"
+    STOPPED_EARLY = "STOPPED_EARLY"
     HOST_DRAIN = "HOST_DRAIN"
     STOPPED = "STOPPED"
     BAD_INPUT = "BAD_INPUT"
@@ -168,6 +169,11 @@ _REASONS: dict[Reason, _Meaning] = {
     Reason.BUDGET: _Meaning(
         AttemptStatus.PREEMPTED, Retry.FREE, "Paused because the run's budget is spent; raise the budget, then resume the run."
     ),
+    Reason.STOPPED_EARLY: _Meaning(
+        AttemptStatus.CANCELLED,
+        Retry.NEVER,
+        "Stopped early, because other runs of its sweep were better at the same point; fork it from its checkpoint to continue it.",
+    ),
     Reason.HOST_DRAIN: _Meaning(
         AttemptStatus.PREEMPTED, Retry.FREE, "Its worker shut down; another worker continues the stage."
     ),
@@ -204,6 +210,9 @@ _REASONS: dict[Reason, _Meaning] = {
 }
 
 
+HELD = "waits for its turn in the sweep"  # detail of a QUEUED run that its sweep has not released
+
+
 class RunStatus(StrEnum):
     """Status of a run."""
 
@@ -231,6 +240,7 @@ class StageState:
     resumed_from_step: int | None = None
     message: str = ""
     side: bool = False  # it only measures: if it fails, the rest of the run goes on
+    reason: Reason | None = None
 
 
 def derive(stages: Sequence[StageState], desired: Desired) -> tuple[RunStatus, str]:
@@ -252,7 +262,8 @@ def derive(stages: Sequence[StageState], desired: Desired) -> tuple[RunStatus, s
     if len(by[StageStatus.SUCCEEDED]) + len(holes) == len(stages):
         return RunStatus.SUCCEEDED, _each(holes, "without {name}, which failed: {message}")
     if desired is Desired.CANCEL and not live:
-        return RunStatus.CANCELLED, ""
+        early = any(stage.reason is Reason.STOPPED_EARLY for stage in by[StageStatus.CANCELLED])
+        return RunStatus.CANCELLED, Reason.STOPPED_EARLY.message if early else ""
     if live:
         return RunStatus.RUNNING, ", ".join(_progress(stage) for stage in live)
     if failed and not waiting:

@@ -89,6 +89,25 @@ class AuditEntry(Base):
     made: Mapped[str | None]  # id of what the request created
 
 
+class Sweep(Base):
+    """A parent of runs that differ in a few overrides. Its state is that of its runs."""
+
+    __tablename__ = "sweep"
+    __table_args__ = (Index("ix_sweep_project_created_at_id", "project", "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("s"))
+    project: Mapped[str] = mapped_column(server_default=DEFAULT_PROJECT)
+    name: Mapped[str]
+    kind: Mapped[str]
+    recipe: Mapped[str]
+    spec: Mapped[Json]  # the request that made it
+    owner: Mapped[str] = mapped_column(server_default="")  # id of the API key that submitted it
+    max_parallel: Mapped[int | None]  # runs that may be unfinished and not paused at once
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    archived_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
+
+
 class Run(Base):
     """A run: the whole recipe as it was resolved at submission, and what the user wants done with it."""
 
@@ -97,6 +116,7 @@ class Run(Base):
         Index("ix_run_created_at_id", "created_at", "id"),
         Index("ix_run_project_name", "project", "name"),
         Index("ix_run_status", "status"),
+        Index("ix_run_sweep_id", "sweep_id", postgresql_where=text("sweep_id IS NOT NULL")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("r"))
@@ -117,6 +137,10 @@ class Run(Base):
     max_hours: Mapped[float | None]
     usd_per_hour: Mapped[float | None]  # price of a GPU; overrides the table of GPUs
     budget_warned_at: Mapped[datetime | None]
+    sweep_id: Mapped[str | None] = mapped_column(ForeignKey("sweep.id"))
+    sweep_no: Mapped[int | None]  # its place in the sweep, counted from 1
+    overrides: Mapped[Json | None]  # in what it differs from the other runs of the sweep
+    held: Mapped[bool] = mapped_column(default=False, server_default=text("false"))  # until it is its turn in the sweep
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -124,6 +148,19 @@ class Run(Base):
     deleted_at: Mapped[datetime | None]  # from then on nobody sees it
 
     stages: Mapped[list[Stage]] = relationship(back_populates="run", order_by="Stage.position", lazy="raise")
+
+
+class Rung(Base):
+    """What a run of a sweep was compared by at a rung of the sweep's rule of early stopping, and whether it went on."""
+
+    __tablename__ = "rung"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
+    no: Mapped[int] = mapped_column(primary_key=True)
+    step: Mapped[int]
+    value: Mapped[float]
+    kept: Mapped[bool]
+    decided_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
 class StoredPlan(Base):
@@ -154,7 +191,7 @@ class Measurement(Base):
 
 
 class IdempotencyKey(Base):
-    """Maps the idempotency key of a submission to the run that it made."""
+    """Maps the idempotency key of a submission to the run or the sweep that it made."""
 
     __tablename__ = "idempotency_key"
 
@@ -162,6 +199,7 @@ class IdempotencyKey(Base):
     key: Mapped[str] = mapped_column(primary_key=True)
     request_sha256: Mapped[str]
     run_id: Mapped[str | None] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
+    sweep_id: Mapped[str | None] = mapped_column(ForeignKey("sweep.id", ondelete="CASCADE"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

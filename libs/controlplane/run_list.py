@@ -45,6 +45,7 @@ class RunQuery:
     project: str = DEFAULT_PROJECT
     labels: tuple[str, ...] = ()  # all of them
     archived: bool = False  # only archived runs, instead of only others
+    sweep: str | None = None  # id
 
 
 # What a list shows of a run.
@@ -86,6 +87,8 @@ def _filters(query: RunQuery) -> Iterator[ColumnElement[bool]]:
         yield Run.labels.contains(list(query.labels))
     if query.status:
         yield Run.status.in_(query.status)
+    if query.sweep is not None:
+        yield Run.sweep_id == query.sweep
     if query.recipe is not None:
         yield Run.recipe == query.recipe
     if query.search is not None:

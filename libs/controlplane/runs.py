@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,8 +11,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from controlplane.errors import Conflict, NotFound
-from controlplane.lifecycle import Desired, Reason, StageStatus
-from controlplane.models import Checkpoint, Event, IdempotencyKey, Run, Stage
+from controlplane.lifecycle import HELD, Desired, Reason, StageStatus
+from controlplane.models import Checkpoint, Event, IdempotencyKey, Json, Run, Stage
 from controlplane.roles import DEFAULT_PROJECT
 from controlplane.transitions import gate
 from nanochat.config.recipe import Recipe
@@ -44,6 +45,16 @@ class Terms:
     usd_per_hour: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A run's place in a sweep. A `held` run waits until the sweep releases it."""
+
+    sweep_id: str
+    no: int  # counted from 1
+    overrides: Json
+    held: bool
+
+
 class Submission(NamedTuple):
     run: Run
     created: bool  # False if an earlier submission with the same idempotency key made the run
@@ -59,12 +70,14 @@ def submit(
     owner: str = "",
     planned: Plan | None = None,
     terms: Terms = Terms(),
+    labels: Sequence[str] = (),
+    place: Place | None = None,
 ) -> Submission:
     """Store a run with its stages. Raises KeyReused if the idempotency key was used for another request."""
     if idempotency is not None:
-        earlier = _reserve(session, idempotency)
+        earlier = reserve(session, idempotency)
         if earlier is not None:
-            return Submission(earlier, created=False)
+            return Submission(session.scalars(select(Run).where(Run.id == earlier.run_id)).one(), created=False)
     run = Run(
         project=project,
         name=name or recipe.name,
@@ -76,7 +89,11 @@ def submit(
         max_usd=terms.max_usd,
         max_hours=terms.max_hours,
         usd_per_hour=terms.usd_per_hour,
+        labels=sorted(set(labels)),
     )
+    if place is not None:
+        run.sweep_id, run.sweep_no, run.overrides, run.held = place.sweep_id, place.no, place.overrides, place.held
+        run.detail = HELD if place.held else ""
     session.add(run)
     session.flush()
     for position, stage in enumerate(graph.stages(recipe)):
@@ -104,12 +121,12 @@ def submit(
     return Submission(run, created=True)
 
 
-def cancel(session: Session, run_id: str, *, now: bool = False) -> Run:
+def cancel(session: Session, run_id: str, *, now: bool = False, reason: Reason = Reason.USER_CANCEL) -> Run:
     """Cancel a run for good. Waiting stages are cancelled at once; live ones save their work first, unless `now`.
 
     A run that is already being cancelled can be cancelled `now`. Raises NotFound, Conflict.
     """
-    reason = Reason.USER_ABORT if now else Reason.USER_CANCEL
+    reason = Reason.USER_ABORT if now else reason
     with gate(session, run_id) as g:
         unfinished(g.run)
         g.run.desired = Desired.CANCEL
@@ -230,8 +247,8 @@ def _not_cancelled(run: Run) -> None:
         raise Conflict(f"run {run.id} was cancelled, which is final; submit it again")
 
 
-def _reserve(session: Session, idempotency: Idempotency) -> Run | None:
-    """Reserve the key, or return the run that an earlier submission with it made.
+def reserve(session: Session, idempotency: Idempotency) -> IdempotencyKey | None:
+    """Reserve the key, or return it with what an earlier submission with it made. Raises KeyReused.
 
     If that submission has not committed yet, the INSERT waits for it.
     """
@@ -246,4 +263,4 @@ def _reserve(session: Session, idempotency: Idempotency) -> Run | None:
     held = session.get_one(IdempotencyKey, (idempotency.principal, idempotency.key))
     if held.request_sha256 != idempotency.request_sha256:
         raise KeyReused("this Idempotency-Key was used for a different request; use a new key for a new run")
-    return session.scalars(select(Run).where(Run.id == held.run_id)).one()
+    return held

@@ -191,6 +191,7 @@ class RunView(_Run):
     notes: str = Field(description="What users wrote about it.")
     archived_at: datetime | None = Field(description="When it was archived; null if it is not.")
     forked_from: str | None = Field(description="Id of the run whose work it took over; null if there is none.")
+    sweep_id: str | None = Field(description="Id of the sweep that it belongs to; null if there is none.")
     config: dict[str, Any] = Field(description="The whole recipe as it was resolved at submission.")
     stages: list[StageView] = Field(description="The stages in the order of the graph.")
     priority: int = Field(description="Priority of its stages in the queue; a greater one goes first.")

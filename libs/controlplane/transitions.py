@@ -15,12 +15,12 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from controlplane.errors import IllegalTransition, NotFound
-from controlplane.lifecycle import TRANSITIONS, AttemptStatus, Reason, StageState, StageStatus, derive
+from controlplane.lifecycle import HELD, TRANSITIONS, AttemptStatus, Reason, RunStatus, StageState, StageStatus, derive
 from controlplane.models import Attempt, Event, Run, Stage
 from nanochat.planning.graph import SIDE_OUTPUTS
 
 # A stop request replaces an earlier one unless that one is more urgent. All other reasons are 0, none is -1.
-URGENCY: dict[Reason | None, int] = {None: -1, Reason.USER_CANCEL: 1, Reason.USER_ABORT: 2}
+URGENCY: dict[Reason | None, int] = {None: -1, Reason.STOPPED_EARLY: 1, Reason.USER_CANCEL: 1, Reason.USER_ABORT: 2}
 
 
 @contextmanager
@@ -127,20 +127,27 @@ class Gate:
         self.session.flush()
         rows = self.session.execute(
             select(
-                Stage.name, Stage.status, Stage.queue, Stage.attempt_no, Stage.message, Attempt.resumed_from_step, Stage.outputs
+                Stage.name,
+                Stage.status,
+                Stage.queue,
+                Stage.attempt_no,
+                Stage.message,
+                Attempt.resumed_from_step,
+                Stage.outputs,
+                Stage.reason,
             )
             .outerjoin(Attempt, (Attempt.stage_id == Stage.id) & (Attempt.no == Stage.attempt_no))
             .where(Stage.run_id == self.run.id)
             .order_by(Stage.position)
         )
         states = [
-            StageState(name, status, queue, no, step, message, side=outputs == [*SIDE_OUTPUTS])
-            for name, status, queue, no, message, step, outputs in rows
+            StageState(name, status, queue, no, step, message, side=outputs == [*SIDE_OUTPUTS], reason=reason)
+            for name, status, queue, no, message, step, outputs, reason in rows
         ]
         status, detail = derive(states, self.run.desired)
         if self.run.started_at is None and any(s.attempt for s in states):
             self.run.started_at = self.now()
-        self.run.detail = detail
+        self.run.detail = detail = HELD if self.run.held and status is RunStatus.QUEUED else detail
         if status is not self.run.status:
             self.note("run_status", None, {"from": self.run.status, "to": status, "detail": detail})
             self.run.status = status

@@ -53,6 +53,7 @@ def run_view(session: Session, run_id: str) -> RunView:
         notes=run.notes,
         archived_at=run.archived_at,
         forked_from=run.forked_from,
+        sweep_id=run.sweep_id,
         status=run.status,
         detail=run.detail,
         created_at=run.created_at,
@@ -168,6 +169,8 @@ def _waiting(run: Run, stage: Stage, published: Set[str], turn: QueuedView | Non
             return WaitingView(why=f"tried again at {stage.retry_at:%H:%M:%S} UTC after: {stage.message}")
         case StageStatus.PAUSED:
             return WaitingView(why=stage.message or "the run is paused: resume it")
+        case StageStatus.PENDING if run.held and not run.status.is_finished:
+            return WaitingView(why=f"waits for its turn: as many other runs of the sweep {run.sweep_id} go on as it allows")
         case StageStatus.PENDING if not run.status.is_finished:
             missing = sorted(set(stage.inputs.values()) - published)
             return WaitingView(why="waits for " + ", ".join(missing) if missing else "will be queued in a moment")

@@ -11,7 +11,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.routing import APIRoute
 from structlog.contextvars import bind_contextvars
 
-from controlplane import budgets, dispatcher, reaper
+from controlplane import budgets, dispatcher, reaper, sweeps
 from controlplane.db import make_engine, sessions
 from services.api import health, openapi, problems
 from services.api.background import LoopThread
@@ -27,6 +27,8 @@ from services.api.runs import endpoints as runs
 from services.api.settings import Settings
 from services.api.storage import endpoints as storage
 from services.api.storage import files
+from services.api.sweeps import actions as sweep_actions
+from services.api.sweeps import endpoints as sweep_endpoints
 from services.api.telemetry import Telemetry, TimeRequests
 from services.api.workers import endpoints as workers
 
@@ -59,6 +61,8 @@ def create_app(settings: Settings) -> FastAPI:
         forks.router,
         care.router,
         records.router,
+        sweep_endpoints.router,
+        sweep_actions.router,
         recipes.router,
         catalog.router,
         models.router,
@@ -81,6 +85,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         LoopThread("dispatcher", lambda: dispatcher.tick(ledger, publisher)),
         LoopThread("reaper", lambda: reaper.tick(ledger)),
         LoopThread("budgets", lambda: budgets.tick(ledger), period_s=5.0),
+        LoopThread("sweeps", lambda: sweeps.tick(ledger), period_s=2.0),
     )
     app.state.ledger, app.state.publisher, app.state.dispatcher = ledger, publisher, loops[0]
     app.state.telemetry.observe(ledger, publisher)

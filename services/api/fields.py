@@ -81,8 +81,26 @@ def _checkpoint(
         return access.checkpoint_id(session, caller.project, checkpoint_id)
 
 
-# The id of a run or checkpoint of the caller's project. Those of other projects are answered like unknown ones: 404.
+def _sweep(
+    caller: Caller,
+    ledger: Ledger,
+    sweep_id: Annotated[
+        str,
+        Path(
+            min_length=1,
+            max_length=100,
+            description="Id of the sweep; or its name, if no other sweep of the project has it.",
+        ),
+        AfterValidator(check_text),
+    ],
+) -> str:
+    with ledger() as session:
+        return access.sweep_id(session, caller.project, sweep_id)
+
+
+# The id of a run, checkpoint or sweep of the caller's project. Those of other projects are answered like unknown ones: 404.
 RunId = Annotated[str, Depends(_run)]
+SweepId = Annotated[str, Depends(_sweep)]
 CheckpointId = Annotated[str, Depends(_checkpoint)]
 Storable = Annotated[JsonValue, AfterValidator(storable)]
 SearchText = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(check_text)]

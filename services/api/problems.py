@@ -42,6 +42,7 @@ KINDS: dict[str, Kind] = {
     "forbidden": Kind(403, "This key's role does not allow that"),
     "not-found": Kind(404, "There is nothing at this address"),
     "run-not-found": Kind(404, "No such run"),
+    "sweep-not-found": Kind(404, "No such sweep"),
     "recipe-not-found": Kind(404, "No such recipe"),
     "checkpoint-not-found": Kind(404, "No such checkpoint"),
     "key-not-found": Kind(404, "No such API key"),
@@ -166,7 +167,12 @@ async def _on_outdated(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_not_found(request: Request, error: Exception) -> JSONResponse:
-    kinds = {"checkpoint_id": "checkpoint-not-found", "key_id": "key-not-found", "worker_id": "worker-not-found"}
+    kinds = {
+        "sweep_id": "sweep-not-found",
+        "checkpoint_id": "checkpoint-not-found",
+        "key_id": "key-not-found",
+        "worker_id": "worker-not-found",
+    }
     kind = next((kind for name, kind in kinds.items() if name in request.path_params), "run-not-found")
     return response(kind, str(error))
 

@@ -23,12 +23,14 @@ from tests.waiting import until
 IDS = {
     "run_id": "r_00000000000000ff",
     "checkpoint_id": "c_00000000000000ff",
+    "sweep_id": "s_00000000000000ff",
     "key_id": "k_00000000000000ff",
 }
 OPEN = {"/health", "/ready", "/metrics"}
 # Operations that need another role than their method says: GET is for viewers, everything else for operators.
 ROLES = {
     "plan_run": Role.VIEWER,
+    "plan_sweep": Role.VIEWER,
     **dict.fromkeys(("make_key", "list_keys", "expire_key", "revoke_key", "get_audit", "collect_garbage"), Role.ADMIN),
     **dict.fromkeys(("drain_worker", "undrain_worker"), Role.ADMIN),
 }

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from client import models
+from client import models, sweep_models
 from services.api.__main__ import document
 from services.api.problems import KINDS, MEDIA_TYPE
 
@@ -74,6 +74,16 @@ def test_it_is_openapi_3_1_and_has_exactly_these_endpoints() -> None:
         "PATCH /v1/keys/{key_id}",
         "DELETE /v1/keys/{key_id}",
         "GET /v1/audit",
+        "POST /v1/sweeps",
+        "POST /v1/sweeps/plan",
+        "GET /v1/sweeps",
+        "GET /v1/sweeps/{sweep_id}",
+        "GET /v1/sweeps/{sweep_id}/curves",
+        "POST /v1/sweeps/{sweep_id}/pause",
+        "POST /v1/sweeps/{sweep_id}/resume",
+        "POST /v1/sweeps/{sweep_id}/cancel",
+        "PATCH /v1/sweeps/{sweep_id}",
+        "DELETE /v1/sweeps/{sweep_id}",
     }
 
 
@@ -83,7 +93,7 @@ def test_every_operation_needs_a_key_and_declares_its_errors(name: str) -> None:
     assert operation["security"] == [{"HTTPBearer": []}]
     errors = {status: answer for status, answer in operation["responses"].items() if int(status) >= 400}
     assert {"401", "429", "500", "503"} <= set(errors)
-    if "{run_id}" in name or "{checkpoint_id}" in name or "{name}" in name:
+    if "{run_id}" in name or "{sweep_id}" in name or "{checkpoint_id}" in name or "{name}" in name:
         assert {"404", "422"} <= set(errors)
     if "requestBody" in operation:
         assert {"400", "413", "422"} <= set(errors)
@@ -157,6 +167,15 @@ PAIRS: dict[str, type[BaseModel]] = {
     "PlannedStage": models.PlannedStage,
     "Plan": models.Figures,
     "StagePlan": models.StageFigures,
+    "SweepSummary": sweep_models.SweepSummary,
+    "SweepPage": sweep_models.SweepPage,
+    "SweepView": sweep_models.Sweep,
+    "SweepRunView": sweep_models.SweepRun,
+    "SweepCurvesView": sweep_models.SweepCurves,
+    "SweepSeriesView": sweep_models.SweepSeries,
+    "SweepPointView": sweep_models.SweepPoint,
+    "SweepPlanView": sweep_models.SweepPlan,
+    "PlannedRunView": sweep_models.PlannedRun,
 }
 
 

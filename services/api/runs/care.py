@@ -13,11 +13,10 @@ from services.api.auth import Operator
 from services.api.database import Ledger
 from services.api.fields import RunId, check_text
 from services.api.problems import responses
-from services.api.runs.schemas import RunName
+from services.api.runs.schemas import Label, RunName
 
 router = APIRouter(prefix="/v1/runs/{run_id}", tags=["runs"])
 
-Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/=-]{0,62}$")]
 Notes = Annotated[str, StringConstraints(max_length=20_000), AfterValidator(check_text)]
 
 

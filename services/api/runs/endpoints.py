@@ -104,12 +104,15 @@ def list_runs(
     search: Annotated[SearchText | None, Query(description="Return only runs with this text in their name or id.")] = None,
     created_after: Annotated[Moment | None, Query(description="Return only runs created then or later.")] = None,
     created_before: Annotated[Moment | None, Query(description="Return only runs created earlier.")] = None,
+    sweep: Annotated[Word | None, Query(description="Return only runs of the sweep with this id.")] = None,
     label: Annotated[list[Word], Query(max_length=20, description="Return only runs with all of these labels.")] = [],  # noqa: B006
     archived: Annotated[bool, Query(description="Return the archived runs, instead of all others.")] = False,
     sort: Annotated[Sort, Query(description="Order of the list; a minus means descending.")] = Sort.NEWEST,
 ) -> RunPage:
     """List runs in pages, newest first unless `sort` says otherwise. Runs submitted between two requests do not shift or repeat items."""
-    query = RunQuery(tuple(status), recipe, search, created_after, created_before, sort, caller.project, tuple(label), archived)
+    query = RunQuery(
+        tuple(status), recipe, search, created_after, created_before, sort, caller.project, tuple(label), archived, sweep
+    )
     with ledger() as session:
         return run_page(session, query, limit=limit, cursor=cursor)
 

@@ -72,7 +72,19 @@ def recipe_of(
     assert isinstance(request.recipe, str | dict)
     try:
         recipe = resolve(request.recipe, dict(request.overrides))
-        figures = plan.plan(
+    except RecipeError as err:
+        raise refused(err.problems) from err
+    except OverflowError as err:
+        raise refused([_too_large(err)]) from err
+    figures = figures_of(recipe, on, ledger, follows=follows)
+    check_data(recipe)
+    return recipe, figures
+
+
+def figures_of(recipe: Recipe, on: Hardware, ledger: SessionFactory, *, follows: str | None = None) -> plan.Plan:
+    """The plan of a recipe, with the figures of finished runs. Raises ProblemError, which names every wrong field."""
+    try:
+        return plan.plan(
             recipe,
             on.world_size,
             on.gpu,
@@ -82,16 +94,19 @@ def recipe_of(
             measured=_measured(recipe, on, ledger, follows),
         )
     except RecipeError as err:
-        raise _refused(err.problems) from err
+        raise refused(err.problems) from err
     except OverflowError as err:
-        raise _refused([("recipe", f"its numbers are too large to compute with ({err}); use smaller numbers")]) from err
+        raise refused([_too_large(err)]) from err
+
+
+def check_data(recipe: Recipe) -> None:
+    """Check that the data which the recipe names are there. Raises ProblemError."""
     try:
         problems = preflight.check(recipe)
     except OSError as err:  # no permission to read a path, or the path is too long
         problems = [("data", f"{err.filename} cannot be read: {err.strerror}; give another path")]
     if problems:
-        raise _refused(problems)
-    return recipe, figures
+        raise refused(problems)
 
 
 def _measured(recipe: Recipe, on: Hardware, ledger: SessionFactory, follows: str | None) -> Sequence[Measured]:
@@ -106,12 +121,18 @@ def terms_of(request: SubmitRequest | NewTerms, on: Hardware, old: Terms | None 
     """The run's place in the queue and its budget: `old`, changed by what is given. Raises ProblemError if dollars cannot be counted."""
     asked = {field.name: getattr(request, field.name) for field in fields(Terms)}
     terms = replace(old or Terms(), **{name: value for name, value in asked.items() if value is not None})
-    if request.max_usd is not None and price_of(terms.usd_per_hour, on.gpu) is None:
+    if request.max_usd is not None:
+        check_price("max_usd", terms, on)
+    return terms
+
+
+def check_price(field: str, terms: Terms, on: Hardware) -> None:
+    """Raises ProblemError about the field if there is a budget of dollars that cannot be counted."""
+    if terms.max_usd is not None and price_of(terms.usd_per_hour, on.gpu) is None:
         message = (
             f"the price of {on.gpu or 'the gpu workers'} is not known, so dollars cannot be counted; give usd_per_hour as well"
         )
-        raise ProblemError("invalid-request", f"max_usd: {message}", [("max_usd", message)])
-    return terms
+        raise ProblemError("invalid-request", f"{field}: {message}", [(field, message)])
 
 
 def fingerprint(request: BaseModel, *of: str) -> str:
@@ -120,6 +141,11 @@ def fingerprint(request: BaseModel, *of: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _refused(problems: list[tuple[str, str]]) -> ProblemError:
+def _too_large(err: OverflowError) -> tuple[str, str]:
+    return "recipe", f"its numbers are too large to compute with ({err}); use smaller numbers"
+
+
+def refused(problems: Sequence[tuple[str, str]]) -> ProblemError:
+    """The refusal of a recipe, with its wrong fields and what is wrong with them."""
     detail = "; ".join(f"{field}: {message}" for field, message in problems)
     return ProblemError("invalid-recipe", detail, problems)

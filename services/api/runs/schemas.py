@@ -75,6 +75,7 @@ class PlanRequest(RecipeRequest):
     )
 
 
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/=-]{0,62}$")]
 Priority = Annotated[int, Field(strict=True, ge=-100, le=100)]
 Dollars = Annotated[float, Field(strict=True, gt=0, le=1e9, allow_inf_nan=False)]
 Hours = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]

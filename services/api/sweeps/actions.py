@@ -1,0 +1,78 @@
+"""What a user can ask of a sweep: pause, resume and cancel its runs, change it, delete it. All its runs follow, or none."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from controlplane import sweep_views, sweeps
+from controlplane.sweep_schemas import SweepView
+from services.api.auth import Operator
+from services.api.database import Ledger
+from services.api.fields import SweepId
+from services.api.problems import responses
+from services.api.runs.actions import REFUSED_BODY, CancelMode, CancelRequest
+from services.api.sweeps.schemas import Parallel, SweepName
+
+router = APIRouter(prefix="/v1/sweeps/{sweep_id}", tags=["sweeps"])
+
+REFUSED = ("forbidden", "sweep-not-found", "conflict", "invalid-request")
+
+
+class SweepEditRequest(BaseModel):
+    """What to change. A field that is left out or null stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: SweepName | None = Field(default=None, description="Name of the sweep. Its runs keep theirs.")
+    max_parallel: Parallel | None = Field(default=None, description="How many of its runs may go on at once.")
+    archived: bool | None = Field(
+        default=None, strict=True, description="Whether lists leave it and its runs out. All runs must be finished."
+    )
+
+
+@router.post("/pause", responses=responses(*REFUSED))
+def pause_sweep(caller: Operator, ledger: Ledger, sweep_id: SweepId) -> SweepView:
+    """Pause every run of the sweep. Running stages save a checkpoint and end. 409 if all runs have ended."""
+    with ledger.begin() as session:
+        sweeps.pause(session, sweep_id)
+        return sweep_views.view(session, sweep_id)
+
+
+@router.post("/resume", responses=responses(*REFUSED))
+def resume_sweep(request: Request, caller: Operator, ledger: Ledger, sweep_id: SweepId) -> SweepView:
+    """Resume every paused run of the sweep. 409 if all runs have ended."""
+    with ledger.begin() as session:
+        sweeps.resume(session, sweep_id)
+        view = sweep_views.view(session, sweep_id)
+    request.app.state.dispatcher.wake()
+    return view
+
+
+@router.post("/cancel", responses=responses(*REFUSED, *REFUSED_BODY))
+def cancel_sweep(caller: Operator, ledger: Ledger, sweep_id: SweepId, body: CancelRequest | None = None) -> SweepView:
+    """Cancel every unfinished run of the sweep for good. 409 if all runs have ended."""
+    with ledger.begin() as session:
+        sweeps.cancel(session, sweep_id, now=body is not None and body.mode is CancelMode.NOW)
+        return sweep_views.view(session, sweep_id)
+
+
+@router.patch("", responses=responses(*REFUSED, *REFUSED_BODY))
+def edit_sweep(caller: Operator, ledger: Ledger, sweep_id: SweepId, body: SweepEditRequest) -> SweepView:
+    """Change the name of a sweep or how many runs go on at once, or archive it with its runs. 409 for archiving a live one."""
+    with ledger.begin() as session:
+        sweeps.change(session, sweep_id, **body.model_dump())
+        return sweep_views.view(session, sweep_id)
+
+
+@router.delete("", responses=responses(*REFUSED))
+def delete_sweep(caller: Operator, ledger: Ledger, sweep_id: SweepId) -> SweepView:
+    """Delete a sweep with all its runs for good. The answer is the last that is seen of it.
+
+    409, and nothing is deleted, while one of its runs cannot be: it is not finished, its checkpoint is promoted or pinned, or a fork
+    of it exists.
+    """
+    with ledger.begin() as session:
+        view = sweep_views.view(session, sweep_id)
+        sweeps.delete(session, sweep_id)
+        return view
