@@ -48,6 +48,45 @@ class Vitals:
     checkpoint_bytes: int  # of checkpoints that are on disk
 
 
+@dataclass(frozen=True, slots=True)
+class HeldVitals:
+    """A live attempt of a worker. `event_seq` is the number of the last event that the ledger has."""
+
+    run_id: str
+    stage: str
+    no: int
+    lease_s: float
+    event_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnVitals:
+    """What the ledger knows of one worker."""
+
+    held: list[HeldVitals]
+    ended: dict[Reason, int]  # its attempts by the reason for which they ended
+    gpu_seconds: float  # of all its attempts, each GPU counted by itself
+
+
+def of_worker(session: Session, worker_id: str) -> OwnVitals:
+    mine = Attempt.worker_id == worker_id
+    left = func.extract("epoch", Attempt.lease_expires_at - func.clock_timestamp())
+    live = (
+        select(Stage.run_id, Stage.name, Attempt.no, left, Attempt.event_seq)
+        .join(Stage, Stage.id == Attempt.stage_id)
+        .where(mine, Attempt.status.in_(LIVE_ATTEMPT))
+        .order_by(Attempt.id)
+    )
+    ended = select(Attempt.reason, func.count()).where(mine, Attempt.reason.is_not(None)).group_by(Attempt.reason)
+    took = func.extract("epoch", func.coalesce(Attempt.finished_at, func.clock_timestamp()) - Attempt.claimed_at)
+    used = select(func.coalesce(func.sum(took * Attempt.gpus), 0)).where(mine)
+    return OwnVitals(
+        held=[HeldVitals(run, stage, no, float(lease), seq) for run, stage, no, lease, seq in session.execute(live)],
+        ended={reason: n for reason, n in session.execute(ended) if reason is not None},
+        gpu_seconds=float(session.scalar(used) or 0),
+    )
+
+
 def vitals(session: Session) -> Vitals:
     finished = [s for s in StageStatus if s.is_finished]
     waited = func.max(_age(Stage.queued_at)).filter(Stage.status == StageStatus.QUEUED)

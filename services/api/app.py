@@ -29,8 +29,9 @@ from services.api.storage import endpoints as storage
 from services.api.storage import files
 from services.api.sweeps import actions as sweep_actions
 from services.api.sweeps import endpoints as sweep_endpoints
-from services.api.telemetry import Telemetry, TimeRequests
+from services.api.telemetry import Telemetry
 from services.api.workers import endpoints as workers
+from services.http_metrics import TimeRequests
 
 MAX_BODY_BYTES = 1 << 20
 DESCRIPTION = "POST a recipe, get a ChatGPT you trained yourself. Every error is a problem detail (RFC 9457)."
@@ -52,7 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.stopping = threading.Event()  # when set, open streams end
     app.state.telemetry = Telemetry()
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
-    app.add_middleware(TimeRequests, telemetry=app.state.telemetry)
+    app.add_middleware(TimeRequests, metrics=app.state.telemetry)
     problems.install(app)
     openapi.install(app)
     for router in (

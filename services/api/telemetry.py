@@ -6,66 +6,26 @@ answer, they are missing instead of zero.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controlplane.db import SessionFactory
 from controlplane.lifecycle import Reason, RunStatus
 from controlplane.vitals import Vitals, WorkerVitals, vitals
 from services.api.publisher import Publisher
+from services.http_metrics import RequestMetrics
+from services.metrics import gauge
 
 QUEUES = ("cpu", "gpu")
-LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-UNKNOWN = "unknown"  # addresses and methods that a client makes up would be labels without number
 
 
-class Telemetry:
-    """One registry per application, so that tests can run several applications in one process."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        labels = ("method", "route", "status")
-        self.requests = Counter("nanochat_http_requests", "Answered requests", labels, registry=self.registry)
-        self.latency = Histogram(
-            "nanochat_http_request_seconds",
-            "From arrival to the first byte of the answer",
-            ("method", "route"),
-            buckets=LATENCY_BUCKETS_S,
-            registry=self.registry,
-        )
-
+class Telemetry(RequestMetrics):
     def observe(self, ledger: SessionFactory, publisher: Publisher) -> None:
         """Report the state of the platform whenever the metrics are read."""
         self.registry.register(_Platform(ledger, publisher))
-
-
-class TimeRequests:
-    """Middleware that counts requests and times their first byte. A live stream ends much later."""
-
-    def __init__(self, app: ASGIApp, telemetry: Telemetry):
-        self._app, self._telemetry = app, telemetry
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        began = time.perf_counter()
-        method = scope["method"] if scope["method"] in METHODS else UNKNOWN
-
-        async def timed(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", UNKNOWN)
-                self._telemetry.requests.labels(method, route, str(message["status"])).inc()
-                self._telemetry.latency.labels(method, route).observe(time.perf_counter() - began)
-            await send(message)
-
-        return await self._app(scope, receive, timed)
 
 
 class _Platform(Collector):
@@ -77,13 +37,13 @@ class _Platform(Collector):
 
     def collect(self) -> Iterator[Metric]:
         now = self._vitals()
-        yield _gauge("database_up", "1 while the database answers", ((), now is not None))
+        yield gauge("database_up", "1 while the database answers", ((), now is not None))
         if now is not None:
             yield from _of_ledger(now)
         calls = self._calls()
-        yield _gauge("broker_up", "1 while the broker answers", ((), calls is not None))
+        yield gauge("broker_up", "1 while the broker answers", ((), calls is not None))
         if calls is not None:
-            yield _gauge("broker_messages", "Wake-up calls that wait in the broker", *calls, labels=("queue",))
+            yield gauge("broker_messages", "Wake-up calls that wait in the broker", *calls, labels=("queue",))
 
     def _vitals(self) -> Vitals | None:
         try:
@@ -101,24 +61,24 @@ class _Platform(Collector):
 
 def _of_ledger(now: Vitals) -> Iterator[Metric]:
     runs = [((status.value,), now.runs.get(status, 0)) for status in RunStatus]
-    yield _gauge("runs", "Runs by status", *runs, labels=("status",))
+    yield gauge("runs", "Runs by status", *runs, labels=("status",))
     stages = [((load.queue, load.status.value), load.count) for load in now.unfinished]
-    yield _gauge("stages", "Unfinished stages by status", *stages, labels=("queue", "status"))
+    yield gauge("stages", "Unfinished stages by status", *stages, labels=("queue", "status"))
     waits = dict.fromkeys(QUEUES, 0.0)
     for load in now.unfinished:
         waits[load.queue] = max(waits.get(load.queue, 0.0), load.longest_s)
     waiting = [((queue,), waited) for queue, waited in waits.items()]
-    yield _gauge("queue_wait_seconds", "How long the oldest queued stage has waited", *waiting, labels=("queue",))
+    yield gauge("queue_wait_seconds", "How long the oldest queued stage has waited", *waiting, labels=("queue",))
     ended = CounterMetricFamily("nanochat_attempts_ended", "Attempts by the reason for which they ended", labels=("reason",))
     for reason in Reason:
         ended.add_metric((reason.value,), now.ended.get(reason, 0))
     yield ended
     for name, text, read in WORKER_GAUGES:
         known = [((w.id, w.queue), value) for w in now.workers if (value := read(w)) is not None]
-        yield _gauge(f"worker_{name}", text, *known, labels=("worker", "queue"))
+        yield gauge(f"worker_{name}", text, *known, labels=("worker", "queue"))
     loops = [((name,), age) for name, age in now.loops.items()]
-    yield _gauge("loop_tick_age_seconds", "Since the last tick of a control loop", *loops, labels=("loop",))
-    yield _gauge("checkpoint_bytes", "Size of the checkpoints that are on disk", ((), now.checkpoint_bytes))
+    yield gauge("loop_tick_age_seconds", "Since the last tick of a control loop", *loops, labels=("loop",))
+    yield gauge("checkpoint_bytes", "Size of the checkpoints that are on disk", ((), now.checkpoint_bytes))
 
 
 WORKER_GAUGES: tuple[tuple[str, str, Callable[[WorkerVitals], float | None]], ...] = (
@@ -128,10 +88,3 @@ WORKER_GAUGES: tuple[tuple[str, str, Callable[[WorkerVitals], float | None]], ..
     ("draining", "1 while the worker takes no more stages", lambda w: w.draining),
     ("lease_remaining_seconds", "Until the first of its leases runs out", lambda w: w.lease_s),
 )
-
-
-def _gauge(name: str, text: str, *samples: tuple[tuple[str, ...], float], labels: tuple[str, ...] = ()) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(f"nanochat_{name}", text, labels=labels)
-    for values, sample in samples:
-        family.add_metric(values, float(sample))
-    return family

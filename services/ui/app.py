@@ -1,12 +1,19 @@
-"""The dashboard as one FastAPI application: the Runs page at `/`, the Chat page at `/chat`, `/health` and `/ready` for probes."""
+"""The dashboard as one FastAPI application: the Runs page at `/`, the Chat page at `/chat`; `/health`, `/ready` and `/metrics`."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 
 import gradio as gr
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
+from services.http_metrics import RequestMetrics, TimeRequests
+from services.metrics import gauge
 from services.ui import chat_page, runs_page
 from services.ui.platform import Platform
 from services.ui.theme import CSS, theme
@@ -32,8 +39,27 @@ def _navbar() -> None:
     gr.components.Navbar(main_page_name="Runs", elem_id="navbar")
 
 
+class _Doors(Collector):
+    def __init__(self, platform: Platform):
+        self._platform = platform
+
+    def describe(self) -> list[Metric]:
+        return []  # so that registering it asks nobody
+
+    def collect(self) -> Iterator[Metric]:
+        samples = [((name,), up) for name, up in _doors(self._platform).items()]
+        yield gauge("service_up", "1 while the service behind the dashboard answers", *samples, labels=("service",))
+
+
+def _doors(platform: Platform) -> dict[str, bool]:
+    return {"api": platform.api.is_ready(), "inference": platform.inference.is_alive()}
+
+
 def create_app(platform: Platform, poll_s: float = 2.0) -> FastAPI:
     app = FastAPI(title="nanochat ui", openapi_url=None)
+    metrics = RequestMetrics()
+    metrics.registry.register(_Doors(platform))
+    app.add_middleware(TimeRequests, metrics=metrics)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -43,9 +69,12 @@ def create_app(platform: Platform, poll_s: float = 2.0) -> FastAPI:
     @app.get("/ready")
     def ready() -> dict[str, str]:
         """Succeeds once the pages can be shown. They are shown, and say so, while one of the two APIs is down."""
-        api = "ok" if platform.api.is_ready() else "unreachable"
-        inference = "ok" if platform.inference.is_alive() else "unreachable"
-        return {"status": "ready" if api == inference == "ok" else "degraded", "api": api, "inference": inference}
+        doors = {name: "ok" if up else "unreachable" for name, up in _doors(platform).items()}
+        return {"status": "ready" if set(doors.values()) == {"ok"} else "degraded", **doors}
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    def show_metrics() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     with warnings.catch_warnings():
         # Gradio warns that server-side rendering is off. That is intended.

@@ -15,9 +15,11 @@ from services.worker import hardware
 from services.worker.app import TASK, make_app
 from services.worker.calls import only_for_waiting_stages
 from services.worker.keeper import Keeper
-from services.worker.settings import SLOTS, Settings
+from services.worker.probes import Probes
+from services.worker.settings import SLOTS, Queue, Settings
 from services.worker.sweeper import Sweeper
 from services.worker.tasks import add_task
+from services.worker.telemetry import Telemetry
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,12 +38,20 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"NANOCHAT_GPU_SLOTS: {settings.gpu_slots} slots cannot share {held} GPUs; use at most {held}\n")
         return 64
     engine = db.make_engine(settings.database_url, pool_size=1)
-    keeper = Keeper(db.sessions(engine), queue, settings)
+    telemetry = Telemetry(settings, settings.id_for(queue))
+    try:
+        probes = _probes(settings, queue, telemetry)
+    except OSError as err:
+        sys.stderr.write(f"NANOCHAT_PROBE_PORT: {settings.probe_host}:{settings.probe_port} cannot be used: {err.strerror}\n")
+        return 64
+    keeper = Keeper(db.sessions(engine), queue, settings, telemetry)
+    if probes is not None:
+        probes.start()
     keeper.register()
     # Each stage runs in a fork of this process and opens its own connections.
     engine.dispose()
 
-    sweeper = Sweeper(db.sessions(engine), settings) if queue == "cpu" else None
+    sweeper = Sweeper(db.sessions(engine), settings, lambda: telemetry.tick("sweeper")) if queue == "cpu" else None
 
     def on_ready(**_: Any) -> None:
         keeper.start()
@@ -67,6 +77,15 @@ def main(argv: list[str] | None = None) -> int:
     arguments += ["--without-mingle", "--without-gossip"]
     app.worker_main(arguments)
     return 0
+
+
+def _probes(settings: Settings, queue: Queue, telemetry: Telemetry) -> Probes | None:
+    """Raises OSError if the port is taken."""
+    if settings.probe_port is None:
+        return None
+    address = settings.probe_host, settings.probe_port
+    alive, ready = settings.alive_file(queue), settings.ready_file(queue)
+    return Probes(address, alive=alive, ready=ready, registry=telemetry.registry)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from controlplane.db import SessionFactory
 from controlplane.lifecycle import Drain
 from services.worker import hardware, leftovers, orphans
 from services.worker.settings import Queue, Settings
+from services.worker.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,8 @@ log = logging.getLogger(__name__)
 class Keeper:
     """No failed duty ends its thread. If the thread ends all the same, the process drains and ends, to be started again."""
 
-    def __init__(self, factory: SessionFactory, queue: Queue, settings: Settings):
+    def __init__(self, factory: SessionFactory, queue: Queue, settings: Settings, telemetry: Telemetry):
+        self._telemetry = telemetry
         self._factory, self._queue, self._settings = factory, queue, settings
         self._id = settings.id_for(queue)
         self._drain, self._alive, self._ready = (
@@ -96,6 +98,8 @@ class Keeper:
         recovers = self._duty("recovery of orphans", lambda: orphans.recover(self._factory, self._id, self._settings))
         if not self._drained:
             self._drained = self._duty("spools of lost attempts", self._drain_spools)
+        self._duty("collection of metrics", lambda: self._telemetry.update(self._factory))
+        self._telemetry.tick("keeper")
         if beats and recovers and not self._drain.exists():
             self._duty("readiness file", self._ready.touch)
         else:
@@ -122,6 +126,7 @@ class Keeper:
             cause = " ".join(str(err.orig if isinstance(err, DBAPIError) else err).split())
             log.log(logging.DEBUG if name in self._failing else logging.WARNING, "%s failed: %s", name, cause or repr(err))
             self._failing.add(name)
+            self._telemetry.failures.labels(name).inc()
             return False
         if name in self._failing:
             self._failing.discard(name)

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     )
     device: Literal["cpu", "mps", "cuda"] | None = Field(default=None, description="null: the stage chooses")
 
+    probe_host: str = Field(default="127.0.0.1", description="address of /health, /ready and /metrics")
+    probe_port: int | None = Field(default=None, ge=0, le=65_535, description="their port; null: they are not served")
+
     lease_ttl_s: float = Field(default=120.0, gt=0)
     sync_every_s: float = Field(default=0.5, gt=0, description="between two reports to the ledger")
     heartbeat_every_s: float = Field(default=5.0, gt=0)

@@ -11,6 +11,7 @@ import re
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import select
@@ -30,7 +31,8 @@ RUN_FOLDER = re.compile(r"r_[0-9a-f]{16}")
 
 
 class Sweeper:
-    def __init__(self, factory: SessionFactory, settings: Settings, period_s: float = PERIOD_S):
+    def __init__(self, factory: SessionFactory, settings: Settings, ticked: Callable[[], None], period_s: float = PERIOD_S):
+        self._ticked = ticked
         self._factory, self._timing, self._period_s = factory, settings.timing(), period_s
         self._runs = (settings.home / "runs").resolve()
         self._stop = threading.Event()
@@ -47,6 +49,7 @@ class Sweeper:
         while not self._stop.wait(self._period_s):
             try:
                 sweep(self._factory, self._runs, self._timing)
+                self._ticked()
             except Exception:
                 log.warning("files could not be deleted; trying again in %.0f s", self._period_s, exc_info=True)
 

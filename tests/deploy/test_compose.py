@@ -66,6 +66,12 @@ def test_every_service_tells_whether_it_is_well(services: dict[str, dict[str, An
         assert "HEALTHCHECK" in built or "test" in service.get("healthcheck", {}), name
 
 
+def test_the_health_of_a_worker_is_its_readiness(services: dict[str, dict[str, Any]]) -> None:
+    checks = [s["healthcheck"]["test"] for n, s in services.items() if n.startswith("worker")]
+    assert len(checks) == 2
+    assert all("'*.ready'" in check[1] for check in checks)
+
+
 def test_both_queues_have_one_worker_and_every_door_one_service(services: dict[str, dict[str, Any]]) -> None:
     queues = sorted(s["command"][1] for n, s in services.items() if n.startswith("worker"))
     assert queues == ["cpu", "gpu"]

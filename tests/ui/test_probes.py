@@ -19,3 +19,6 @@ def test_it_is_alive_and_says_what_is_down(tmp_path: Path) -> None:
     ready = http.get("/ready")
     assert ready.status_code == 200
     assert ready.json() == {"status": "degraded", "api": "unreachable", "inference": "unreachable"}
+    metrics = http.get("/metrics").text
+    assert 'nanochat_service_up{service="api"} 0.0' in metrics
+    assert 'nanochat_http_requests_total{method="GET",route="/ready",status="200"} 1.0' in metrics

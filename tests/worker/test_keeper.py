@@ -15,6 +15,7 @@ from controlplane.lifecycle import Drain
 from controlplane.models import Worker
 from services.worker.keeper import Keeper
 from services.worker.settings import Settings
+from services.worker.telemetry import Telemetry
 from tests.waiting import until
 
 
@@ -25,7 +26,7 @@ def settings(database_url: str, home: Path) -> Settings:
 
 @pytest.fixture
 def keeper(sessions: SessionFactory, settings: Settings) -> Iterator[Keeper]:
-    made = Keeper(sessions, "cpu", settings)
+    made = Keeper(sessions, "cpu", settings, Telemetry(settings, "w"))
     made.register()
     made.start()
     yield made
