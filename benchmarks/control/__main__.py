@@ -126,16 +126,21 @@ class Load:
         reading.start()
         while not connected.exists() and reading.is_alive():
             time.sleep(0.05)
+        before = load_of(up)
         for seq in range(EVENTS):
             event = {"v": 1, "seq": seq, "t": time.time(), "kind": "log", "level": "info", "message": f"event {seq}"}
             with up.ledger.begin() as session:
                 ingest.events(session, claim.fence, [event])
             time.sleep(0.1)
+        transactions, cpu_s, seconds = (now - then for now, then in zip(load_of(up), before, strict=True))
         reading.join()
         if found.get("events") != EVENTS * self.readers:
             raise RuntimeError(f"the readers of the stream got {found.get('events')} events, not {EVENTS * self.readers}")
         for share in ("p50", "p95"):
             yield measurement(f"event to each of {self.readers} readers, {share}", found[share], "ms", "lower")
+        name = f"while {self.readers} readers wait"
+        yield measurement(f"transactions of the database {name}", transactions / seconds, "1/s", "lower")
+        yield measurement(f"CPU of the API {name}", 100 * cpu_s / seconds, "% of a core", "lower")
 
     def ingesting(self, up: Any, claim: Any) -> Iterator[Measurement]:
         from benchmarks.control import fill, peer
@@ -163,6 +168,18 @@ class Load:
 
     def chart(self, http: Any, run: str, keys: int) -> Any:
         return http.get(f"/v1/runs/{run}/metrics", params={"keys": [f"metric_{n}" for n in range(keys)]})
+
+
+def load_of(up: Any) -> tuple[float, float, float]:
+    """Transactions of the database so far, the API's CPU seconds, and the time."""
+    from sqlalchemy import text
+
+    with up.ledger.begin() as session:
+        session.execute(text("SELECT pg_stat_clear_snapshot()"))
+        query = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+        transactions = session.scalar(text(query))
+    used = up.api.cpu_times()
+    return float(transactions), used.user + used.system, time.monotonic()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 import psycopg
 from sqlalchemy.engine import make_url
 
@@ -31,6 +32,7 @@ class Stack:
     http: httpx.Client
     url: str
     key: str
+    api: psutil.Process
     peer_database: str  # an empty database on the same Postgres
 
 
@@ -52,11 +54,11 @@ def running(folder: Path) -> Iterator[Stack]:
         environment = {f"NANOCHAT_{name}": value for name, value in variables.items()}
         url = f"http://127.0.0.1:{port}"
         try:
-            with served([sys.executable, "-m", "services.api"], environment, f"{url}/health", folder / "api.log"):
+            with served([sys.executable, "-m", "services.api"], environment, f"{url}/health", folder / "api.log") as api:
                 key = (folder / "home" / "keys" / "admin.key").read_text(encoding="utf-8").strip()
                 with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as http:
                     peer = make_url(postgres.url).set(database="peer", drivername="postgresql+psycopg")
-                    yield Stack(sessions(engine), http, url, key, peer.render_as_string(hide_password=False))
+                    yield Stack(sessions(engine), http, url, key, api, peer.render_as_string(hide_password=False))
         finally:
             engine.dispose()
 
@@ -67,7 +69,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def served(command: Sequence[str], environment: Mapping[str, str], health: str, log: Path) -> Iterator[None]:
+def served(command: Sequence[str], environment: Mapping[str, str], health: str, log: Path) -> Iterator[psutil.Process]:
     """Run a server from when it answers to the end of the block. Raises RuntimeError with what it said if it does not start."""
     with log.open("wb") as output:
         # A session of its own: some servers start workers, which have to end with them.
@@ -80,7 +82,7 @@ def served(command: Sequence[str], environment: Mapping[str, str], health: str, 
             if server.poll() is not None or time.monotonic() - begun > START_S:
                 raise RuntimeError(f"{command[0]} does not answer:\n{log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.2)
-        yield
+        yield psutil.Process(server.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import func, select, true
+from sqlalchemy import (
+    BigInteger,
+    Subquery,
+    TableValuedAlias,
+    Text,
+    column,
+    func,
+    literal,
+    select,
+    true,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, aliased
 
 from controlplane.errors import NotFound
@@ -14,23 +26,38 @@ from controlplane.schemas import EventPage, EventView, LogGap, LogPage, LogView
 
 def events(session: Session, run_id: str, *, after: int = 0, kinds: Sequence[str] = (), limit: int = 200) -> EventPage:
     """Events with an id greater than `after`, oldest first. Pass the page's `next_after` to continue. Raises NotFound."""
-    query = (
-        select(Event, Stage.name, func.coalesce(Attempt.no, Event.data["attempt"].as_integer()))
-        .outerjoin(Stage, Stage.id == Event.stage_id)
-        .outerjoin(Attempt, Attempt.id == Event.attempt_id)
-        .where(Event.run_id == run_id, Event.id > after)
-        .order_by(Event.id)
-        .limit(limit)
-    )
+    chosen = select(Event).where(Event.run_id == run_id, Event.id > after)
     if kinds:
-        query = query.where(Event.kind.in_(kinds))
-    items = [
-        EventView(id=e.id, stage=stage, attempt=no, seq=e.seq, t=e.t.timestamp(), kind=e.kind, data=e.data)
-        for e, stage, no in session.execute(query)
-    ]
+        chosen = chosen.where(Event.kind.in_(kinds))
+    items = [view for _, view in _event_views(session, chosen.order_by(Event.id).limit(limit).subquery())]
     if not items:
         _require_run(session, run_id)
     return EventPage(items=items, next_after=items[-1].id if items else after)
+
+
+def new_events(session: Session, after: Mapping[str, int], limit: int) -> dict[str, EventPage]:
+    """The page of each run after the id that `after` gives for it, in one query however many runs there are."""
+    asked = _asked(after)
+    newer = select(Event).where(Event.run_id == asked.c.run_id, Event.id > asked.c.after).order_by(Event.id).limit(limit)
+    rows = newer.lateral("row")
+    pages = {run_id: EventPage(items=[], next_after=last) for run_id, last in after.items()}
+    for run_id, view in _event_views(session, select(*rows.c).select_from(asked).join(rows, true()).subquery()):
+        pages[run_id].items.append(view)
+        pages[run_id].next_after = view.id
+    return pages
+
+
+def _event_views(session: Session, chosen: Subquery) -> Iterator[tuple[str, EventView]]:
+    """Run and view of each chosen event, in the order of ids."""
+    event = aliased(Event, chosen)
+    query = (
+        select(event, Stage.name, func.coalesce(Attempt.no, event.data["attempt"].as_integer()))
+        .outerjoin(Stage, Stage.id == event.stage_id)
+        .outerjoin(Attempt, Attempt.id == event.attempt_id)
+        .order_by(event.id)
+    )
+    for e, stage, no in session.execute(query):
+        yield e.run_id, EventView(id=e.id, stage=stage, attempt=no, seq=e.seq, t=e.t.timestamp(), kind=e.kind, data=e.data)
 
 
 def logs(
@@ -43,35 +70,57 @@ def logs(
     limit: int = 1000,
 ) -> LogPage:
     """Log lines with an id greater than `after`, oldest first. Raises NotFound."""
-    of = select(Attempt.id, Attempt.no, Stage.name, Attempt.log_kept_from, Attempt.log_dropped_id)
-    of = of.join(Stage, Stage.id == Attempt.stage_id).where(Stage.run_id == run_id)
+    of = _attempts().where(Stage.run_id == run_id)
     if stage is not None:
         of = of.where(Stage.name == stage)
     if attempt is not None:
         of = of.where(Attempt.no == attempt)
-    attempts = {row.id: row for row in session.execute(of.order_by(Stage.position, Attempt.no))}
+    attempts = session.execute(of.order_by(Stage.position, Attempt.no)).all()
     if not attempts:
         _require_run(session, run_id)
-    # The first lines of each attempt by its own index: the lines of all other attempts, perhaps millions, are not looked at.
-    one = select(Attempt.id).where(Attempt.id.in_(attempts)).subquery()
-    line = select(LogLine).where(LogLine.attempt_id == one.c.id, LogLine.id > after).order_by(LogLine.id).limit(limit)
+    return _log_page(attempts, _log_lines(session, {row.id: after for row in attempts}, limit), after, limit)
+
+
+def new_logs(session: Session, after: Mapping[str, int], limit: int) -> dict[str, LogPage]:
+    """The page of each run after the id that `after` gives for it, in two queries however many runs there are."""
+    found: dict[str, list[Any]] = {run_id: [] for run_id in after}
+    for row in session.execute(_attempts().where(Stage.run_id.in_(after)).order_by(Stage.position, Attempt.no)):
+        found[row.run_id].append(row)
+    lines = _log_lines(session, {row.id: after[run_id] for run_id, rows in found.items() for row in rows}, limit)
+    return {run_id: _log_page(found[run_id], lines, last, limit) for run_id, last in after.items()}
+
+
+def _attempts() -> Any:
+    of = select(Stage.run_id, Attempt.id, Attempt.no, Stage.name, Attempt.log_kept_from, Attempt.log_dropped_id)
+    return of.join(Stage, Stage.id == Attempt.stage_id)
+
+
+def _log_lines(session: Session, after: Mapping[int, int], limit: int) -> Mapping[int, list[LogLine]]:
+    """The first lines of each attempt after the id that `after` gives for it, by attempt.
+
+    Each attempt by its own index: the lines of all other attempts, perhaps millions, are not looked at.
+    """
+    one = (
+        func.unnest(literal([*after], ARRAY(BigInteger)), literal([*after.values()], ARRAY(BigInteger)))
+        .table_valued(column("id", BigInteger), column("after", BigInteger))
+        .render_derived()
+    )
+    line = select(LogLine).where(LogLine.attempt_id == one.c.id, LogLine.id > one.c.after).order_by(LogLine.id).limit(limit)
     lines = aliased(LogLine, line.lateral("line"))
+    by_attempt: dict[int, list[LogLine]] = {attempt_id: [] for attempt_id in after}
+    for found in session.scalars(select(lines).select_from(one).join(lines, true())):
+        by_attempt[found.attempt_id].append(found)
+    return by_attempt
+
+
+def _log_page(attempts: Sequence[Any], lines: Mapping[int, list[LogLine]], after: int, limit: int) -> LogPage:
+    of = {row.id: row for row in attempts}
+    chosen = sorted((line for attempt_id in of for line in lines[attempt_id]), key=lambda line: line.id)[:limit]
     items = [
-        LogView(
-            id=x.id,
-            stage=attempts[x.attempt_id].name,
-            attempt=attempts[x.attempt_id].no,
-            no=x.no,
-            t=x.t.timestamp(),
-            line=x.line,
-        )
-        for x in session.scalars(select(lines).select_from(one).join(lines, true()).order_by(lines.id).limit(limit))
+        LogView(id=x.id, stage=of[x.attempt_id].name, attempt=of[x.attempt_id].no, no=x.no, t=x.t.timestamp(), line=x.line)
+        for x in chosen
     ]
-    gaps = [
-        LogGap(stage=row.name, attempt=row.no, lines=row.log_kept_from)
-        for row in attempts.values()
-        if row.log_dropped_id > after
-    ]
+    gaps = [LogGap(stage=row.name, attempt=row.no, lines=row.log_kept_from) for row in attempts if row.log_dropped_id > after]
     return LogPage(items=items, gaps=gaps, next_after=items[-1].id if items else after)
 
 
@@ -87,3 +136,12 @@ def newest_id(session: Session, table: type[Event | LogLine], run_id: str) -> in
 def _require_run(session: Session, run_id: str) -> None:
     if session.get(Run, run_id) is None:
         raise NotFound(f"there is no run {run_id!r}")
+
+
+def _asked(after: Mapping[str, int]) -> TableValuedAlias:
+    """`run_id` and `after` as the rows of a table."""
+    return (
+        func.unnest(literal([*after], ARRAY(Text)), literal([*after.values()], ARRAY(BigInteger)))
+        .table_valued(column("run_id", Text), column("after", BigInteger))
+        .render_derived()
+    )

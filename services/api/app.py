@@ -17,6 +17,7 @@ from services.api import health, openapi, problems
 from services.api.background import LoopThread
 from services.api.body_limit import BodyLimit
 from services.api.catalog import endpoints as catalog
+from services.api.feed import Feed
 from services.api.keys import endpoints as keys
 from services.api.models import endpoints as models
 from services.api.publisher import Publisher
@@ -90,12 +91,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     )
     app.state.ledger, app.state.publisher, app.state.dispatcher = ledger, publisher, loops[0]
     app.state.telemetry.observe(ledger, publisher)
+    app.state.feed = Feed(ledger, app.state.stopping)
+    polling = asyncio.create_task(app.state.feed.run())
     for loop in loops:
         loop.start()
     try:
         yield
     finally:
         app.state.stopping.set()
+        await polling
         for loop in loops:
             await asyncio.to_thread(loop.stop)
         publisher.close()

@@ -1,29 +1,36 @@
 """Sends rows of the database as server-sent events: first those already there, then new ones, each exactly once.
 
 The `id:` of an event is the id of its row. A client that lost its connection sends the last id it saw as `Last-Event-ID` and
-gets the rows after it. Rows that are no longer kept are told as an event named `gap`. Once the run is finished and all its rows are sent, the stream ends with an event named `end`.
+gets the rows after it. Rows that are no longer kept are told as an event named `gap`. Once the run is finished and all its rows are
+sent, the stream ends with an event named `end`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from fastapi import Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel
+from starlette.types import Message, Send
 
+from controlplane.schemas import LogGap
+from services.api.feed import BATCH, Feed, Item, Page, Table, encoded, wait
 from services.api.problems import ProblemError
 
+log = logging.getLogger(__name__)
+
 MEDIA_TYPE = "text/event-stream"
-POLL_S = 0.3
 KEEP_ALIVE_S = 15.0
+SEND_S = 60.0
 # Proxies must neither cache nor buffer the stream. X-Accel-Buffering is nginx's header for buffering.
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -37,22 +44,14 @@ LastEventId = Annotated[
 ]
 
 
-class Numbered(Protocol):
-    id: int
-
-    def model_dump_json(self) -> str: ...
-
-
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """The result of one query. `finished` was read before the rows: if it is true, no row can come after these.
+class Reading:
+    """What a reader wants: the rows of a run's topic that `accepts` accepts. `page` reads those after an id, in a thread."""
 
-    `gaps` are what the reader will miss because it is no longer kept. Each is sent as an event named `gap`, without an id.
-    """
-
-    items: Sequence[Numbered]
-    finished: bool
-    gaps: Sequence[BaseModel] = ()
+    table: Table
+    run_id: str
+    page: Callable[[int], Page]
+    accepts: Callable[[Item | LogGap], bool]
 
 
 def wants_stream(request: Request) -> bool:
@@ -69,9 +68,9 @@ def resume_point(last_event_id: str | None, newest: Callable[[], int]) -> int:
     raise ProblemError("bad-event-id", wrong, [("header Last-Event-ID", wrong)])
 
 
-def answer(request: Request, query: Callable[[int], Rows], after: int) -> Response:
-    """A stream of the rows after the id `after`. `query(after)` runs in a thread, repeatedly, and opens its own session."""
-    return EventSourceResponse(_stream(request, query, after), headers=HEADERS)
+def answer(request: Request, reading: Reading, after: int) -> Response:
+    """A stream of the rows after the id `after`."""
+    return _Stream(_stream(request, reading, after), headers=HEADERS)
 
 
 def declaration(page: type[BaseModel]) -> dict[str, Any]:
@@ -84,24 +83,42 @@ def declaration(page: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-async def _stream(request: Request, query: Callable[[int], Rows], after: int) -> AsyncIterator[bytes]:
+class _Stream(EventSourceResponse):
+    """Ends when the client has taken nothing for SEND_S: what waits for it would stay in memory."""
+
+    async def stream_response(self, send: Send) -> None:
+        async def promptly(message: Message) -> None:
+            async with asyncio.timeout(SEND_S):
+                await send(message)
+
+        try:
+            await super().stream_response(promptly)
+        except TimeoutError:
+            log.info("a reader of a stream took nothing for %.0f s and is dropped; it can resume", SEND_S)
+
+
+async def _stream(request: Request, reading: Reading, after: int) -> AsyncIterator[bytes]:
+    """`after` is the id up to which the reader has everything; `last` the id of what it got last."""
     stopping: threading.Event = request.app.state.stopping
+    feed: Feed = request.app.state.feed
     yield format_sse_event(comment="open")  # sends the headers at once
-    sent = time.monotonic()
-    while not stopping.is_set():
-        rows = await run_in_threadpool(query, after)
-        for gap in rows.gaps:
-            yield format_sse_event(data_str=gap.model_dump_json(), event="gap")
-        for item in rows.items:
-            after = item.id
-            yield format_sse_event(data_str=item.model_dump_json(), id=str(after))
-        if rows.items:
-            sent = time.monotonic()
-            continue
-        if rows.finished:
-            yield format_sse_event(data_str="{}", event="end", id=str(after))
-            return
-        if time.monotonic() - sent > KEEP_ALIVE_S:
-            yield format_sse_event(comment="keep-alive")
-            sent = time.monotonic()
-        await asyncio.sleep(POLL_S)
+    sent_at, last = time.monotonic(), after
+    async with feed.follow(reading.table, reading.run_id) as topic:
+        while not stopping.is_set():
+            changed = topic.changed
+            if after < topic.floor:
+                seen = topic.seen  # committed before the page is read, so the page has it
+                rows = encoded(page := await run_in_threadpool(reading.page, after))
+                after = page.next_after if len(page.items) >= BATCH else max(page.next_after, seen)
+            else:
+                rows = [row for row in topic.after(after) if reading.accepts(row.what)]
+                after = max(after, topic.seen)
+            if rows:
+                last, sent_at = rows[-1].id, time.monotonic()
+                yield b"".join(row.data for row in rows)
+            elif topic.finished and after >= topic.seen:
+                yield format_sse_event(data_str="{}", event="end", id=str(last))
+                return
+            elif after >= topic.seen and not await wait(changed, sent_at + KEEP_ALIVE_S - time.monotonic()):
+                yield format_sse_event(comment="keep-alive")
+                sent_at = time.monotonic()

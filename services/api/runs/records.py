@@ -12,17 +12,17 @@ from sqlalchemy.orm import Session
 from controlplane import feeds, metrics, views
 from controlplane.db import SessionFactory
 from controlplane.models import Event, LogLine
-from controlplane.schemas import CheckpointView, EventPage, LogPage, MetricsView
+from controlplane.schemas import CheckpointView, EventPage, EventView, LogGap, LogPage, MetricsView
 from services.api import streams
 from services.api.auth import Caller
 from services.api.database import Ledger
+from services.api.feed import BATCH, Item
 from services.api.fields import BIGINT, After, RunId, StageName, Word
 from services.api.problems import responses
-from services.api.streams import LastEventId, Rows
+from services.api.streams import LastEventId, Reading
 
 router = APIRouter(prefix="/v1/runs/{run_id}", tags=["records"])
 
-STREAM_BATCH = 500  # items that a stream reads at a time
 Page = TypeVar("Page", EventPage, LogPage)
 
 
@@ -71,7 +71,10 @@ def get_events(
     def fetch(session: Session, after: int, limit: int) -> EventPage:
         return feeds.events(session, run_id, after=after, kinds=kinds, limit=limit)
 
-    return _page_or_stream(request, ledger, run_id, fetch, Event, after, last_event_id, limit)
+    def accepts(item: Item | LogGap) -> bool:
+        return not kinds or (isinstance(item, EventView) and item.kind in kinds)
+
+    return _page_or_stream(request, ledger, run_id, fetch, accepts, Event, after, last_event_id, limit)
 
 
 @router.get(
@@ -95,7 +98,10 @@ def get_logs(
     def fetch(session: Session, after: int, limit: int) -> LogPage:
         return feeds.logs(session, run_id, stage=stage, attempt=attempt, after=after, limit=limit)
 
-    return _page_or_stream(request, ledger, run_id, fetch, LogLine, after, last_event_id, limit)
+    def accepts(item: Item | LogGap) -> bool:
+        return stage in (None, item.stage) and attempt in (None, item.attempt)
+
+    return _page_or_stream(request, ledger, run_id, fetch, accepts, LogLine, after, last_event_id, limit)
 
 
 @router.get("/checkpoints", responses=responses("run-not-found", "invalid-request"))
@@ -110,6 +116,7 @@ def _page_or_stream(
     ledger: SessionFactory,
     run_id: str,
     fetch: Callable[[Session, int, int], Page],
+    accepts: Callable[[Item | LogGap], bool],
     table: type[Event | LogLine],
     after: int,
     last_event_id: str | None,
@@ -122,11 +129,8 @@ def _page_or_stream(
         if not streams.wants_stream(request):
             return fetch(session, after, limit)
 
-    def query(after: int) -> Rows:
-        # Read the status before the items: the last items are stored before the final status, so then none is missed.
+    def page(after: int) -> Page:
         with ledger() as session:
-            finished = views.run_status(session, run_id).is_finished
-            page = fetch(session, after, STREAM_BATCH)
-            return Rows(page.items, finished, page.gaps if isinstance(page, LogPage) and page.items else ())
+            return fetch(session, after, BATCH)
 
-    return streams.answer(request, query, after)
+    return streams.answer(request, Reading(table, run_id, page, accepts), after)
