@@ -19,6 +19,7 @@ from client import (
     cli_runs,
     cli_steer,
     cli_storage,
+    cli_sweeps,
     cli_workers,
 )
 from client.errors import ApiError, ClientError
@@ -38,6 +39,7 @@ cli_keys.register(app)
 cli_queue.register(app)
 cli_interchange.register(app)
 cli_storage.register(app)
+cli_sweeps.register(app)
 cli_workers.register(app)
 
 

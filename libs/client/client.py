@@ -39,6 +39,7 @@ from client.models import (
     RunSummary,
     Worker,
 )
+from client.sweeps import Sweeps
 from client.transport import PROBE_TIMEOUT_S, RETRIED, Transport
 
 M = TypeVar("M", bound=BaseModel)
@@ -53,6 +54,7 @@ class Client:
 
     def __init__(self, base_url: str, api_key: str | None = None):
         self._http = Transport(base_url, api_key)
+        self.sweeps = Sweeps(self._http)
 
     @property
     def base_url(self) -> str:

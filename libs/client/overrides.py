@@ -41,6 +41,15 @@ def parse(settings: Iterable[str], data: Path | None = None) -> dict[str, Any]:
     return found
 
 
+def parse_values(text: str) -> list[Any]:
+    """Values that are separated by commas, each read as by `parse`; all of them as one JSON list if they are one without brackets."""
+    try:
+        found: list[Any] = _json(f"[{text}]")
+    except ValueError:
+        return [_value(part.strip()) for part in text.split(",") if part.strip()]
+    return found
+
+
 def parse_text(text: str) -> dict[str, Any]:
     """Overrides from one text: a `field = value` on each line, or a JSON object. Empty lines and lines that begin with # are
     skipped. Raises OverrideError naming the line.

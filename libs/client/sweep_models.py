@@ -18,6 +18,7 @@ class SweepSummary(BaseModel):
     status: str
     runs: dict[str, int]
     stopped_early: int
+    pending: int = 0
     max_parallel: int | None = None
     created_at: datetime
     finished_at: datetime | None = None

@@ -19,6 +19,15 @@ class Desired(StrEnum):
     CANCEL = "CANCEL"
 
 
+class Wish(StrEnum):
+    """What a user asked of a sweep and has yet to reach a run of it. ABORT cancels without saving."""
+
+    PAUSE = "PAUSE"
+    RESUME = "RESUME"
+    CANCEL = "CANCEL"
+    ABORT = "ABORT"
+
+
 class Drain(StrEnum):
     """What a worker that takes no new stages does with its running ones.
 

@@ -25,13 +25,13 @@ from controlplane.schemas import GapView, MetricsView, PointView, SeriesView
 
 # Which points of which attempt count: those of the newest attempt, and those of the attempt that saved its checkpoint up to that step,
 # and so on. `valid_to` is the step from which the next attempt of this line resumed, or null. Attempts beside the line count nothing.
-_BEGUN = """
+BEGUN = """
 WITH RECURSIVE started AS (
     SELECT a.stage_id, a.no, coalesce(a.resumed_from_step, -1) AS since,
            coalesce(a.resumed_from_attempt, lag(a.no) OVER (PARTITION BY a.stage_id ORDER BY a.no)) AS parent,
            row_number() OVER (PARTITION BY a.stage_id ORDER BY a.no DESC) AS age
     FROM attempt a JOIN stage s ON s.id = a.stage_id
-    WHERE s.run_id = :run_id AND a.started_at IS NOT NULL AND (:stage ::text IS NULL OR s.name = :stage)
+    WHERE s.run_id = ANY(:run_ids) AND a.started_at IS NOT NULL AND (:stage ::text IS NULL OR s.name = :stage)
 ), begun AS (
     SELECT stage_id, no, CAST(NULL AS bigint) AS valid_to, since, parent FROM started WHERE age = 1
     UNION ALL
@@ -41,7 +41,7 @@ WITH RECURSIVE started AS (
 """
 
 _KEYS = text(
-    _BEGUN
+    BEGUN
     + """
 SELECT b.stage_id, b.key, count(*) AS rows, min(b.bucket) AS first
 FROM metric_bucket b JOIN begun ON begun.stage_id = b.stage_id AND begun.no = b.attempt_no
@@ -64,7 +64,7 @@ p.stage_id, p.key, p.step, date_part('epoch', p.t) AS t, f.value AS last, f.valu
 _FINITE = "CROSS JOIN LATERAL (SELECT CASE WHEN p.value NOT IN ('NaN', 'Infinity', '-Infinity') THEN p.value END AS value) AS f"
 
 _SERIES = text(
-    _BEGUN
+    BEGUN
     + f"""
 , short AS (
     SELECT * FROM unnest(:short_stages, :short_keys) AS s (stage_id, key)
@@ -135,7 +135,7 @@ def metrics(
     """Series of at most `max_points` (3 or more) points each. Raises NotFound."""
     if session.get(Run, run_id) is None:
         raise NotFound(f"there is no run {run_id!r}")
-    rows = _rows(session, {"run_id": run_id, "stage": stage, "width": WIDTH}, keys, max_points)
+    rows = _rows(session, {"run_ids": [run_id], "stage": stage, "width": WIDTH}, keys, max_points)
     names = {row.id: row.name for row in session.execute(_STAGES, {"run_id": run_id})}
     gaps: dict[str, list[GapView]] = defaultdict(list)
     for row in session.execute(_GAPS, {"run_id": run_id}):

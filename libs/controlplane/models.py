@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-from controlplane.lifecycle import LIVE_ATTEMPT, AttemptStatus, Desired, Drain, Reason, RunStatus, StageStatus
+from controlplane.lifecycle import LIVE_ATTEMPT, AttemptStatus, Desired, Drain, Reason, RunStatus, StageStatus, Wish
 from controlplane.roles import DEFAULT_PROJECT, Role
 
 Json = dict[str, Any]
@@ -140,6 +140,7 @@ class Run(Base):
     sweep_id: Mapped[str | None] = mapped_column(ForeignKey("sweep.id"))
     sweep_no: Mapped[int | None]  # its place in the sweep, counted from 1
     overrides: Mapped[Json | None]  # in what it differs from the other runs of the sweep
+    wish: Mapped[Wish | None] = mapped_column(Word(Wish))  # asked of the sweep, not yet carried out
     held: Mapped[bool] = mapped_column(default=False, server_default=text("false"))  # until it is its turn in the sweep
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]

@@ -30,6 +30,9 @@ class _Sweep(BaseModel):
     )
     runs: dict[RunStatus, int] = Field(description="Number of its runs by status.")
     stopped_early: int = Field(description="Number of its runs that its rule stopped early.")
+    pending: int = Field(
+        description="Number of its runs that a request to pause, resume or cancel has yet to reach, which takes seconds."
+    )
     max_parallel: int | None = Field(description="How many runs may go on at once; null means all.")
     created_at: CreatedAt
     finished_at: FinishedAt

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, bindparam, func, select, text, tuple_
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import func, select, text, tuple_
 from sqlalchemy.orm import Session
 
 from controlplane import budgets, cursors, metrics
@@ -38,19 +37,14 @@ METRIC = "val_bpb"  # shown where neither the caller nor the sweep's rule names 
 
 # Best and newest value of each stage. Points that a resume superseded are left out, to a bucket of steps.
 _VALUES = text(
-    """
-WITH begun AS (
-    SELECT a.stage_id, a.no,
-           min(coalesce(a.resumed_from_step, -1))
-               OVER (PARTITION BY a.stage_id ORDER BY a.no ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS valid_to
-    FROM attempt a WHERE a.stage_id = ANY(:stages) AND a.started_at IS NOT NULL
-)
+    metrics.BEGUN
+    + """
 SELECT b.stage_id, min(b.min) AS min, max(b.max) AS max, max(ARRAY[b.step, b.value]) AS newest
 FROM metric_bucket b JOIN begun ON begun.stage_id = b.stage_id AND begun.no = b.attempt_no
 WHERE b.key = :key AND (begun.valid_to IS NULL OR b.bucket * :width <= begun.valid_to)
 GROUP BY b.stage_id
 """
-).bindparams(bindparam("stages", type_=ARRAY(BigInteger)))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +83,7 @@ def view(session: Session, sweep_id: str, *, metric: str | None = None, stage: s
     shown = _shown(sweep, metric, stage)
     runs = _runs(session, sweep_id)
     stages = _stages(session, runs, shown.stage)
-    values = _values(session, [found.id for found in stages.values()], shown)
+    values = _values(session, [run.id for run in runs], shown)
     used = budgets.usages(session, runs)
     compared = select(Rung.run_id, func.count()).where(Rung.run_id.in_([run.id for run in runs])).group_by(Rung.run_id)
     rungs: Counter[str] = Counter({row[0]: row[1] for row in session.execute(compared)})
@@ -152,25 +146,31 @@ def curves(
 class _Facts(NamedTuple):
     runs: Counter[RunStatus]
     stopped: int
+    pending: int
     finished_at: datetime | None
 
 
 def _facts(session: Session, sweep_ids: Sequence[str]) -> dict[str, _Facts]:
     query = (
-        select(Run.sweep_id, Run.status, func.count(), func.max(Run.finished_at))
+        select(Run.sweep_id, Run.status, func.count(), func.max(Run.finished_at), func.count(Run.wish))
         .where(Run.sweep_id.in_(sweep_ids), Run.deleted_at.is_(None))
         .group_by(Run.sweep_id, Run.status)
     )
     counts: dict[str, Counter[RunStatus]] = {sweep_id: Counter() for sweep_id in sweep_ids}
     ends: dict[str, list[datetime]] = defaultdict(list)
-    for sweep_id, status, n, end in session.execute(query):
+    pending: Counter[str] = Counter()
+    for sweep_id, status, n, end, wishes in session.execute(query):
         assert sweep_id is not None
+        pending[sweep_id] += 0 if status.is_finished else wishes
         counts[sweep_id][status] += n
         ends[sweep_id] += [end] if end is not None else []
     stopped = Counter(_stopped(session, sweep_ids).values())
     return {
         sweep_id: _Facts(
-            runs, stopped[sweep_id], max(ends[sweep_id], default=None) if all(s.is_finished for s in runs) else None
+            runs,
+            stopped[sweep_id],
+            pending[sweep_id],
+            max(ends[sweep_id], default=None) if all(s.is_finished for s in runs) else None,
         )
         for sweep_id, runs in counts.items()
     }
@@ -198,6 +198,7 @@ def _head(sweep: Sweep, facts: _Facts) -> dict[str, Any]:
         "status": status,
         "runs": dict(facts.runs),
         "stopped_early": facts.stopped,
+        "pending": facts.pending,
         "max_parallel": sweep.max_parallel,
         "created_at": sweep.created_at,
         "finished_at": facts.finished_at,
@@ -233,11 +234,9 @@ def _stages(session: Session, runs: Sequence[Run], name: str) -> dict[str, Stage
     return {stage.run_id: stage for stage in session.scalars(query)}
 
 
-def _values(
-    session: Session, stage_ids: Sequence[int], shown: Shown
-) -> dict[int, tuple[float | None, float | None, int | None]]:
+def _values(session: Session, run_ids: Sequence[str], shown: Shown) -> dict[int, tuple[float | None, float | None, int | None]]:
     """Best value, newest value and its step, by stage."""
-    rows = session.execute(_VALUES, {"stages": list(stage_ids), "key": shown.metric, "width": WIDTH})
+    rows = session.execute(_VALUES, {"run_ids": list(run_ids), "stage": shown.stage, "key": shown.metric, "width": WIDTH})
     found: dict[int, tuple[float | None, float | None, int | None]] = {}
     for stage_id, low, high, (step, last) in rows:
         found[stage_id] = (low if shown.lower else high, last if math.isfinite(last) else None, int(step))

@@ -6,6 +6,8 @@ their ids.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +18,7 @@ from sqlalchemy.orm import Session
 from controlplane import early_stopping, runs
 from controlplane.db import SessionFactory
 from controlplane.errors import Conflict, NotFound
-from controlplane.lifecycle import Desired, RunStatus
+from controlplane.lifecycle import Desired, RunStatus, Wish
 from controlplane.loops import leading
 from controlplane.models import IdempotencyKey, Json, Run, Sweep
 from controlplane.roles import DEFAULT_PROJECT
@@ -102,25 +104,47 @@ def run_name(sweep: str, no: int, label: str) -> str:
     return text if len(text) <= NAME_CHARS else text[: NAME_CHARS - 1] + "…"
 
 
-def pause(session: Session, sweep_id: str) -> None:
-    """Pause every run that is not finished. Raises NotFound, Conflict."""
-    for run in _unfinished(session, sweep_id):
-        if run.desired is Desired.RUN:
-            runs.pause(session, run.id)
+def ask(session: Session, sweep_id: str, wish: Wish) -> None:
+    """Ask something of every run that is not finished: of all, or of none. `carry_out` does it. Raises Conflict if all have ended."""
+    query = select(Run).where(Run.sweep_id == sweep_id, Run.finished_at.is_(None), Run.deleted_at.is_(None)).order_by(Run.id)
+    found = session.scalars(query.with_for_update(key_share=True).execution_options(populate_existing=True)).all()
+    if not found:
+        raise Conflict(f"all runs of sweep {sweep_id} have ended")
+    for run in found:
+        run.wish = wish
 
 
-def resume(session: Session, sweep_id: str) -> None:
-    """Resume every run that is paused. Raises NotFound, Conflict."""
-    for run in _unfinished(session, sweep_id):
-        if run.desired is Desired.PAUSE:
-            runs.resume(session, run.id)
+def carry_out(factory: SessionFactory, sweep_id: str, *, within_s: float = math.inf) -> int:
+    """Do what was asked, run by run, each in a transaction of its own. What takes longer is left to the next tick.
+
+    256 runs in one transaction would be locked for many seconds. Returns how many runs were reached.
+    """
+    until = time.monotonic() + within_s
+    with factory() as session:
+        waiting = select(Run.id).where(Run.sweep_id == sweep_id, Run.wish.is_not(None)).order_by(Run.sweep_no)
+        due = session.scalars(waiting).all()
+    for place, run_id in enumerate(due):
+        if time.monotonic() > until:
+            return place
+        with factory.begin() as session:
+            _carry_out(session, run_id)
+    return len(due)
 
 
-def cancel(session: Session, sweep_id: str, *, now: bool = False) -> None:
-    """Cancel every run that is not finished. Raises NotFound, Conflict."""
-    for run in _unfinished(session, sweep_id):
-        if now or run.desired is not Desired.CANCEL:
-            runs.cancel(session, run.id, now=now)
+def _carry_out(session: Session, run_id: str) -> None:
+    with gate(session, run_id) as g:
+        wish, desired = g.run.wish, g.run.desired
+        g.run.wish = None
+        if g.run.status.is_finished or wish is None:
+            return
+    if wish is Wish.PAUSE and desired is Desired.RUN:
+        runs.pause(session, run_id)
+    elif wish is Wish.RESUME and desired is Desired.PAUSE:
+        runs.resume(session, run_id)
+    elif wish is Wish.CANCEL and desired is not Desired.CANCEL:
+        runs.cancel(session, run_id)
+    elif wish is Wish.ABORT:
+        runs.cancel(session, run_id, now=True)
 
 
 def change(
@@ -155,7 +179,7 @@ def delete(session: Session, sweep_id: str) -> None:
 
 
 def tick(factory: SessionFactory, *, timing: Timing = DEFAULT) -> int:
-    """Compare the runs of each sweep, stop those that fall behind, and release held ones. Returns how many runs changed.
+    """Do what users asked of sweeps, compare their runs, stop those that fall behind, and release held ones. Returns how many runs changed.
 
     Call it every second. A sweep that cannot be worked on does not keep the others waiting; its error is raised at the end.
     """
@@ -167,6 +191,7 @@ def tick(factory: SessionFactory, *, timing: Timing = DEFAULT) -> int:
     changed, errors = 0, []
     for sweep_id in active:
         try:
+            changed += carry_out(factory, sweep_id)
             with factory.begin() as session:
                 changed += early_stopping.compare(session, locked(session, sweep_id))
             with factory.begin() as session:
@@ -200,13 +225,6 @@ def _release(session: Session, sweep: Sweep) -> int:
             g.run.held = False
             g.note("run_released", None, {"sweep": sweep.id})
     return len(held[:free])
-
-
-def _unfinished(session: Session, sweep_id: str) -> list[Run]:
-    found = [run for run in _locked_runs(session, sweep_id) if not run.status.is_finished]
-    if not found:
-        raise Conflict(f"all runs of sweep {sweep_id} have ended")
-    return found
 
 
 def _locked_runs(session: Session, sweep_id: str) -> list[Run]:

@@ -43,8 +43,7 @@ def get(api: Api, sweep: dict[str, Any], **params: Any) -> dict[str, Any]:
 def act(api: Api, sweep: dict[str, Any], action: str, body: Any = None) -> dict[str, Any]:
     answer = api.http.post(f"/v1/sweeps/{sweep['id']}/{action}", json=body)
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    return until(lambda: found if (found := get(api, sweep))["pending"] == 0 else {}, f"{action} of every run")
 
 
 def statuses(sweep: dict[str, Any]) -> list[str]:

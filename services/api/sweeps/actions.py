@@ -1,4 +1,4 @@
-"""What a user can ask of a sweep: pause, resume and cancel its runs, change it, delete it. All its runs follow, or none."""
+"""What a user can ask of a sweep: pause, resume and cancel its runs, change it, delete it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from controlplane import sweep_views, sweeps
+from controlplane.lifecycle import Wish
 from controlplane.sweep_schemas import SweepView
 from services.api.auth import Operator
 from services.api.database import Ledger
@@ -16,6 +17,7 @@ from services.api.sweeps.schemas import Parallel, SweepName
 
 router = APIRouter(prefix="/v1/sweeps/{sweep_id}", tags=["sweeps"])
 
+REACTION_S = 5.0  # what takes longer than this is done after the answer
 REFUSED = ("forbidden", "sweep-not-found", "conflict", "invalid-request")
 
 
@@ -34,17 +36,13 @@ class SweepEditRequest(BaseModel):
 @router.post("/pause", responses=responses(*REFUSED))
 def pause_sweep(caller: Operator, ledger: Ledger, sweep_id: SweepId) -> SweepView:
     """Pause every run of the sweep. Running stages save a checkpoint and end. 409 if all runs have ended."""
-    with ledger.begin() as session:
-        sweeps.pause(session, sweep_id)
-        return sweep_views.view(session, sweep_id)
+    return _ask(ledger, sweep_id, Wish.PAUSE)
 
 
 @router.post("/resume", responses=responses(*REFUSED))
 def resume_sweep(request: Request, caller: Operator, ledger: Ledger, sweep_id: SweepId) -> SweepView:
     """Resume every paused run of the sweep. 409 if all runs have ended."""
-    with ledger.begin() as session:
-        sweeps.resume(session, sweep_id)
-        view = sweep_views.view(session, sweep_id)
+    view = _ask(ledger, sweep_id, Wish.RESUME)
     request.app.state.dispatcher.wake()
     return view
 
@@ -52,9 +50,7 @@ def resume_sweep(request: Request, caller: Operator, ledger: Ledger, sweep_id: S
 @router.post("/cancel", responses=responses(*REFUSED, *REFUSED_BODY))
 def cancel_sweep(caller: Operator, ledger: Ledger, sweep_id: SweepId, body: CancelRequest | None = None) -> SweepView:
     """Cancel every unfinished run of the sweep for good. 409 if all runs have ended."""
-    with ledger.begin() as session:
-        sweeps.cancel(session, sweep_id, now=body is not None and body.mode is CancelMode.NOW)
-        return sweep_views.view(session, sweep_id)
+    return _ask(ledger, sweep_id, Wish.ABORT if body is not None and body.mode is CancelMode.NOW else Wish.CANCEL)
 
 
 @router.patch("", responses=responses(*REFUSED, *REFUSED_BODY))
@@ -76,3 +72,11 @@ def delete_sweep(caller: Operator, ledger: Ledger, sweep_id: SweepId) -> SweepVi
         view = sweep_views.view(session, sweep_id)
         sweeps.delete(session, sweep_id)
         return view
+
+
+def _ask(ledger: Ledger, sweep_id: str, wish: Wish) -> SweepView:
+    with ledger.begin() as session:
+        sweeps.ask(session, sweep_id, wish)
+    sweeps.carry_out(ledger, sweep_id, within_s=REACTION_S)
+    with ledger() as session:
+        return sweep_views.view(session, sweep_id)
