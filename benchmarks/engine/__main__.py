@@ -38,6 +38,9 @@ def main(argv: list[str] | None = None) -> None:
         help="keys and values in the model's type, or fp8",
     )
     parser.add_argument(
+        "--weights", choices=["model", "int8"], default="model", metavar="NAME", help="the model's own, or rounded to int8"
+    )
+    parser.add_argument(
         "--only", type=names_of(PARTS), metavar="NAME,…", help=f"of {', '.join(PARTS)} (all that the device has)"
     )
     parser.add_argument(
@@ -48,6 +51,8 @@ def main(argv: list[str] | None = None) -> None:
 
     if options.kv_cache == "fp8" and not cards():
         parser.error("argument --kv-cache: fp8 needs an NVIDIA GPU")
+    if options.weights == "int8" and not cards():
+        parser.error("argument --weights: int8 needs an NVIDIA GPU")
     bench = Bench(options)
     print(bench.title, flush=True)
     rows: list[Measurement] = []

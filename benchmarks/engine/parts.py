@@ -36,6 +36,7 @@ class EngineOptions(Options):
     batches: list[int] | None
     dtype: str | None
     kv_cache: str
+    weights: str
     only: list[str] | None
     peer: str | None
     profile: bool
@@ -68,7 +69,7 @@ class Bench:
             device=kind,
         )
         self.prompts = Prompts(self.subject.config.vocab_size)
-        self.kv_cache = options.kv_cache
+        self.kv_cache, self.weights = options.kv_cache, options.weights
         self.profile, self.repeats = options.profile, 1 if quick else REPEATS
         # The bounds are about one model on one kind of GPU.
         self.judged = self.gpu and not quick and depth == 20 and self.recipe == "speedrun" and "h100" in device()
@@ -99,7 +100,8 @@ class Bench:
             tokenizer: Any = Specials()
             cache = torch.float8_e4m3fn if self.kv_cache == "fp8" else None
             rows = max(128, *self.batches)
-            self._made = model, Engine(model, tokenizer, dtype=self.subject.torch_dtype, cache_dtype=cache, max_rows=rows)
+            how: dict[str, Any] = {"cache_dtype": cache, "int8": self.weights == "int8", "max_rows": rows}
+            self._made = model, Engine(model, tokenizer, dtype=self.subject.torch_dtype, **how)
         return self._made
 
     def decode(self, streams: int) -> Decoded:
@@ -195,7 +197,8 @@ def greedy(bench: Bench) -> Iterator[Measurement]:
     from benchmarks.engine import measure
 
     for streams in bench.batches:
-        gap = measure.greedy_gap(bench.engine, bench.model, bench.prompts, min(streams, 32), bench.prompt // 4, 32)
+        plain = bench.model if bench.weights == "model" else bench.engine.model  # the rounded one
+        gap = measure.greedy_gap(bench.engine, plain, bench.prompts, min(streams, 32), bench.prompt // 4, 32)
         name = f"greedy, {min(streams, 32)} at once: largest gap to the plain model's best logit"
         yield measurement(name, gap, "", "lower", must=GAP[bench.subject.dtype])
 

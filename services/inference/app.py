@@ -33,7 +33,9 @@ def create_app(settings: Settings, source: Source, launch: Launch = launch) -> F
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         metrics = Metrics()
-        setup = Setup(settings.device, settings.max_running, settings.cache_share, settings.kv_cache, _threads(settings))
+        setup = Setup(
+            settings.device, settings.max_running, settings.cache_share, settings.kv_cache, settings.weights, _threads(settings)
+        )
         room = Room(settings.max_running, settings.max_waiting, settings.max_waiting_tokens)
         patience = Patience(settings.start_timeout_s, settings.step_timeout_s)
         async with Fleet(launch, setup, room, patience, settings.replicas) as fleet:

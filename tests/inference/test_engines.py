@@ -75,7 +75,7 @@ def command(model_artifact: Artifact, tokenizer_artifact: Artifact) -> Callable[
 
 @pytest.fixture
 async def fleet(gates: Gates, command: Callable[[str], Load]) -> AsyncIterator[Fleet]:
-    setup = Setup("cpu", max_rows=3, cache_share=0.4, kv_cache="model", threads=None)
+    setup = Setup("cpu", max_rows=3, cache_share=0.4, kv_cache="model", weights="model", threads=None)
     room = Room(running=3, waiting=1, waiting_tokens=500)
     async with Fleet(partial(in_thread, load=gates.load), setup, room, Patience(30, 30), None) as fleet:
         assert await fleet.load(command("first")) == 1024
@@ -223,7 +223,7 @@ async def test_a_model_that_cannot_be_loaded_says_why(fleet: Fleet, command: Cal
 
 
 async def test_replicas_are_chosen_by_work_and_by_prefix(command: Callable[[str], Load], order: Ask, gates: Gates) -> None:
-    setup, room = Setup("cpu", max_rows=3, cache_share=0.4, kv_cache="model", threads=None), Room(3, 1, 10_000)
+    setup, room = Setup("cpu", max_rows=3, cache_share=0.4, kv_cache="model", weights="model", threads=None), Room(3, 1, 10_000)
     gates.open()
     async with Fleet(partial(in_thread, load=gates.load), setup, room, Patience(30, 30), replicas=2) as fleet:
         await until(lambda: len(fleet.replicas) == 2 and all(replica.up for replica in fleet.replicas))

@@ -13,7 +13,7 @@ from nanochat.distributed import native_dtype
 from nanochat.engine.blocks import Blocks
 from nanochat.engine.budget import Budget
 from nanochat.engine.request import FORCED, SAMPLED, FinishReason, Logprobs, Output, PromptTooLong, Request, Row, Sampling
-from nanochat.engine.runner import MAX_DRAWN, Drawn, Runner, fp8_cache
+from nanochat.engine.runner import MAX_DRAWN, Drawn, Runner, fp8_cache, has_kernels
 from nanochat.engine.sampler import logprobs, needs_tokens
 from nanochat.engine.scheduler import Scheduler
 from nanochat.engine.scoring import prompt_logprobs
@@ -42,7 +42,8 @@ class Engine:
     """Generates text with one model. `add` requests, then call `step` until the engine is no longer `busy`. Not thread-safe.
 
     Matrices are multiplied in `dtype`; the default is the device's native dtype, as in training. Keys and values are kept in
-    `cache_dtype`, by default `dtype`; fp8 holds twice as many positions. At most `max_rows` rows run at once. The cache holds
+    `cache_dtype`, by default `dtype`; fp8 holds twice as many positions. `int8` rounds the large matrices to 8 bits, which a row that
+    decodes alone reads faster. At most `max_rows` rows run at once. The cache holds
     `cache_tokens` positions, by default `max_rows` full contexts or as many as memory allows (on a GPU `cache_share` of what is free
     now), but at least one context. A step computes about `step_tokens` tokens. `graphs`: run through CUDA graphs on a GPU; each takes
     time to capture, which a few short answers are not worth.
@@ -55,6 +56,7 @@ class Engine:
         *,
         dtype: torch.dtype | None = None,
         cache_dtype: torch.dtype | None = None,
+        int8: bool = False,
         max_rows: int = 128,
         cache_tokens: int | None = None,
         cache_share: float = GPU_CACHE_SHARE,
@@ -67,16 +69,23 @@ class Engine:
         cache_dtype = cache_dtype or dtype
         if cache_dtype.itemsize == 1 and not fp8_cache(model.config, device):
             raise ValueError("an fp8 cache needs an NVIDIA GPU of compute capability 8.9 or newer, and the model's kernels")
+        if int8 and not has_kernels(model.config, device):
+            raise ValueError("int8 weights need an NVIDIA GPU, and heads whose width is a power of two of at least 16")
         tokens = cache_tokens or min(max_rows * self.context, _affordable(model.config, cache_dtype, device, cache_share))
         budget = Budget.of(model.config, device, step_tokens)
         self.blocks = Blocks(-(-max(tokens, self.context) // budget.block) + 1, budget.block)
         self.scheduler = Scheduler(self.blocks, budget, max_rows=max_rows)
-        self._runner = Runner(model, dtype, self.blocks.count, budget, cache_dtype=cache_dtype, graphs=graphs)
+        self._runner = Runner(model, dtype, self.blocks.count, budget, cache_dtype=cache_dtype, int8=int8, graphs=graphs)
         self._flights: list[_Flight] = []
         self._threads = threads_for(model.config, device)
         self._tools = ToolCalls(tokenizer)
         self._ends = {tokenizer.special("<|assistant_end|>"), tokenizer.bos}
         self.grammars = Grammars(lambda: Vocabulary.of(tokenizer))
+
+    @property
+    def model(self) -> GPT:
+        """The model whose answers these are: the given one, or a copy in the engine's types."""
+        return self._runner.model
 
     @property
     def busy(self) -> bool:

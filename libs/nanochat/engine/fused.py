@@ -1,12 +1,13 @@
 """The model as a chain of few kernels, without gradients: one new token of many rows, or many tokens of prompts.
 
 It computes what `model.GPT` computes, from the same weights, up to the order of roundings. A single row is bound by reading the
-weights, so it goes through products of our own (`kernels.inference.vector`). Several rows go through cuBLAS.
+weights, so it goes through products of our own (`kernels.inference.vector`), and may read them in 8 bits. Several rows go through cuBLAS.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from nanochat.config.shape import GPTConfig
 from nanochat.engine.cache import Pool
 from nanochat.kernels import mlp
 from nanochat.kernels.inference import attention, draw, prefill, residual, vector
+from nanochat.kernels.inference.int8 import Int8, round_
 from nanochat.model.attention import GATE_RANGE, Attention
 from nanochat.model.gpt import GPT, Block
 from nanochat.model.layers import EPS, Embedding
@@ -78,15 +80,27 @@ class _Workspaces:
 class Fused:
     """`model`, whose matrices have one dtype, over `pool`. `drawn` (D,) int64 holds the tokens drawn last, by slot.
 
-    The weights of queries, keys and values are laid side by side, and the model's own parameters become views of them.
+    The weights of queries, keys and values are laid side by side, and the model's own parameters become views of them. With `int8`,
+    the model's large matrices are rounded in place, and a single row reads them in 8 bits.
     """
 
-    def __init__(self, model: GPT, pool: Pool, drawn: Tensor):
+    def __init__(self, model: GPT, pool: Pool, drawn: Tensor, *, int8: bool):
         self.config, self._model, self._pool, self._drawn = model.config, model, pool, drawn
         self._blocks = [block for block in model.blocks if isinstance(block, Block)]
         self._qkv = [_joined(attn.q.weight, attn.k.weight, attn.v.weight) for attn in (block.attn for block in self._blocks)]
+        self._short: dict[int, Int8] = {}  # by the address of the matrix
+        for matrix in self._large() if int8 else ():
+            self._short[matrix.data_ptr()] = round_(matrix)
         self._workspaces: dict[int, _Workspaces] = {}
         self._hopper = torch.cuda.get_device_capability(pool.device)[0] == 9 and model.embed.weight.dtype is torch.bfloat16
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Round anew after the model's matrices have changed. Graphs go on reading from the same memory."""
+        for matrix in self._large() if self._short else ():
+            rounded, kept = round_(matrix), self._short[matrix.data_ptr()]
+            kept.levels.copy_(rounded.levels)
+            kept.steps.copy_(rounded.steps)
 
     @torch.no_grad()
     def decode(self, inputs: DecodeInputs, slots: slice) -> Tensor:
@@ -154,11 +168,21 @@ class Fused:
         x, weight = _normed(x), self._model.lm_head.weight
         if x.size(0) == 1:
             logits = torch.empty(1, weight.size(0), dtype=torch.float32, device=x.device)
-            vector.product(x, weight, logits, self._work(1).single)
+            vector.product(x, self._read_as(weight), logits, self._work(1).single)
         else:
             logits = F.linear(x, weight) if x.dtype is torch.float32 else torch.mm(x, weight.T, out_dtype=torch.float32)
         draw.draw(logits, SOFTCAP, numbers, top_k, self._drawn[slots], self._work(x.size(0)).draw)
         return logits
+
+    def _large(self) -> Iterator[Tensor]:
+        yield from self._qkv
+        for block in self._blocks:
+            yield from (block.attn.out.weight, block.mlp.up.weight, block.mlp.down.weight)
+        yield self._model.lm_head.weight
+
+    def _read_as(self, matrix: Tensor) -> Tensor | Int8:
+        """What a single row reads in place of a matrix."""
+        return self._short.get(matrix.data_ptr(), matrix)
 
     def _work(self, rows: int) -> _Workspaces:
         if rows not in self._workspaces:
@@ -195,14 +219,14 @@ class Fused:
         """A product of the normed stream. With several rows it is not normed yet unless relu^2 was asked for."""
         if single is not None:
             out = stream.x.new_empty(1, weight.size(0))
-            return vector.product(stream.x, weight, out, single, normed=stream, relu2=relu2, eps=EPS)
+            return vector.product(stream.x, self._read_as(weight), out, single, normed=stream, relu2=relu2, eps=EPS)
         out = F.linear(stream.x, weight)
         return residual.relu_squared(out, stream.x, EPS) if relu2 else out
 
     def _onto(self, weight: Tensor, y: Tensor, stream: vector.Stream, single: vector.Workspace | None) -> None:
         """Add a product to the stream."""
         if single is not None:
-            vector.product(y, weight, stream.x, single, onto=stream)
+            vector.product(y, self._read_as(weight), stream.x, single, onto=stream)
         else:
             torch.addmm(stream.x, y, weight.T, out=stream.x)
 

@@ -32,10 +32,10 @@ class Graphs:
     whose prompt has just been read into the second half. The next step takes its tokens from there.
     """
 
-    def __init__(self, model: GPT, pool: Pool, tokens: int, *, capture: bool):
+    def __init__(self, model: GPT, pool: Pool, tokens: int, *, capture: bool, int8: bool):
         self.drawn = torch.zeros(2 * MAX_DRAWN, dtype=torch.int64, device=pool.device)
         self.pool, self.capture = pool, capture
-        self.fused = Fused(model, pool, self.drawn)
+        self.fused = Fused(model, pool, self.drawn, int8=int8)
         self.width = -(-model.config.sequence_len // pool.size) + 1  # blocks of a row
         self.stream = torch.zeros(_size(tokens), model.config.n_embd, dtype=model.embed.weight.dtype, device=pool.device)
         self.memory = torch.cuda.graph_pool_handle()  # one for all: their passes never overlap

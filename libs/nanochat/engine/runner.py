@@ -25,13 +25,18 @@ MAX_DRAWN = 4096  # rows whose tokens are drawn in one pass on a GPU
 MAX_READ = 128  # rows whose prompts are read in one pass on a GPU
 
 
-def fp8_cache(config: GPTConfig, device: torch.device) -> bool:
-    """Whether keys and values can be kept in fp8: by the GPU's own conversions, in the model's kernels."""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9):
+def has_kernels(config: GPTConfig, device: torch.device) -> bool:
+    """Whether the model runs through the kernels of `engine.fused`, which the 8-bit switches need."""
+    if device.type != "cuda":
         return False
     from nanochat.engine.fused import supports  # without a GPU there may be no Triton
 
     return supports(config, device)
+
+
+def fp8_cache(config: GPTConfig, device: torch.device) -> bool:
+    """Whether keys and values can be kept in fp8: by the GPU's own conversions, in the model's kernels."""
+    return has_kernels(config, device) and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
 class Drawn:
@@ -57,24 +62,32 @@ class Runner:
     """A model with matrices in `dtype`, and the KV pool.
 
     If the given model's matrices have another dtype, as in training, they are copied once instead of being cast in every pass.
-    `refresh` copies them again after they have changed. A pass over prompts has at most `budget.idle` tokens.
+    `refresh` copies them again after they have changed. A pass over prompts has at most `budget.idle` tokens. `int8` is described in
+    `Fused`; it rounds a copy.
     """
 
     def __init__(
-        self, model: GPT, dtype: torch.dtype, blocks: int, budget: Budget, *, cache_dtype: torch.dtype, graphs: bool = True
+        self,
+        model: GPT,
+        dtype: torch.dtype,
+        blocks: int,
+        budget: Budget,
+        *,
+        cache_dtype: torch.dtype,
+        int8: bool = False,
+        graphs: bool = True,
     ):
         self.source, self.device = model, model.get_device()
-        self.model = model if is_narrow(model, dtype) else narrow(GPT(model.config).to(self.device), dtype)
+        as_it_is = is_narrow(model, dtype) and not int8
+        self.model = model if as_it_is else narrow(GPT(model.config).to(self.device), dtype)
         self._dense: Dense | None = None
+        self._graphs: Graphs | None = None
         self.refresh()
         self.pool = Pool(model.config, blocks, budget.block, cache_dtype, self.device)
-        self._graphs: Graphs | None = None
-        if self.device.type == "cuda":
-            from nanochat.engine.fused import supports  # without a GPU there may be no Triton
-            from nanochat.engine.graphs import Graphs
+        if has_kernels(model.config, self.device):
+            from nanochat.engine.graphs import Graphs  # without a GPU there may be no Triton
 
-            if supports(model.config, self.device):
-                self._graphs = Graphs(self.model, self.pool, budget.idle, capture=graphs)
+            self._graphs = Graphs(self.model, self.pool, budget.idle, capture=graphs, int8=int8)
         elif self.device.type == "cpu":
             self._dense = Dense(self.pool)
         self._states = torch.empty(0, device=self.device)
@@ -89,6 +102,8 @@ class Runner:
         if self.model is not self.source:
             for ours, theirs in zip(self.model.parameters(), self.source.parameters(), strict=True):
                 ours.copy_(theirs)
+        if self._graphs:
+            self._graphs.fused.refresh()
         if self._dense:
             self._dense.forget()
 

@@ -29,9 +29,16 @@ def load(command: Load, device: str, setup: Setup) -> Engine:
     narrow(model, native_dtype(torch.device(device))).eval()
     try:
         engine = Engine(
-            model, tokenizer, max_rows=setup.max_rows, cache_share=setup.cache_share, cache_dtype=CACHE[setup.kv_cache]
+            model,
+            tokenizer,
+            max_rows=setup.max_rows,
+            cache_share=setup.cache_share,
+            cache_dtype=CACHE[setup.kv_cache],
+            int8=setup.weights == "int8",
         )
     except ValueError as err:
-        raise StageError(str(err), code="unsupported_device", hint="start the service without --kv-cache fp8") from err
+        raise StageError(
+            str(err), code="unsupported_device", hint="start the service without --kv-cache and --weights"
+        ) from err
     engine.warm_up()
     return engine

@@ -16,6 +16,7 @@ from nanochat.engine.request import FinishReason, Logprobs
 from services.inference.engines.request import Order
 
 KVCache = Literal["model", "fp8"]  # dtype of keys and values: that of the model, or fp8
+Weights = Literal["model", "int8"]  # large matrices: as the model has them, or rounded to 8 bits
 HEADER_BYTES = 5
 
 
@@ -27,6 +28,7 @@ class Setup:
     max_rows: int
     cache_share: float
     kv_cache: KVCache
+    weights: Weights
     threads: int | None
 
 

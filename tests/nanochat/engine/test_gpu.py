@@ -40,6 +40,33 @@ def test_greedy_follows_the_plain_model(make_model, tokenizer, switches, dtype, 
 
 
 @pytest.mark.parametrize("switches", [{}, MODERN], ids=["speedrun", "modern"])
+def test_weights_in_8_bits_are_one_model_for_single_rows_batches_and_prompts(make_model, tokenizer, switches):
+    """The plain model with the rounded matrices is the reference, also after the weights have changed."""
+    model = make_model(depth=4, **switches).cuda()
+    engine = Engine(model, tokenizer, dtype=torch.float32, int8=True, max_rows=8)
+    before = model.lm_head.weight.clone()
+    engine.warm_up()
+    for _ in range(2):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1.25)
+        engine.refresh()
+        for count in (1, 5):
+            requests = [engine.add([5, 6, 7 + i], GREEDY, max_tokens=12) for i in range(count)]
+            for _ in engine.finished():
+                pass
+            for request in requests:
+                ids = list(request.prompt)
+                for token in request.rows[0].made:
+                    with torch.no_grad():
+                        logits = engine.model(torch.tensor([ids], device="cuda"))[0, -1]
+                    assert logits.max() - logits[token] <= 1e-3
+                    ids.append(token)
+    assert torch.equal(model.lm_head.weight, before * 1.25 * 1.25)
+    assert not torch.equal(engine.model.lm_head.weight, model.lm_head.weight)
+
+
+@pytest.mark.parametrize("switches", [{}, MODERN], ids=["speedrun", "modern"])
 def test_scores_of_a_prompt_are_those_of_the_plain_model(make_model, tokenizer, switches):
     model = make_model(depth=4, **switches).cuda()
     prompt = torch.randint(400, (60,), generator=torch.Generator().manual_seed(0)).tolist()

@@ -19,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from nanochat.kernels.inference.dependent import launch, wait
+from nanochat.kernels.inference.int8 import Int8
 
 COLUMNS = 256  # of the matrix, read at a time
 ROWS = 8  # of the matrix, per program
@@ -28,7 +29,7 @@ LEAST_TILES = 256  # whose squares are read: fewer would be another kernel to co
 
 
 @triton.jit(do_not_specialize=["in_tiles"])
-def _vector(x_ptr, w_ptr, out_ptr, in_squares_ptr, out_squares_ptr, part_ptr, count_ptr, N, K, share, in_tiles, eps, NORM: tl.constexpr, RELU2: tl.constexpr, ADD: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, CHUNKS: tl.constexpr, SPLIT: tl.constexpr, TILES: tl.constexpr, CHAINED: tl.constexpr):  # fmt: skip
+def _vector(x_ptr, w_ptr, step_ptr, out_ptr, in_squares_ptr, out_squares_ptr, part_ptr, count_ptr, N, K, share, in_tiles, eps, NORM: tl.constexpr, RELU2: tl.constexpr, ADD: tl.constexpr, INT8: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, CHUNKS: tl.constexpr, SPLIT: tl.constexpr, TILES: tl.constexpr, CHAINED: tl.constexpr):  # fmt: skip
     tile, split = tl.program_id(0), tl.program_id(1)
     n, k = tile * BN + tl.arange(0, BN), tl.arange(0, BK)
     begin = split * share
@@ -43,8 +44,10 @@ def _vector(x_ptr, w_ptr, out_ptr, in_squares_ptr, out_squares_ptr, part_ptr, co
     for chunk in tl.static_range(CHUNKS):
         at = begin + chunk * BK + k
         x = tl.load(x_ptr + at, mask=at < end, other=0.0).to(tl.float32)
-        sums += held[chunk].to(tl.float32) * x[None, :]
+        sums += _float(held[chunk], INT8) * x[None, :]
     acc = tl.sum(sums, 1)
+    if INT8:
+        acc *= tl.load(step_ptr + tl.minimum(n, N - 1))
     if NORM:
         t = tl.arange(0, TILES)
         acc *= tl.rsqrt(tl.sum(tl.load(in_squares_ptr + t, mask=t < in_tiles, other=0.0), 0) / K + eps)
@@ -62,6 +65,14 @@ def _vector(x_ptr, w_ptr, out_ptr, in_squares_ptr, out_squares_ptr, part_ptr, co
             total = tl.sum(tl.load(part_ptr + (tile * SPLIT + s)[:, None] * BN + inner[None, :], cache_modifier=".cg"), 0)
             _finish(total, out_ptr, out_squares_ptr, n, n < N, tile, ADD)
             tl.store(count_ptr + tile, 0)
+
+
+@triton.jit
+def _float(weight, INT8: tl.constexpr):
+    """A level + 128 in the lowest bits of 2^23 is the float 2^23 + level + 128. Converting integers takes several times as long."""
+    if INT8:
+        return (weight.to(tl.int32) | 0x4B000000).to(tl.float32, bitcast=True) - 8388736.0
+    return weight.to(tl.float32)
 
 
 @triton.jit
@@ -94,7 +105,7 @@ class Workspace:
 
 def product(
     x: Tensor,
-    w: Tensor,
+    w: Tensor | Int8,
     out: Tensor,
     workspace: Workspace,
     *,
@@ -108,16 +119,17 @@ def product(
     `normed`: x is that stream, which is RMS-normed first. `relu2`: relu^2 is applied to the result. `onto`: out is that stream, the
     product is added to it, and its squares are written anew; only such a product is split along K.
     """
-    columns, inner = w.shape
+    levels, steps = (w.levels, w.steps) if isinstance(w, Int8) else (w, workspace.parts)
+    columns, inner = levels.shape
     split = 1
     while onto is not None and triton.cdiv(inner, split * COLUMNS) > MAX_CHUNKS:
         split *= 2
     share = triton.cdiv(triton.cdiv(inner, split), COLUMNS) * COLUMNS
     tiles = triton.cdiv(columns, ROWS)
     _vector[(tiles, split)](
-        x, w, out, normed.squares if normed else workspace.parts, onto.squares if onto else workspace.parts, workspace.parts,
+        x, levels, steps, out, normed.squares if normed else workspace.parts, onto.squares if onto else workspace.parts, workspace.parts,
         workspace.counts, columns, inner, share, normed.tiles if normed else 0, eps, NORM=normed is not None, RELU2=relu2,
-        ADD=onto is not None, BN=ROWS, BK=COLUMNS, CHUNKS=triton.cdiv(share, COLUMNS), SPLIT=split,
+        ADD=onto is not None, INT8=isinstance(w, Int8), BN=ROWS, BK=COLUMNS, CHUNKS=triton.cdiv(share, COLUMNS), SPLIT=split,
         TILES=max(LEAST_TILES, triton.next_power_of_2(normed.tiles)) if normed else 1, num_warps=4, **launch(x.device),
     )  # fmt: skip
     if onto:

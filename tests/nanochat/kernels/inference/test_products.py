@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nanochat.kernels.inference import residual, vector
+from nanochat.kernels.inference import int8, residual, vector
 from nanochat.model.layers import EPS
 
 
@@ -41,6 +41,33 @@ def test_a_vector_is_added_to_the_stream_and_the_stream_is_normed(random, device
     close(vector.product(stream.x, up, out, workspace, normed=stream, relu2=True, eps=EPS), plain.relu().square())
     close(vector.product(stream.x, up, out, workspace, normed=stream, eps=EPS), plain)
     close(vector.product(stream.x, up, out, workspace), stream.x.float() @ up.float().T)
+
+
+@pytest.mark.parametrize("inner", [96, 256, 2100, 5120])
+def test_a_matrix_in_8_bits_gives_what_the_rounded_matrix_gives(random, device, inner):
+    x, before = random(1, inner), random(1, 82)
+    weight = random(82, inner) / inner**0.5 * torch.logspace(-6, 6, 82, device=device)[:, None].to(x.dtype)
+    weight[3] = 0
+    exact = weight.float()
+    narrow = int8.round_(weight)
+    step = exact.abs().amax(1, keepdim=True) / 127
+    assert ((weight.float() - exact).abs() <= step).all()  # half of a step that is at most twice as long
+    assert narrow.levels.min() >= 1
+    assert torch.equal((narrow.levels.float() - 128) * narrow.steps[:, None], weight.float())
+    again = int8.round_(weight)
+    assert torch.equal((again.levels.float() - 128) * again.steps[:, None], weight.float())
+
+    workspace = vector.Workspace(torch.device(device))
+    stream = vector.Stream(before.clone(), torch.zeros(vector.MAX_TILES, device=device))
+    vector.product(x, narrow, stream.x, workspace, onto=stream)
+    wanted = before.float() + x.float() @ weight.float().T
+    torch.testing.assert_close(stream.x.float(), wanted, rtol=3e-2 if x.dtype is torch.bfloat16 else 1e-4, atol=3e-2)
+    out = torch.empty(1, 50, device=device, dtype=x.dtype)
+    up = random(50, 82) / 82**0.5
+    narrow = int8.round_(up)
+    stream = vector.Stream(before.clone(), before.float().square().sum(1), tiles=1)
+    found = vector.product(stream.x, narrow, out, workspace, normed=stream, relu2=True, eps=EPS)
+    close(found, (normed(before) @ up.float().T).relu().square())
 
 
 def test_embeddings_come_from_the_host_or_from_what_was_drawn(random, device):
