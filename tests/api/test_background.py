@@ -13,7 +13,6 @@ import pytest
 import redis
 
 from services.api.background import LoopThread
-from services.standalone.valkey import Valkey
 from tests.api.server import Api, serving
 
 
@@ -28,11 +27,11 @@ def wait_for(what: str, seconds: float, is_so: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_submitted_run_wakes_a_worker_at_once(api: Api, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_submitted_run_wakes_a_worker_at_once(api: Api, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api.app.state.dispatcher, "_period_s", 3600.0)  # so that no tick comes by itself
-    with redis.Redis.from_url(valkey.url) as broker:
+    with redis.Redis.from_url(redis_url) as broker:
         for n in (1, 2, 3):
-            api.http.post("/v1/runs", json={"recipe": "tiny"})
+            assert api.http.post("/v1/runs", json={"recipe": "tiny"}).status_code == 201
             wait_for(f"call {n}", 30, lambda n=n: calls(broker, "cpu") == n)  # type: ignore[misc]
 
 
