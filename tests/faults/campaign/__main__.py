@@ -27,9 +27,8 @@ from tests.faults.campaign.case import Case
 from tests.faults.campaign.checks import problems
 from tests.faults.campaign.faults import FAULTS, Fault
 from tests.faults.campaign.outcome import Outcome
-from tests.faults.campaign.stack import Stack
+from tests.faults.campaign.stack import PATIENCE_S, Stack
 
-END_S = 150.0
 REPOSITORY = Path(__file__).parents[3]
 
 Job = tuple[Fault, int]
@@ -51,14 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.lanes > 1 and options.lane is None:
         code = _run_lanes(argv, log, options.lanes)
     else:
-        rounds = count(options.seed + (options.lane or 0), options.lanes)
-        jobs = (job for jobs in _rounds(number, faults, options.seed, rounds) for job in jobs)
+        jobs = (job for jobs in rounds(number, faults, options.seed, options.lane or 0, options.lanes) for job in jobs)
         _run(log, (job for job in jobs if (job[0].name, job[1]) not in done), options.seconds)
         code = 0
     if options.lane is None:
         seen = outcomes.read(log)
         print(outcomes.table(seen, [fault.name for fault in faults]))
-        code = code or (0 if all(outcome.ok for outcome in seen) else 1)
+        code = code or (1 if any(outcome.problems for outcome in seen) else 0)
     return code
 
 
@@ -74,18 +72,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lane", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--write", type=Path, metavar="PAGE", help="inflict nothing: write the log's table into this page")
     return parser
-
-
-def _rounds(number: int, faults: Sequence[Fault], first: int, rounds: Iterator[int]) -> Iterator[list[Job]]:
-    """The faults of each round; the last one is cut off where the number is reached. Faults of the same services follow each other."""
-    for seed in rounds:
-        left = number - (seed - first) * len(faults)
-        if left <= 0:
-            return
-        random = Random(seed)
-        groups: dict[tuple[str, ...], float] = {fault.services: random.random() for fault in faults}
-        order = sorted(faults, key=lambda fault: (groups[fault.services], random.random()))
-        yield [(fault, seed) for fault in order[:left]]
 
 
 def _run_lanes(argv: Sequence[str], log: Path, lanes: int) -> int:
@@ -131,10 +117,25 @@ def campaign(jobs: Iterator[Job], seconds: float, failed: Path) -> Iterator[Outc
             stack.close()
 
 
+def rounds(number: int, faults: Sequence[Fault], first: int, lane: int, lanes: int) -> Iterator[list[Job]]:
+    """The faults of each round of a lane. The last round is cut off where `number` is reached, counted over all lanes.
+
+    Faults of the same services follow each other, because a start of a service takes seconds.
+    """
+    for seed in count(first + lane, lanes):
+        left = number - (seed - first) * len(faults)
+        if left <= 0:
+            return
+        random = Random(seed)
+        groups = {fault.services: random.random() for fault in faults}
+        order = sorted(faults, key=lambda fault: (groups[fault.services], random.random()))
+        yield [(fault, seed) for fault in order[:left]]
+
+
 def inflict(stack: Stack, fault: Fault, seed: int) -> Outcome:
     began, at, load = time.monotonic(), datetime.now(UTC), os.getloadavg()[0]
-    if fault.needs_mount and not stack.mounted:
-        return Outcome(fault.name, seed, 0.0, (), skipped="this machine does not let us mount a file system")
+    if lacking := stack.lacks(fault.needs):
+        return Outcome(fault.name, seed, 0.0, (), skipped=lacking)
     case = Case(stack, fault.plan, Random(f"{seed} {fault.name}"))
     found: list[str] = []
     try:
@@ -144,7 +145,7 @@ def inflict(stack: Stack, fault: Fault, seed: int) -> Outcome:
         stack.watcher = case.watch
         fault.act(case)
         stack.mend()
-        stack.wait(lambda: (status := case.status()) and status.is_finished, "the run to end", END_S)
+        stack.wait(lambda: (status := case.status()) and status.is_finished, "the run to end", PATIENCE_S)
         found = list(_verdict(case, fault))
         died = [name for name, service in stack.services.items() if service.restarts != before[name]]
         if died and not fault.restarts:
@@ -161,7 +162,6 @@ def inflict(stack: Stack, fault: Fault, seed: int) -> Outcome:
         found,
         [note for note in case.notes if note],
         standstill=round(case.standstill, 2),
-        known=fault.known,
         commit=COMMIT,
         began=at.isoformat(timespec="seconds"),
         load=round(load, 1),

@@ -24,7 +24,7 @@ from nanochat.contract.contract import EVENTS
 from services.worker.app import TASK, make_app
 from services.worker.processes import MARK
 from services.worker.settings import Settings
-from tests.faults.campaign.stack import Service, Stack
+from tests.faults.campaign.stack import PATIENCE_S, Service, Stack
 from tests.faults.campaign.trainer import Plan
 
 STAGE = "base_train"
@@ -133,7 +133,7 @@ class Case:
         self.until(lambda: self.step() >= step, f"step {step}")
         return step
 
-    def until(self, condition: Callable[[], object], what: str, seconds: float = 150.0) -> None:
+    def until(self, condition: Callable[[], object], what: str, seconds: float = PATIENCE_S) -> None:
         self.stack.wait(condition, what, seconds)
 
     def for_a_while(self, longest: float = 2.0) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from controlplane.lifecycle import RunStatus
 from tests.faults.campaign.case import Case
@@ -29,6 +30,7 @@ from tests.faults.campaign.processes import (
     terminate,
     two_apis,
 )
+from tests.faults.campaign.stack import SERVICES
 from tests.faults.campaign.storage import (
     append,
     damage,
@@ -36,10 +38,12 @@ from tests.faults.campaign.storage import (
     overwrite_manifest,
     read_only_folder,
     read_only_home,
+    torn_line,
     truncate,
 )
 from tests.faults.campaign.surroundings import (
-    clock_step,
+    call_not_sent,
+    clock,
     duplicates,
     duplicates_at_the_start,
     flapping,
@@ -47,6 +51,7 @@ from tests.faults.campaign.surroundings import (
     flush_queued,
     freeze_postgres,
     garbage,
+    kill_backend,
     network,
     resurrected,
     server,
@@ -67,7 +72,7 @@ TWO_APIS = ("api", "api-2", "worker")
 
 @dataclass(frozen=True)
 class Fault:
-    """`attempts` is how many the run may take: one where training must not notice. `known` says why it fails today."""
+    """`attempts` is how many the run may take: one where training must not notice."""
 
     name: str
     act: Callable[[Case], object]
@@ -75,9 +80,8 @@ class Fault:
     services: tuple[str, ...] = ONE
     ends: RunStatus = RunStatus.SUCCEEDED
     attempts: int | None = None
-    needs_mount: bool = False
+    needs: Literal["", "mount", "clock"] = ""  # what the machine must let us do
     restarts: bool = True  # whether a service may die of it
-    known: str = ""
 
 
 def nothing(case: Case) -> None:
@@ -98,8 +102,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault("kill -9 the worker, another one waits", kill_worker_and_all, services=TWO_WORKERS),
     Fault("kill -9 rank 0, then torchrun of the next attempt", kill_twice, restarts=False),
     Fault("kill -9 the API", kill_service("api"), attempts=1),
+    Fault("two APIs on one database", nothing, services=TWO_APIS, attempts=1, restarts=False),
     Fault("kill -9 one of two APIs, freeze the other", two_apis, services=TWO_APIS, attempts=1),
     Fault("kill -9 Postgres", server("postgres", kill=True), attempts=1),
+    Fault("kill -9 a connection's process of Postgres", kill_backend, attempts=1, restarts=False),
     Fault("kill -9 Valkey", server("valkey", kill=True), attempts=1),
     Fault("kill -9 the whole stack", kill_everything),
     Fault("two machines train one stage", nothing, TOGETHER, TWO_NODES, attempts=1, restarts=False),
@@ -138,21 +144,25 @@ FAULTS: tuple[Fault, ...] = (
     Fault("worker's connection to Valkey hangs", network("worker", "valkey", "hang", long=True), attempts=1, restarts=False),
     Fault("API cut off from Postgres", network("api", "postgres", "cut", long=True), attempts=1, restarts=False),
     Fault("API cut off from Valkey", network("api", "valkey", "cut", long=True), attempts=1, restarts=False),
+    Fault("API cut off from Valkey while the stage is queued", call_not_sent, restarts=False),
     Fault("five copies of the call while it runs", duplicates, attempts=1, restarts=False),
     Fault("five copies of the call at once", duplicates_at_the_start, services=TWO_WORKERS, attempts=1, restarts=False),
     Fault("the call of a finished stage comes back", resurrected, attempts=1, restarts=False),
     Fault("garbage in the queue", garbage, attempts=1, restarts=False),
-    Fault("full disk", full_disk, LONG, needs_mount=True),
-    Fault("read-only run folder", read_only_folder, LONG, needs_mount=True),
-    Fault("read-only home", read_only_home, LONG, needs_mount=True),
+    Fault("full disk", full_disk, LONG, needs="mount"),
+    Fault("read-only run folder", read_only_folder, LONG, needs="mount"),
+    Fault("read-only home", read_only_home, LONG, needs="mount"),
     Fault("kill -9 with a half-written checkpoint", half_written, SLOW_SAVE, restarts=False),
     Fault("truncated checkpoint", damage(truncate), restarts=False),
     Fault("corrupted manifest of a checkpoint", damage(overwrite_manifest), restarts=False),
     Fault("checkpoint gone", damage(shutil.rmtree), restarts=False),
     Fault("corrupted line in the spool", append(_GARBAGE_LINE), attempts=1, restarts=False),
+    Fault("half a line at the end of the spool, then kill -9 the supervisor", torn_line, restarts=False),
     Fault("event without a number or a time in the spool", append(_NUL_LINE), attempts=1, restarts=False),
     Fault("event with an impossible time", nothing, Plan(strange_time_at=30), attempts=1, restarts=False),
     Fault("200,000 empty log lines", nothing, Plan(lines_at=30), attempts=1, restarts=False),
+    Fault("a line of 20 MB and bytes that are no text in the log", nothing, Plan(noise_at=30), attempts=1, restarts=False),
+    Fault("SIGTERM to torchrun during a checkpoint", term_while_saving("torchrun"), SLOW_SAVE, restarts=False),
     Fault("SIGTERM to a rank during a checkpoint", term_while_saving("rank 0"), SLOW_SAVE, restarts=False),
     Fault("SIGTERM to the worker during a checkpoint", term_while_saving("worker"), SLOW_SAVE),
     Fault("SIGTERM to the worker, the trainer ignores the stop file", drain, DEAF),
@@ -160,5 +170,22 @@ FAULTS: tuple[Fault, ...] = (
     Fault("cancel", cancel, LONG, ends=RunStatus.CANCELLED, attempts=1, restarts=False),
     Fault("cancel while the worker is cut off", cancel_while_cut_off, LONG, ends=RunStatus.CANCELLED, restarts=False),
     Fault("pause and resume", pause_and_resume, LONG, attempts=2, restarts=False),
-    Fault("step of the wall clock", clock_step, LONG, attempts=1, restarts=False),
+    Fault(
+        "the clock of the worker and its training jumps by an hour",
+        clock("worker"),
+        LONG,
+        attempts=1,
+        needs="clock",
+        restarts=False,
+    ),
+    Fault("the clock of the API jumps by an hour", clock("api"), LONG, attempts=1, needs="clock", restarts=False),
+    Fault("the clock of Postgres jumps by an hour", clock("postgres"), LONG, attempts=1, needs="clock", restarts=False),
+    Fault(
+        "the clock of the whole machine jumps by an hour",
+        clock(*SERVICES, "postgres"),
+        LONG,
+        attempts=1,
+        needs="clock",
+        restarts=False,
+    ),
 )

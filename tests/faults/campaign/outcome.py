@@ -23,16 +23,10 @@ class Outcome:
     notes: Sequence[str] = ()
     skipped: str = ""
     standstill: float = 0.0  # the longest time in seconds without a step further than all before
-    known: str = ""  # why the fault is known to fail
     commit: str = ""
     began: str = ""
     load: float = 0.0  # of the machine, when it began
     attempts: int = 0
-
-    @property
-    def ok(self) -> bool:
-        """Whether it came out as the table of faults says: a fault that is known to fail must fail."""
-        return bool(self.skipped) or bool(self.problems) == bool(self.known)
 
     def append_to(self, log: Path) -> None:
         with log.open("a", encoding="utf-8") as file:  # one write, so that lanes can share the file
@@ -54,14 +48,24 @@ def table(outcomes: Iterable[Outcome], names: Sequence[str]) -> str:
     rows = ["| fault | runs | survived | broken | recovery s (median) |", "|---|---:|---:|---|---:|"]
     everything = [outcome for of in by_name.values() for outcome in of]
     rows += [_row(name, by_name[name]) for name in [*names, *sorted(by_name.keys() - set(names))]]
-    return "\n".join([*rows, _row("**all**", everything)])
+    return "\n".join([*rows, _row("**all**", everything), "", _circumstances(everything)])
 
 
 def _row(name: str, of: Sequence[Outcome]) -> str:
     survived = sum(not outcome.problems for outcome in of)
-    broken = Counter(check for outcome in of for check in {problem.partition(":")[0] for problem in outcome.problems})
+    broken = Counter(
+        check for outcome in of for check in dict.fromkeys(problem.partition(":")[0] for problem in outcome.problems)
+    )
     median = f"{statistics.median(outcome.standstill for outcome in of):.1f}" if of else ""
     return f"| {name} | {len(of)} | {survived} | {', '.join(f'{check} ({n})' for check, n in broken.items())} | {median} |"
+
+
+def _circumstances(of: Sequence[Outcome]) -> str:
+    if not of:
+        return "Nothing was inflicted."
+    commits = ", ".join(f"{commit} ({n})" for commit, n in Counter(outcome.commit for outcome in of).items())
+    begins, loads = sorted(outcome.began for outcome in of), [outcome.load for outcome in of]
+    return f"From {begins[0]} to {begins[-1]}, at a load of {min(loads):.0f} to {max(loads):.0f}. Commits: {commits}."
 
 
 def write_into(page: Path, text: str) -> None:

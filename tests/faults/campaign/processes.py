@@ -59,7 +59,7 @@ def kill_service(name: str) -> Callable[[Case], None]:
 def kill_twice(case: Case) -> None:
     kill("rank 0")(case)
     case.until(lambda: len(case.attempts()) == 2, "the second attempt")
-    case.until(lambda: case.step() > 5, "the second attempt to train")
+    case.until(lambda: case.out().name == "attempt-2" and case.step() > 5, "the second attempt to train")
     send([case.process("torchrun")], signal.SIGKILL)
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,19 +20,45 @@ import redis
 
 from controlplane import db
 from services.standalone.child import appended, free_port, spawn
+from services.standalone.embedded import Command
+from services.standalone.identity import environment
 from services.standalone.postgres import Postgres
 from services.standalone.valkey import Valkey
+from tests.faults.campaign.clock import Clocks
 from tests.faults.campaign.proxy import Link
 
 HERE = Path(__file__).parent
 HOME_BYTES = 192 << 20
 KEPT_BYTES = 1 << 20  # of a file of a stack that failed
-POLL_S = 0.04
+POLL_S = 0.1
+PATIENCE_S = 300.0  # with a machine that does ten times as much at once
 RESTART_S = 0.2  # a service manager's pause before it starts a dead service again
 GPUS = "#!/bin/sh\necho 'NVIDIA Pretend'\necho 'NVIDIA Pretend'\n"  # two ranks, without a GPU
 ONE_OF_TWO = {"NANOCHAT_NODES": "2", "NANOCHAT_ADDRESS": "127.0.0.1", "NANOCHAT_GPUS": "1"}
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class How:
+    """How a service is started."""
+
+    arguments: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def worker(cls, name: str, **env: str) -> How:
+        return cls(("worker", "--queue", "gpu"), {"NANOCHAT_WORKER_ID": name, **env})
+
+
+SERVICES = {
+    "api": How(("api",)),
+    "api-2": How(("api",)),
+    "worker": How.worker("worker"),
+    "worker-2": How.worker("worker-2"),
+    "node-1": How.worker("node-1", **ONE_OF_TWO),
+    "node-2": How.worker("node-2", **ONE_OF_TWO),
+}
 
 
 class Service:
@@ -57,6 +84,7 @@ class Service:
             "PATH": f"{stack.folder}:{os.environ['PATH']}",
             "PYTHONPATH": f"{HERE / 'shim'}:{HERE.parents[2]}:{HERE.parents[2] / 'libs'}",
             "OMP_NUM_THREADS": "1",
+            **stack.clocks.env(name),
             **env,
         }
 
@@ -92,6 +120,17 @@ class Service:
         self.process = None
 
 
+class ClockedPostgres(Postgres):
+    """Postgres with a clock of its own."""
+
+    def __init__(self, folder: Path, port: int, clock: dict[str, str]):
+        super().__init__(folder, port)
+        self._clock = clock
+
+    def command(self, port: int) -> Command:
+        return replace(super().command(port), env={**environment(), **self._clock})
+
+
 class Stack:
     """`home` is a small file system of its own where this machine lets us mount one; `mounted` tells."""
 
@@ -103,7 +142,8 @@ class Stack:
         tool.write_text(GPUS)
         tool.chmod(0o755)
         self.postgres_port, self.valkey_port = free_port(), free_port()
-        self.postgres = Postgres(folder / "postgres", self.postgres_port)
+        self.clocks = Clocks(("postgres", *SERVICES))
+        self.postgres = ClockedPostgres(folder / "postgres", self.postgres_port, self.clocks.env("postgres"))
         self.valkey = Valkey(folder / "valkey", self.valkey_port)
         self.postgres.start()
         self.valkey.start()
@@ -111,14 +151,15 @@ class Stack:
         self.engine = db.make_engine(self.postgres.url)
         self.factory = db.sessions(self.engine)
         self.watcher: Callable[[], object] = lambda: None  # is called again and again while the campaign waits
-        self.services = {
-            "api": Service(self, "api", "api"),
-            "api-2": Service(self, "api-2", "api"),
-            "worker": Service(self, "worker", "worker", "--queue", "gpu", NANOCHAT_WORKER_ID="worker"),
-            "worker-2": Service(self, "worker-2", "worker", "--queue", "gpu", NANOCHAT_WORKER_ID="worker-2"),
-            "node-1": Service(self, "node-1", "worker", "--queue", "gpu", NANOCHAT_WORKER_ID="node-1", **ONE_OF_TWO),
-            "node-2": Service(self, "node-2", "worker", "--queue", "gpu", NANOCHAT_WORKER_ID="node-2", **ONE_OF_TWO),
-        }
+        self.services = {name: Service(self, name, *how.arguments, **how.env) for name, how in SERVICES.items()}
+
+    def lacks(self, need: str) -> str:
+        """Why a fault with that need cannot be inflicted here; empty if it can."""
+        if need == "mount" and not self.mounted:
+            return "this machine does not let us mount a file system"
+        if need == "clock" and not self.clocks.work:
+            return "this machine has no C compiler for the clock"
+        return ""
 
     def use(self, *names: str) -> None:
         """Run exactly these services, and wait until they are ready. The servers run as well."""
@@ -127,7 +168,7 @@ class Stack:
                 service.end()
             elif service.process is None:
                 service.start()
-        self.wait(lambda: all(self.ready(name) for name in names), "the services", 90)
+        self.wait(lambda: all(self.ready(name) for name in names), "the services", PATIENCE_S)
 
     def ready(self, name: str) -> bool:
         service = self.services[name]
@@ -168,6 +209,7 @@ class Stack:
 
     def mend(self) -> None:
         """Undo what a fault may have left."""
+        self.clocks.mend()
         for service in self.services.values():
             service.postgres.mend()
             service.valkey.mend()
@@ -185,6 +227,7 @@ class Stack:
         self.engine.dispose()
         self.valkey.stop()
         self.postgres.stop()
+        self.clocks.close()
         if keep is not None:
             for path in (*self.folder.glob("*.log"), *self.folder.glob("home/runs/*/*/attempt-*/*")):
                 if path.is_file() and path.stat().st_size < KEPT_BYTES:

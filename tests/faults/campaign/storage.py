@@ -72,3 +72,12 @@ def append(line: bytes) -> Callable[[Case], None]:
             file.write(line + b"\n")
 
     return act
+
+
+def torn_line(case: Case) -> None:
+    case.reach()
+    rank, supervisor = case.process("rank 0"), case.process("supervisor")
+    rank.suspend()
+    with (case.out() / EVENTS).open("ab", buffering=0) as file:
+        file.write(b'{"v": 1, "seq": 9')
+    supervisor.kill()

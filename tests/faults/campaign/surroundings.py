@@ -8,10 +8,8 @@ from collections.abc import Callable
 
 import psutil
 import redis
-from sqlalchemy import update
 
 from controlplane.lifecycle import RunStatus
-from controlplane.models import Attempt
 from tests.faults.campaign.case import Case, send
 
 # -- servers --
@@ -40,6 +38,14 @@ def freeze_postgres(case: Case) -> None:
     send(processes, signal.SIGSTOP)
     time.sleep(case.random.uniform(0.5, 5.0))
     send(processes, signal.SIGCONT)
+
+
+def kill_backend(case: Case) -> None:
+    """Postgres ends all its connections and recovers."""
+    case.reach()
+    assert case.stack.postgres.process is not None
+    children = psutil.Process(case.stack.postgres.process.pid).children()
+    send([case.random.choice([p for p in children if "nanochat" in " ".join(p.cmdline())])], signal.SIGKILL)
 
 
 def flush(case: Case) -> None:
@@ -73,6 +79,16 @@ def network(service: str, server: str, how: str, *, long: bool = False) -> Calla
         link.mend()
 
     return act
+
+
+def call_not_sent(case: Case) -> None:
+    """The stage becomes due while no call can be sent to a worker."""
+    case.reach()
+    case.stack.services["api"].valkey.cut()
+    send([case.process("rank 0")], signal.SIGKILL)
+    case.until(lambda: case.attempts()[-1].finished_at is not None, "the attempt to end")
+    case.for_a_while(3.0)
+    case.stack.services["api"].valkey.mend()
 
 
 def flapping(case: Case) -> None:
@@ -116,12 +132,15 @@ def garbage(case: Case) -> None:
 # -- clocks --
 
 
-def clock_step(case: Case) -> None:
-    """The wall clock is set while the stage runs: every wall time by which its supervisor is known is now off by an hour."""
-    case.reach()
-    by = case.random.choice([-3600.0, 3600.0])
-    attempt = case.attempts()[-1]
-    moved = {k: v + by if isinstance(v, float) and v > 1e9 else v for k, v in attempt.process.items()}
-    case.notes.append("" if moved != attempt.process else "no wall time is kept")
-    with case.stack.factory.begin() as s:
-        s.execute(update(Attempt).where(Attempt.id == attempt.id).values(process=moved))
+def clock(*names: str) -> Callable[[Case], None]:
+    """The wall clocks of these processes are set an hour ahead or back, and after a while to the right time again."""
+
+    def act(case: Case) -> None:
+        case.reach(5, 90)
+        by = case.random.choice([-3600, 3600])
+        for name in names:
+            case.stack.clocks.set(name, by)
+        case.for_a_while(6.0)
+        case.stack.clocks.mend()
+
+    return act

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class Plan:
     together: bool = False  # all ranks, on whatever machines, go through every step in one process group (gloo)
     strange_time_at: int = -1  # a step that reports an event whose time no clock can show
     lines_at: int = -1  # a step that prints 200,000 empty lines
+    noise_at: int = -1  # a step that prints one line of 20 MB, and bytes that are no text
 
 
 def state_after(step: int, state: int = 1, since: int = 0) -> int:
@@ -71,6 +73,8 @@ def _train(ctx: StageContext, plan: Plan, any_rank: Callable[[bool], bool]) -> N
                 _emit_strange_time(ctx)
             if step == plan.lines_at:
                 os.write(1, b"\n" * 200_000)
+            if step == plan.noise_at:
+                sys.stdout.buffer.write(b"x" * 20_000_000 + b"\n\xff\xfe\x00\x1b[31m\n")
             stopped = any_rank(bool(stop)) and not plan.ignore_stop
             if ctx.rank == 0 and (step % plan.save_every == 0 or stopped):
                 _save(ctx, plan, step, state)
