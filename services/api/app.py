@@ -13,6 +13,7 @@ from structlog.contextvars import bind_contextvars
 
 from controlplane import budgets, dispatcher, reaper, sweeps
 from controlplane.db import make_engine, sessions
+from services import tracing
 from services.api import health, openapi, problems
 from services.api.background import LoopThread
 from services.api.body_limit import BodyLimit
@@ -31,6 +32,7 @@ from services.api.storage import files
 from services.api.sweeps import actions as sweep_actions
 from services.api.sweeps import endpoints as sweep_endpoints
 from services.api.telemetry import Telemetry
+from services.api.tracing import TraceRequests, traced_dispatch
 from services.api.workers import endpoints as workers
 from services.http_metrics import TimeRequests
 
@@ -55,6 +57,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.telemetry = Telemetry()
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(TimeRequests, metrics=app.state.telemetry)
+    app.state.tracing = tracing.start("api")
+    if not isinstance(app.state.tracing, tracing.Nothing):
+        app.add_middleware(TraceRequests, tracing=app.state.tracing)
     problems.install(app)
     openapi.install(app)
     for router in (
@@ -83,8 +88,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     engine = make_engine(settings.database_url, pool_size=10)
     ledger, publisher = sessions(engine), Publisher(settings.redis_url)
+    dispatch = traced_dispatch(publisher, ledger, app.state.tracing)
     loops = (
-        LoopThread("dispatcher", lambda: dispatcher.tick(ledger, publisher)),
+        LoopThread("dispatcher", lambda: dispatcher.tick(ledger, dispatch)),
         LoopThread("reaper", lambda: reaper.tick(ledger)),
         LoopThread("budgets", lambda: budgets.tick(ledger), period_s=5.0),
         LoopThread("sweeps", lambda: sweeps.tick(ledger), period_s=2.0),
@@ -102,6 +108,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await polling
         for loop in loops:
             await asyncio.to_thread(loop.stop)
+        await asyncio.to_thread(app.state.tracing.close)
         publisher.close()
         engine.dispose()
 

@@ -19,6 +19,7 @@ from structlog.contextvars import bound_contextvars
 
 from controlplane import db, queueing
 from controlplane.errors import NotFound
+from services import tracing
 from services.worker import hardware, member, processes
 from services.worker.app import JOIN, TASK
 from services.worker.launcher import Invitation, Launcher, ManyMachines, OneMachine
@@ -58,6 +59,7 @@ def _run_stage(stage_id: int, settings: Settings, queue: Queue, launcher: Launch
         return
     engine = db.make_engine(settings.database_url)
     factory = db.sessions(engine)
+    traces = tracing.start("worker")
     try:
         claim = queueing.claim_first(
             factory, stage_id, settings.id_for(queue), process=processes.identity(), timing=settings.timing()
@@ -68,12 +70,21 @@ def _run_stage(stage_id: int, settings: Settings, queue: Queue, launcher: Launch
         devices = hardware.devices(claim.slot, settings.gpu_slots, settings.gpus) if queue == "gpu" else []
         ranks = max(1, len(devices))
         with bound_contextvars(**log_ids(claim.fence, claim.stage)):  # the supervisor's threads take the ids with them
-            Supervisor(factory, claim, settings, world_size=ranks, devices=devices, draining=draining, launcher=launcher).run()
+            made = Supervisor(factory, claim, settings, world_size=ranks, devices=devices, draining=draining, launcher=launcher)
+            with traces.of_run(
+                "attempt",
+                claim.fence.run_id,
+                stage=claim.stage,
+                attempt=claim.fence.attempt_no,
+                worker=settings.id_for(queue),
+            ) as span:
+                span.note(stage_status=made.run() or "another attempt's")
     except NotFound:
         log.warning("called for stage %d, which this ledger does not have", stage_id)
     except SQLAlchemyError as err:
         log.warning("the ledger does not answer, so stage %d waits for the next call: %s", stage_id, err)
     finally:
+        traces.close()
         engine.dispose()
 
 

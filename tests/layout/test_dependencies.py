@@ -37,6 +37,7 @@ CODE = {
     "worker": ("services.worker",),
     "inference": ("services.inference",),
     "ui": ("services.ui",),
+    "otel": ("services.tracing",),
     "standalone": ("services.standalone",),
     "dev": ("tests", "benchmarks"),
 }
@@ -72,14 +73,22 @@ NOT_IMPORTED = {
 PART_OF = {
     "kombu": "celery",
     "markupsafe": "jinja2",
+    "opentelemetry-api": "opentelemetry-sdk",
     "pydantic-core": "pydantic",
     "starlette": "fastapi",
     "triton": "torch",
 }
 
-# Imported only if installed: other tokenizers, which benchmarks compare with and stages report; and transformers, by the code
+# Distributions that share one top-level package, by the part of it that each has; the longest part first.
+PARTS = {
+    "opentelemetry.exporter.otlp.proto.http": "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry.sdk": "opentelemetry-sdk",
+    "opentelemetry": "opentelemetry-api",
+}
+
+# Imported only if installed: the extra `otel`; other tokenizers, which benchmarks compare with and stages report; and transformers, by the code
 # that an exported folder carries.
-OPTIONAL = {"bpeasy", "fast-bpe-rs", "fastokens", "gigatoken", "transformers"}
+OPTIONAL = {"bpeasy", "fast-bpe-rs", "fastokens", "gigatoken", "transformers", *PARTS.values()}
 
 
 def declared(extra: str) -> set[str]:
@@ -110,6 +119,8 @@ def imported(*packages: str) -> dict[str, Path]:
                 new = [p for p in located(module) if p not in seen]
                 seen.update(new)
                 waiting += new
+            elif part := next((p for p in PARTS if f"{module}.".startswith(f"{p}.")), None):
+                found[PARTS[part]] = path.relative_to(ROOT)
             elif top not in sys.stdlib_module_names and top != "rustbpe":
                 for name in names.get(top, [top]):
                     found[canonicalize_name(name)] = path.relative_to(ROOT)

@@ -22,8 +22,10 @@ def once() -> Iterator[None]:
 
 
 def answer(request: Request, response: Response, run: RunView, *, created: bool) -> RunView:
-    """Note the run for the audit trail, wake the dispatcher, and answer 201; 200 if an earlier request made the run."""
+    """Note the run for the audit trail and begin its trace, wake the dispatcher, and answer 201; 200 if an earlier request made the run."""
     request.state.made = run.id
+    if created:
+        request.app.state.tracing.submitted(run.id)
     request.app.state.dispatcher.wake()
     response.headers["Location"] = f"/v1/runs/{run.id}"
     response.status_code = 201 if created else 200
