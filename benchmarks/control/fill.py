@@ -2,36 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
+from alembic.script import ScriptDirectory
 from sqlalchemy import select, text
 
-from controlplane import claims, dispatcher, runs, workers
+from benchmarks.control.stack import execute, has_database, url_of
+from controlplane import claims, dispatcher, points, runs, workers
 from controlplane.claims import Claim
-from controlplane.db import SessionFactory
-from controlplane.models import Stage
+from controlplane.db import SessionFactory, alembic_config, make_engine, migrate, sessions
+from controlplane.models import Run, Stage
 from controlplane.timing import Timing
 from nanochat.config.recipe import resolve
+from services.standalone.postgres import Postgres
 
 KEYS = tuple(f"metric_{n}" for n in range(8))
 LEASE_S = 7200.0  # nobody renews the leases of the benchmark
 
-# What ingest stores, made inside the database. The random walk of a loss would compress no better.
-_POINTS = text(
+
+def filled(postgres: Postgres, runs: int, points: int, long: int) -> str:
+    """The name of a database with that many runs and points, made unless an earlier benchmark left it.
+
+    The first run has a series of `long` points for each of KEYS. The other runs share the rest.
     """
-INSERT INTO metric_point (stage_id, attempt_no, key, step, t, value)
-SELECT stage_id, 1, 'metric_' || k, step, now() + step * interval '1 s', sin(step * 0.01 + k)
-FROM unnest(CAST(:stages AS bigint[])) AS stage_id, generate_series(0, 7) AS k, generate_series(0, :steps - 1) AS step
-"""
-)
-_BUCKETS = text(
-    """
-INSERT INTO metric_bucket (stage_id, key, bucket, attempt_no, min, max, nonfinite, step, t, value)
-SELECT stage_id, key, step / 32, 1, min(value), max(value), 0, max(step), max(t), (array_agg(value ORDER BY step DESC))[1]
-FROM metric_point WHERE stage_id = ANY(CAST(:stages AS bigint[])) GROUP BY stage_id, key, step / 32
-"""
-)
+    name = f"filled_{runs}_{points}_{long}_{ScriptDirectory.from_config(alembic_config()).get_current_head()}"
+    if has_database(postgres, name):
+        return name
+    execute(postgres, "DROP DATABASE IF EXISTS filling", "CREATE DATABASE filling")
+    migrate(url := url_of(postgres, "filling"))
+    engine = make_engine(url)
+    ledger = sessions(engine)
+    made = submit(ledger, runs)
+    first = start(ledger, made[0]).fence.stage_id
+    stored = store(ledger, [first], long)
+    rest = [stage for stage in first_stages(ledger, made) if stage != first]
+    if rest and points > stored:
+        store(ledger, rest, max(1, (points - stored) // (len(KEYS) * len(rest))))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("SET statement_timeout = 0"))
+        connection.execute(text("VACUUM ANALYZE"))  # what autovacuum does within minutes
+    engine.dispose()
+    execute(postgres, f"ALTER DATABASE filling RENAME TO {name}")
+    return name
+
+
+@contextlib.contextmanager
+def copied(postgres: Postgres, name: str) -> Iterator[str]:
+    """A copy of the database, for one benchmark."""
+    execute(
+        postgres,
+        "DROP DATABASE IF EXISTS measured WITH (FORCE)",
+        f"CREATE DATABASE measured TEMPLATE {name} STRATEGY FILE_COPY",
+    )
+    yield "measured"
+    execute(postgres, "DROP DATABASE IF EXISTS measured WITH (FORCE)")
 
 
 def submit(ledger: SessionFactory, count: int) -> list[str]:
@@ -55,20 +83,13 @@ def start(ledger: SessionFactory, run_id: str) -> Claim:
     return claim
 
 
-def points(ledger: SessionFactory, stages: list[int], steps: int) -> int:
-    """Give these stages points of all KEYS. Returns how many."""
-    with ledger.begin() as session:
-        session.execute(text("SET LOCAL statement_timeout = 0"))
-        session.execute(_POINTS, {"stages": stages, "steps": steps})
-        session.execute(_BUCKETS, {"stages": stages})
+def store(ledger: SessionFactory, stages: list[int], steps: int) -> int:
+    """Give these stages points of all KEYS, as ingest stores them. Returns how many."""
+    series = {key: {step: (1.7e9 + step, math.sin(step * 0.01 + n)) for step in range(steps)} for n, key in enumerate(KEYS)}
+    for stage_id in stages:
+        with ledger.begin() as session:
+            points.store(session, stage_id, 1, series)
     return len(stages) * len(KEYS) * steps
-
-
-def analyze(ledger: SessionFactory) -> None:
-    """What autovacuum does within minutes."""
-    with ledger.begin() as session:
-        session.execute(text("SET LOCAL statement_timeout = 0"))
-        session.execute(text("ANALYZE"))
 
 
 def first_stages(ledger: SessionFactory, run_ids: list[str]) -> list[int]:
@@ -84,3 +105,9 @@ def spool(path: Path, steps: int) -> int:
             event = {"v": 1, "seq": step, "t": 1.7e9 + step, "kind": "metric", "step": step, "values": values}
             file.write(json.dumps(event) + "\n")
     return steps * len(KEYS)
+
+
+def run_ids(ledger: SessionFactory) -> list[str]:
+    """In the order in which they were submitted."""
+    with ledger() as session:
+        return list(session.scalars(select(Run.id).order_by(Run.created_at)))

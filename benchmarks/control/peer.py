@@ -8,17 +8,50 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psycopg
 
 from benchmarks.control.fill import KEYS
-from benchmarks.control.stack import free_port, served
+from benchmarks.control.stack import Meter, execute, free_port, has_database, served, server_pid
 from benchmarks.process import ROOT, JobError
+from services.standalone.postgres import Postgres
 
 VERSION = "3.17.2"
 NAME = f"MLflow {VERSION}"
-BATCH = 1000  # metrics of one request, the most that MLflow takes
+BATCHES = (100, 1000)  # metrics of one request; MLflow takes 1000 at most
+CLIENTS = (1, 4)  # that log at the same time, each its own run
+DATABASE = "peer"
+
+# The runs of the list, and the series that charts show. Filling its ten million rows as well would only slow it down.
+_RUNS = """
+INSERT INTO runs (run_uuid, name, source_type, source_name, entry_point_name, user_id, status, start_time, source_version,
+                  lifecycle_stage, artifact_uri, experiment_id)
+SELECT md5(n::text), 'bench ' || n, 'LOCAL', '', '', 'bench', 'RUNNING', 1700000000000 + n, '', 'active', '/tmp/none', 0
+FROM generate_series(1, %(runs)s) AS n
+"""
+_METRICS = """
+INSERT INTO metrics (key, value, timestamp, run_uuid, step, is_nan)
+SELECT 'metric_' || k, sin(step * 0.01 + k), 1700000000000 + 1000 * step, md5('1'), step, false
+FROM generate_series(0, 7) AS k, generate_series(0, %(long)s - 1) AS step
+"""
+_LATEST = """
+INSERT INTO latest_metrics (key, value, timestamp, step, is_nan, run_uuid)
+SELECT 'metric_' || k, 1, 1700000000000, 1, false, run_uuid FROM runs, generate_series(0, 7) AS k
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """`run` is the one with the long series."""
+
+    http: httpx.Client
+    meter: Meter
+    run: str
 
 
 def installed() -> Path:
@@ -40,46 +73,88 @@ def installed() -> Path:
 
 
 @contextlib.contextmanager
-def running(database: str, folder: Path) -> Iterator[httpx.Client]:
+def running(postgres: Postgres, folder: Path, runs: int, long: int) -> Iterator[Peer]:
+    """The server with as many runs as our ledger and with its long series, in a database that a later benchmark uses again."""
     target, port = installed(), free_port()
-    command = [str(target / "bin" / "mlflow"), "server", "--backend-store-uri", database]
-    command += [
-        "--artifacts-destination",
-        str(folder / "artifacts"),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "2",
-    ]
+    if not has_database(postgres, DATABASE):
+        execute(postgres, f"CREATE DATABASE {DATABASE}")
+    dsn = postgres.dsn.rsplit("/", 1)[0] + f"/{DATABASE}"
+    command = [str(target / "bin" / "mlflow"), "server", "--backend-store-uri", dsn.replace("://", "+psycopg://", 1)]
+    command += ["--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "2"]
     url = f"http://127.0.0.1:{port}"
     path = {"PATH": f"{target / 'bin'}:/usr/bin:/bin"}
     with (
-        served(command, path, f"{url}/health", folder / "mlflow.log"),
-        httpx.Client(base_url=f"{url}/api/2.0/mlflow", timeout=120) as http,
+        served(command, path, f"{url}/health", folder / "mlflow.log") as pid,
+        httpx.Client(base_url=f"{url}/api/2.0/mlflow", timeout=300) as http,
     ):
-        yield http
+        yield Peer(http, Meter(pid, server_pid(postgres)), _fill(dsn, runs, long))
 
 
-def write(http: httpx.Client, steps: int) -> tuple[str, float]:
-    """Log the points of as many steps as our own spool has. Returns the run and points per second."""
-    made = http.post("/runs/create", json={"experiment_id": "0", "start_time": 0}).raise_for_status().json()
-    run_id: str = made["run"]["info"]["run_id"]
-    metrics = [
+def _fill(dsn: str, runs: int, long: int) -> str:
+    sizes = {"runs": runs, "long": long}
+    with psycopg.connect(dsn) as connection:
+        found = connection.execute("SELECT count(*) FROM metrics WHERE run_uuid = md5('1')").fetchone()
+        if found != (len(KEYS) * long,):
+            connection.execute("TRUNCATE metrics, latest_metrics, runs CASCADE")
+            for statement in (_RUNS, _METRICS, _LATEST):
+                connection.execute(statement.encode(), sizes)
+        run = connection.execute("SELECT md5('1')").fetchone()
+    assert run is not None
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")
+    return str(run[0])
+
+
+def listed(peer: Peer, limit: int) -> httpx.Response:
+    wanted = {"experiment_ids": ["0"], "max_results": limit, "order_by": ["attributes.start_time DESC"]}
+    return peer.http.post("/runs/search", json=wanted)
+
+
+def page(peer: Peer) -> httpx.Response:
+    return peer.http.get("/runs/get", params={"run_id": peer.run})
+
+
+def chart(peer: Peer, keys: int) -> httpx.Response:
+    """As MLflow's own charts ask: a sample of each series."""
+    for key in KEYS[:keys]:
+        wanted = {"run_ids": peer.run, "metric_key": key, "max_results": 500}
+        answer = peer.http.get("/metrics/get-history-bulk-interval", params=wanted).raise_for_status()
+    return answer
+
+
+def history(peer: Peer, keys: int) -> httpx.Response:
+    """Each series as a whole, which a client reads before it reduces it."""
+    for key in KEYS[:keys]:
+        answer = peer.http.get("/metrics/get-history", params={"run_id": peer.run, "metric_key": key}).raise_for_status()
+    return answer
+
+
+def submit(peer: Peer) -> str:
+    made = peer.http.post("/runs/create", json={"experiment_id": "0", "start_time": 0}).raise_for_status().json()
+    return str(made["run"]["info"]["run_id"])
+
+
+def logged(peer: Peer, steps: int) -> tuple[float, str]:
+    """Points per second of all clients together, at the best of BATCHES and CLIENTS, and which those were."""
+    found = []
+    for size in BATCHES:
+        for clients in CLIENTS:
+            runs = [submit(peer) for _ in range(clients)]
+            begun = time.monotonic()
+            with ThreadPoolExecutor(clients) as pool:
+                count = sum(pool.map(lambda run, size=size, clients=clients: _log(peer, run, steps // clients, size), runs))
+            found.append((count / (time.monotonic() - begun), f"{clients} clients, batches of {size}"))
+    return max(found)
+
+
+def _log(peer: Peer, run_id: str, steps: int, size: int) -> int:
+    metrics: list[dict[str, Any]] = [
         {"key": key, "value": 1.0 / (step + n + 1), "timestamp": 1_700_000_000_000 + 1000 * step, "step": step}
         for step in range(steps)
         for n, key in enumerate(KEYS)
     ]
-    begun = time.monotonic()
-    for start in range(0, len(metrics), BATCH):
-        http.post("/runs/log-batch", json={"run_id": run_id, "metrics": metrics[start : start + BATCH]}).raise_for_status()
-    return run_id, len(metrics) / (time.monotonic() - begun)
-
-
-def read(http: httpx.Client, run_id: str, keys: int) -> float:
-    """Milliseconds to read the whole history of some metrics, of which MLflow has no buckets."""
-    begun = time.monotonic()
-    for key in KEYS[:keys]:
-        http.get("/metrics/get-history", params={"run_id": run_id, "metric_key": key}).raise_for_status()
-    return 1000 * (time.monotonic() - begun)
+    with httpx.Client(base_url=peer.http.base_url, timeout=300) as http:
+        for start in range(0, len(metrics), size):
+            http.post("/runs/log-batch", json={"run_id": run_id, "metrics": metrics[start : start + size]}).raise_for_status()
+    return len(metrics)

@@ -24,14 +24,20 @@ from nanochat.planning import early
 from nanochat.planning.early import StopEarly
 from nanochat.planning.plan import Plan
 
-# The first value at or after a step. The primary key finds it, however long the series is.
+# The first value at or after a step, among the points in rows and those in chunks.
 _FIRST = text(
     """
 SELECT want.stage_id, found.step, found.value
 FROM unnest(:stages, :steps) AS want (stage_id, step), LATERAL (
-    SELECT p.step, p.value FROM metric_point p
-    WHERE p.stage_id = want.stage_id AND p.key = :key AND p.step >= want.step
-    ORDER BY p.step, p.attempt_no DESC LIMIT 1
+    SELECT f.step, f.value FROM (
+        (SELECT p.step, p.value, p.attempt_no FROM metric_point p
+         WHERE p.stage_id = want.stage_id AND p.key = :key AND p.step >= want.step
+         ORDER BY p.step, p.attempt_no DESC LIMIT 1)
+        UNION ALL
+        (SELECT p.step, p.value, c.attempt_no FROM metric_chunk c CROSS JOIN LATERAL unnest(c.steps, c.lasts) AS p (step, value)
+         WHERE c.stage_id = want.stage_id AND c.size = 1 AND c.key = :key AND c.last_step >= want.step AND p.step >= want.step
+         ORDER BY p.step, c.attempt_no DESC LIMIT 1)
+    ) AS f ORDER BY f.step, f.attempt_no DESC LIMIT 1
 ) AS found
 """
 ).bindparams(bindparam("stages", type_=ARRAY(BigInteger)), bindparam("steps", type_=ARRAY(BigInteger)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from controlplane import bulk, points
+from controlplane.chunks import Point
 from controlplane.claims import Fence, LateFence, current, fenced, lost
 from controlplane.models import Artifact, Attempt, Checkpoint, Event, Json, LogLine, Stage
 from controlplane.transitions import gate
@@ -161,18 +163,18 @@ def _mark_deleted(session: Session, fence: Fence, event: Json) -> None:
 
 def _store_metrics(session: Session, stage: Stage, attempt: Attempt, batch: Sequence[Json]) -> dict[str, Any]:
     """Returns the newest value of each metric."""
-    found: dict[tuple[str, int], points.Point] = {}
+    series: dict[str, dict[int, Point]] = defaultdict(dict)
     latest: dict[str, Any] = {}
     for event in batch:
-        step, t = event["step"], _time(event)
+        step, t = event["step"], float(event["t"])
         for name, value in event["values"].items():
-            if value is None:
-                continue
-            key = _printable(name)
-            found[key, step] = t, float(value)
-            latest[key] = _clean(value)
-    points.store(session, stage.id, attempt.no, found)
-    return latest
+            if value is not None:
+                series[name][step] = t, float(value)
+                latest[name] = value
+    if series:
+        points.store(session, stage.id, attempt.no, _by_key(series))
+    cleaned: dict[str, Any] = _clean(latest)
+    return cleaned
 
 
 def _show(stage: Stage, latest: dict[str, Any], progress: Sequence[Json]) -> None:
@@ -181,6 +183,14 @@ def _show(stage: Stage, latest: dict[str, Any], progress: Sequence[Json]) -> Non
         stage.latest = dict(list(merged.items())[-MOST_VALUES:])
     if progress:
         stage.progress = _data(progress[-1])
+
+
+def _by_key(series: points.Series) -> points.Series:
+    """Names that become the same key, because not all of their characters can be stored, share a series."""
+    found: dict[str, dict[int, Point]] = defaultdict(dict)
+    for name, values in series.items():
+        found[_printable(name)].update(values)
+    return found
 
 
 def _time(event: Json) -> datetime:

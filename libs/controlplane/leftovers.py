@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from controlplane import points
 from controlplane.claims import Fence, LateFence, fenced
 from controlplane.lifecycle import AttemptStatus
 from controlplane.loops import seconds
-from controlplane.models import Attempt, Event, MetricBucket, Stage
+from controlplane.models import Attempt, Event, Stage
 from controlplane.transitions import gate
 
 REMEMBERED_S = 7 * 86_400.0  # a worker that starts again looks for what it left in this time
@@ -71,9 +72,8 @@ def report_hole(session: Session, heir: Fence, why: str) -> bool:
         to, parent = attempt.resumed_from_step, attempt.resumed_from_attempt
         if to is None or parent is None:
             return False
-        of = MetricBucket.stage_id == stage.id, MetricBucket.attempt_no == parent
         since = session.scalar(select(Attempt.resumed_from_step).where(Attempt.stage_id == stage.id, Attempt.no == parent))
-        last = session.scalar(select(func.max(MetricBucket.step)).where(*of))
+        last = points.last_step(session, stage.id, parent)
         last = (since or 0) if last is None else last
         if last >= to:
             return False

@@ -17,7 +17,8 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
-from controlplane.models import Attempt, Measurement, MetricPoint, Run, Stage, Worker
+from controlplane import points
+from controlplane.models import Attempt, Measurement, Run, Stage, Worker
 from nanochat.config.recipe import Recipe
 from nanochat.planning import gpus, graph
 from nanochat.planning import measured as planning
@@ -118,10 +119,9 @@ def _undisturbed(session: Session, stage: Stage, attempt: Attempt) -> bool:
 
 def _speed(session: Session, stage: Stage, attempt: Attempt, work: int) -> float | None:
     """Median FLOPs per second of the attempt. None: too few figures, or more than the GPUs can do, which no training reaches."""
-    middle = func.percentile_cont(0.5).within_group(MetricPoint.value)
-    points = (MetricPoint.stage_id == stage.id, MetricPoint.key == "tok_per_s", MetricPoint.attempt_no == attempt.no)
-    real = and_(MetricPoint.value > 0, MetricPoint.value < float("inf"))
-    count, tok_per_s = session.execute(select(func.count(), middle).where(*points, real)).one()
+    value = points.everywhere(stage_id=stage.id, key="tok_per_s", attempt_no=attempt.no).c.value
+    middle = func.percentile_cont(0.5).within_group(value)
+    count, tok_per_s = session.execute(select(func.count(), middle).where(value > 0, value < float("inf"))).one()
     if count < POINTS:
         return None
     card = gpus.find(attempt.gpu_name)

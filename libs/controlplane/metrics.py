@@ -4,8 +4,8 @@ A resumed attempt starts from a checkpoint. Points that earlier attempts recorde
 Each bucket keeps the smallest, the largest and the newest value and counts those that are not finite: unlike sampling, this loses no
 spike. When a series has more points than buckets, its first and its last point end buckets of their own.
 
-A long series is read from `metric_bucket`, where 32 steps are one row. Its points themselves are read only where a bucket of 32 steps
-would say too much: at its beginning, and around the steps from which attempts resumed.
+A long series is read from `metric_chunk`: the largest of its buckets that still are half as many as asked for, or more. Its points
+themselves are read only from the chunk within which an attempt resumed. Points that are not in a chunk yet are read one by one.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from sqlalchemy import BigInteger, Text, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
+from controlplane.chunks import SIZES
 from controlplane.errors import NotFound
-from controlplane.models import Run
-from controlplane.points import WIDTH
-from controlplane.schemas import GapView, MetricsView, PointView, SeriesView
+from controlplane.models import Json, Run
+from controlplane.schemas import MetricsView
 
 # Which points of which attempt count: those of the newest attempt, and those of the attempt that saved its checkpoint up to that step,
 # and so on. `valid_to` is the step from which the next attempt of this line resumed, or null. Attempts beside the line count nothing.
@@ -40,13 +40,16 @@ WITH RECURSIVE started AS (
 )
 """
 
-_KEYS = text(
+_COUNTED = text(
     BEGUN
     + """
-SELECT b.stage_id, b.key, count(*) AS rows, min(b.bucket) AS first
-FROM metric_bucket b JOIN begun ON begun.stage_id = b.stage_id AND begun.no = b.attempt_no
-WHERE (begun.valid_to IS NULL OR b.bucket * :width <= begun.valid_to) AND (:all_keys OR b.key = ANY(:keys))
-GROUP BY b.stage_id, b.key
+SELECT stage_id, key, sum(points)::bigint AS points FROM (
+    SELECT c.stage_id, c.key, c.points FROM metric_chunk c JOIN begun b ON b.stage_id = c.stage_id AND b.no = c.attempt_no
+    WHERE c.size = :size AND (b.valid_to IS NULL OR c.first_step <= b.valid_to) AND (:all_keys OR c.key = ANY(:keys))
+    UNION ALL
+    SELECT p.stage_id, p.key, 1 FROM metric_point p JOIN begun b ON b.stage_id = p.stage_id AND b.no = p.attempt_no
+    WHERE (b.valid_to IS NULL OR p.step <= b.valid_to) AND (:all_keys OR p.key = ANY(:keys))
+) AS found GROUP BY stage_id, key
 """
 ).bindparams(bindparam("keys", type_=ARRAY(Text)))
 
@@ -54,62 +57,62 @@ GROUP BY b.stage_id, b.key
 _COUNTS = """
 (b.valid_to IS NULL OR p.step < b.valid_to OR (p.step = b.valid_to AND NOT EXISTS (
     SELECT FROM metric_point q JOIN begun c ON c.stage_id = q.stage_id AND c.no = q.attempt_no
-    WHERE q.stage_id = p.stage_id AND q.key = p.key AND q.step = p.step AND q.attempt_no > p.attempt_no
+    WHERE q.stage_id = w.stage_id AND q.key = w.key AND q.step = p.step AND q.attempt_no > b.no
+) AND NOT EXISTS (
+    SELECT FROM metric_chunk q JOIN begun c ON c.stage_id = q.stage_id AND c.no = q.attempt_no
+    WHERE q.stage_id = w.stage_id AND q.size = 1 AND q.key = w.key AND q.attempt_no > b.no
+      AND q.first_step <= p.step AND q.last_step >= p.step AND p.step = ANY(q.steps)
 )))
 """
 _POINT = """
-p.stage_id, p.key, p.step, date_part('epoch', p.t) AS t, f.value AS last, f.value AS min, f.value AS max,
-(f.value IS NULL)::int AS nonfinite
+w.stage_id, w.key, p.step, p.t, f.value AS last, f.value AS min, f.value AS max, (f.value IS NULL)::int AS nonfinite
 """
 _FINITE = "CROSS JOIN LATERAL (SELECT CASE WHEN p.value NOT IN ('NaN', 'Infinity', '-Infinity') THEN p.value END AS value) AS f"
 
 _SERIES = text(
     BEGUN
     + f"""
-, short AS (
-    SELECT * FROM unnest(:short_stages, :short_keys) AS s (stage_id, key)
-), long AS (
-    SELECT * FROM unnest(:long_stages, :long_keys, :firsts) AS l (stage_id, key, first)
-), windows AS (
-    SELECT stage_id, key, first * :width AS start, CAST(NULL AS bigint) AS no FROM long
-    UNION ALL
-    SELECT l.stage_id, l.key, b.valid_to / :width * :width, b.no
-    FROM long l JOIN begun b USING (stage_id) WHERE b.valid_to / :width > l.first
+, wanted AS (
+    SELECT * FROM unnest(:stages, :keys, :sizes) AS w (stage_id, key, size)
 ), source AS MATERIALIZED (
     SELECT {_POINT}
-    FROM short s JOIN metric_point p ON p.stage_id = s.stage_id AND p.key = s.key
-    JOIN begun b ON b.stage_id = p.stage_id AND b.no = p.attempt_no {_FINITE}
+    FROM wanted w CROSS JOIN LATERAL (
+        SELECT m.attempt_no, m.step, date_part('epoch', m.t) AS t, m.value FROM metric_point m
+        WHERE m.stage_id = w.stage_id AND m.key = w.key
+    ) AS p JOIN begun b ON b.stage_id = w.stage_id AND b.no = p.attempt_no {_FINITE}
     WHERE {_COUNTS}
     UNION ALL
     SELECT {_POINT}
-    FROM windows w CROSS JOIN LATERAL (
-        SELECT * FROM metric_point m
-        WHERE m.stage_id = w.stage_id AND m.key = w.key AND m.step BETWEEN w.start AND w.start + :width - 1
-        OFFSET 0  -- keeps the planner from reading the whole series instead
-    ) AS p JOIN begun b ON b.stage_id = p.stage_id AND b.no = p.attempt_no AND b.no = coalesce(w.no, b.no) {_FINITE}
-    WHERE {_COUNTS}
+    FROM wanted w JOIN begun b ON b.stage_id = w.stage_id
+    JOIN metric_chunk c ON c.stage_id = w.stage_id AND c.size = 1 AND c.key = w.key AND c.attempt_no = b.no
+    CROSS JOIN LATERAL unnest(c.steps, c.times, c.lasts) AS p (step, t, value) {_FINITE}
+    WHERE (b.valid_to IS NULL OR c.first_step <= b.valid_to) AND (w.size = 1 OR c.last_step >= b.valid_to) AND {_COUNTS}
     UNION ALL
-    SELECT m.stage_id, m.key, m.step, date_part('epoch', m.t),
-           CASE WHEN m.value NOT IN ('NaN', 'Infinity', '-Infinity') THEN m.value END, m.min, m.max, m.nonfinite
-    FROM long l JOIN metric_bucket m ON m.stage_id = l.stage_id AND m.key = l.key AND m.bucket > l.first
-    JOIN begun b ON b.stage_id = m.stage_id AND b.no = m.attempt_no
-    WHERE b.valid_to IS NULL OR m.bucket * :width + :width - 1 < b.valid_to
+    SELECT w.stage_id, w.key, p.step, p.t, p.last, p.min, p.max, p.nonfinite
+    FROM wanted w JOIN begun b ON b.stage_id = w.stage_id
+    JOIN metric_chunk c ON c.stage_id = w.stage_id AND c.size = w.size AND c.key = w.key AND c.attempt_no = b.no
+    CROSS JOIN LATERAL unnest(c.steps, c.times, c.lasts, c.mins, c.maxs, c.nonfinites) AS p (step, t, last, min, max, nonfinite)
+    WHERE w.size > 1 AND (b.valid_to IS NULL OR c.last_step < b.valid_to)
 ), spans AS (
     SELECT stage_id, key, count(*) AS n, min(step) AS first, max(step) AS last FROM source GROUP BY stage_id, key
 )
-SELECT s.stage_id, s.key, max(s.step) AS step, min(s.min) AS min, max(s.max) AS max, sum(s.nonfinite)::bigint AS nonfinite,
-       -- Arrays compare by their first element, the step: max() yields the newest point's time and value without a sort.
-       max(ARRAY[s.step, s.t, s.last]) AS newest
-FROM source s JOIN spans r ON r.stage_id = s.stage_id AND r.key = s.key
-GROUP BY s.stage_id, s.key, CASE WHEN r.n <= :max_points THEN s.step
-                                 WHEN s.step = r.first THEN -1
-                                 WHEN s.step = r.last THEN :inner
-                                 ELSE (s.step - r.first) * :inner / (r.last - r.first) END
-ORDER BY s.stage_id, s.key, step
+, buckets AS (
+    SELECT s.stage_id, s.key, max(s.step) AS step, min(s.min) AS min, max(s.max) AS max, sum(s.nonfinite)::bigint AS nonfinite,
+           -- Arrays compare by their first element, the step: max() yields the newest point's time and value without a sort.
+           max(ARRAY[s.step, s.t, s.last]) AS newest
+    FROM source s JOIN spans r ON r.stage_id = s.stage_id AND r.key = s.key
+    GROUP BY s.stage_id, s.key, CASE WHEN r.n <= :max_points THEN s.step
+                                     WHEN s.step = r.first THEN -1
+                                     WHEN s.step = r.last THEN :inner
+                                     ELSE (s.step - r.first) * :inner / (r.last - r.first) END
+)
+SELECT stage_id, key, array_agg(step), array_agg(newest[2]), array_agg(min), array_agg(max), array_agg(newest[3]), array_agg(nonfinite)
+FROM buckets GROUP BY stage_id, key
 """
 ).bindparams(
-    *(bindparam(name, type_=ARRAY(Text)) for name in ("short_keys", "long_keys")),
-    *(bindparam(name, type_=ARRAY(BigInteger)) for name in ("short_stages", "long_stages", "firsts")),
+    bindparam("keys", type_=ARRAY(Text)),
+    bindparam("stages", type_=ARRAY(BigInteger)),
+    bindparam("sizes", type_=ARRAY(BigInteger)),
 )
 
 _GAPS = text(
@@ -120,6 +123,8 @@ WHERE s.run_id = :run_id AND a.no > 1 AND a.started_at IS NOT NULL
 ORDER BY s.position, a.no
 """
 )
+
+_FIELDS = ("step", "t", "min", "max", "last", "nonfinite")
 
 _STAGES = text("SELECT id, name FROM stage WHERE run_id = :run_id ORDER BY position")
 
@@ -135,32 +140,39 @@ def metrics(
     """Series of at most `max_points` (3 or more) points each. Raises NotFound."""
     if session.get(Run, run_id) is None:
         raise NotFound(f"there is no run {run_id!r}")
-    rows = _rows(session, {"run_ids": [run_id], "stage": stage, "width": WIDTH}, keys, max_points)
+    rows = _rows(session, {"run_ids": [run_id], "stage": stage}, keys, max_points)
     names = {row.id: row.name for row in session.execute(_STAGES, {"run_id": run_id})}
-    gaps: dict[str, list[GapView]] = defaultdict(list)
+    gaps: dict[str, list[Json]] = defaultdict(list)
     for row in session.execute(_GAPS, {"run_id": run_id}):
-        gaps[row.stage].append(GapView(step=row.step, attempt=row.attempt, t=float(row.at)))
-    series: dict[tuple[int, str], SeriesView] = {}
-    for stage_id, key, step, low, high, nonfinite, (_, t, last) in rows:
-        if (stage_id, key) not in series:
-            name = names[stage_id]
-            series[stage_id, key] = SeriesView(stage=name, key=key, points=[], gaps=gaps[name])
-        point = PointView(step=step, t=t, min=low, max=high, last=last, nonfinite=nonfinite)
-        series[stage_id, key].points.append(point)
+        gaps[row.stage].append({"step": row.step, "attempt": row.attempt, "t": float(row.at)})
     places = list(names)
-    return MetricsView(series=[series[found] for found in sorted(series, key=lambda found: (places.index(found[0]), found[1]))])
+    series = [
+        {
+            "stage": names[stage_id],
+            "key": key,
+            "points": [dict(zip(_FIELDS, point, strict=True)) for point in sorted(zip(*columns, strict=True))],
+            "gaps": gaps[names[stage_id]],
+        }
+        for stage_id, key, *columns in sorted(rows, key=lambda row: (places.index(row.stage_id), row.key))
+    ]
+    # One call makes thousands of points five times as fast as a call for each.
+    return MetricsView.model_validate({"series": series})
 
 
 def _rows(session: Session, of: dict[str, Any], keys: Sequence[str] | None, max_points: int) -> Sequence[Any]:
     session.execute(text("SET LOCAL work_mem = '64MB'"))  # enough to group 200,000 points in memory instead of on disk
-    found = session.execute(_KEYS, of | {"all_keys": keys is None, "keys": list(keys or ())}).all()
-    long = [row for row in found if row.rows > max_points]
-    short = [row for row in found if row.rows <= max_points]
+    counted = of | {"all_keys": keys is None, "keys": list(keys or ()), "size": SIZES[-1]}
+    found = session.execute(_COUNTED, counted).all()
     which = {
-        "short_stages": [row.stage_id for row in short],
-        "short_keys": [row.key for row in short],
-        "long_stages": [row.stage_id for row in long],
-        "long_keys": [row.key for row in long],
-        "firsts": [row.first for row in long],
+        "stages": [row.stage_id for row in found],
+        "keys": [row.key for row in found],
+        "sizes": [_size(row.points, max_points) for row in found],
     }
     return session.execute(_SERIES, of | which | {"max_points": max_points, "inner": max(1, max_points - 2)}).all()
+
+
+def _size(points: int, max_points: int) -> int:
+    """Points of the buckets to read for a series."""
+    if points <= max_points:
+        return 1
+    return max(size for size in SIZES if size == 1 or 2 * points >= size * max_points)

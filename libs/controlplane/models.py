@@ -7,7 +7,20 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, Index, MetaData, Text, UniqueConstraint, func, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
@@ -33,6 +46,9 @@ class Base(DeclarativeBase):
         int: BigInteger,
         Json: JSONB,
         list[str]: JSONB,
+        list[int]: ARRAY(BigInteger),
+        list[float]: ARRAY(Double),
+        list[float | None]: ARRAY(Double),
         dict[str, str]: JSONB,
     }
 
@@ -336,7 +352,7 @@ class LogLine(Base):
 
 
 class MetricPoint(Base):
-    """One value of a metric. NaN is stored as well, because a chart must show it."""
+    """A value of a metric that is not in a chunk yet. NaN is stored as well, because a chart must show it."""
 
     __tablename__ = "metric_point"
 
@@ -348,19 +364,42 @@ class MetricPoint(Base):
     value: Mapped[float]
 
 
+class MetricChunk(Base):
+    """A stretch of an attempt's metric in arrays: its points (`size` 1), or buckets of `size` neighbouring points.
+
+    A chart reads one row for hundreds of points. Such a row also costs much less to store than a row for each of them.
+    """
+
+    __tablename__ = "metric_chunk"
+
+    stage_id: Mapped[int] = mapped_column(ForeignKey("stage.id", ondelete="CASCADE"), primary_key=True)
+    size: Mapped[int] = mapped_column(primary_key=True)  # points of a bucket
+    key: Mapped[str] = mapped_column(primary_key=True)
+    first_step: Mapped[int] = mapped_column(primary_key=True)
+    attempt_no: Mapped[int] = mapped_column(primary_key=True)
+    last_step: Mapped[int]
+    points: Mapped[int]  # from the first step to the last
+    steps: Mapped[list[int]]  # of the newest point of each bucket, as `times` and `lasts`
+    times: Mapped[list[float]]  # seconds since 1970
+    lasts: Mapped[list[float | None]]  # of a bucket null if it is not finite; of a point the value as it is
+    mins: Mapped[list[float | None] | None]  # of the finite values, as `maxs`; null for points, as `nonfinites`
+    maxs: Mapped[list[float | None] | None]
+    nonfinites: Mapped[list[int] | None]  # how many values are not finite
+
+
 class MetricBucket(Base):
-    """All points of an attempt's metric within 32 neighbouring steps in one row: what a chart of a long series reads."""
+    """Releases before chunks kept buckets of 32 steps. Not read any more; dropped one release later."""
 
     __tablename__ = "metric_bucket"
 
     stage_id: Mapped[int] = mapped_column(ForeignKey("stage.id", ondelete="CASCADE"), primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
-    bucket: Mapped[int] = mapped_column(primary_key=True)  # the step divided by 32
+    bucket: Mapped[int] = mapped_column(primary_key=True)
     attempt_no: Mapped[int] = mapped_column(primary_key=True)
-    min: Mapped[float | None]  # of the finite values, as `max`
+    min: Mapped[float | None]
     max: Mapped[float | None]
-    nonfinite: Mapped[int]  # how many values are not finite
-    step: Mapped[int]  # of the newest point, as `t` and `value`
+    nonfinite: Mapped[int]
+    step: Mapped[int]
     t: Mapped[datetime]
     value: Mapped[float]
 

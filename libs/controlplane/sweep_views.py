@@ -13,10 +13,10 @@ from sqlalchemy import func, select, text, tuple_
 from sqlalchemy.orm import Session
 
 from controlplane import budgets, cursors, metrics
+from controlplane.chunks import SIZES
 from controlplane.errors import NotFound
 from controlplane.lifecycle import Reason, RunStatus
 from controlplane.models import Attempt, Run, Rung, Stage, Sweep
-from controlplane.points import WIDTH
 from controlplane.roles import DEFAULT_PROJECT
 from controlplane.schemas import PointView
 from controlplane.sweep_schemas import (
@@ -35,14 +35,21 @@ from nanochat.planning.plan import Plan
 
 METRIC = "val_bpb"  # shown where neither the caller nor the sweep's rule names one
 
-# Best and newest value of each stage. Points that a resume superseded are left out, to a bucket of steps.
+# Best and newest value of each stage. Points that a resume superseded are left out, to a bucket of points.
 _VALUES = text(
     metrics.BEGUN
     + """
-SELECT b.stage_id, min(b.min) AS min, max(b.max) AS max, max(ARRAY[b.step, b.value]) AS newest
-FROM metric_bucket b JOIN begun ON begun.stage_id = b.stage_id AND begun.no = b.attempt_no
-WHERE b.key = :key AND (begun.valid_to IS NULL OR b.bucket * :width <= begun.valid_to)
-GROUP BY b.stage_id
+SELECT f.stage_id, min(f.min) AS min, max(f.max) AS max, max(ARRAY[f.step, coalesce(f.last, 'NaN')]) AS newest
+FROM (
+    SELECT b.stage_id, b.valid_to, p.step, p.min, p.max, p.last
+    FROM begun b JOIN metric_chunk c ON c.stage_id = b.stage_id AND c.size = :size AND c.key = :key AND c.attempt_no = b.no
+    CROSS JOIN LATERAL unnest(c.steps, c.mins, c.maxs, c.lasts) AS p (step, min, max, last)
+    UNION ALL
+    SELECT b.stage_id, b.valid_to, p.step, finite.value, finite.value, p.value
+    FROM begun b JOIN metric_point p ON p.stage_id = b.stage_id AND p.key = :key AND p.attempt_no = b.no
+    CROSS JOIN LATERAL (SELECT CASE WHEN p.value NOT IN ('NaN', 'Infinity', '-Infinity') THEN p.value END AS value) AS finite
+) AS f WHERE f.valid_to IS NULL OR f.step <= f.valid_to
+GROUP BY f.stage_id
 """
 )
 
@@ -236,7 +243,7 @@ def _stages(session: Session, runs: Sequence[Run], name: str) -> dict[str, Stage
 
 def _values(session: Session, run_ids: Sequence[str], shown: Shown) -> dict[int, tuple[float | None, float | None, int | None]]:
     """Best value, newest value and its step, by stage."""
-    rows = session.execute(_VALUES, {"run_ids": list(run_ids), "stage": shown.stage, "key": shown.metric, "width": WIDTH})
+    rows = session.execute(_VALUES, {"run_ids": list(run_ids), "stage": shown.stage, "key": shown.metric, "size": SIZES[1]})
     found: dict[int, tuple[float | None, float | None, int | None]] = {}
     for stage_id, low, high, (step, last) in rows:
         found[stage_id] = (low if shown.lower else high, last if math.isfinite(last) else None, int(step))

@@ -11,7 +11,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.routing import APIRoute
 from structlog.contextvars import bind_contextvars
 
-from controlplane import budgets, dispatcher, reaper, sweeps
+from controlplane import budgets, dispatcher, folding, reaper, sweeps
 from controlplane.db import make_engine, sessions
 from services import tracing
 from services.api import health, openapi, problems
@@ -94,6 +94,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         LoopThread("reaper", lambda: reaper.tick(ledger)),
         LoopThread("budgets", lambda: budgets.tick(ledger), period_s=5.0),
         LoopThread("sweeps", lambda: sweeps.tick(ledger), period_s=2.0),
+        LoopThread("folding", lambda: folding.tick(ledger), period_s=5.0),
     )
     app.state.ledger, app.state.publisher, app.state.dispatcher = ledger, publisher, loops[0]
     app.state.telemetry.observe(ledger, publisher)

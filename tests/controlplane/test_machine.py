@@ -58,7 +58,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         with self.factory.begin() as s:
-            tables = "run, stage, attempt, event, worker, loop, artifact, checkpoint, metric_point, log_line"
+            tables = "run, stage, attempt, event, worker, loop, artifact, checkpoint, metric_point, metric_chunk, log_line"
             s.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
         self.ledger = Ledger(self.factory, SLOW)
         self.run_ids: list[str] = []

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
+from controlplane import chunks, folding, points
+from controlplane import metrics as metrics_module
 from controlplane.errors import NotFound
 from controlplane.lifecycle import Reason
 from controlplane.metrics import metrics
-from controlplane.schemas import MetricsView, SeriesView
+from controlplane.models import MetricBucket, MetricChunk, MetricPoint
+from controlplane.schemas import MetricsView, PointView, SeriesView
 from tests.controlplane.ledger import Ledger, metric
 from tests.controlplane.test_claims import started_run
 from tests.waiting import until
@@ -107,7 +113,7 @@ def test_an_attempt_that_never_started_supersedes_nothing(ledger: Ledger) -> Non
 
 
 def test_a_long_series_shows_what_its_points_show(ledger: Ledger) -> None:
-    """Long enough to be read from buckets of 32 steps, with a resumption inside one of them and values that are not finite."""
+    """Long enough to be read from chunks, with a resumption inside one of them and values that are not finite."""
     run, first = started_run(ledger)
     ledger.report(first.fence, *[metric(i, loss=100.0 + i) for i in range(1000)])
     ledger.report(first.fence, metric(700, loss="inf"), metric(5, loss=5.0))  # a step that is reported again
@@ -122,15 +128,89 @@ def test_a_long_series_shows_what_its_points_show(ledger: Ledger) -> None:
         | {900: math.nan}
     )
     for max_points in (3, 10, 20, 40):
-        points = one(ledger, run, max_points).points
-        assert len(points) <= max_points
-        assert (points[0].step, points[-1].step) == (0, 1499)
-        begin = -1
-        for point in points:
-            values = [v for step, v in shown.items() if begin < step <= point.step]
-            finite = [v for v in values if math.isfinite(v)]
-            assert (point.min, point.max) == (min(finite, default=None), max(finite, default=None))
-            assert point.nonfinite == len(values) - len(finite)
-            assert point.last == (shown[point.step] if math.isfinite(shown[point.step]) else None)
-            begin = point.step
+        check(one(ledger, run, max_points).points, shown, max_points)
     assert len(one(ledger, run, 1500).points) == 1500
+
+
+VALUES = st.floats(-1e6, 1e6) | st.sampled_from([math.nan, math.inf, -math.inf])
+BATCH = st.dictionaries(st.integers(0, 60), VALUES, min_size=1, max_size=40)
+
+
+@given(attempts=st.lists(st.tuples(st.integers(-1, 60), st.lists(BATCH, max_size=4), st.booleans()), min_size=1, max_size=3))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_where_a_point_is_stored_does_not_show(
+    ledger: Ledger, attempts: list[tuple[int, list[dict[int, float]], bool]], small_chunks: None
+) -> None:
+    """In rows, in a chunk, or written again there; of one attempt or of several, folded after their end or not yet."""
+    run, claim = started_run(ledger)
+    shown: dict[int, float] = {}
+    for no, (resumed_from, batches, fold_after) in enumerate(attempts):  # the first begins at zero
+        if no:
+            until(lambda: ledger.dispatch() == ["data"], "the retry")
+            claim = ledger.begin(run, "data", "w", resumed_from_step=resumed_from)
+            shown = {step: value for step, value in shown.items() if step <= resumed_from}
+        for drawn in batches:
+            batch = {step: value for step, value in drawn.items() if step >= resumed_from or not no}
+            ledger.report(claim.fence, *[metric(step, loss=spelled(value)) for step, value in batch.items()])
+            shown |= batch
+        ledger.finish(claim.fence, Reason.KILLED if no + 1 < len(attempts) else Reason.BAD_INPUT)
+        if fold_after:
+            while folding.tick(ledger.factory):
+                pass
+    for max_points in (3, 5, 12, 200):
+        series = read(ledger, run, keys=["loss"], max_points=max_points).series
+        if shown:
+            check(series[0].points, shown, max_points)
+        else:
+            assert series == []
+
+
+def test_the_loop_folds_what_ended_attempts_left_in_rows(ledger: Ledger) -> None:
+    """Also the rows and the buckets of releases before chunks, a few at a time."""
+    run, claim = started_run(ledger)
+    ledger.report(claim.fence, *[metric(i, loss=float(i)) for i in range(100)])
+    assert folding.tick(ledger.factory) == 0  # the attempt still writes
+    ledger.finish(claim.fence, Reason.BAD_INPUT)
+    with ledger.factory.begin() as s:
+        fields = {"stage_id": claim.fence.stage_id, "attempt_no": 1, "key": "loss", "t": datetime.now(UTC), "value": 1.0}
+        s.add_all(MetricPoint(step=i, **fields) for i in range(100, 1000))
+        s.add(MetricBucket(bucket=3, step=127, nonfinite=0, min=1.0, max=1.0, **fields))
+    before = one(ledger, run, 1000)
+    counts = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folding, "AT_ONCE", 400)
+        while folded := folding.tick(ledger.factory):
+            counts.append(folded)
+            assert one(ledger, run, 1000) == before
+    assert counts == [400, 400, 200]
+    with ledger.factory.begin() as s:
+        assert s.scalars(select(MetricPoint)).all() == s.scalars(select(MetricBucket)).all() == []
+        points = select(MetricChunk.points).where(MetricChunk.size == 1).order_by(MetricChunk.first_step)
+        assert s.scalars(points).all() == counts
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(points, "FOLD_AT", 5)
+    monkeypatch.setattr(chunks, "LONGEST", 9)
+    monkeypatch.setattr(chunks, "SIZES", (1, 2, 4, 8))
+    monkeypatch.setattr(metrics_module, "SIZES", (1, 2, 4, 8))
+
+
+def check(found: Sequence[PointView], shown: dict[int, float], max_points: int) -> None:
+    """Each bucket tells all that is to be known of the points from the bucket before it on."""
+    assert len(found) <= max_points
+    assert (found[0].step, found[-1].step) == (min(shown), max(shown))
+    begin = -1
+    for point in found:
+        values = [v for step, v in shown.items() if begin < step <= point.step]
+        finite = [v for v in values if math.isfinite(v)]
+        assert (point.min, point.max) == (min(finite, default=None), max(finite, default=None))
+        assert point.nonfinite == len(values) - len(finite)
+        assert point.last == (shown[point.step] if math.isfinite(shown[point.step]) else None)
+        begin = point.step
+
+
+def spelled(value: float) -> float | str:
+    """The value as events spell it."""
+    return value if math.isfinite(value) else str(value)

@@ -33,6 +33,7 @@ VALUES: dict[type[sa.types.TypeEngine[Any]], Callable[[int], Any]] = {
     sa.DateTime: lambda n: MOMENT,
     sa.Float: lambda n: n + 0.5,
     JSONB: lambda n: {"n": n},
+    sa.ARRAY: lambda n: [n],
 }
 
 Rows = dict[str, dict[str, Any]]

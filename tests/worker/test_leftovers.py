@@ -16,7 +16,8 @@ from controlplane.errors import FenceLost
 from controlplane.leftovers import HOLE
 from controlplane.lifecycle import Reason, StageStatus
 from controlplane.models import Artifact as ArtifactRow
-from controlplane.models import Event, MetricPoint
+from controlplane.models import Event
+from controlplane.points import everywhere
 from nanochat.contract.contract import EVENTS, SPEC, Artifact, StageSpec, write_json
 from services.worker.leftovers import drain_own
 from services.worker.relay import Relay
@@ -75,8 +76,8 @@ def curve(ledger: Ledger, run: str) -> list[int]:
 def points(ledger: Ledger) -> dict[int, int]:
     """Number of points by attempt."""
     with ledger.factory.begin() as s:
-        query = select(MetricPoint.attempt_no, func.count()).where(MetricPoint.key == "loss").group_by(MetricPoint.attempt_no)
-        return {row[0]: row[1] for row in s.execute(query)}
+        number = everywhere(key="loss").c.attempt_no
+        return {row[0]: row[1] for row in s.execute(select(number, func.count()).group_by(number))}
 
 
 def flush(ledger: Ledger, claim: Claim, out: Path) -> None:

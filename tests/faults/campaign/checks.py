@@ -7,9 +7,9 @@ from itertools import pairwise
 
 from sqlalchemy import func, select
 
-from controlplane import metrics
+from controlplane import metrics, points
 from controlplane.lifecycle import AttemptStatus, RunStatus
-from controlplane.models import Attempt, Checkpoint, Event, MetricPoint
+from controlplane.models import Attempt, Checkpoint, Event
 from nanochat.contract.contract import Artifact, StageError, verify
 from tests.faults.campaign.case import STAGE, Case
 from tests.faults.campaign.trainer import loss_of, state_after
@@ -41,10 +41,9 @@ def the_curve_is_whole(case: Case) -> Iterator[str]:
 
 def events_are_stored_once(case: Case) -> Iterator[str]:
     with case.stack.factory.begin() as s:
-        query = select(MetricPoint.attempt_no, func.count(), func.min(MetricPoint.step), func.max(MetricPoint.step))
-        for no, count, first, last in s.execute(
-            query.where(MetricPoint.stage_id == case.stage_id, MetricPoint.key == "loss").group_by(MetricPoint.attempt_no)
-        ):
+        point = points.everywhere(stage_id=case.stage_id, key="loss").c
+        query = select(point.attempt_no, func.count(), func.min(point.step), func.max(point.step))
+        for no, count, first, last in s.execute(query.group_by(point.attempt_no)):
             if count != last - first + 1:
                 yield f"attempt {no} has {count} points for the steps {first} to {last}"
         twice = s.scalar(
