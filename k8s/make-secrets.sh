@@ -1,5 +1,5 @@
 #!/bin/sh
-# Random passwords and the first API key, as an env file for kustomize's secretGenerator.
+# Random passwords, the first API key and the key of the webhooks' secrets, as an env file for kustomize's secretGenerator.
 set -eu
 umask 077
 random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
@@ -10,4 +10,5 @@ redis-password=$redis
 database-url=postgresql+psycopg://nanochat:$postgres@postgres:5432/nanochat
 redis-url=redis://:$redis@redis:6379/0
 admin.key=nc_$(random)
+webhook.key=$(random)
 END

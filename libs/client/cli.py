@@ -20,6 +20,7 @@ from client import (
     cli_steer,
     cli_storage,
     cli_sweeps,
+    cli_webhooks,
     cli_workers,
 )
 from client.errors import ApiError, ClientError
@@ -41,6 +42,7 @@ cli_interchange.register(app)
 cli_storage.register(app)
 cli_sweeps.register(app)
 cli_workers.register(app)
+cli_webhooks.register(app)
 
 
 def _version(asked: bool) -> None:

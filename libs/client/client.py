@@ -41,6 +41,7 @@ from client.models import (
 )
 from client.sweeps import Sweeps
 from client.transport import PROBE_TIMEOUT_S, RETRIED, Transport
+from client.webhooks import Webhooks
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -55,6 +56,7 @@ class Client:
     def __init__(self, base_url: str, api_key: str | None = None):
         self._http = Transport(base_url, api_key)
         self.sweeps = Sweeps(self._http)
+        self.webhooks = Webhooks(self._http)
 
     @property
     def base_url(self) -> str:

@@ -72,14 +72,19 @@ def ensure_first(session: Session, path: Path) -> ApiKey:
     If the database is new but the file exists, the key is made for the file's secret, so that clients that have read the file
     keep working.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        _write_private(path, PREFIX + secrets.token_urlsafe(32))
-    digest = _digest(path.read_text(encoding="utf-8").strip())
+    digest = _digest(secret_in(path, PREFIX))
     session.execute(
         insert(ApiKey).values(name="admin", digest=digest, role=Role.ADMIN).on_conflict_do_nothing(index_elements=["digest"])
     )
     return session.scalars(select(ApiKey).where(ApiKey.digest == digest)).one()
+
+
+def secret_in(path: Path, prefix: str = "") -> str:
+    """The secret in the file at `path` (mode 0600). It is made of 256 random bits if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        _write_private(path, prefix + secrets.token_urlsafe(32))
+    return path.read_text(encoding="utf-8").strip()
 
 
 def _valid() -> ColumnElement[bool]:

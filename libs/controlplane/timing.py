@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Values are in seconds, except for the counts `max_failures` and `crash_limit`. Only tests change them."""
+    """Values are in seconds, except for the counts `max_failures`, `crash_limit` and `webhook_tries`. Only tests change them."""
 
     lease_ttl: float = 120.0  # workers renew every few seconds, so it only runs out in an outage
     lease_grace: float = 60.0  # after the lease has run out, before the attempt is declared lost
@@ -20,6 +20,15 @@ class Timing:
     storage_backoff: tuple[float, ...] = (60.0, 120.0, 300.0)  # as `backoff`, while a disk is full or read-only
     gc_grace: float = 86_400.0  # between the marking of a checkpoint that nothing needs and the deletion of its files
     backoff: tuple[float, ...] = (3.0, 15.0, 60.0, 300.0)  # after the 1st failure, the 2nd, ...; the last repeats
+    webhook_backoff: tuple[float, ...] = (5.0, 60.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0)  # as `backoff`, without jitter
+    webhook_tries: int = 10  # of one delivery: about a day and a half
+    webhook_max_age: float = 172_800.0  # of a delivery that is still tried
+    webhook_off_after: float = 86_400.0  # of failures without a success between them, a webhook is switched off
+    webhook_kept: float = 604_800.0  # a delivery is kept after its end
+
+    def webhook_delay(self, tries: int) -> float:
+        """Seconds to wait before the next try, after this many failed ones."""
+        return self.webhook_backoff[min(tries, len(self.webhook_backoff)) - 1]
 
     def retry_delay(self, failures: int) -> float:
         """Seconds to wait before the next attempt, after 1 or more counted failures."""

@@ -13,6 +13,7 @@ from structlog.contextvars import bind_contextvars
 
 from controlplane import budgets, dispatcher, folding, reaper, sweeps
 from controlplane.db import make_engine, sessions
+from controlplane.keys import secret_in
 from services import tracing
 from services.api import health, openapi, problems
 from services.api.background import LoopThread
@@ -33,6 +34,10 @@ from services.api.sweeps import actions as sweep_actions
 from services.api.sweeps import endpoints as sweep_endpoints
 from services.api.telemetry import Telemetry
 from services.api.tracing import TraceRequests, traced_dispatch
+from services.api.webhooks import endpoints as webhooks
+from services.api.webhooks.courier import Courier
+from services.api.webhooks.sender import Sender
+from services.api.webhooks.signing import Secrets
 from services.api.workers import endpoints as workers
 from services.http_metrics import TimeRequests
 
@@ -76,6 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
         workers.router,
         storage.router,
         keys.router,
+        webhooks.router,
         files.router,
         health.router,
     ):
@@ -89,17 +95,24 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     engine = make_engine(settings.database_url, pool_size=10)
     ledger, publisher = sessions(engine), Publisher(settings.redis_url)
     dispatch = traced_dispatch(publisher, ledger, app.state.tracing)
+    signing = Secrets(secret_in(settings.webhook_key_file))
+    sender = Sender(signing, settings.webhook_networks)
+    courier = Courier(ledger, sender)
     loops = (
         LoopThread("dispatcher", lambda: dispatcher.tick(ledger, dispatch)),
         LoopThread("reaper", lambda: reaper.tick(ledger)),
         LoopThread("budgets", lambda: budgets.tick(ledger), period_s=5.0),
         LoopThread("sweeps", lambda: sweeps.tick(ledger), period_s=2.0),
         LoopThread("folding", lambda: folding.tick(ledger), period_s=5.0),
+        LoopThread("webhooks", courier.tick),
     )
+    courier.wake = loops[-1].wake
+    app.state.webhook_secrets, app.state.webhook_sender = signing, sender
     app.state.ledger, app.state.publisher, app.state.dispatcher = ledger, publisher, loops[0]
     app.state.telemetry.observe(ledger, publisher)
     app.state.feed = Feed(ledger, app.state.stopping)
     polling = asyncio.create_task(app.state.feed.run())
+    sender.start()
     for loop in loops:
         loop.start()
     try:
@@ -110,6 +123,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         for loop in loops:
             await asyncio.to_thread(loop.stop)
         await asyncio.to_thread(app.state.tracing.close)
+        await asyncio.to_thread(sender.stop)
         publisher.close()
         engine.dispose()
 

@@ -46,6 +46,7 @@ KINDS: dict[str, Kind] = {
     "recipe-not-found": Kind(404, "No such recipe"),
     "checkpoint-not-found": Kind(404, "No such checkpoint"),
     "key-not-found": Kind(404, "No such API key"),
+    "webhook-not-found": Kind(404, "No such webhook or delivery"),
     "worker-not-found": Kind(404, "No such worker"),
     "file-not-found": Kind(404, "No such file"),
     "report-not-ready": Kind(404, "The report has not been made yet"),
@@ -171,6 +172,7 @@ async def _on_not_found(request: Request, error: Exception) -> JSONResponse:
         "sweep_id": "sweep-not-found",
         "checkpoint_id": "checkpoint-not-found",
         "key_id": "key-not-found",
+        "webhook_id": "webhook-not-found",
         "worker_id": "worker-not-found",
     }
     kind = next((kind for name, kind in kinds.items() if name in request.path_params), "run-not-found")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class Settings(BaseSettings):
@@ -21,6 +23,20 @@ class Settings(BaseSettings):
     rate_limit_per_s: float = Field(default=500, gt=0, description="Requests per second that each API key may send over time.")
     rate_limit_burst: int = Field(default=2000, ge=1, description="Requests that each API key may send at once.")
 
+    webhook_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        default=(),
+        description="Private networks that webhooks may reach, such as 10.1.0.0/16, separated by commas. Others are refused.",
+    )
+
+    @field_validator("webhook_networks", mode="before")
+    @classmethod
+    def _separated(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
     @property
     def admin_key_file(self) -> Path:
         return self.home / "keys" / "admin.key"
+
+    @property
+    def webhook_key_file(self) -> Path:
+        return self.home / "keys" / "webhook.key"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvicorn
@@ -37,8 +38,9 @@ class Api:
 
 
 @contextmanager
-def serving(database_url: str, redis_url: str, home: Path) -> Iterator[Api]:
-    settings = Settings(database_url=database_url, redis_url=redis_url, home=home)
+def serving(database_url: str, redis_url: str, home: Path, **more: Any) -> Iterator[Api]:
+    """`more` are further settings."""
+    settings = Settings(database_url=database_url, redis_url=redis_url, home=home, **more)
     ensure_key(settings)
     key = settings.admin_key_file.read_text(encoding="utf-8").strip()
     app = create_app(settings)

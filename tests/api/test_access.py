@@ -25,6 +25,8 @@ IDS = {
     "checkpoint_id": "c_00000000000000ff",
     "sweep_id": "s_00000000000000ff",
     "key_id": "k_00000000000000ff",
+    "webhook_id": "h_00000000000000ff",
+    "delivery_id": "msg_00000000000000ff",
 }
 OPEN = {"/health", "/ready", "/metrics"}
 # Operations that need another role than their method says: GET is for viewers, everything else for operators.
@@ -33,6 +35,7 @@ ROLES = {
     "plan_sweep": Role.VIEWER,
     **dict.fromkeys(("make_key", "list_keys", "expire_key", "revoke_key", "get_audit", "collect_garbage"), Role.ADMIN),
     **dict.fromkeys(("drain_worker", "undrain_worker"), Role.ADMIN),
+    **dict.fromkeys(("list_webhooks", "get_webhook", "list_deliveries", "get_delivery"), Role.OPERATOR),
 }
 # "GET /v1/runs" -> the operation's id, which is the name of its function
 ROUTES: dict[str, str] = {

@@ -48,6 +48,7 @@ COMMANDS = (
     "chat",
     "keys",
     "audit",
+    "webhook",
     "export",
     "import",
 )

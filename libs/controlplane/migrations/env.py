@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+import controlplane.webhook_models  # noqa: F401 - adds its tables to Base.metadata
 from controlplane.models import Base
 
 connection = context.config.attributes.get("connection")
