@@ -21,6 +21,7 @@ from controlplane.models import Artifact, Attempt, Checkpoint, Json, Stage, Work
 from controlplane.timing import DEFAULT, Timing
 from controlplane.transitions import Gate, gate, stage_gate
 from nanochat.contract import contract
+from nanochat.planning.graph import SIDE_OUTPUTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,7 @@ def end(
             g.move(stage, StageStatus.RUNNING)
         g.move(stage, StageStatus.SUCCEEDED, reason=reason, failures=0)
         promotion.promote_final(g, stage)
+        _fill_holes(g, stage)
         measurements.keep(g.session, g.run, stage, attempt)
         return
     if g.run.desired is Desired.CANCEL:
@@ -293,6 +295,15 @@ def _checkpoints(session: Session, stage: Stage) -> tuple[SavedCheckpoint, ...]:
         SavedCheckpoint(c.step, contract.Artifact(path=c.path, sha256=c.sha256), no if c.stage_id == stage.id else None)
         for c, no in session.execute(query)
     )
+
+
+def _fill_holes(g: Gate, side: Stage) -> None:
+    """Make again what was made without the figures of this side stage, which had failed: the report."""
+    if side.outputs != [*SIDE_OUTPUTS] or g.run.desired is Desired.CANCEL:
+        return
+    for stage in g.stages():
+        if stage.status is StageStatus.SUCCEEDED and f"{side.name}.{SIDE_OUTPUTS[0]}" in stage.inputs.values():
+            g.move(stage, StageStatus.PENDING, message=f"It is made again with the figures of {side.name}.", progress=None)
 
 
 # -- retry or fail --

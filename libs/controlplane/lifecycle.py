@@ -86,7 +86,9 @@ TRANSITIONS: dict[StageStatus, frozenset[StageStatus]] = {
     StageStatus.BACKOFF: frozenset({StageStatus.QUEUED, StageStatus.PAUSED, StageStatus.CANCELLED, StageStatus.FAILED}),
     StageStatus.PAUSED: frozenset({StageStatus.QUEUED, StageStatus.CANCELLED}),
     StageStatus.FAILED: frozenset({StageStatus.QUEUED}),  # only on a user's retry
-    StageStatus.SUCCEEDED: frozenset(),
+    StageStatus.SUCCEEDED: frozenset(
+        {StageStatus.PENDING}
+    ),  # only when a side stage that it did without succeeds after a retry
     StageStatus.CANCELLED: frozenset(),
 }
 

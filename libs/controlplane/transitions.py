@@ -162,6 +162,8 @@ def _stamps(to: StageStatus) -> dict[str, Any]:
         values |= {"queued_at": func.now(), "dispatched_at": None, "finished_at": None}
     if to is StageStatus.STARTING:
         values |= {"signs_of_life_at": func.now(), "started_at": func.coalesce(Stage.started_at, func.now())}
+    if to is StageStatus.PENDING:
+        values |= {"finished_at": None, "queued_at": None}
     if to.is_finished:
         values |= {"finished_at": func.now()}
     return values

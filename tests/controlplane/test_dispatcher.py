@@ -50,6 +50,39 @@ def test_an_evaluation_that_fails_leaves_a_hole_in_the_report_and_no_failed_run(
     assert ended.status is RunStatus.SUCCEEDED
     assert "without base_eval, which failed" in ended.detail
 
+    with ledger.factory.begin() as s:
+        runs.retry(s, run)
+    assert ledger.dispatch() == ["base_eval"]
+    assert ledger.stage(run, "report").status is StageStatus.SUCCEEDED  # there is one until there is a better one
+    ledger.complete(run, "base_eval", "gpu")
+    assert ledger.run(run).status is RunStatus.RUNNING
+    assert ledger.dispatch() == ["report"]
+    claim = ledger.begin(run, "report", "cpu")
+    assert "base_eval" in claim.inputs
+    ledger.publish(claim.fence, *claim.outputs)
+    assert ledger.finish(claim.fence) is StageStatus.SUCCEEDED
+    assert (ledger.run(run).status, ledger.run(run).detail) == (RunStatus.SUCCEEDED, "")
+    assert ledger.dispatch() == []
+
+
+def test_a_retried_evaluation_that_fails_again_leaves_the_report_as_it_is(ledger: Ledger) -> None:
+    run = ledger.submit()
+    for queue in ("cpu", "gpu"):
+        ledger.worker(queue, queue)
+    called: list[str] = []
+    while called := called[1:] + ledger.dispatch():
+        stage = ledger.stage(run, called[0])
+        claim = ledger.begin(run, stage.name, stage.queue)
+        if stage.name != "base_eval":
+            ledger.publish(claim.fence, *claim.outputs)
+        ledger.finish(claim.fence, Reason.BAD_INPUT if stage.name == "base_eval" else Reason.COMPLETED)
+    with ledger.factory.begin() as s:
+        runs.retry(s, run)
+    ledger.dispatch()
+    assert ledger.finish(ledger.begin(run, "base_eval", "gpu").fence, Reason.BAD_INPUT) is StageStatus.FAILED
+    assert ledger.dispatch() == []
+    assert (ledger.run(run).status, ledger.stage(run, "report").attempt_no) == (RunStatus.SUCCEEDED, 1)
+
 
 def test_outputs_of_a_failed_producer_start_no_stage(ledger: Ledger) -> None:
     run = ledger.submit()

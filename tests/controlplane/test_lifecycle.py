@@ -44,7 +44,7 @@ RUNNING     . . . . x x . x x .
 STOPPING    . x . . . x x x x x
 BACKOFF     . x . . . . x . x x
 PAUSED      . x . . . . . . . x
-SUCCEEDED   . . . . . . . . . .
+SUCCEEDED   x . . . . . . . . .
 FAILED      . x . . . . . . . .
 CANCELLED   . . . . . . . . . .
 """
@@ -61,9 +61,10 @@ def test_the_table_allows_exactly_the_drawn_transitions(frm: StageStatus, to: St
     assert (to in TRANSITIONS[frm]) == ((frm, to) in drawn())
 
 
-def test_a_finished_stage_stays_so_unless_a_user_retries_it() -> None:
+def test_a_finished_stage_stays_so_unless_a_user_retries_it_or_what_it_did_without() -> None:
     assert {s for s in StageStatus if s.is_finished} == {OK, F, C}
-    assert TRANSITIONS[OK] == TRANSITIONS[C] == frozenset()
+    assert TRANSITIONS[C] == frozenset()
+    assert TRANSITIONS[OK] == {P}
     assert TRANSITIONS[F] == {Q}
 
 
