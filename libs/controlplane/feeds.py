@@ -20,8 +20,9 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, aliased
 
 from controlplane.errors import NotFound
+from controlplane.history import BULK
 from controlplane.models import Attempt, Event, LogLine, Run, Stage
-from controlplane.schemas import EventPage, EventView, LogGap, LogPage, LogView
+from controlplane.schemas import EventGap, EventPage, EventView, LogGap, LogPage, LogView
 
 
 def events(session: Session, run_id: str, *, after: int = 0, kinds: Sequence[str] = (), limit: int = 200) -> EventPage:
@@ -30,9 +31,18 @@ def events(session: Session, run_id: str, *, after: int = 0, kinds: Sequence[str
     if kinds:
         chosen = chosen.where(Event.kind.in_(kinds))
     items = [view for _, view in _event_views(session, chosen.order_by(Event.id).limit(limit).subquery())]
-    if not items:
-        _require_run(session, run_id)
-    return EventPage(items=items, next_after=items[-1].id if items else after)
+    return EventPage(items=items, gaps=_event_gaps(session, run_id, after, kinds), next_after=items[-1].id if items else after)
+
+
+def _event_gaps(session: Session, run_id: str, after: int, kinds: Sequence[str]) -> list[EventGap]:
+    """Raises NotFound."""
+    dropped = session.execute(select(Run.events_dropped, Run.events_dropped_id).where(Run.id == run_id)).first()
+    if dropped is None:
+        raise NotFound(f"there is no run {run_id!r}")
+    number, last = dropped
+    if last <= after or (kinds and not set(kinds) & set(BULK)):
+        return []
+    return [EventGap(events=number, last_id=last, kinds=[*BULK])]
 
 
 def new_events(session: Session, after: Mapping[str, int], limit: int) -> dict[str, EventPage]:
@@ -40,7 +50,7 @@ def new_events(session: Session, after: Mapping[str, int], limit: int) -> dict[s
     asked = _asked(after)
     newer = select(Event).where(Event.run_id == asked.c.run_id, Event.id > asked.c.after).order_by(Event.id).limit(limit)
     rows = newer.lateral("row")
-    pages = {run_id: EventPage(items=[], next_after=last) for run_id, last in after.items()}
+    pages = {run_id: EventPage(items=[], gaps=[], next_after=last) for run_id, last in after.items()}
     for run_id, view in _event_views(session, select(*rows.c).select_from(asked).join(rows, true()).subquery()):
         pages[run_id].items.append(view)
         pages[run_id].next_after = view.id
@@ -125,9 +135,10 @@ def _log_page(attempts: Sequence[Any], lines: Mapping[int, list[LogLine]], after
 
 
 def newest_id(session: Session, table: type[Event | LogLine], run_id: str) -> int:
-    """The greatest id of the run's events or log lines, also of lines that are no longer kept; 0 if there was none."""
+    """The greatest id of the run's events or log lines, also of those that are no longer kept; 0 if there was none."""
     if table is Event:
-        return session.scalar(select(func.max(Event.id)).where(Event.run_id == run_id)) or 0
+        kept = session.scalar(select(func.max(Event.id)).where(Event.run_id == run_id)) or 0
+        return max(kept, session.scalar(select(Run.events_dropped_id).where(Run.id == run_id)) or 0)
     newest = select(func.max(LogLine.id)).where(LogLine.attempt_id == Attempt.id).scalar_subquery()
     of = select(func.max(func.greatest(Attempt.log_dropped_id, newest))).join(Stage, Stage.id == Attempt.stage_id)
     return session.scalar(of.where(Stage.run_id == run_id)) or 0

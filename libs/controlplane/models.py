@@ -153,6 +153,8 @@ class Run(Base):
     max_hours: Mapped[float | None]
     usd_per_hour: Mapped[float | None]  # price of a GPU; overrides the table of GPUs
     budget_warned_at: Mapped[datetime | None]
+    events_dropped: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # how many are no longer kept
+    events_dropped_id: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # the greatest id of those
     sweep_id: Mapped[str | None] = mapped_column(ForeignKey("sweep.id"))
     sweep_no: Mapped[int | None]  # its place in the sweep, counted from 1
     overrides: Mapped[Json | None]  # in what it differs from the other runs of the sweep

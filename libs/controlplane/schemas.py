@@ -210,10 +210,19 @@ class EventView(BaseModel):
     data: dict[str, Any] = Field(description="The event's own fields, which depend on its kind.")
 
 
+class EventGap(BaseModel):
+    """Events of a run that are no longer kept. Those that explain the run, such as changes of status and checkpoints, are."""
+
+    events: int = Field(description="Number of events that are no longer kept.")
+    last_id: int = Field(description="Id of the last of them.")
+    kinds: list[str] = Field(description="Kinds that are not kept for ever.")
+
+
 class EventPage(BaseModel):
     """A page of events."""
 
     items: list[EventView] = Field(description="Events, oldest first.")
+    gaps: list[EventGap] = Field(description="What is missing after `after` because it is no longer kept; at most one.")
     next_after: NextAfter
 
 
@@ -242,9 +251,7 @@ class LogPage(BaseModel):
     """A page of log lines."""
 
     items: list[LogView] = Field(description="Lines in the order in which they arrived.")
-    gaps: list[LogGap] = Field(
-        description="Lines after `after` that are missing because only the newest of an attempt are kept."
-    )
+    gaps: list[LogGap] = Field(description="Lines after `after` that are missing because old lines are not kept.")
     next_after: NextAfter
 
 

@@ -11,7 +11,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.routing import APIRoute
 from structlog.contextvars import bind_contextvars
 
-from controlplane import budgets, dispatcher, folding, reaper, sweeps
+from controlplane import budgets, dispatcher, folding, history, reaper, sweeps
 from controlplane.db import make_engine, sessions
 from controlplane.keys import secret_in
 from services import tracing
@@ -102,6 +102,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         LoopThread("dispatcher", lambda: dispatcher.tick(ledger, dispatch)),
         LoopThread("reaper", lambda: reaper.tick(ledger)),
         LoopThread("budgets", lambda: budgets.tick(ledger), period_s=5.0),
+        LoopThread("history", lambda: history.tick(ledger, settings.keep), period_s=30.0),
         LoopThread("sweeps", lambda: sweeps.tick(ledger), period_s=2.0),
         LoopThread("folding", lambda: folding.tick(ledger), period_s=5.0),
         LoopThread("webhooks", courier.tick),

@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from controlplane import feeds
 from controlplane.db import SessionFactory
 from controlplane.models import Event, LogLine, Run
-from controlplane.schemas import EventPage, EventView, LogGap, LogPage, LogView
+from controlplane.schemas import EventGap, EventPage, EventView, LogGap, LogPage, LogView
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ RECENT = 2000  # rows that a topic keeps; a line has at most 4,000 characters
 Table = type[Event] | type[LogLine]
 Page = EventPage | LogPage
 Item = EventView | LogView
+Gap = EventGap | LogGap
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +44,14 @@ class Sent:
     """An item, or a gap before the item of that id, as it is sent to every reader."""
 
     id: int
-    what: Item | LogGap
+    what: Item | Gap
     data: bytes
 
 
 def encoded(page: Page) -> list[Sent]:
     """The page as it is sent: its gaps, each as an event `gap` without an id, then its items."""
-    if not page.items:
-        return []
-    first = page.items[0].id
-    missing = page.gaps if isinstance(page, LogPage) else ()
-    gaps = [Sent(first, gap, format_sse_event(data_str=gap.model_dump_json(), event="gap")) for gap in missing]
+    first = page.items[0].id if page.items else page.next_after
+    gaps = [Sent(first, gap, format_sse_event(data_str=gap.model_dump_json(), event="gap")) for gap in page.gaps]
     return gaps + [Sent(x.id, x, format_sse_event(data_str=x.model_dump_json(), id=str(x.id))) for x in page.items]
 
 
@@ -79,7 +77,7 @@ class Topic:
         return found
 
     def take(self, page: Page, *, finished: bool) -> None:
-        rows = encoded(page)
+        rows = encoded(page) if page.items else []
         self.recent.extend(rows)
         if rows:
             self.seen = rows[-1].id

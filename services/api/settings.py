@@ -9,6 +9,8 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from controlplane.history import Keep
+
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="NANOCHAT_")
@@ -22,6 +24,16 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 means any free one.")
     rate_limit_per_s: float = Field(default=500, gt=0, description="Requests per second that each API key may send over time.")
     rate_limit_burst: int = Field(default=2000, ge=1, description="Requests that each API key may send at once.")
+    keep_events: int = Field(
+        default=200_000, ge=1000, description="Metric, progress and log events that are kept of each run; the newest are."
+    )
+    keep_events_days: float = Field(default=90, gt=0, description="Days for which those are kept.")
+    keep_log_lines: int = Field(default=200_000, ge=1000, description="Log lines that are kept of each run; the newest are.")
+    keep_log_days: float = Field(default=90, gt=0, description="Days for which log lines are kept.")
+
+    @property
+    def keep(self) -> Keep:
+        return Keep(self.keep_events, self.keep_events_days, self.keep_log_lines, self.keep_log_days)
 
     webhook_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
         default=(),

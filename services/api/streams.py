@@ -22,8 +22,7 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel
 from starlette.types import Message, Send
 
-from controlplane.schemas import LogGap
-from services.api.feed import BATCH, Feed, Item, Page, Table, encoded, wait
+from services.api.feed import BATCH, Feed, Gap, Item, Page, Table, encoded, wait
 from services.api.problems import ProblemError
 
 log = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ class Reading:
     table: Table
     run_id: str
     page: Callable[[int], Page]
-    accepts: Callable[[Item | LogGap], bool]
+    accepts: Callable[[Item | Gap], bool]
 
 
 def wants_stream(request: Request) -> bool:

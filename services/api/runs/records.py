@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 from controlplane import feeds, metrics, views
 from controlplane.db import SessionFactory
 from controlplane.models import Event, LogLine
-from controlplane.schemas import CheckpointView, EventPage, EventView, LogGap, LogPage, MetricsView
+from controlplane.schemas import CheckpointView, EventGap, EventPage, EventView, LogGap, LogPage, LogView, MetricsView
 from services.api import streams
 from services.api.auth import Caller
 from services.api.database import Ledger
-from services.api.feed import BATCH, Item
+from services.api.feed import BATCH, Gap, Item
 from services.api.fields import BIGINT, After, RunId, StageName, Word
 from services.api.problems import responses
 from services.api.streams import LastEventId, Reading
@@ -71,8 +71,8 @@ def get_events(
     def fetch(session: Session, after: int, limit: int) -> EventPage:
         return feeds.events(session, run_id, after=after, kinds=kinds, limit=limit)
 
-    def accepts(item: Item | LogGap) -> bool:
-        return not kinds or (isinstance(item, EventView) and item.kind in kinds)
+    def accepts(item: Item | Gap) -> bool:
+        return not kinds or (isinstance(item, EventView) and item.kind in kinds) or isinstance(item, EventGap)
 
     return _page_or_stream(request, ledger, run_id, fetch, accepts, Event, after, last_event_id, limit)
 
@@ -98,8 +98,8 @@ def get_logs(
     def fetch(session: Session, after: int, limit: int) -> LogPage:
         return feeds.logs(session, run_id, stage=stage, attempt=attempt, after=after, limit=limit)
 
-    def accepts(item: Item | LogGap) -> bool:
-        return stage in (None, item.stage) and attempt in (None, item.attempt)
+    def accepts(item: Item | Gap) -> bool:
+        return isinstance(item, LogView | LogGap) and stage in (None, item.stage) and attempt in (None, item.attempt)
 
     return _page_or_stream(request, ledger, run_id, fetch, accepts, LogLine, after, last_event_id, limit)
 
@@ -116,7 +116,7 @@ def _page_or_stream(
     ledger: SessionFactory,
     run_id: str,
     fetch: Callable[[Session, int, int], Page],
-    accepts: Callable[[Item | LogGap], bool],
+    accepts: Callable[[Item | Gap], bool],
     table: type[Event | LogLine],
     after: int,
     last_event_id: str | None,
