@@ -14,8 +14,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
+from pydantic_core import to_json
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
@@ -29,7 +31,7 @@ from nanochat.contract.lines import MOST_VALUES, BadLine
 
 COMMON_FIELDS = frozenset({"v", "seq", "t", "kind"})  # every event has these; all others are its data
 EVENT_COLUMNS = ("run_id", "stage_id", "attempt_id", "seq", "t", "kind", "data")
-EVENT_TYPES = ("text", "int8", "int8", "int8", "timestamptz", "text", "jsonb")
+EVENT_TYPES = ("text", "int8", "int8", "int8", "timestamptz", "text", "bytea")  # jsonb in its binary form is sent as it is
 LINE_LIMIT = 4000  # characters that are stored of a text; the attempt's own files keep all of them
 LINES_KEPT = 50_000  # log lines of an attempt, about 12 MB
 LINES_DROPPED = 10_000  # at a time
@@ -125,7 +127,8 @@ def _after(batch: Iterable[Json], seq: int) -> list[Json]:
 
 
 def _event(fence: Fence, event: Json) -> tuple[Any, ...]:
-    return fence.run_id, fence.stage_id, fence.attempt_id, event["seq"], _time(event), _printable(event["kind"]), _data(event)
+    data = b"\x01" + to_json(_data(event))  # the version of jsonb's binary form, and a text
+    return fence.run_id, fence.stage_id, fence.attempt_id, event["seq"], _time(event), _printable(event["kind"]), data
 
 
 def _data(event: Json) -> Json:
@@ -189,7 +192,7 @@ def _by_key(series: points.Series) -> points.Series:
     """Names that become the same key, because not all of their characters can be stored, share a series."""
     found: dict[str, dict[int, Point]] = defaultdict(dict)
     for name, values in series.items():
-        found[_printable(name)].update(values)
+        found[_name(name)].update(values)
     return found
 
 
@@ -206,14 +209,14 @@ def _finite(value: Any) -> float | None:
 
 def _clean(value: Any) -> Any:
     """The JSON value with texts that Postgres can store, and non-finite numbers as events spell them."""
+    if isinstance(value, float):  # first, because most values are
+        return value if math.isfinite(value) else "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     if isinstance(value, str):
         return _printable(value)
     if isinstance(value, dict):
-        return {_printable(key): _clean(item) for key, item in value.items()}
+        return {_name(key): _clean(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_clean(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     return value
 
 
@@ -225,3 +228,9 @@ def _printable(text: str) -> str:
     if len(text) > LINE_LIMIT:
         text = text[: LINE_LIMIT - 1] + "…"
     return text if text.isascii() and "\x00" not in text else _UNSTORABLE.sub("\ufffd", text)
+
+
+@lru_cache(maxsize=1024)
+def _name(text: str) -> str:
+    """A stage uses the same few names in all of its events."""
+    return _printable(text)
