@@ -55,10 +55,12 @@ def claim_first(
     return None
 
 
-def entries(session: Session, *, project: str | None = None, timing: Timing = DEFAULT) -> list[QueuedView]:
+def entries(
+    session: Session, *, project: str | None = None, run_id: str | None = None, timing: Timing = DEFAULT
+) -> list[QueuedView]:
     """Queued stages in the order in which they will be claimed, each with the reason why it waits.
 
-    `project` leaves out the runs of other projects; they keep their turns.
+    `project` leaves out the runs of other projects, and `run_id` all others; they keep their turns.
     """
     rows = session.execute(_order(None)).all()
     if not rows:
@@ -81,7 +83,7 @@ def entries(session: Session, *, project: str | None = None, timing: Timing = DE
         )
         for queued in by_queue.values()
         for place, row in enumerate(queued, start=1)
-        if project is None or row.project == project
+        if project in (None, row.project) and run_id in (None, row.run_id)
     ]
 
 
@@ -89,13 +91,13 @@ def _order(queue: str | None) -> Select[*tuple[Any, ...]]:
     """Queued stages in the order of their turns. The n-th stage of an owner counts as if the owner held n - 1 more slots."""
     held_run, held_stage = aliased(Run), aliased(Stage)
     held = (
-        select(func.count())
+        select(held_run.owner, held_stage.queue, func.count().label("slots"))
         .select_from(Attempt)
         .join(held_stage, held_stage.id == Attempt.stage_id)
         .join(held_run, held_run.id == held_stage.run_id)
-        .where(Attempt.status.in_(LIVE_ATTEMPT), held_run.owner == Run.owner, held_stage.queue == Stage.queue)
-        .correlate(Run, Stage)
-        .scalar_subquery()
+        .where(Attempt.status.in_(LIVE_ATTEMPT))
+        .group_by(held_run.owner, held_stage.queue)
+        .subquery()
     )
     own = func.row_number().over(
         partition_by=(Stage.queue, Run.owner), order_by=(Run.priority.desc(), Stage.queued_at, Stage.id)
@@ -113,8 +115,9 @@ def _order(queue: str | None) -> Select[*tuple[Any, ...]]:
             Run.project,
         )
         .join(Run, Run.id == Stage.run_id)
+        .outerjoin(held, (held.c.owner == Run.owner) & (held.c.queue == Stage.queue))
         .where(Stage.status == StageStatus.QUEUED, Run.desired == Desired.RUN)
-        .order_by(Run.priority.desc(), held + own, Stage.queued_at, Stage.id)
+        .order_by(Run.priority.desc(), func.coalesce(held.c.slots, 0) + own, Stage.queued_at, Stage.id)
     )
     return query if queue is None else query.where(Stage.queue == queue)
 

@@ -44,7 +44,7 @@ def run_view(session: Session, run_id: str) -> RunView:
     artifacts = artifacts_of(session, run_id)
     published = {f"{s.name}.{a.name}" for s in stages for a in artifacts[s.id]}
     queued = any(stage.status is StageStatus.QUEUED for stage in stages)
-    turns = {q.stage: q for q in queueing.entries(session) if q.run_id == run_id} if queued else {}
+    turns = {q.stage: q for q in queueing.entries(session, run_id=run_id)} if queued else {}
     return RunView(
         id=run.id,
         name=run.name,
