@@ -25,7 +25,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
 from controlplane import claims, reaper, runs
-from controlplane.claims import Fence
+from controlplane.claims import Claim, Fence
 from controlplane.db import SessionFactory
 from controlplane.errors import Conflict, FenceLost
 from controlplane.lifecycle import (
@@ -108,8 +108,7 @@ class LedgerMachine(RuleBasedStateMachine):
         with self.factory.begin() as s:
             queue = s.get_one(Stage, stage_id).queue
         worker = data.draw(st.sampled_from([name for name, of, _ in WORKERS if of == queue]))
-        with self.factory.begin() as s:
-            claim = claims.claim(s, stage_id, worker, timing=SLOW)
+        claim = self.claim(stage_id, worker)
         return claim.fence if claim else multiple()
 
     @rule(target=held, data=st.data())
@@ -131,9 +130,7 @@ class LedgerMachine(RuleBasedStateMachine):
             queued = list(s.scalars(select(Stage).where(Stage.status == StageStatus.QUEUED).order_by(Stage.id)))
         for stage in queued:
             worker = "g1" if stage.queue == "gpu" else "w2"
-            with self.factory.begin() as s:
-                claim = claims.claim(s, stage.id, worker, timing=SLOW)
-            if claim is not None:
+            if (claim := self.claim(stage.id, worker)) is not None:
                 self.publish(claim.fence)
                 assert self.ledger.finish(claim.fence) is StageStatus.SUCCEEDED
                 return
@@ -219,7 +216,11 @@ class LedgerMachine(RuleBasedStateMachine):
         for run_id, attempts in self.cancelled_at.items():
             assert now.attempts_of(run_id) == attempts
 
-    # -- fences --
+    # -- claims and fences --
+
+    def claim(self, stage_id: int, worker: str) -> Claim | None:
+        with self.factory.begin() as s:
+            return claims.claim(s, stage_id, worker, timing=SLOW)
 
     def fenced(self, fence: Fence, write: Any) -> None:
         """The write succeeds if the fence is current, and raises FenceLost otherwise."""

@@ -5,28 +5,39 @@ It adds rules to the machine of `test_machine`, and the invariants that concern 
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, invariant, multiple, rule, run_state_machine_as_test
+from hypothesis.stateful import invariant, multiple, rule, run_state_machine_as_test
 from sqlalchemy import func, select, update
 
 from controlplane import claims, ingest, metrics, reaper, workers
-from controlplane.claims import Fence
+from controlplane.claims import Claim, Fence
 from controlplane.db import SessionFactory
 from controlplane.lifecycle import Reason, StageStatus
 from controlplane.loops import seconds
 from controlplane.models import Attempt, Checkpoint, Event, Loop, MetricPoint, Stage, Worker
+from nanochat.contract.contract import seal
+from services.worker.resume import furthest_intact
 from tests.controlplane.ledger import checkpoint, checkpoint_deleted, metric
 from tests.controlplane.test_machine import SLOW, WORKERS, LedgerMachine
 
+SHARDS = ("model.safetensors", "optimizer.0.safetensors", "optimizer.1.safetensors")
+WAYS = st.sampled_from(["gone", "truncated", "all gone"])
+
 
 class FaultyMachine(LedgerMachine):
-    @initialize()
-    def clear(self) -> None:
+    def __init__(self) -> None:
+        super().__init__()
         self.at: dict[int, int] = {}  # attempt -> the last step that it has reported
+        self.store = Path(tempfile.mkdtemp(prefix="checkpoints-"))
+        self.whole: dict[Path, int] = {}  # checkpoints on the store of which no file is lost, and their steps
 
     # -- messages --
 
@@ -37,8 +48,7 @@ class FaultyMachine(LedgerMachine):
             stages = {x.id: x for x in s.scalars(select(Stage).order_by(Stage.id))}
         stage = stages[data.draw(st.sampled_from(sorted(stages)))]
         worker = data.draw(st.sampled_from([name for name, of, _ in WORKERS if of == stage.queue]))
-        with self.factory.begin() as s:
-            claim = claims.claim(s, stage.id, worker, timing=SLOW)
+        claim = self.claim(stage.id, worker)
         if claim is None:
             return multiple()
         assert stage.status is StageStatus.QUEUED
@@ -83,22 +93,86 @@ class FaultyMachine(LedgerMachine):
                 assert ingest.events(s, fence, batch[copy:]) == 0
         self.at[fence.attempt_id] = first + steps - 1
 
-    @rule(fence=LedgerMachine.held)
-    def save_here(self, fence: Fence) -> None:
-        if self.is_current(fence) and self.at.get(fence.attempt_id):
-            self.ledger.report(fence, checkpoint(self.at[fence.attempt_id], attempt=fence.attempt_no))
+    @rule(fence=LedgerMachine.held, reported=st.booleans())
+    def save_here(self, fence: Fence, reported: bool) -> None:
+        """A checkpoint of three files. The worker may die before it can report it."""
+        step = self.at.get(fence.attempt_id)
+        if not self.is_current(fence) or not step or (folder := self.folder(fence, step)).exists():
+            return
+        folder.mkdir(parents=True)
+        for name in SHARDS:
+            (folder / name).write_text(f"{name} of step {step}, attempt {fence.attempt_no}")
+        sealed = seal(folder)
+        self.whole[folder] = step
+        if reported:
+            self.ledger.report(fence, {**checkpoint(step), "path": sealed.path, "sha256": sealed.sha256})
+
+    @rule(data=st.data(), shard=st.sampled_from(SHARDS), how=WAYS)
+    def damage(self, data: st.DataObject, shard: str, how: str) -> None:
+        """The disk loses a part of a checkpoint."""
+        if not self.whole:
+            return
+        self.spoil(data.draw(st.sampled_from(sorted(self.whole))), shard, how)
+
+    def spoil(self, folder: Path, shard: str, how: str) -> None:
+        self.whole.pop(folder, None)
+        if how == "all gone":
+            shutil.rmtree(folder)
+        elif how == "gone":
+            (folder / shard).unlink()
+        else:
+            os.truncate(folder / shard, 3)
 
     @rule(fence=LedgerMachine.held)
     def delete_oldest(self, fence: Fence) -> None:
         if not self.is_current(fence):
             return
         with self.factory.begin() as s:
-            query = select(func.min(Checkpoint.step)).where(
-                Checkpoint.attempt_id == fence.attempt_id, Checkpoint.deleted_at.is_(None)
-            )
-            step = s.scalar(query)
-        if step is not None:
-            self.ledger.report(fence, checkpoint_deleted(step, attempt=fence.attempt_no))
+            mine = select(Checkpoint).where(Checkpoint.attempt_id == fence.attempt_id, Checkpoint.deleted_at.is_(None))
+            oldest = s.scalars(mine.order_by(Checkpoint.step)).first()
+        if oldest is not None:
+            self.ledger.report(fence, {**checkpoint_deleted(oldest.step), "path": oldest.path})
+            shutil.rmtree(oldest.path, ignore_errors=True)
+            self.whole.pop(Path(oldest.path), None)
+
+    @rule(target=LedgerMachine.held, data=st.data(), shard=st.sampled_from(SHARDS), how=WAYS, reported=st.booleans())
+    def lose(self, data: st.DataObject, shard: str, how: str, reported: bool) -> Any:
+        """Training saves twice, the disk loses a part of the second checkpoint, the worker is lost, and the next attempt begins."""
+        self.ledger.dispatch()
+        with self.factory.begin() as s:
+            stage = s.scalars(select(Stage).where(Stage.status == StageStatus.QUEUED).order_by(Stage.id)).first()
+        if stage is None:
+            return multiple()
+        worker = data.draw(st.sampled_from([name for name, of, _ in WORKERS if of == stage.queue]))
+        if (claim := self.claim(stage.id, worker)) is None:
+            return multiple()
+        fence = claim.fence
+        self.resume(fence, data)
+        for _ in range(2):
+            self.train(fence, steps=3, copies=1)
+            self.save_here(fence, reported)
+        self.spoil(self.folder(fence, self.at[fence.attempt_id]), shard, how)
+        self.fenced(fence, lambda s: claims.finish(s, fence, Reason.WORKER_LOST, timing=SLOW))
+        self.wait()
+        self.ledger.dispatch()
+        claim = self.claim(stage.id, worker)
+        return claim.fence if claim else multiple()
+
+    def folder(self, fence: Fence, step: int) -> Path:
+        return self.store / str(fence.stage_id) / f"attempt-{fence.attempt_no}" / "checkpoints" / f"step_{step:06d}"
+
+    def claim(self, stage_id: int, worker: str) -> Claim | None:
+        """I12: an attempt resumes from the furthest checkpoint that has all its shards, reported or not."""
+        claim = super().claim(stage_id, worker)
+        if claim is not None:
+            stage = self.store / str(stage_id)
+            chosen = furthest_intact(claim, stage / f"attempt-{claim.fence.attempt_no}")
+            steps = [step for folder, step in self.whole.items() if stage in folder.parents]
+            assert (chosen.step if chosen else None) == max(steps, default=None)
+        return claim
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.store, ignore_errors=True)
 
     # -- restarts --
 
