@@ -1,4 +1,4 @@
-"""The state of the whole platform in a few numbers, for monitoring. Six queries, however many runs there are."""
+"""The state of the whole platform in a few numbers, for monitoring. Seven queries, however many runs there are."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from sqlalchemy.orm import Session
 from controlplane.lifecycle import LIVE_ATTEMPT, Reason, RunStatus, StageStatus
 from controlplane.loops import seconds
 from controlplane.models import Attempt, Checkpoint, Loop, Run, Stage, Worker
+from controlplane.webhook_kinds import DeliveryStatus
+from controlplane.webhook_models import WebhookDelivery
 
 SEEN_WITHIN_S = 86_400.0  # a worker that has been silent for a day is no longer reported
 
@@ -46,6 +48,7 @@ class Vitals:
     workers: list[WorkerVitals]
     loops: dict[str, float]  # control loop -> seconds since its last tick
     checkpoint_bytes: int  # of checkpoints that are on disk
+    deliveries_waiting: int  # of all webhooks
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ def vitals(session: Session) -> Vitals:
     )
     ended = select(Attempt.reason, func.count()).where(Attempt.reason.is_not(None)).group_by(Attempt.reason)
     kept = select(func.coalesce(func.sum(Checkpoint.bytes), 0)).where(Checkpoint.deleted_at.is_(None))
+    waiting = select(func.count()).where(WebhookDelivery.status == DeliveryStatus.PENDING)
     return Vitals(
         runs={RunStatus(status): n for status, n in session.execute(select(Run.status, func.count()).group_by(Run.status))},
         unfinished=[Load(queue, status, n, float(longest)) for queue, status, n, longest in session.execute(stages)],
@@ -104,6 +108,7 @@ def vitals(session: Session) -> Vitals:
         workers=_workers(session),
         loops={name: float(age) for name, age in session.execute(select(Loop.name, _age(Loop.ticked_at)))},
         checkpoint_bytes=int(session.scalar(kept) or 0),
+        deliveries_waiting=session.scalar(waiting) or 0,
     )
 
 

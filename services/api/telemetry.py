@@ -79,6 +79,7 @@ def _of_ledger(now: Vitals) -> Iterator[Metric]:
     loops = [((name,), age) for name, age in now.loops.items()]
     yield gauge("loop_tick_age_seconds", "Since the last tick of a control loop", *loops, labels=("loop",))
     yield gauge("checkpoint_bytes", "Size of the checkpoints that are on disk", ((), now.checkpoint_bytes))
+    yield gauge("webhook_deliveries_waiting", "Deliveries of webhooks that have not ended", ((), now.deliveries_waiting))
 
 
 WORKER_GAUGES: tuple[tuple[str, str, Callable[[WorkerVitals], float | None]], ...] = (

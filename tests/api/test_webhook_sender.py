@@ -152,7 +152,7 @@ def test_a_second_answer_of_the_name_server_has_no_effect(receiver: Receiver) ->
             refused = running.send(order(f"http://rebinding.example:{victim.port}/hook")).result(timeout=10)
         finally:
             running.stop()
-        assert refused.error.startswith("the URL its host has an address that is not public")
+        assert refused.error.startswith("the URL names a host with an address that is not public")
         assert victim.arrived == []
     assert receiver.arrived[0].headers["host"] == f"rebinding.example:{receiver.port}"
 

@@ -148,6 +148,10 @@ def test_slow_receivers_hold_up_no_one_else(api: Api, receiver: Receiver) -> Non
         release.wait(30)
         status(200)(request)
 
+    def waiting() -> int:
+        with api.ledger() as session:
+            return session.scalar(select(func.count()).where(WebhookDelivery.status == DeliveryStatus.PENDING)) or 0
+
     with receiving() as slow:
         slow.answer = wait
         stuck = [make(api, slow, labels=["slow"]) for _ in range(2)]
@@ -158,6 +162,8 @@ def test_slow_receivers_hold_up_no_one_else(api: Api, receiver: Receiver) -> Non
             api.http.post(f"/v1/runs/{run_id}/pause")
         until(lambda: len(receiver.arrived) == deliveries.PER_WEBHOOK + 2, "those of the quick one", seconds=10)
         assert len(slow.arrived) == len(stuck) * deliveries.PER_WEBHOOK
+        assert waiting() >= len(slow.arrived)
+        until(lambda: f"nanochat_webhook_deliveries_waiting {waiting()}.0\n" in api.http.get("/metrics").text, "the gauge")
         release.set()
         for hook in (*stuck, quick):
             until(lambda hook=hook: not page(api, hook, status="PENDING"), "all others")  # type: ignore[misc]
@@ -289,6 +295,8 @@ def test_after_a_rotation_both_secrets_verify_and_without_overlap_only_the_new_o
     [
         ({}, "name"),
         ({"name": " "}, "name"),
+        ({"name": "a\nb"}, "name"),
+        ({"name": "\u202egnp.exe"}, "name"),
         ({"url": "https://10.0.0.1/"}, "url"),
         ({"url": "https://[::ffff:10.0.0.1]/"}, "url"),
         ({"url": "http://169.254.169.254/latest/meta-data"}, "url"),

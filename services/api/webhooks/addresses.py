@@ -75,11 +75,13 @@ def check(target: Target, addresses: Sequence[str], networks: Iterable[Network])
     for address in addresses:
         named = _is_named(address, networks)
         if not named and not is_public(address):
-            raise BadUrl("its host has an address that is not public; an operator can allow it with NANOCHAT_WEBHOOK_NETWORKS")
+            raise BadUrl(
+                "names a host with an address that is not public; an operator can allow it with NANOCHAT_WEBHOOK_NETWORKS"
+            )
         if not named and not target.is_encrypted:
             raise BadUrl("must begin with https://; http:// is only for networks in NANOCHAT_WEBHOOK_NETWORKS")
     if not addresses:
-        raise BadUrl("its host name has no address")
+        raise BadUrl("names a host without an address")
 
 
 def is_public(address: str) -> bool:

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from controlplane import deliveries, outbox
 from controlplane.db import SessionFactory
@@ -57,8 +58,8 @@ class Courier:
             try:
                 with self._ledger.begin() as session:
                     deliveries.record(session, order, outcome, timing=self._timing)
-            except SQLAlchemyError:
-                raise  # once more with the next tick
+            except (OperationalError, InterfaceError, PoolTimeout):
+                raise  # the database is away: once more with the next tick
             except Exception:
                 log.exception("the outcome of delivery %s could not be recorded; it will be sent again", order.message_id)
             del self._unrecorded[0]

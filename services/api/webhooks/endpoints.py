@@ -14,7 +14,7 @@ from services.api.auth import Operator
 from services.api.database import Ledger
 from services.api.fields import check_text
 from services.api.problems import ProblemError, responses
-from services.api.runs.schemas import Label
+from services.api.runs.schemas import Label, RunName
 from services.api.webhooks.addresses import LONGEST_URL, BadUrl, parse
 from services.api.webhooks.sender import Busy, Sender
 from services.api.webhooks.signing import NewSecret, Secrets
@@ -25,7 +25,6 @@ REFUSED_BODY = ("forbidden", "malformed-body", "body-too-large", "invalid-reques
 MOST_LABELS = 20
 MOST_OVERLAP_H = 168
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), AfterValidator(check_text)]
 HookId = Annotated[str, Path(pattern=r"^h_[0-9a-f]{16}$", description="Id of the webhook.")]
 DeliveryId = Annotated[str, Path(pattern=r"^msg_[0-9a-f]{16}$", description="Id of the delivery: its `webhook-id`.")]
 
@@ -48,7 +47,7 @@ class WebhookRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Name = Field(description="Its name, for people.", examples=["alerts of the team"])
+    name: RunName = Field(description="Its name, for people.", examples=["alerts of the team"])
     url: Url = Field(
         description="Where to POST the events. It begins with https:// and belongs to a host on the internet, or to a network that "
         "an operator of the platform has allowed. It is not shown again: only its origin is.",
@@ -69,7 +68,7 @@ class WebhookChange(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Name | None = Field(default=None, description="Its name, for people.")
+    name: RunName | None = Field(default=None, description="Its name, for people.")
     url: Url | None = Field(default=None, description="Where to POST the events, from now on and what is waiting.")
     format: Format | None = Field(default=None, description="Form of the bodies of later events.")
     kinds: Kinds | None = Field(default=None, description="The kinds of later events to deliver.")

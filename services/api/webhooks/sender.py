@@ -86,7 +86,7 @@ class Sender:
         try:
             self._run(self._addresses(target)).result(timeout=RESOLVE_TIMEOUT_S)
         except TimeoutError:
-            raise BadUrl("its host name was not resolved in time; try again") from None
+            raise BadUrl("names a host that was not resolved in time; try again") from None
         finally:
             self._checks.release()
 
@@ -98,7 +98,7 @@ class Sender:
         try:
             found = await self._resolve(target.host, target.port)
         except (OSError, UnicodeError):
-            raise BadUrl("its host name cannot be resolved; check the spelling") from None
+            raise BadUrl("names a host that cannot be resolved; check the spelling") from None
         check(target, found, self._networks)
         return found
 
@@ -114,7 +114,7 @@ class Sender:
         except TimeoutError:
             return Outcome(None, f"no answer within {self._timeout_s:g} s")
         except (httpx.ConnectError, httpx.ConnectTimeout) as err:
-            return Outcome(None, f"no connection: {err}"[:LONGEST_ERROR])
+            return Outcome(None, f"no connection: {_printable(str(err))}"[:LONGEST_ERROR])
         except Exception as err:  # whatever a receiver sends must not end the loop; the message may contain what it sent
             return Outcome(None, f"the answer could not be read: {type(err).__name__}")
 
@@ -153,6 +153,10 @@ class Sender:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _outcome(answer: httpx.Response) -> Outcome:
