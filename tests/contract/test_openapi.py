@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from client import models, sweep_models
+from client import models, sweep_models, webhooks
 from services.api.__main__ import document
 from services.api.problems import KINDS, MEDIA_TYPE
 
@@ -84,6 +84,16 @@ def test_it_is_openapi_3_1_and_has_exactly_these_endpoints() -> None:
         "POST /v1/sweeps/{sweep_id}/cancel",
         "PATCH /v1/sweeps/{sweep_id}",
         "DELETE /v1/sweeps/{sweep_id}",
+        "POST /v1/webhooks",
+        "GET /v1/webhooks",
+        "GET /v1/webhooks/{webhook_id}",
+        "PATCH /v1/webhooks/{webhook_id}",
+        "DELETE /v1/webhooks/{webhook_id}",
+        "POST /v1/webhooks/{webhook_id}/ping",
+        "POST /v1/webhooks/{webhook_id}/rotate",
+        "GET /v1/webhooks/{webhook_id}/deliveries",
+        "GET /v1/webhooks/{webhook_id}/deliveries/{delivery_id}",
+        "POST /v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
     }
 
 
@@ -93,7 +103,7 @@ def test_every_operation_needs_a_key_and_declares_its_errors(name: str) -> None:
     assert operation["security"] == [{"HTTPBearer": []}]
     errors = {status: answer for status, answer in operation["responses"].items() if int(status) >= 400}
     assert {"401", "429", "500", "503"} <= set(errors)
-    if "{run_id}" in name or "{sweep_id}" in name or "{checkpoint_id}" in name or "{name}" in name:
+    if "{run_id}" in name or "{sweep_id}" in name or "{checkpoint_id}" in name or "{webhook_id}" in name or "{name}" in name:
         assert {"404", "422"} <= set(errors)
     if "requestBody" in operation:
         assert {"400", "413", "422"} <= set(errors)
@@ -176,6 +186,11 @@ PAIRS: dict[str, type[BaseModel]] = {
     "SweepPointView": sweep_models.SweepPoint,
     "SweepPlanView": sweep_models.SweepPlan,
     "PlannedRunView": sweep_models.PlannedRun,
+    "WebhookView": webhooks.Webhook,
+    "NewWebhookView": webhooks.NewWebhook,
+    "WebhookPage": webhooks.WebhookPage,
+    "DeliveryView": webhooks.Delivery,
+    "DeliveryPage": webhooks.DeliveryPage,
 }
 
 
