@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
+from structlog.contextvars import bound_contextvars
 
 from controlplane import leftovers
 from controlplane.claims import Fence, LateFence
@@ -45,12 +46,13 @@ def drain_own(factory: SessionFactory, worker_id: str, settings: Settings) -> in
     drained = 0
     for one in found:
         out = settings.output_dir(one.fence.run_id, one.stage, one.fence.attempt_no)
-        if (out / EVENTS).is_file() and _last_seq(out / EVENTS) > one.event_seq:
-            try:
-                drain(factory, one.fence, out)
-                drained += 1
-            except (LedgerError, OSError) as err:  # its run was deleted, or the disk is sick: the next one may work
-                log.warning("what attempt %d of %s left cannot be stored: %s", one.fence.attempt_no, one.stage, err)
+        if (out / EVENTS).is_file() and last_seq(out / EVENTS) > one.event_seq:
+            with bound_contextvars(run=one.fence.run_id, stage=one.stage, attempt=one.fence.attempt_no):
+                try:
+                    drain(factory, one.fence, out)
+                    drained += 1
+                except (LedgerError, OSError) as err:  # its run was deleted, or the disk is sick: the next one may work
+                    log.warning("what the attempt left cannot be stored: %s", err)
     return drained
 
 
@@ -80,7 +82,7 @@ def _problem(factory: SessionFactory, one: Leftover, folder: Path) -> str | None
     """Store the leftover. Returns why that is not possible, if the files are at fault."""
     number = one.fence.attempt_no
     try:
-        if _last_seq(folder / EVENTS) > one.event_seq:
+        if last_seq(folder / EVENTS) > one.event_seq:
             drain(factory, one.fence, folder)
     except FileNotFoundError:
         return (
@@ -97,7 +99,7 @@ def _problem(factory: SessionFactory, one: Leftover, folder: Path) -> str | None
     return None
 
 
-def _last_seq(path: Path) -> int:
+def last_seq(path: Path) -> int:
     """The number of the last whole event of a file, -1 without one. Raises OSError."""
     with path.open("rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))

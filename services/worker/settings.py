@@ -38,6 +38,12 @@ class Settings(BaseSettings):
     probe_port: int | None = Field(default=None, ge=0, le=65_535, description="their port; null: they are not served")
 
     lease_ttl_s: float = Field(default=120.0, gt=0)
+    lease_grace_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=60,
+        description="after the lease, until the API takes the stage; half of it is left to the stage to end",
+    )
     sync_every_s: float = Field(default=0.5, gt=0, description="between two reports to the ledger")
     heartbeat_every_s: float = Field(default=5.0, gt=0)
     stop_grace_s: float = Field(default=120.0, ge=0, description="for a stage that was asked to stop to save a checkpoint")
@@ -61,7 +67,7 @@ class Settings(BaseSettings):
         return self.gpu_slots if queue == "gpu" else SLOTS[queue]
 
     def timing(self) -> Timing:
-        return Timing(lease_ttl=self.lease_ttl_s)
+        return Timing(lease_ttl=self.lease_ttl_s, lease_grace=self.lease_grace_s)
 
     def drain_file(self, queue: Queue) -> Path:
         """While this file exists the worker claims no stage and asks its running ones to stop. A preStop hook may create it."""

@@ -6,7 +6,6 @@ notices how many programs scrape.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -23,9 +22,8 @@ from controlplane.vitals import HeldVitals, OwnVitals, of_worker
 from nanochat.contract.contract import EVENTS
 from nanochat.contract.lease import LEASE
 from services.metrics import gauge
+from services.worker.leftovers import last_seq
 from services.worker.settings import Settings
-
-TAIL = 1 << 16  # bytes at the end of an events file in which its last whole event is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +98,11 @@ class Telemetry(Collector):
             silent_s = max(0.0, time.time() - (out / LEASE).stat().st_mtime)
         except OSError:
             silent_s = None
-        return Lag(attempt, max(0, last_seq(out / EVENTS) - attempt.event_seq), silent_s)
-
-
-def last_seq(events: Path) -> int:
-    """Number of the last whole event in the file, -1 without one."""
-    try:
-        with events.open("rb") as file:
-            file.seek(max(0, events.stat().st_size - TAIL))
-            lines = file.read().split(b"\n")[:-1]
-    except OSError:
-        return -1
-    for line in reversed(lines):
         try:
-            return int(json.loads(line)["seq"])
-        except (ValueError, TypeError, KeyError, OverflowError):
-            continue
-    return -1
+            last = last_seq(out / EVENTS)
+        except OSError:
+            last = -1
+        return Lag(attempt, max(0, last - attempt.event_seq), silent_s)
 
 
 def _existing(path: Path) -> Path:

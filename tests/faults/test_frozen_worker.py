@@ -19,7 +19,7 @@ def test_the_stage_of_a_frozen_worker_ends_before_its_lease_can_be_taken(platfor
         shards.busy.set()
         shards.retry_after = 1
         platform.start_loops()
-        worker = platform.start_worker("cpu", NANOCHAT_LEASE_TTL_S="4")
+        worker = platform.start_worker("cpu", NANOCHAT_LEASE_TTL_S="4", NANOCHAT_LEASE_GRACE_S="2")
         run = platform.submit(**shards.overrides)
         assert shards.asked.wait(60)
         stage = set(processes_of(run))

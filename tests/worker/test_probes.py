@@ -22,7 +22,7 @@ from nanochat.contract.contract import EVENTS
 from nanochat.contract.lease import LEASE
 from services.standalone.child import free_port
 from services.worker.settings import Settings
-from services.worker.telemetry import Telemetry, last_seq
+from services.worker.telemetry import Telemetry
 from tests.controlplane.ledger import Ledger
 from tests.waiting import until
 from tests.worker.platform import Platform
@@ -107,9 +107,3 @@ def test_what_the_ledger_said_before_is_not_reported_while_it_is_silent(
     metrics = generate_latest(telemetry.registry).decode()
     assert value(metrics, "nanochat_ledger_up") == 0
     assert value(metrics, "nanochat_attempts") is None
-
-
-def test_a_file_without_events_has_none(tmp_path: Path) -> None:
-    assert last_seq(tmp_path / "nothing") == -1
-    (tmp_path / EVENTS).write_bytes(b'{"seq": 1')
-    assert last_seq(tmp_path / EVENTS) == -1

@@ -89,6 +89,8 @@ class Trainer:
         self.last_saved: int | None = None
         if resume:
             self.state = LoopState(**resume.loop)
+            if job.steps is not None:  # a run that extends another one has more steps than its checkpoint knew of
+                self.state.progress = self.state.step / job.steps
             self.last_saved = self.state.step
             resume.restore(self.optimizer, ranks)
             ctx.events.emit("log", level="info", message=f"resumed at step {self.state.step} from {resume.directory}")

@@ -75,6 +75,8 @@ def submit_sweep(
             )
         view = sweep_views.view(session, sweep.id)
     request.state.made = view.id
+    for item in view.items if created else ():
+        request.app.state.tracing.submitted(item.run_id)
     request.app.state.dispatcher.wake()
     response.headers["Location"] = f"/v1/sweeps/{view.id}"
     response.status_code = 201 if created else 200

@@ -37,6 +37,18 @@ def test_killed_then_resumed_is_bit_for_bit_the_uninterrupted_run(base, trained)
     assert resumed.results()["tokens"] == trained.results()["tokens"]
 
 
+def test_a_finished_stage_is_extended_as_if_it_had_been_longer_from_the_start(base):
+    """Without a warm-down, whose place depends on the length, the bits are those of the longer stage."""
+    same = {"deterministic": True, "warmdown_ratio": 0.0}
+    short, whole = base("short", **same), base("whole", num_iterations=30, **same)
+    assert (short.in_process(), whole.in_process()) == (0, 0)
+    longer = base("longer", num_iterations=30, resume_from=short.checkpoint(24), **same)
+    assert longer.in_process() == 0, longer.events("error")
+    assert list(longer.series("loss")) == list(range(25, 31))
+    assert longer.series("loss") == steps_from(whole, 25)
+    assert longer.results()["steps"] == 30
+
+
 def test_stop_file_saves_and_ends_with_75(base, trained):
     stopped = base("stopped", deterministic=True, save_every=-1)
     watcher = stopped.stop_after(3)
