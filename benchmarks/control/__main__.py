@@ -104,9 +104,9 @@ class Load:
         return measurement(f"{name}, p95", p95, "ms", "lower", must=must, aim=aim, p50=round(p50, 1), cpu_ms=round(cpu_ms, 1))
 
     @staticmethod
-    def timed(meter: Any, ask: Callable[[], Any], times: int) -> tuple[list[float], float]:
+    def timed(meter: Any, ask: Callable[[], Any], times: int, warm: int = 3) -> tuple[list[float], float]:
         """Milliseconds of each request, sorted, and the CPU time that one takes."""
-        for _ in range(3):  # caches, prepared statements
+        for _ in range(warm):  # caches, prepared statements
             ask().raise_for_status()
         took = []
         used = meter.seconds()
@@ -197,7 +197,7 @@ class Load:
                 asked += [(chart, "get-history-bulk-interval", lambda k=keys: peer.chart(mlflow, k))]
                 asked += [(chart, "get-history", lambda k=keys: peer.history(mlflow, k))]
             for name, call, ask in asked:
-                took, cpu_ms = self.timed(mlflow.meter, ask, 5)
+                took, cpu_ms = self.timed(mlflow.meter, ask, 3, warm=1)  # seconds each
                 title = f"{name}, beside {call}"
                 more = {"peer_cpu_ms": round(cpu_ms, 1)}
                 yield measurement(title, self.ours[name], "ms", "lower", peer.NAME, took[len(took) // 2], **more)

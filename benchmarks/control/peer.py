@@ -81,7 +81,8 @@ def running(postgres: Postgres, folder: Path, runs: int, long: int) -> Iterator[
     dsn = postgres.dsn.rsplit("/", 1)[0] + f"/{DATABASE}"
     command = [str(target / "bin" / "mlflow"), "server", "--backend-store-uri", dsn.replace("://", "+psycopg://", 1)]
     command += ["--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "2"]
+    # Without the option, a worker that does not answer within 5 s on a busy machine is killed.
+    command += ["--workers", "2", "--uvicorn-opts", "--timeout-worker-healthcheck 120"]
     url = f"http://127.0.0.1:{port}"
     path = {"PATH": f"{target / 'bin'}:/usr/bin:/bin"}
     with (
