@@ -7,6 +7,7 @@ document.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import sys
@@ -64,6 +65,10 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=SHUTDOWN_S,
         server_header=False,
     )
+    # What was made until here stays. The collector need not look at it again whenever an answer makes thousands of objects: that is
+    # half of the Python time of a chart of 4,000 points.
+    gc.collect()
+    gc.freeze()
     _Server(config, app.state.stopping).run()
 
 
