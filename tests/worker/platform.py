@@ -46,15 +46,16 @@ class Platform:
         self.app = make_app(self.settings, "cpu")
         self.engine = db.make_engine(database_url)
         self.factory = db.sessions(self.engine)
-        self.workers: dict[Queue, subprocess.Popen[bytes]] = {}
+        self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self._stop = threading.Event()
         self._loop = threading.Thread(target=self._go_round, daemon=True)
 
     # -- processes --
 
-    def start_worker(self, queue: Queue, **env: str) -> subprocess.Popen[bytes]:
-        """Start a worker and wait until it is ready to be called."""
-        log = self.home / f"worker-{queue}.log"
+    def start_worker(self, queue: Queue, name: str | None = None, **env: str) -> subprocess.Popen[bytes]:
+        """Start a worker and wait until it is ready to be called. A queue with several workers needs their names."""
+        env |= {"NANOCHAT_WORKER_ID": name} if name else {}
+        log = self.home / f"worker-{name or queue}.log"
         with log.open("ab") as output:
             before = log.stat().st_size
             process = subprocess.Popen(
@@ -64,14 +65,14 @@ class Platform:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.workers[queue] = process
+        self.workers[name or queue] = process
         until(lambda: b" ready." in log.read_bytes()[before:] or process.poll() is not None, "the worker", 60)
         assert process.poll() is None, log.read_text()
         return process
 
-    def kill_worker(self, queue: Queue) -> None:
-        """kill -9 the worker and its pool at once, as when a container is killed."""
-        process = self.workers.pop(queue)
+    def kill_worker(self, name: str) -> None:
+        """kill -9 the worker of a queue, or with a name, and its pool at once, as when a container is killed."""
+        process = self.workers.pop(name)
         tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         for one in tree:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -91,8 +92,8 @@ class Platform:
         self._stop.set()
         if self._loop.is_alive():
             self._loop.join()
-        for queue in list(self.workers):
-            self.kill_worker(queue)
+        for name in list(self.workers):
+            self.kill_worker(name)
         self.app.close()
         self.engine.dispose()
 
