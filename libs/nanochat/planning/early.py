@@ -23,6 +23,7 @@ MetricKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_./@-]{1,80}$"
 StageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
 Problem = tuple[str, str]
 
+LEAST = 0.001  # of a stage, at the first rung; the number of rungs grows with its inverse
 METRICS = tuple(key for key, metric in BY_KEY.items() if metric.better is not None)
 
 
@@ -59,6 +60,8 @@ class StopEarly(BaseModel):
     def _a_point_within(self) -> StopEarly:
         if self.unit == "fraction" and self.after >= 1:
             raise ValueError("`after` is a fraction of the stage, so it must be less than 1; or give a `unit`")
+        if self.after < (least := LEAST if self.unit == "fraction" else 1):
+            raise ValueError(f"`after` must be at least {least:g} {self.unit}")
         return self
 
 
@@ -105,14 +108,12 @@ def problems(rule: StopEarly, recipe: Recipe, figures: Plan) -> Iterator[Problem
 
 def rung_step(rule: StopEarly, no: int, steps: int, tokens: int | None) -> int | None:
     """The first step that counts for rung `no` of a stage with so many steps; None if the stage has ended by then."""
-    point = rule.after / rule.keep**no
-    if rule.unit == "fraction":
-        point *= steps
-    elif rule.unit == "tokens":
-        if not tokens:
-            return None
-        point *= steps / tokens
-    step = max(1, math.ceil(point - 1e-9))
+    if rule.unit == "tokens" and not tokens:
+        return None
+    scale = {"fraction": float(steps), "steps": 1.0, "tokens": steps / (tokens or 1)}[rule.unit]
+    step = 0
+    for passed in range(no + 1):  # no two rungs at one step, however short the stage is
+        step = max(step + 1, math.ceil(rule.after / rule.keep**passed * scale - 1e-9))
     return step if step < steps else None
 
 

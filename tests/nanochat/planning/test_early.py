@@ -18,11 +18,18 @@ from nanochat.planning.early import StopEarly, goes_on, rung_step
         (10, "steps", 0.25, [10, 40, None]),
         (1000, "tokens", 0.5, [10, 20, 40, 80, None]),
         (100, "steps", 0.5, [None]),
+        (1, "steps", 0.9, [1, 2, 3, 4]),  # a rung of its own at each step, not three at step 2
     ],
 )
 def test_rungs_lie_at_growing_steps_before_the_end(after: float, unit: str, keep: float, steps: list[int | None]) -> None:
     rule = StopEarly.model_validate({"metric": "val_bpb", "after": after, "unit": unit, "keep": keep})
     assert [rung_step(rule, no, 100, 10_000) for no in range(len(steps))] == steps
+
+
+@pytest.mark.parametrize(("after", "unit"), [(5e-324, "fraction"), (1, "fraction"), (0.5, "steps"), (0.01, "tokens")])
+def test_a_point_too_near_to_either_end_is_refused(after: float, unit: str) -> None:
+    with pytest.raises(ValueError, match="after"):
+        StopEarly.model_validate({"metric": "val_bpb", "after": after, "unit": unit})
 
 
 @pytest.mark.parametrize(
