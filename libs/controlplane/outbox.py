@@ -2,9 +2,9 @@
 
 Event ids follow commit order within a run, but not between runs: a transaction may commit an event with a smaller id after a
 reader has seen a greater one. So the reader passes an id only when it is settled. It notes the newest id of the sequence (the
-mark), and after that the next transaction id. When every transaction before that one has ended, no event up to the mark can
-still appear, because whoever writes an event has locked or inserted the run first, and so had a transaction id before it drew
-the event's id. An open transaction of any database of the server that has written something therefore delays deliveries.
+mark), and after that takes a transaction id for itself. When every transaction before that one has ended, no event up to the
+mark can still appear, because whoever writes an event has locked or inserted the run first, and so had a transaction id before
+it drew the event's id. (A snapshot's xmax would not do: it follows the last transaction that ended, so open ones may lie past it.) An open transaction of any database of the server that has written something therefore delays deliveries.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ BATCH = 500  # events in one transaction
 SPAN = 100_000  # ids that one query looks through; metrics are most of them
 
 _NEWEST = text("SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('event', 'id')::regclass), 0)")
-_SNAPSHOT = text("SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint FROM pg_current_snapshot() AS s")
+_OLDEST = text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+_OWN = text("SELECT pg_current_xact_id()::text::bigint")
 
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
-    """The newest event id, and then the transactions: all before `oldest` have ended, `next` and later ones had not begun."""
+    """The newest event id, and then the transactions: all before `oldest` have ended, those after `next` had not begun."""
 
     newest: int
     oldest: int
@@ -38,10 +39,10 @@ class Horizon:
 
 
 def horizon(session: Session) -> Horizon:
-    """Look where the events are settled. Call it in a transaction that has written nothing: it would wait for itself."""
-    newest = newest_event_id(session)  # must be read first
-    oldest, following = session.execute(_SNAPSHOT).one()
-    return Horizon(newest, oldest, following)
+    """Look where the events are settled. Call it in a transaction of its own that has written nothing: it would wait for itself."""
+    newest = newest_event_id(session)  # the order of these three matters
+    oldest = session.scalars(_OLDEST).one()
+    return Horizon(newest, oldest, session.scalars(_OWN).one())
 
 
 def newest_event_id(session: Session) -> int:
