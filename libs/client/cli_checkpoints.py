@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from client.cli_runs import RunArg, connect
+from client.text import console
 
-out = Console()
+out = console()
 CheckpointArg = Annotated[
     str, typer.Argument(metavar="CHECKPOINT", help="id of a checkpoint, c_… (see `nanochat checkpoints list`)")
 ]

@@ -8,13 +8,13 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from client.cli_runs import Json, connect
 from client.models import Key
+from client.text import console
 
-out = Console()
+out = console()
 UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
 KeyArg = Annotated[str, typer.Argument(metavar="KEY", help="id of a key, k_… (see `nanochat keys list`)")]

@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from client.cli_runs import connect
 from client.errors import ApiError, ClientError
 from client.inference import Inference, Message
 from client.settings import Settings, discover
+from client.text import console
 
-out = Console()
+out = console()
 
 
 def register(app: typer.Typer) -> None:

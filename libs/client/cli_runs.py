@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
@@ -15,7 +14,7 @@ from client.cli_local import DataOption, SetOption, overrides_of, plan_here
 from client.client import Client
 from client.models import Run
 from client.settings import discover
-from client.text import RunTable, plan_summary, plan_table, runs_table, troubles
+from client.text import RunTable, console, plan_summary, plan_table, runs_table, troubles
 from client.watch import watch
 
 RecipeArg = Annotated[
@@ -30,7 +29,7 @@ MaxUsd = Annotated[float | None, typer.Option(metavar="USD", help="pause when th
 MaxHours = Annotated[float | None, typer.Option(metavar="HOURS", help="pause after this many hours of work")]
 UsdPerHour = Annotated[float | None, typer.Option(metavar="USD", help="price of one GPU")]
 
-out = Console()
+out = console()
 
 
 def register(app: typer.Typer) -> None:

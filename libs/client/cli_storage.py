@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from client.cli_runs import connect
+from client.text import console
 
 GIB = 2**30
-out = Console()
+out = console()
 
 
 def register(app: typer.Typer) -> None:

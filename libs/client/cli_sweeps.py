@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from client import svg, sweep_options
 from client.cli_local import DataOption, SetOption, overrides_of
 from client.cli_runs import Json, connect, recipe_of
 from client.sweep_models import Sweep, SweepCurves
 from client.sweep_text import changes, plan_lines, plan_table, runs_table, sweeps_table
+from client.text import console
 
-out = Console()
+out = console()
 SKIP = 0.04  # of the width of a plot: with the first steep fall in view the rest would be a flat line
 
 WhatArg = Annotated[

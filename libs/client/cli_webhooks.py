@@ -7,16 +7,16 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from client.cli_runs import Json, connect
+from client.text import console
 from client.webhooks import Delivery, Webhook
 
 PING_WAIT_S = 30.0  # a try takes at most 15 s
 POLL_S = 0.5
 
-out = Console()
+out = console()
 webhook = typer.Typer(help="Send the events of runs to other programs. Needs the key of an operator.", no_args_is_help=True)
 
 HookArg = Annotated[str, typer.Argument(metavar="WEBHOOK", help="id of a webhook, h_… (see `nanochat webhook list`)")]

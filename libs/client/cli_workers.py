@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from client.cli_runs import connect
 from client.models import Worker
+from client.text import console
 
-out = Console()
+out = console()
 worker = typer.Typer(help="List workers, and take them out of service for maintenance.", no_args_is_help=True)
 WorkerArg = Annotated[str, typer.Argument(metavar="WORKER", help="id of a worker (see `nanochat worker list`)")]
 

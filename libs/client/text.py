@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,7 +39,13 @@ COLORS = {
 }
 NOT_STARTED = frozenset({"PENDING", "QUEUED"})
 
+PIPED = 240  # columns
 NARROW = 96  # columns; a narrower terminal gets fewer columns, so that no figure is cut off
+
+
+def console() -> Console:
+    """Standard output. What is piped has room for whole rows: half an id is of no use to a script."""
+    return Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=PIPED)
 
 
 @dataclass(frozen=True, slots=True)
