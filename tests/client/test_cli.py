@@ -207,7 +207,7 @@ def test_a_plan_for_named_gpus_needs_no_service_and_agrees_with_the_api(tmp_path
     done = nanochat("plan", "speedrun", "--gpus", "8", "--gpu", "H100", **NOWHERE, COLUMNS="100")
     assert done.returncode == 0, done.stderr
     (row,) = [line.split() for line in done.stdout.splitlines() if line.startswith("base_train")]
-    assert row == ["base_train", "21.4k", "11.2B", "3.92e19", "32", "x", "1", "41.9", "1.29M", "2.41", "57.91"]
+    assert row == ["base_train", "21.4k", "11.2B", "3.92e19", "32", "x", "1", "41.9", "1.29M", "2.41", "57.91", "estimate"]
     assert "8 x H100 (79.1 GiB, 989 TFLOPS at 57 % MFU, $3.00/h each)" in done.stdout
     asked = ("--gpu-memory", "40", "--peak-tflops", "500", "--usd-per-hour", "0", "--set", "base.num_iterations=10")
     here = json.loads(nanochat("plan", "speedrun", *asked, "--json", **NOWHERE).stdout)

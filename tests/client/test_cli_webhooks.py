@@ -9,6 +9,7 @@ import pytest
 from standardwebhooks import Webhook
 from typer.testing import CliRunner
 
+from client import cli_webhooks
 from client.cli import app
 from services.standalone.valkey import Valkey
 from tests.api.receiver import receiving, status
@@ -22,7 +23,7 @@ def api(
     with serving(database_url, valkey.url, tmp_path_factory.mktemp("home"), webhook_networks="127.0.0.0/8") as running:
         monkeypatch.setenv("NANOCHAT_API_URL", running.url)
         monkeypatch.setenv("NANOCHAT_API_KEY", running.key)
-        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(cli_webhooks.out, "width", 200)
         yield running
 
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner
 
-from client import svg
+from client import cli_sweeps, svg
 from client.cli import app
 from client.errors import ApiError
 from tests.api.manual_worker import ManualWorker
@@ -30,7 +30,7 @@ def environment(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NANOCHAT_API_URL", api.url)
     monkeypatch.setenv("NANOCHAT_API_KEY", api.key)
     monkeypatch.setenv("NANOCHAT_HOME", str(api.home))
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setattr(cli_sweeps.out, "width", 250)
     monkeypatch.setenv("NO_COLOR", "1")
 
 

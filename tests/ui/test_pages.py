@@ -115,8 +115,9 @@ def test_a_run_is_seen_from_its_start_to_its_report(page: Page, site: Site) -> N
     page.get_by_role("tab", name="Curves").click()
     expect(page.locator("#loss-plot")).to_contain_text("Midtraining")
     expect(page.locator("#loss-plot")).to_contain_text("SFT")
-    titles = [box for title in page.locator("#loss-plot text[class^=y][class$=title]").all() if (box := title.bounding_box())]
-    assert len(titles) >= 2  # of the upper and the lower plot
+    shown = page.locator("#loss-plot text[class^=y][class$=title]")
+    expect(shown.nth(1)).to_be_visible()  # those of the upper and the lower plot
+    titles = shown.evaluate_all("titles => titles.map(title => title.getBoundingClientRect().toJSON())")
     for i, a in enumerate(titles):
         for b in titles[:i]:  # a gap of 8 px at least: two titles in one line read as one
             beside = a["x"] + a["width"] + 8 <= b["x"] or b["x"] + b["width"] + 8 <= a["x"]
