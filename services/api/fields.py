@@ -53,17 +53,17 @@ def check_text(text: str) -> str:
     return text
 
 
+IdOrName = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(check_text)]
+
+
 def _run(
     caller: Caller,
     ledger: Ledger,
     run_id: Annotated[
-        str,
+        IdOrName,
         Path(
-            min_length=1,
-            max_length=100,
-            description="Id of the run, as answered when it was submitted; or its name, if no other run of the project has it.",
+            description="Id of the run, as answered when it was submitted; or its name, if no other run of the project has it."
         ),
-        AfterValidator(check_text),
     ],
 ) -> str:
     with ledger() as session:
@@ -84,15 +84,7 @@ def _checkpoint(
 def _sweep(
     caller: Caller,
     ledger: Ledger,
-    sweep_id: Annotated[
-        str,
-        Path(
-            min_length=1,
-            max_length=100,
-            description="Id of the sweep; or its name, if no other sweep of the project has it.",
-        ),
-        AfterValidator(check_text),
-    ],
+    sweep_id: Annotated[IdOrName, Path(description="Id of the sweep; or its name, if no other sweep of the project has it.")],
 ) -> str:
     with ledger() as session:
         return access.sweep_id(session, caller.project, sweep_id)

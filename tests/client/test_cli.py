@@ -19,7 +19,6 @@ from client.cli_runs import connect
 from controlplane.lifecycle import Reason
 from nanochat.tokenizer import Tokenizer
 from tests.api.manual_worker import ManualWorker
-from tests.api.server import Api
 from tests.nanochat.conftest import CORPUS
 from tests.nanochat.interchange.conftest import config_of, random_model, seal_model
 
@@ -54,18 +53,7 @@ COMMANDS = (
 )
 
 
-@pytest.fixture(scope="module")
-def worker(api: Api) -> ManualWorker:
-    return ManualWorker(api.ledger)
-
-
-@pytest.fixture(autouse=True)
-def environment(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NANOCHAT_API_URL", api.url)
-    monkeypatch.setenv("NANOCHAT_API_KEY", api.key)
-    monkeypatch.setenv("NANOCHAT_HOME", str(api.home))
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("NO_COLOR", "1")
+pytestmark = pytest.mark.usefixtures("environment")
 
 
 def nanochat(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -14,11 +14,6 @@ from tests.api.manual_worker import ManualWorker
 from tests.api.server import Api
 
 
-@pytest.fixture(scope="module")
-def worker(api: Api) -> ManualWorker:
-    return ManualWorker(api.ledger)
-
-
 @pytest.fixture
 def client(api: Api) -> Iterator[Client]:
     with api.client() as client:

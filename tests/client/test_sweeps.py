@@ -20,18 +20,9 @@ from tests.waiting import until
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-@pytest.fixture(scope="module")
-def worker(api: Api) -> ManualWorker:
-    return ManualWorker(api.ledger)
-
-
 @pytest.fixture(autouse=True)
-def environment(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NANOCHAT_API_URL", api.url)
-    monkeypatch.setenv("NANOCHAT_API_KEY", api.key)
-    monkeypatch.setenv("NANOCHAT_HOME", str(api.home))
+def wide(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli_sweeps.out, "width", 250)
-    monkeypatch.setenv("NO_COLOR", "1")
 
 
 def said(*arguments: str) -> str:

@@ -22,11 +22,6 @@ from tests.catalog import CATALOG
 from tests.client.scripted import scripted
 
 
-@pytest.fixture(scope="module")
-def worker(api: Api) -> ManualWorker:
-    return ManualWorker(api.ledger)
-
-
 def test_on_a_terminal_a_table_is_redrawn_until_the_run_ends(api: Api, worker: ManualWorker) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=160, color_system=None)
