@@ -222,6 +222,22 @@ def verify(artifact: Artifact, *, deep: bool = True) -> Path:
     return artifact.dir
 
 
+def checkpoint_gone(spec: StageSpec, err: StageError) -> StageError:
+    """The error that a retry mends, if the stage failed because the checkpoint it resumes from vanished or broke since it was chosen."""
+    if spec.resume_from is None or err.code not in ("artifact_missing", "artifact_corrupt", "checkpoint_corrupt"):
+        return err
+    try:
+        verify(spec.resume_from)
+    except (StageError, OSError, ValueError) as gone:
+        return StageError(
+            f"the checkpoint to resume from cannot be read any more: {gone}",
+            code="checkpoint_gone",
+            hint="the next attempt resumes from the one before it",
+            exit_code=Exit.FAILED,
+        )
+    return err
+
+
 def read_manifest(artifact: Artifact) -> dict[str, Any]:
     """The parsed manifest, checked against the artifact's digest. Raises StageError if it is missing or differs."""
     path = artifact.dir / MANIFEST

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from nanochat import distributed
 from nanochat.config.recipe import InitSpec, RecipeError, Spec
-from nanochat.contract.contract import Exit, ExitReport, StageContext, StageError, verify
+from nanochat.contract.contract import ExitReport, StageContext, StageError, checkpoint_gone, verify
 from nanochat.data.resize import Resizable, state_near
 from nanochat.distributed import Ranks
 from nanochat.model import GPT, GPTConfig, init_weights
@@ -58,7 +58,7 @@ def session(ctx: StageContext, *, deterministic: bool) -> Iterator[Ranks]:
         except RecipeError as err:
             raise StageError(str(err), code="indivisible_batch", hint="change the recipe or the number of processes") from err
         except StageError as err:
-            told = _of_what_it_resumes(ctx, err)
+            told = checkpoint_gone(ctx.spec, err)
             # Report before leaving the process group: the other ranks then fail, and once one of them has ended, torchrun ends
             # this one too.
             with contextlib.suppress(OSError):  # it must not hide why the stage ends
@@ -67,23 +67,6 @@ def session(ctx: StageContext, *, deterministic: bool) -> Iterator[Ranks]:
         finally:
             if deterministic:
                 torch.use_deterministic_algorithms(False)
-
-
-def _of_what_it_resumes(ctx: StageContext, err: StageError) -> StageError:
-    """The error that a retry mends, if the stage failed because its checkpoint vanished or broke since it was chosen."""
-    artifact = ctx.spec.resume_from
-    if artifact is None or err.code not in ("artifact_missing", "artifact_corrupt", "checkpoint_corrupt"):
-        return err
-    try:
-        verify(artifact)
-    except (StageError, OSError, ValueError) as gone:
-        return StageError(
-            f"the checkpoint to resume from cannot be read any more: {gone}",
-            code="checkpoint_gone",
-            hint="the next attempt resumes from the one before it",
-            exit_code=Exit.FAILED,
-        )
-    return err
 
 
 def tokenizer_of(ctx: StageContext) -> tuple[Tokenizer, str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+import psutil
+
 from nanochat.contract.contract import EVENTS, MANIFEST
 from tests.faults.campaign.case import Case
 from tests.faults.campaign.stack import read_only, unmount
@@ -78,6 +80,8 @@ def torn_line(case: Case) -> None:
     case.reach()
     rank, supervisor = case.process("rank 0"), case.process("supervisor")
     rank.suspend()
+    # Until it stands still it may write behind the half line.
+    case.until(lambda: rank.status() == psutil.STATUS_STOPPED, "the rank to stand still")
     with (case.out() / EVENTS).open("ab", buffering=0) as file:
         file.write(b'{"v": 1, "seq": 9')
     supervisor.kill()

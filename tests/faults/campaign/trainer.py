@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nanochat.contract.contract import Exit, StageContext, StageError, seal, verify
+from nanochat.contract import lease
+from nanochat.contract.contract import Exit, StageContext, StageError, checkpoint_gone, seal, verify
 from nanochat.contract.stop import StopRequest
 
 SAVING, OVER = "saving", "over"
@@ -93,7 +94,10 @@ def _train(ctx: StageContext, plan: Plan, any_rank: Callable[[bool], bool]) -> N
 def _resume(ctx: StageContext) -> tuple[int, int]:
     if ctx.spec.resume_from is None:
         return 0, 1
-    saved = json.loads((verify(ctx.spec.resume_from) / "state.json").read_text())
+    try:
+        saved = json.loads((verify(ctx.spec.resume_from) / "state.json").read_text())
+    except StageError as err:
+        raise checkpoint_gone(ctx.spec, err) from err
     return saved["step"], saved["state"]
 
 
@@ -111,7 +115,7 @@ def _save(ctx: StageContext, plan: Plan, step: int, state: int, *, final: bool =
     sealed = seal(folder)
     ctx.events.emit("checkpoint", step=step, path=sealed.path, sha256=sealed.sha256, bytes=len(content), final=final)
     older = sorted((ctx.out / "checkpoints").glob("step_*"))[:-KEPT]
-    for old in older:
+    for old in older if lease.may_delete(ctx.out) else ():
         ctx.events.emit("checkpoint_deleted", step=int(old.name.split("_")[1]), path=str(old.resolve()))
         shutil.rmtree(old)
 
