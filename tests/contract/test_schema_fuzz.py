@@ -1,8 +1,12 @@
-"""Valid and invalid requests generated from the OpenAPI document. None crashes, and every answer is one that it declares."""
+"""Valid and invalid requests generated from the OpenAPI document. None crashes, and every answer is one that it declares.
+
+With FUZZ=n each operation gets n requests, drawn anew in each run; by default it gets 12, the same ones in every run.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +22,7 @@ from tests.api.server import Api, serving
 # The coverage phase tries every constraint of a body one by one. For a body with a whole recipe those are so many requests that one test
 # takes minutes; tests/nanochat/config and tests/api try the bounds of a recipe.
 WITH_RECIPE = "^/v1/(runs|runs/plan|runs/{run_id}/(fork|extend)|sweeps|sweeps/plan)$"
+EXAMPLES = int(os.environ.get("FUZZ", "0"))
 CONFIG = {
     "operations": [{"include-path-regex": WITH_RECIPE, "include-method": "POST", "phases": {"coverage": {"enabled": False}}}]
 }
@@ -35,9 +40,9 @@ def api(module_database_url: str, valkey: Valkey, tmp_path_factory: pytest.TempP
 
 @schema.parametrize()
 @settings(
-    max_examples=12,
+    max_examples=EXAMPLES or 12,
     deadline=None,
-    derandomize=True,
+    derandomize=not EXAMPLES,
     database=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),

@@ -57,8 +57,8 @@ def close(found, wanted, dtype):
 
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize(("heads", "kv_heads"), SHAPES)
-@pytest.mark.parametrize(("repeated", "fp8"), [(1, False), (24, False), (24, True)], ids=["many parts", "few parts", "fp8"])
-def test_decoding_stores_the_new_position_and_attends_to_it(device, window, heads, kv_heads, repeated, fp8):
+@pytest.mark.parametrize(("room", "fp8"), [(6, False), (24, False), (144, False), (1200, False), (144, True), (1200, True)])
+def test_decoding_stores_the_new_position_and_attends_to_it(device, window, heads, kv_heads, room, fp8):
     torch.manual_seed(0)
     lengths = [1, 2, 17, 64, 65, 150]
     pool = Pool(len(lengths), kv_heads, device, fp8)
@@ -66,8 +66,9 @@ def test_decoding_stores_the_new_position_and_attends_to_it(device, window, head
     qkv = torch.randn(len(lengths), heads + 2 * kv_heads, WIDTH, device=device).to(pool.dtype)
     x = torch.randn(len(lengths), 48, device=device).to(pool.dtype)
     pos = torch.tensor(lengths, device=device, dtype=torch.int32) - 1
-    rows = len(lengths) * repeated  # rows of which the first ones matter; more rows are split into fewer parts
-    workspace = attention.Workspace(rows, heads, WIDTH, torch.device(device))
+    workspace = attention.Workspace(
+        room, heads, WIDTH, torch.device(device)
+    )  # with room for many rows each is split into few parts
     workspace.parts.fill_(math.nan)
     out = attention.attend(
         qkv, x, pool.rotary, pool.keys, pool.values, pool.table, pos, workspace,
