@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -47,7 +48,22 @@ def _authenticate(request: Request, credentials: Credentials, ledger: Ledger) ->
             headers=CHALLENGE,
         )
     _take(limit, key.id)
+    _refuse_unknown_query(request)
     return key
+
+
+def _refuse_unknown_query(request: Request) -> None:
+    """Raises RequestValidationError if the query has parameters that the document does not name: a misspelt filter filters nothing."""
+    if not request.query_params:
+        return
+    operation = request.app.openapi()["paths"][request.scope["route"].path_format][request.method.lower()]
+    known = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"}
+    unknown = [(name, value) for name, value in request.query_params.multi_items() if name not in known]
+    if unknown:
+        message = f"is not a parameter of this request; it takes {', '.join(sorted(known)) or 'none'}"
+        raise RequestValidationError(
+            [{"type": "unknown_parameter", "loc": ("query", name), "msg": message, "input": value} for name, value in unknown]
+        )
 
 
 Caller = Annotated[ApiKey, Depends(_authenticate)]

@@ -287,3 +287,29 @@ def test_a_moment_is_a_date_and_time_with_a_time_zone(api: Api, name: str, momen
 @pytest.mark.parametrize("wish", [0, 1, "true", None])
 def test_a_dry_run_is_asked_for_by_true_or_false(api: Api, wish: Any) -> None:
     problem(api.http.post("/v1/gc", json={"dry_run": wish}), "invalid-request")
+
+
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [
+        ("/v1/runs", "status"),
+        ("/v1/workers", "none"),
+        ("/v1/runs/{run}", "none"),
+        ("/v1/runs/{run}/events", "limit"),
+        ("/v1/keys", "none"),
+    ],
+)
+def test_an_unknown_query_parameter_is_refused_instead_of_ignored(api: Api, path: str, known: str) -> None:
+    run = api.http.post("/v1/runs", json=TINY).json()["id"]
+    found = problem(api.http.get(path.format(run=run), params={"statsu": "FAILED"}), "invalid-request")
+    assert "statsu" in found["detail"]
+    assert known in found["detail"]
+    assert (
+        api.http.get(path.format(run=run), params={"statsu": "FAILED"}, headers={"Authorization": "Bearer wrong"}).status_code
+        == 401
+    )
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "right to left \u202e", "\u200b"])
+def test_a_key_has_a_name_that_people_can_read(api: Api, name: str) -> None:
+    problem(api.http.post("/v1/keys", json={"name": name, "role": "viewer"}), "invalid-request")

@@ -10,15 +10,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from controlplane import audit, keys
 from controlplane.roles import DEFAULT_PROJECT, Role
 from controlplane.schemas import AuditPage, KeyView
+from nanochat.contract.bounds import one_line
 from services.api.auth import Admin
 from services.api.database import Ledger
-from services.api.fields import BIGINT, Moment, check_text
+from services.api.fields import BIGINT, Moment
 from services.api.problems import responses
 
 router = APIRouter(prefix="/v1", tags=["keys"])
 
 REFUSED_BODY = ("forbidden", "malformed-body", "body-too-large", "invalid-request")
-KeyName = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), AfterValidator(check_text)]
+KeyName = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), AfterValidator(one_line)]
 Project = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 KeyId = Annotated[str, Path(pattern=r"^k_[0-9a-f]{16}$", description="Id of the key, as in the list of keys.")]
 
