@@ -26,13 +26,13 @@ ABSENT = 0.1  # share of questions about a letter drawn from the whole alphabet,
 
 
 class Counting(GeneratedTask):
-    """A test problem is a letter and a word that training never combines."""
+    """A test problem is about a word that no training question about words contains."""
 
     def draw(self, rng: random.Random) -> tuple[str, Conversation]:
         word = draw_word(rng, self.source.words)
         letter = rng.choice(string.ascii_lowercase if rng.random() < ABSENT else word)
         question = casually(rng, rng.choice(PHRASINGS).format(letter=quoted(rng, letter), word=quoted(rng, word)))
-        return f"{letter}/{word}", {"messages": user_and_assistant(question, worked(word, letter))}
+        return word, {"messages": user_and_assistant(question, worked(word, letter))}
 
 
 def worked(word: str, letter: str) -> list[Part]:

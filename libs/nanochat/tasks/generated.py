@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -20,8 +21,9 @@ _TRIES = 10_000
 class GeneratedTask(CatalogTask):
     """A random generator draws row `i`; its seed is the task's name, the split and `i`.
 
-    Every problem has a key, and the key's digest decides the problem's split. A row is drawn again until its problem belongs
-    to this split, so no test problem is ever in training, whatever the sizes.
+    Every problem has a key: what is asked for, whatever the wording. Its digest decides the problem's split. A row is drawn again
+    until its problem belongs to this split, so nothing that a test asks for is ever asked for in training, whatever the sizes. The
+    key of all tasks about a word is the word: what one of them tests, no other one trains.
     """
 
     def __init__(self, definition: TaskDef, split: str, size: int, source: TaskSource):
@@ -45,12 +47,21 @@ class GeneratedTask(CatalogTask):
 
     def owns(self, key: str) -> bool:
         """Whether a problem belongs to this split."""
-        digest = hashlib.blake2b(f"{self.name}/{key}".encode(), digest_size=2).digest()
-        return (int.from_bytes(digest, "little") % TEST_SHARE == 0) == (self.split == "test")
+        return (digest_of(key) % TEST_SHARE == 0) == (self.split == "test")
 
     @abstractmethod
     def draw(self, rng: random.Random) -> tuple[str, Conversation]:
         """One problem of either split: its key and its conversation."""
+
+
+def digest_of(key: str) -> int:
+    """A number that looks random and is always the same."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
+
+
+def bare(question: str) -> str:
+    """What a question says without case, marks and white space, in which a test question must not differ from a trained one."""
+    return re.sub(r"[\W_]+", " ", question.casefold()).strip()
 
 
 def draw_word(rng: random.Random, words: Sequence[str]) -> str:

@@ -7,17 +7,10 @@ hand (topics, phrasings, greetings, letter case, punctuation), because sampling 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 
-from nanochat.tasks.base import Conversation, Message
-from nanochat.tasks.generated import GeneratedTask, casually
-
-
-@dataclass(frozen=True, slots=True)
-class Topic:
-    asked: tuple[str, ...]
-    answered: tuple[str, ...]
-
+from nanochat.tasks.base import Conversation
+from nanochat.tasks.dialogue import Dialogues, Topic
+from nanochat.tasks.generated import GeneratedTask, bare
 
 TOPICS: dict[str, Topic] = {
     "hello": Topic(
@@ -231,36 +224,15 @@ TOPICS: dict[str, Topic] = {
     ),
 }
 OPENERS = ("", "", "", "Hi! ", "Hello! ", "Hey! ", "Please tell me. ", "I have a question. ")
-_OPENING, _CLOSING = ("hello",), ("thanks", "bye")
-_MIDDLE = tuple(name for name in TOPICS if name not in _OPENING + _CLOSING)
+DIALOGUES = Dialogues(TOPICS, opening=("hello",), closing=("thanks", "bye"), openers=OPENERS)
 
 
 class Identity(GeneratedTask):
-    """One to four turns: sometimes a greeting, then questions, sometimes thanks. No test question is trained on in its wording."""
+    """One to four turns: sometimes a greeting, then questions, sometimes thanks. No question of a test is trained on."""
 
     def draw(self, rng: random.Random) -> tuple[str, Conversation]:
-        topics = rng.sample(_MIDDLE, rng.choice((1, 1, 1, 2)))
-        if rng.random() < 0.25:
-            topics = [*_OPENING, *topics]
-        elif rng.random() < 0.1:
-            topics = [*_OPENING]
-        if rng.random() < 0.2:
-            topics = [*topics, rng.choice(_CLOSING)]
-        messages: list[Message] = []
-        for topic in topics:
-            messages.append({"role": "user", "content": self._question(rng, topic)})
-            messages.append({"role": "assistant", "content": rng.choice(TOPICS[topic].answered)})
-        return str(messages[0]["content"]), {"messages": messages}
+        messages = DIALOGUES.draw(rng, test=self.split == "test")
+        return bare(str(messages[0]["content"])), {"messages": messages}
 
-    def _question(self, rng: random.Random, topic: str) -> str:
-        """A question on the topic, in a wording that belongs to this split."""
-        while True:
-            question = rng.choice(TOPICS[topic].asked)
-            if topic in _MIDDLE:
-                opener = rng.choice(OPENERS)
-                question = opener + question
-            else:
-                question += rng.choice(("", ".", "!"))
-            question = casually(rng, question)
-            if self.owns(question):
-                return question
+    def owns(self, key: str) -> bool:
+        return True  # DIALOGUES takes every question from this split

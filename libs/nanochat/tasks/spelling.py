@@ -22,12 +22,12 @@ PHRASINGS = (
 
 
 class Spelling(GeneratedTask):
-    """A test problem is a word in a phrasing in which training does not show that word."""
+    """A test problem is a word that no training question about words contains."""
 
     def draw(self, rng: random.Random) -> tuple[str, Conversation]:
         word = draw_word(rng, self.source.words)
         question = casually(rng, rng.choice(PHRASINGS).format(word=quoted(rng, word)))
-        return question, {"messages": user_and_assistant(question, spelled(word))}
+        return word, {"messages": user_and_assistant(question, spelled(word))}
 
 
 def spelled(word: str) -> str:

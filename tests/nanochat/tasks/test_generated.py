@@ -1,12 +1,16 @@
 """Tasks that make their own rows: the same ones every time, right answers, and a test split that training never sees."""
 
 import string
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from nanochat.engine.tools import calculate
-from nanochat.tasks.base import Conversation, Task, reference
+from nanochat.tasks import identity
+from nanochat.tasks.base import Conversation, Part, reference
 from nanochat.tasks.catalog import TASKS
+from nanochat.tasks.dialogue import held_out
+from nanochat.tasks.generated import bare
 from nanochat.tasks.registry import named
 from nanochat.tasks.source import TaskSource
 from nanochat.tokenizer import Tokenizer
@@ -15,25 +19,61 @@ GENERATED = [task.name for task in TASKS if task.kind == "generated"]
 ALL = pytest.mark.parametrize("name", GENERATED)
 
 
-def prompts(task: Task) -> set[str]:
+WORD_TASKS = ("spelling", "counting")
+
+
+def prompts(task: Sequence[Conversation]) -> set[str]:
     return {str(m["content"]) for c in task for m in c["messages"] if m["role"] == "user"}
 
 
-def problem(name: str, conversation: Conversation) -> str:
-    """What the problem is, whatever its wording."""
-    if name in ("counting", "sums"):
-        content = conversation["messages"][1]["content"]
-        return next(p["text"] for p in content if isinstance(p, dict) and p["type"] == "python")
-    return str(conversation["messages"][0]["content"])
+# What a row asks for, whatever the wording: a word, an expression, or the questions without greeting, case and marks.
+ASKED: dict[str, Callable[[Conversation], set[str]]] = {
+    "spelling": lambda c: {reference(c).partition(":")[0]},
+    "counting": lambda c: {reference(c).partition(":")[0]},
+    "sums": lambda c: {p["text"] for p in parts_of(c) if p["type"] == "python"},
+    "identity": lambda c: {without_opener(str(m["content"])) for m in c["messages"] if m["role"] == "user"},
+}
+
+
+def parts_of(conversation: Conversation) -> list[Part]:
+    content = conversation["messages"][-1]["content"]
+    assert isinstance(content, list)
+    return content
+
+
+def without_opener(question: str) -> str:
+    text = bare(question)
+    for opener in sorted(map(bare, identity.OPENERS), key=len, reverse=True):
+        if opener and text.startswith(f"{opener} ") and text.removeprefix(opener).strip() in KNOWN:
+            return text.removeprefix(opener).strip()
+    return text
+
+
+KNOWN = {bare(question) for topic in identity.TOPICS.values() for question in topic.asked}
 
 
 @ALL
-def test_the_test_split_is_disjoint_from_train(name: str, source: TaskSource) -> None:
-    train, test = (named(name, split, source, size=1500) for split in ("train", "test"))
-    assert not prompts(train) & prompts(test)
-    assert not {problem(name, c) for c in train} & {problem(name, c) for c in test}
-    assert len(prompts(test)) > 10
-    assert len(prompts(train)) > len(prompts(test))
+def test_nothing_that_a_test_asks_for_is_asked_for_in_training(name: str, source: TaskSource) -> None:
+    train, test = (named(name, split, source, size=1500)[:] for split in ("train", "test"))
+    asked_in_training, asked_in_tests = (set().union(*(ASKED[name](c) for c in rows)) for rows in (train, test))
+    assert not asked_in_training & asked_in_tests
+    assert 0 < len(asked_in_tests) < len(asked_in_training)
+    wordings = [{prompt.casefold().strip(" .?!") for prompt in prompts(rows)} for rows in (train, test)]
+    assert not wordings[0] & wordings[1]
+
+
+def test_a_word_of_one_tasks_tests_is_in_no_other_tasks_training(source: TaskSource) -> None:
+    trained = {name: set().union(*(ASKED[name](c) for c in named(name, "train", source, size=1500))) for name in WORD_TASKS}
+    tested = {name: set().union(*(ASKED[name](c) for c in named(name, "test", source, size=200))) for name in WORD_TASKS}
+    assert not set().union(*trained.values()) & set().union(*tested.values())
+
+
+def test_every_topic_of_identity_is_trained_on_and_tested() -> None:
+    held = held_out(identity.TOPICS)
+    for topic in identity.TOPICS.values():
+        asked = {bare(question) for question in topic.asked}
+        assert asked & held
+        assert len(asked & held) <= len(asked) / 4
 
 
 @ALL
