@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from client import (
+    cli_chats,
     cli_checkpoints,
     cli_interchange,
     cli_keys,
@@ -32,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli_local.register(app)
+cli_chats.register(app)
 cli_runs.register(app)
 cli_steer.register(app)
 cli_models.register(app)

@@ -1,0 +1,52 @@
+"""Commands for a user's own conversations, without any service: data check. A process of its own does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.cli_local import BAD_INPUT, hand_over
+
+TokenizerOption = Annotated[
+    Path | None, typer.Option("--tokenizer", metavar="DIR", help="folder of a tokenizer; default: that of the newest run here")
+]
+TasksOption = Annotated[
+    Path | None, typer.Option("--tasks", metavar="DIR", help="folder of task data; default: those of the newest run here")
+]
+ContextOption = Annotated[
+    int | None, typer.Option("--context", min=1, help="tokens of a row that are kept, as model.seq_len; default 2048")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def register(app: typer.Typer) -> None:
+    data = typer.Typer(no_args_is_help=True, help="Look at data before anything is trained on them.")
+    data.command("check")(check)
+    app.add_typer(data, name="data")
+
+
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a file of conversations: .jsonl, .json or .parquet")],
+    tokenizer: TokenizerOption = None,
+    tasks: TasksOption = None,
+    context: ContextOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a file of conversations holds: rows, tokens, what is cut, trained, broken, or asked in an evaluation.
+
+    Ends with 1 if a run would refuse the file.
+    """
+    options = {"--tokenizer": tokenizer, "--tasks": tasks, "--context": context}
+    _run("check", [*_given(options), *(["--json"] if as_json else [])], str(file))
+
+
+def _given(options: Mapping[str, object]) -> list[str]:
+    return [f"{option}={value}" for option, value in options.items() if value is not None]
+
+
+def _run(command: str, options: list[str], *arguments: str) -> None:
+    code = hand_over(["-m", "nanochat.chats", command, *options, "--", *arguments])
+    raise typer.Exit({0: 0, BAD_INPUT: 2}.get(code, 1))

@@ -1,0 +1,36 @@
+"""The tokenizer and the task data that a command uses: the user's, else those of the newest run on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nanochat.contract.contract import MANIFEST, StageError
+from nanochat.tasks.catalog import find_in_folder
+from nanochat.tasks.source import INDEX, TaskSource
+from nanochat.tokenizer import FILE, Tokenizer
+
+
+def tokenizer(given: Path | None) -> tuple[Tokenizer, Path] | None:
+    """A tokenizer and its folder; None if none is given and no run on this machine has made one. Raises StageError."""
+    folder = given or _newest("tok_train", "tokenizer", FILE)
+    return (Tokenizer.load(folder), folder) if folder else None
+
+
+def task_source(given: Path | None) -> tuple[TaskSource, Path] | None:
+    """Task data and their folder; None if none is given and no run on this machine has any. Raises StageError."""
+    if given is None:
+        folder = _newest("data", "tasks", INDEX)
+        return (TaskSource.load(folder), folder) if folder else None
+    if not given.is_dir():
+        raise StageError(f"no folder {given}", code="folder_missing", hint="give the folder of task data, as in data.tasks")
+    files = {key: tuple(paths) for key, paths in find_in_folder(given).items()}
+    return TaskSource(files, given), given
+
+
+def _newest(stage: str, artifact: str, file: str) -> Path | None:
+    """The newest finished artifact of a stage, of the runs of `nanochat local-run` and of the platform."""
+    home = Path(os.environ.get("NANOCHAT_HOME") or ".nanochat")
+    folders = [p for runs in ("local", "runs") for p in home.glob(f"{runs}/*/{stage}/attempt-*/{artifact}")]
+    finished = [p for p in folders if (p / MANIFEST).is_file() and (p / file).is_file()]
+    return max(finished, key=lambda p: p.stat().st_mtime, default=None)
