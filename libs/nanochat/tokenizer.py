@@ -103,7 +103,7 @@ class Tokenizer:
         """Render a conversation as (ids, mask), both cut to the first `max_tokens`. The mask is 1 for tokens to learn.
 
         The assistant learns its own text, its tool calls including their end token, and its end of turn. It does not learn the
-        user's messages or the output of tools. Raises ValueError when the roles do not alternate or a content has a wrong type.
+        user's messages, the output of tools, or an answer whose `weight` is 0. Raises ValueError when the roles do not alternate or a content has a wrong type.
         """
         ids, mask = [self.bos], [0]
 
@@ -117,8 +117,9 @@ class Tokenizer:
                 add([self._special["<|user_end|>"]], trained=False)
             else:
                 add([self._special["<|assistant_start|>"]], trained=False)
-                self._assistant(message, position, add)
-                add([self._special["<|assistant_end|>"]], trained=True)
+                learned = message.get("weight", 1) != 0
+                self._assistant(message, position, learned, add)
+                add([self._special["<|assistant_end|>"]], trained=learned)
             if len(ids) >= max_tokens:
                 break
         return ids[:max_tokens], mask[:max_tokens]
@@ -136,15 +137,15 @@ class Tokenizer:
         ids, _ = self.render({"messages": messages}, sys.maxsize)
         return [*ids, self._special["<|assistant_start|>"]]
 
-    def _assistant(self, message: Message, position: int, add: _Add) -> None:
+    def _assistant(self, message: Message, position: int, learned: bool, add: _Add) -> None:
         content = message["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         for part in parts:
             tokens = self.encode(part["text"])
             if part["type"] == "text":
-                add(tokens, trained=True)
+                add(tokens, trained=learned)
             elif part["type"] == "python":
-                add([self._special["<|python_start|>"], *tokens, self._special["<|python_end|>"]], trained=True)
+                add([self._special["<|python_start|>"], *tokens, self._special["<|python_end|>"]], trained=learned)
             elif part["type"] == "python_output":
                 add([self._special["<|output_start|>"], *tokens, self._special["<|output_end|>"]], trained=False)
             else:

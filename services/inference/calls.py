@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from nanochat.engine.request import SAMPLED, Logprobs
-from nanochat.grammar.grammar import call_prefix
+from nanochat.tasks.calls import call_prefix
 from nanochat.tokenizer import Tokenizer
 from services.inference.text import AnswerText, Delta
 

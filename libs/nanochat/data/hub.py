@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import shutil
 import zipfile
-from pathlib import Path
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 
 from nanochat.contract.contract import StageError
 from nanochat.data.fetch import Fetcher
 from nanochat.tasks.catalog import CORE_CONFIG, SPLITS, Split, find_in_folder, is_url
+from nanochat.tasks.chat_file import open_checked, own_path
 
 
 def task_files(place: str | None, cache_dir: Path, fetcher: Fetcher) -> dict[str, list[Path]]:
@@ -27,6 +30,22 @@ def task_files(place: str | None, cache_dir: Path, fetcher: Fetcher) -> dict[str
     if not root.is_dir():
         raise StageError(f"no folder {root}", code="folder_missing", hint="check data.tasks")
     return find_in_folder(root)
+
+
+def own_files(places: Collection[str], root: Path | None, cache_dir: Path, fetcher: Fetcher) -> dict[str, list[Path]]:
+    """Fetch the user's own conversations from their URLs, and check every row of these and of those on this machine.
+
+    Returns the fetched files by their URLs. Raises StageError that names the broken lines, and `Stopped`.
+    """
+    fetched = {url: [_fetch_own(url, cache_dir / "own", fetcher)] for url in places if is_url(url)}
+    for place in places:
+        open_checked(fetched[place][0] if place in fetched else own_path(place, root))
+    return fetched
+
+
+def _fetch_own(url: str, cache: Path, fetcher: Fetcher) -> Path:
+    name = PurePosixPath(urlsplit(url).path).name or "conversations.jsonl"
+    return fetcher.file(url, cache / _name(url) / name)
 
 
 def _fetch_split(base_url: str, split: Split, cache: Path, fetcher: Fetcher) -> list[Path]:

@@ -19,6 +19,8 @@ LABELS = {
     "flops_per_token": "FLOPs per token",
     "world_size": "processes",
     "chatcore": "ChatCORE",
+    "rows_measured": "conversations measured",
+    "rows_longer": "of these longer than the context, cut to it",
     "pass_at_8": "pass@8",
     "pass_at_8_before": "pass@8 before training",
 }

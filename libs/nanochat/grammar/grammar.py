@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llguidance import LLMatcher
 
+from nanochat.tasks.calls import call_prefix
+
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
@@ -105,11 +107,6 @@ class Grammar:
                 f"arguments{i}: %json {arguments}",
             ]
         return "\n".join(rules)
-
-
-def call_prefix(name: str) -> str:
-    """How the call of a function begins."""
-    return f'{{"name": "{name}", "arguments": '
 
 
 def explained(error: str) -> str:

@@ -187,5 +187,12 @@ def config(recipe: Recipe, stage: StageDef) -> Config:
         "recipe": recipe.name,
         **sections,
         **stage.params,
+        **({"own_files": files} if stage.kind == "data" and (files := own_files(recipe)) else {}),
         **({"full_recipe": recipe.model_dump(mode="json")} if stage.kind == "report" else {}),
     }
+
+
+def own_files(recipe: Recipe) -> list[str]:
+    """Paths and URLs of the user's own conversations in the recipe's mixtures. The data stage reads and checks them all."""
+    mixtures = (recipe.mid.train, recipe.mid.val, recipe.sft.train, recipe.sft.val)
+    return sorted({use.path for uses in mixtures for use in uses if use.path is not None})

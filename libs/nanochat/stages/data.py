@@ -16,7 +16,7 @@ from nanochat.config.recipe import DataSpec, PydocsSource, TokenizerSpec
 from nanochat.contract.contract import Artifact, Exit, StageContext, StageError, write_json
 from nanochat.data.corpus import Corpus, open_corpus
 from nanochat.data.fetch import Fetcher, Stopped
-from nanochat.data.hub import core_bundle, task_files
+from nanochat.data.hub import core_bundle, own_files, task_files
 from nanochat.data.shards import Shard, require_text, write_index
 from nanochat.data.words import frequent_words
 from nanochat.tasks.catalog import SPLITS, is_url
@@ -35,9 +35,10 @@ def run(ctx: StageContext) -> None:
     started = time.monotonic()
     with Fetcher(received=report.received, stopped=ctx.stop_requested, warn=report.warn) as fetcher:
         try:
+            own = own_files(ctx.spec.config.get("own_files", []), _tasks_root(spec), Path(ctx.spec.cache_dir), fetcher)
             corpus = open_corpus(spec.source, Path(ctx.spec.cache_dir), doc_cap, fetcher, report.progress)
             train, val = _publish_shards(ctx, spec, corpus, report)
-            found = _publish_tasks(ctx, spec, train, fetcher, report)
+            found = _publish_tasks(ctx, spec, train, own, fetcher, report)
             core = _publish_core(ctx, spec, fetcher)
         except Stopped as err:
             raise StageError(
@@ -103,17 +104,26 @@ def _warn_if_short(ctx: StageContext, spec: DataSpec, chars: int) -> None:
 
 
 def _publish_tasks(
-    ctx: StageContext, spec: DataSpec, train: list[Shard], fetcher: Fetcher, report: _Reporter
+    ctx: StageContext,
+    spec: DataSpec,
+    train: list[Shard],
+    own: dict[str, list[Path]],
+    fetcher: Fetcher,
+    report: _Reporter,
 ) -> dict[str, list[Path]]:
     cache = Path(ctx.spec.cache_dir)
     report.note("task data")
     files = task_files(spec.tasks, cache, fetcher)
-    root = Path(spec.tasks).expanduser().resolve() if spec.tasks and not is_url(spec.tasks) else None
     report.note("word list")
     words = frequent_words(Path(s.path) for s in train)
-    write_source(ctx.out / "tasks", files, root, words)
+    write_source(ctx.out / "tasks", {**files, **own}, _tasks_root(spec), words)
     ctx.publish("tasks", ctx.out / "tasks", splits=len(files), words=len(words))
     return files
+
+
+def _tasks_root(spec: DataSpec) -> Path | None:
+    """The user's folder of task data, if that is where they are."""
+    return Path(spec.tasks).expanduser().resolve() if spec.tasks and not is_url(spec.tasks) else None
 
 
 def _publish_core(ctx: StageContext, spec: DataSpec, fetcher: Fetcher) -> Path | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from nanochat.config.recipe import MidSpec
 from nanochat.contract.contract import StageContext
+from nanochat.data.lengths import check_lengths
 from nanochat.data.loader import ConversationLoader
 from nanochat.data.position import State
 from nanochat.optim import schedule
@@ -31,6 +32,7 @@ def run(ctx: StageContext) -> None:
         mixture = load_mixture(spec.train, source)
         resume = open_resume(ctx)
         config = config_of(ctx)
+        lengths = check_lengths(ctx, mixture, tokenizer, config.sequence_len)
 
         def trainer(batch: BatchSplit) -> Trainer:
             model = build_model(ctx, ranks, tokenizer, digest, fresh=None)
@@ -62,4 +64,4 @@ def run(ctx: StageContext) -> None:
         batch = fit.choose(ranks, resume, lambda gib: token_batch("mid", spec, config, ranks.world_size, gib))
         results = fit.train(ctx, ranks, "mid", spec, batch, trainer)
         if ranks.is_main:
-            ctx.publish_results({**results, "rows": len(mixture)})
+            ctx.publish_results({**results, "rows": len(mixture), **lengths})

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from nanochat.config.recipe import SftSpec, TaskUse
 from nanochat.contract.contract import StageContext
+from nanochat.data.lengths import check_lengths
 from nanochat.data.loader import SftLoader
 from nanochat.data.position import State
 from nanochat.distributed import Ranks
@@ -37,6 +38,7 @@ def run(ctx: StageContext) -> None:
         steps = plan.sft_steps(spec, len(mixture))
         resume = open_resume(ctx)
         config = config_of(ctx)
+        lengths = check_lengths(ctx, mixture, tokenizer, config.sequence_len + 1)
 
         def trainer(batch: BatchSplit) -> Trainer:
             model = build_model(ctx, ranks, tokenizer, digest, fresh=None)
@@ -66,7 +68,7 @@ def run(ctx: StageContext) -> None:
         batch = fit.choose(ranks, resume, lambda gib: example_batch("sft", spec, config, ranks.world_size, gib))
         results = fit.train(ctx, ranks, "sft", spec, batch, trainer)
         if ranks.is_main:
-            ctx.publish_results({**results, "rows": len(mixture)})
+            ctx.publish_results({**results, "rows": len(mixture), **lengths})
 
 
 def _judge(ctx: StageContext, spec: SftSpec, model: GPT, tokenizer: Tokenizer, source: TaskSource, ranks: Ranks) -> Callback:

@@ -18,8 +18,11 @@ class Part(TypedDict):
 
 
 class Message(TypedDict):
+    """`weight` 0: the model reads this answer but does not learn it in SFT, as in OpenAI's files."""
+
     role: Literal["system", "user", "assistant"]
     content: str | list[Part]
+    weight: NotRequired[int]
 
 
 class Conversation(TypedDict):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 
 from nanochat.contract.contract import StageError
 from nanochat.tasks.base import Task
 from nanochat.tasks.catalog import BY_NAME, TaskDef
-from nanochat.tasks.conversations import read_jsonl
+from nanochat.tasks.chat_file import open_checked
+from nanochat.tasks.conversations import OwnConversations
 from nanochat.tasks.source import TaskSource
 from nanochat.tasks.use import TaskUse
 
@@ -31,7 +31,7 @@ def named(
     if definition.kind == "file":
         if path is None:
             raise StageError("task jsonl names no file", code="bad_task", hint="give its `path`")
-        return read_jsonl(definition, (source.root or Path()) / Path(path).expanduser(), limit)
+        return OwnConversations(definition, open_checked(source.own_file(path)), limit)
     if split not in definition.split_names:
         raise StageError(
             f"task {task} has no split {split!r}", code="bad_task", hint=f"it has: {', '.join(definition.split_names)}"

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.contract.contract import RESTORE, StageError, write_json
+from nanochat.tasks.catalog import is_url
+from nanochat.tasks.chat_file import own_path
 from nanochat.tasks.rows import Rows
 
 INDEX = "tasks.json"
@@ -18,7 +20,10 @@ WORDS = "words.txt"
 
 @dataclass(frozen=True)
 class TaskSource:
-    """`files` are by `task/split`, as in `catalog.SPLITS`. Relative paths of a recipe start at `root`, the user's folder, if any."""
+    """`files` are by `task/split`, as in `catalog.SPLITS`; a user's file that was fetched is there by its URL.
+
+    Relative paths of a recipe start at `root`, the user's folder, if any.
+    """
 
     files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     root: Path | None = None
@@ -30,6 +35,14 @@ class TaskSource:
         table = json.loads((artifact_dir / INDEX).read_text(encoding="utf-8"))
         files = {key: tuple(_as_named(entry) for entry in entries) for key, entries in table["files"].items()}
         return cls(files, Path(table["root"]) if table["root"] else None, Path(table["words"]))
+
+    def own_file(self, place: str) -> Path:
+        """A user's file by its path or URL. Raises StageError for a URL that the data stage has not fetched."""
+        if is_url(place):
+            if place not in self.files:
+                raise StageError(f"{place} was not fetched", code="task_data_missing", hint=RESTORE)
+            return self.files[place][0]
+        return own_path(place, self.root)
 
     def rows(self, key: str) -> Rows:
         """The rows of a split. Raises StageError when the source lacks it."""

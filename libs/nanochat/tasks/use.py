@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nanochat.contract.bounds import GeneratedRows, PathText, Repeats, Rows
 from nanochat.tasks.catalog import JUDGED, REWARDED, TRAINABLE
@@ -17,10 +17,24 @@ else:
     TrainableTask, JudgedTask, RewardedTask = Literal[TRAINABLE], Literal[JUDGED], Literal[REWARDED]
 
 
+def _with_short_form(schema: dict[str, Any]) -> None:
+    """`{"jsonl": "chats.jsonl", "epochs": 2}` is short for `{"task": "jsonl", "path": "chats.jsonl", "repeat": 2}`."""
+    fields = schema["properties"]
+    path = next(kind for kind in fields["path"]["anyOf"] if kind["type"] == "string")
+    fields["jsonl"] = {**path, "title": "Jsonl", "description": "Short for `task` = jsonl with this `path`."}
+    fields["epochs"] = {
+        **{key: value for key, value in fields["repeat"].items() if key != "default"},
+        "title": "Epochs",
+        "description": "Another name of `repeat`.",
+    }
+    del schema["required"]
+    schema["anyOf"] = [{"required": ["task"]}, {"required": ["jsonl"]}]
+
+
 class TaskUse(BaseModel):
     """One task in a mixture of conversations to train or validate on."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_with_short_form)
 
     task: TrainableTask = Field(description="Name of the task; `jsonl` is a file of your own conversations.")
     split: str = Field(default="train", pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Split of the task's data.")
@@ -31,5 +45,20 @@ class TaskUse(BaseModel):
     )
     path: PathText | None = Field(
         default=None,
-        description="File of conversations, for the task jsonl; relative to the folder `data.tasks` if that is one.",
+        description="File of your own conversations, for the task jsonl: a path or a URL. A relative path starts at the folder "
+        "`data.tasks` if that is one. docs/data.md shows the forms that are read.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        long = {_LONG.get(key, key): part for key, part in value.items()}
+        if len(long) < len(value):
+            given = ", ".join(sorted(f"{short} and {name}" for short, name in _LONG.items() if {short, name} <= value.keys()))
+            raise ValueError(f"{given} say the same; give one of them")
+        return {"task": "jsonl", **long} if "jsonl" in value else long
+
+
+_LONG = {"jsonl": "path", "epochs": "repeat"}

@@ -12,11 +12,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from nanochat.grammar.grammar import call_prefix
 from nanochat.tasks.base import Message as Turn
+from nanochat.tasks.calls import JOIN, call_text
 from services.inference.schemas.body import Body, wrong
-
-JOIN = "\n\n"  # between messages that share a turn, as between a system message and the user's in training
 
 
 class Part(BaseModel):
@@ -66,7 +64,7 @@ class ToolCall(BaseModel):
 
     @property
     def text(self) -> str:
-        return f"{call_prefix(self.function.name)}{self.function.arguments}}}"
+        return call_text(self.function.name, self.function.arguments)
 
 
 class ChatMessage(BaseModel):

@@ -48,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.ranges.append((name, self.headers.get("Range")))
             queue = self.server.faults.get(name, [])
             fault = queue.pop(0) if queue else None
-        path = self.server.root / name
+        path = self.server.root / name.partition("?")[0]
         if not path.is_file():
             self.send_error(404)
             return

@@ -15,6 +15,7 @@ from nanochat.config.recipe import Recipe, resolve
 from nanochat.contract.contract import Exit
 from nanochat.data.shards import ShardIndex, write_shard
 from nanochat.tasks.catalog import SPLITS
+from nanochat.tasks.mixture import load_mixture
 from nanochat.tasks.registry import named
 from nanochat.tasks.source import TaskSource
 from nanochat.tokenizer import Tokenizer
@@ -229,3 +230,28 @@ def test_task_data_and_the_core_bundle_are_fetched_from_a_hub(shards: list[Path]
     requests = server.requests.total()
     assert running.run(tmp_path, "data", recipe).code == 0
     assert server.requests.total() == requests
+
+
+# -- a user's own conversations --
+
+
+def test_own_conversations_are_fetched_once_and_all_of_them_are_read_before_the_text(
+    shards: list[Path], server: Server, tmp_path: Path
+) -> None:
+    line = '{"instruction": "Say hi.", "output": "hi"}\n'
+    (server.root / "chats.jsonl").write_text(line * 3)
+    (tmp_path / "mine.jsonl").write_text(line * 20_000 + "{}\n")
+    url = f"{server.url}/chats.jsonl?download=true"
+    uses = [{"jsonl": url, "epochs": 2}, {"jsonl": str(tmp_path / "mine.jsonl")}]
+
+    data = running.run(tmp_path, "data", tiny(folder_of(shards), sft__train=uses))
+    assert data.code == Exit.BAD_INPUT
+    assert "mine.jsonl: 1 of 20,001 rows are no conversation: line 20001: it is no list" in data.events("error")[0]["message"]
+    assert data.outputs == {}
+
+    (tmp_path / "mine.jsonl").write_text(line)
+    data = running.run(tmp_path, "data", tiny(folder_of(shards), sft__train=uses))
+    assert data.code == 0
+    assert server.requests["chats.jsonl?download=true"] == 1
+    source = TaskSource.load(Path(data.outputs["tasks"]["path"]))
+    assert len(load_mixture(tiny(folder_of(shards), sft__train=uses).sft.train, source)) == 3 * 2 + 1

@@ -63,11 +63,21 @@ def test_a_folder_of_task_data_must_hold_the_splits(tmp_path: Path) -> None:
     )
 
 
-def test_a_file_of_conversations_must_exist(tmp_path: Path) -> None:
+def test_a_file_of_conversations_is_read_before_the_run(tmp_path: Path) -> None:
+    def found(place: Path) -> dict[str, str]:
+        return problems(sft__train=[{"task": "identity"}, {"jsonl": str(place), "epochs": 2}])
+
+    chats = tmp_path / "a.jsonl"
     assert "path" in problems(sft__train=[{"task": "jsonl"}])["sft.train.0.path"]
-    assert "no file" in problems(sft__train=[{"task": "jsonl", "path": "/none.jsonl"}])["sft.train.0.path"]
-    (tmp_path / "a.jsonl").write_text("")
-    assert problems(sft__train=[{"task": "jsonl", "path": str(tmp_path / "a.jsonl")}]) == {}
+    assert "no file" in found(chats)["sft.train.1.path"]
+    chats.write_text("\n")
+    assert "holds no conversation" in found(chats)["sft.train.1.path"]
+    chats.write_text('{"instruction": "Say hi.", "output": "hi"}\n\n{"instruction": "Say hi."}\n')
+    text = found(chats)["sft.train.1.path"]
+    assert f"{chats}: 1 of 2 rows are no conversation: line 3: its output is null" in text
+    assert "nanochat data check" in text
+    chats.write_text('{"instruction": "Say hi.", "output": "hi"}\n')
+    assert found(chats) == {}
 
 
 def test_rl_needs_the_data_set_of_its_task() -> None:

@@ -1,6 +1,5 @@
 """Tasks over data sets: how a row becomes a conversation, and when an answer is right."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -122,28 +121,6 @@ def test_what_is_missing_is_named(source: TaskSource, tmp_path: Path) -> None:
     (source.root / "gsm8k/train.jsonl").write_text("{}\n")
     with pytest.raises(StageError, match=r"train\.jsonl"):
         TaskSource.load(tmp_path / "tasks")
-
-
-@pytest.mark.parametrize(
-    ("line", "problem"),
-    [
-        ("{", "not JSON"),
-        ('{"a": 1}', "not a list"),
-        ('[{"role": "user", "content": "hi"}]', "fewer than two"),
-        ('[{"role": "user", "content": "hi"}, {"role": "user", "content": "hi"}]', "message 2 is from 'user'"),
-        ('[{"role": "user", "content": "hi"}, {"role": "assistant", "content": 3}]', "message 2 is not a string"),
-    ],
-)
-def test_a_users_file_is_checked_line_by_line(tmp_path: Path, line: str, problem: str) -> None:
-    good = json.dumps([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}])
-    path = tmp_path / "mine.jsonl"
-    path.write_text(f"{good}\n{good}\n")
-    assert len(named("jsonl", "train", TaskSource(), path=str(path))) == 2
-    path.write_text(f"{good}\n{line}\n")
-    with pytest.raises(StageError, match="row 2 .*" + problem):
-        named("jsonl", "train", TaskSource(), path=str(path))
-    with pytest.raises(StageError, match="no file"):
-        named("jsonl", "train", TaskSource(), path=str(tmp_path / "none.jsonl"))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")

@@ -1,5 +1,6 @@
 """Midtraining and finetuning on tasks that need no download."""
 
+import json
 import shutil
 from itertools import pairwise
 
@@ -118,3 +119,24 @@ def test_a_corrupt_model_is_refused(stage, trained, tmp_path):
     run = stage("sft", "sft", SFT, model=model.model_copy(update={"path": str(tmp_path / "model")}))
     assert run.in_process() == Exit.BAD_INPUT
     assert "model.safetensors" in run.error()["message"]
+
+
+def own_chats(path, *words):
+    path.write_text("".join(json.dumps({"instruction": "Count.", "output": "one two " * n}) + "\n" for n in words))
+    return [{"jsonl": str(path)}]
+
+
+@pytest.mark.parametrize(("kind", "section", "config"), [("mid_train", "mid", MID), ("sft", "sft", SFT)])
+def test_conversations_longer_than_the_context_are_counted_and_nothing_but_them_is_refused(
+    stage, tmp_path, kind, section, config
+):
+    mixed = own_chats(tmp_path / "mixed.jsonl", *[1, 2, 400] * 8)
+    run = stage(kind, section, config, train=mixed, num_iterations=1)
+    assert run.in_process() == 0, run.events("error")
+    assert (run.results()["rows_measured"], run.results()["rows_longer"]) == (24, 8)
+    assert "8 of the first 24 conversations are longer than the context" in run.events("warning")[0]["message"]
+
+    run = stage(kind, section, config, "long", train=own_chats(tmp_path / "long.jsonl", *[400] * 3))
+    assert run.in_process() == Exit.BAD_INPUT
+    assert run.error()["code"] == "nothing_to_learn"
+    assert "all 3 conversations are longer than the context" in run.error()["message"]

@@ -1,0 +1,127 @@
+"""A user's file of conversations: JSON lines, a JSON array, or parquet. Rows are decoded one at a time and named by their line."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nanochat.contract.contract import StageError
+from nanochat.tasks.base import Conversation
+from nanochat.tasks.formats import EXPECTED, Form, NotAConversation, conversation_of
+
+NAMED = 5  # broken lines that a message names
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFile:
+    """`unit` is what a place counts: lines of JSON lines, rows of other files; both from 1. Blank lines hold no row."""
+
+    path: Path
+    unit: str
+    _rows: Sequence[Any]
+    _places: Sequence[int]
+
+    @classmethod
+    def open(cls, path: Path) -> ChatFile:
+        """Raises StageError when the file is missing or cannot be read. Rows are not looked at yet."""
+        if not path.is_file():
+            raise StageError(f"no file {path}", code="task_data_missing", hint="check the path of the file of conversations")
+        try:
+            if path.suffix == ".parquet":
+                table = pq.read_table(path)
+                return cls(path, "row", _Table(table), range(1, table.num_rows + 1))
+            data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        except (OSError, pa.ArrowException) as err:
+            raise StageError(f"cannot read {path}: {err}", code="task_data_unreadable", hint="replace the file") from err
+        if path.suffix == ".json":
+            rows = _array(path, data)
+            return cls(path, "row", rows, range(1, len(rows) + 1))
+        lines = [(number, line) for number, line in enumerate(data.splitlines(), start=1) if line.strip()]
+        return cls(path, "line", [line for _, line in lines], [number for number, _ in lines])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def place(self, index: int) -> int:
+        """The line, or the row, of a conversation."""
+        return self._places[index]
+
+    def conversation(self, index: int) -> tuple[Form, Conversation]:
+        """The form and the conversation of a row. Raises NotAConversation."""
+        row = self._rows[index]
+        return conversation_of(_decoded(row) if isinstance(row, bytes) else row)
+
+    def problems(self, rows: int | None = None) -> Iterator[tuple[int, str]]:
+        """(place, what is wrong) of every row, or every one of the first `rows`, that is no conversation."""
+        for index in range(min(len(self), rows or len(self))):
+            try:
+                self.conversation(index)
+            except NotAConversation as err:
+                yield self.place(index), str(err)
+
+
+def open_checked(path: Path, rows: int | None = None) -> ChatFile:
+    """A user's file, of which every row (or the first `rows`) is a conversation. Raises StageError that names the broken lines."""
+    file = ChatFile.open(path)
+    if not len(file):
+        raise StageError(f"{path} holds no conversation", code="empty_mixture", hint="add conversations, or leave the file out")
+    broken = list(file.problems(rows))
+    if broken:
+        looked_at = min(len(file), rows or len(file))
+        named = "; ".join(f"{file.unit} {place}: {problem}" for place, problem in broken[:NAMED])
+        more = f"; and {len(broken) - NAMED:,} more" if len(broken) > NAMED else ""
+        raise StageError(
+            f"{path}: {len(broken):,} of {looked_at:,} rows are no conversation: {named}{more}",
+            code="bad_conversation",
+            hint=f"`nanochat data check {path}` lists them all; {EXPECTED}",
+        )
+    return file
+
+
+def own_path(place: str, root: Path | None) -> Path:
+    """Where the file of a recipe is: relative to the folder of task data, if there is one, else to the current folder."""
+    return (root or Path()) / Path(place).expanduser()
+
+
+class _Table(Sequence[Any]):
+    """The rows of a table as Python objects, made when they are asked for."""
+
+    def __init__(self, table: pa.Table):
+        self._table = table
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._table.slice(index, 1).to_pylist()[0]
+
+
+def _decoded(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except UnicodeDecodeError as err:
+        raise NotAConversation(f"it is not UTF-8: byte {err.object[err.start]:#04x} at position {err.start + 1}") from None
+    except RecursionError:
+        raise NotAConversation("it is nested too deeply") from None
+    except ValueError as err:
+        array = line.strip() in (b"[", b"{")
+        hint = "; the file is one JSON text over many lines: name it .json if it is a list of conversations" if array else ""
+        raise NotAConversation(f"it is not JSON ({err}){hint}") from None
+
+
+def _array(path: Path, data: bytes) -> list[Any]:
+    hint = "a .json file holds one list of conversations; a file with one of them on each line is named .jsonl"
+    try:
+        rows = json.loads(data)
+    except (ValueError, RecursionError) as err:
+        raise StageError(f"{path} is not JSON: {err}", code="bad_conversation", hint=hint) from err
+    if not isinstance(rows, list):
+        raise StageError(f"{path} is no list of conversations", code="bad_conversation", hint=hint)
+    return rows
