@@ -89,7 +89,7 @@ def folder(text: str) -> Path:
 def shards_folder(text: str) -> Path:
     """A folder of parquet shards with a column `text`, the last of them for validation."""
     from nanochat.contract.contract import StageError  # not above: options without a folder are parsed in a tenth of the time
-    from nanochat.data.shards import folder_shards
+    from nanochat.data.folder import folder_shards
 
     try:
         folder_shards(text)

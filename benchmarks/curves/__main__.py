@@ -36,7 +36,8 @@ from benchmarks.result import Measurement, finish, measurement
 from nanochat.config.recipe import SPECIAL_TOKENS, RecipeError
 from nanochat.contract import events
 from nanochat.contract.contract import EVENTS, SPEC, Artifact, StageSpec, seal, write_json
-from nanochat.data.shards import Shard, folder_shards, write_index
+from nanochat.data.folder import folder_shards
+from nanochat.data.shards import Shard, write_index
 from nanochat.tokenizer import Tokenizer
 
 MUST, AIM = 1 / 0.75, 1 / 0.6  # the speedrun's time over ours

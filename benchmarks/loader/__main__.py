@@ -18,7 +18,8 @@ from benchmarks.process import run_job
 from benchmarks.result import Measurement, cpu, finish, measurement
 from benchmarks.tokenizer import corpus
 from nanochat.config.recipe import SPECIAL_TOKENS, Packing
-from nanochat.data.shards import folder_shards, write_shard
+from nanochat.data.folder import folder_shards
+from nanochat.data.shards import write_shard
 from nanochat.tokenizer import Tokenizer
 
 GENERATED_CHARS = 20_000_000

@@ -24,7 +24,7 @@ SetOption = Annotated[
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data", metavar="FOLDER", help="train on the parquet shards (column `text`) of this folder"),
+    typer.Option("--data", metavar="FOLDER", help="train on the text in this folder: .parquet or .jsonl with `text`, or .txt"),
 ]
 
 

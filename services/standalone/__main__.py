@@ -11,7 +11,7 @@ from services.standalone.roster import home_folder
 
 COMMANDS = {
     "up": "start the platform and run it until Ctrl-C",
-    "demo": "start the platform, train the tiny recipe, ask the model a question (DATA=<folder of parquet shards>, ONCE=1)",
+    "demo": "start the platform, train the tiny recipe, ask the model a question (DATA=<folder of text>, ONCE=1)",
     "down": "stop the platform that runs in another terminal",
 }
 

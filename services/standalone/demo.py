@@ -1,6 +1,6 @@
 """`make demo`: start the platform, train a small chat model over REST, ask it a question.
 
-Environment variables: DATA is a folder of parquet shards. ONCE=1 stops the platform at the end. SET overrides fields of the
+Environment variables: DATA is a folder of text: .parquet, .jsonl or .txt. ONCE=1 stops the platform at the end. SET overrides fields of the
 recipe: `base.num_iterations=20`, or a JSON object with several.
 """
 

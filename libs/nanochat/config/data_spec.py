@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from nanochat.config.model_spec import Spec
-from nanochat.contract.bounds import Chars, CollectedChars, Connections, PathText, PlaceText, Shards, UrlText
+from nanochat.contract.bounds import Chars, CollectedChars, Connections, PathText, PlaceText, Shards, UrlText, one_line
 
 SPECIAL_TOKENS = (
     "<|bos|>",
@@ -23,6 +23,7 @@ SPECIAL_TOKENS = (
 
 
 FileName = Annotated[str, Field(min_length=1, max_length=255)]
+ColumnName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(one_line)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -36,10 +37,14 @@ class PydocsSource(Spec):
 
 
 class FolderSource(Spec):
-    """Parquet shards with a `text` column in a local folder; the last file by name is the validation shard."""
+    """Text in a local folder: .parquet or .jsonl shards, or .txt. The validation text is in files whose names say validation,
+    else test; else it is the last shard by name, or the last twentieth of a single file or of .txt."""
 
     kind: Literal["folder"] = Field(default="folder", description="Selects this source.")
     path: PathText = Field(description="The folder. The API's machine and every worker must see it under this path.")
+    column: ColumnName = Field(
+        default="text", description="Column of the parquet files, or key of the lines of .jsonl, that holds the documents."
+    )
 
 
 class HttpSource(Spec):
@@ -65,6 +70,7 @@ class HttpSource(Spec):
         max_length=10_000,
         description="SHA-256 by file name, for shards whose digest is known. A download that does not match is refused.",
     )
+    column: ColumnName = Field(default="text", description="Column that holds the documents.")
     workers: Connections = Field(default=8, description="Shards fetched at the same time.")
 
     @model_validator(mode="after")

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import pyarrow as pa
 
 from nanochat.config.recipe import FolderSource, HttpSource, PydocsSource
 from nanochat.data import pydocs
 from nanochat.data.fetch import Fetcher, Stopped, sealed
-from nanochat.data.shards import Shard, check_shard, count_chars, folder_shards
+from nanochat.data.folder import Part, read_folder
+from nanochat.data.overlap import Overlap
+from nanochat.data.shards import Shard, check_shard, count_chars
+from nanochat.data.standard import standard_shard
 
 Progress = Callable[[int, int, str], None]  # done, total, unit
 
@@ -26,11 +32,15 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """`train` and `val` hold, in order, a function for each shard that gets it ready; `workers` of them may run at once."""
+    """`train` and `val` hold, in order, a function for each shard that gets it ready; `workers` of them may run at once.
 
-    train: list[Callable[[], Ready]]
-    val: list[Callable[[], Ready]]
+    `overlap` says how much of the validation text is trained on; None if that cannot be.
+    """
+
+    train: Sequence[Callable[[], Ready]]
+    val: Sequence[Callable[[], Ready]]
     workers: int
+    overlap: Overlap | None = None
 
     def ready(self, progress: Progress, stopped: Callable[[], bool]) -> Iterator[tuple[str, Ready]]:
         """Yield ("val" or "train", shard): first the validation shards, then the train shards, in order.
@@ -61,36 +71,50 @@ class Corpus:
 def open_corpus(
     source: PydocsSource | FolderSource | HttpSource, cache_dir: Path, doc_cap: int, fetcher: Fetcher, progress: Progress
 ) -> Corpus:
-    """Open the corpus of a recipe's `data.source`. Raises StageError when a folder is not usable (see `folder_shards`)."""
+    """Open the corpus of a recipe's `data.source`. Raises StageError when a folder is not usable (see `read_folder`)."""
     if isinstance(source, HttpSource):
         return _http(source, cache_dir, doc_cap, fetcher)
     if isinstance(source, FolderSource):
-        train, val = folder_shards(source.path)
-    else:
-        train, val = pydocs.harvest(cache_dir, source.max_chars, lambda chars: progress(chars, source.max_chars, "char"))
-    return Corpus([_local(p, doc_cap) for p in train], [_local(p, doc_cap) for p in val], os.cpu_count() or 1)
+        return _folder(source, cache_dir, doc_cap, fetcher.stopped)
+    train, val = pydocs.harvest(cache_dir, source.max_chars, lambda chars: progress(chars, source.max_chars, "char"))
+    jobs = [[partial(_ready, path, None, doc_cap) for path in paths] for paths in (train, val)]
+    return Corpus(jobs[0], jobs[1], os.cpu_count() or 1)
 
 
-def _local(path: Path, doc_cap: int) -> Callable[[], Ready]:
-    return lambda: _ready(path, None, doc_cap)
+def _folder(source: FolderSource, cache_dir: Path, doc_cap: int, stopped: Callable[[], bool]) -> Corpus:
+    found = read_folder(source.path, source.column)
+    overlap = Overlap(lambda: standard_shard(found.val[0], cache_dir, stopped))
+
+    def job(part: Part, see: Callable[[pa.Array], None]) -> Ready:
+        return _ready(standard_shard(part, cache_dir, stopped), None, doc_cap, see)
+
+    train = [partial(job, part, overlap.see) for part in found.train]
+    val = [partial(job, part, _ignore) for part in found.val]
+    return Corpus(train, val, os.cpu_count() or 1, overlap)
 
 
 def _http(source: HttpSource, cache_dir: Path, doc_cap: int, fetcher: Fetcher) -> Corpus:
     base = source.base_url.rstrip("/")
     folder = cache_dir / "shards" / "".join(c if c.isalnum() else "-" for c in base.partition("://")[2])[:120]
 
+    check = partial(check_shard, column=source.column)
+
     def job(index: int) -> Callable[[], Ready]:
         name = source.name.format(index=index)
 
         def fetch() -> Ready:
-            path = fetcher.file(f"{base}/{name}", folder / name, sha256=source.sha256.get(name), check=check_shard)
-            return _ready(path, (sealed(path) or {}).get("sha256"), doc_cap)
+            path = fetcher.file(f"{base}/{name}", folder / name, sha256=source.sha256.get(name), check=check)
+            made = standard_shard(Part((path,), "parquet", source.column), cache_dir, fetcher.stopped)
+            return _ready(made, (sealed(path) or {}).get("sha256") if made == path else None, doc_cap)
 
         return fetch
 
     return Corpus([job(i) for i in range(source.train_shards)], [job(source.val_index)], source.workers)
 
 
-def _ready(path: Path, sha256: str | None, doc_cap: int) -> Ready:
-    chars, capped = count_chars(path, doc_cap)
+def _ignore(_texts: pa.Array) -> None: ...
+
+
+def _ready(path: Path, sha256: str | None, doc_cap: int, see: Callable[[pa.Array], None] = _ignore) -> Ready:
+    chars, capped = count_chars(path, doc_cap, see)
     return Ready(Shard(str(path), path.stat().st_size, sha256, chars), capped)

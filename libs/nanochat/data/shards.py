@@ -1,12 +1,14 @@
-"""Parquet shards of text: checks, the split into train and validation shards, and the index that a run's stages share.
+"""Parquet shards of text: checks, reading, writing, and the index that a run's stages share.
 
-Imports no torch and no network client, so that the folder in a recipe can be checked before any work.
+A standard shard has a column `text` of strings; all stages after `data` read nothing else. Imports no torch and no network
+client, so that the folder in a recipe can be checked before any work.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +21,14 @@ from nanochat.contract.contract import RESTORE, Exit, StageError, write_json
 COLUMN = "text"
 INDEX = "shards.json"
 ROW_GROUP = 1024  # documents per row group
+_TEXT = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,53 +75,56 @@ def _as_named(shard: Shard) -> Path:
 # -- checks --
 
 
-def check_shard(path: Path) -> pq.FileMetaData:
-    """Check a shard and return its parquet footer. Raises StageError when it is not parquet or has no string column `text`."""
+def check_shard(path: Path, column: str = COLUMN) -> pq.FileMetaData:
+    """Check a shard and return its parquet footer. Raises StageError when it is not parquet or `column` holds no text."""
+    with _opened(path) as file:
+        _check_column(path, file.schema_arrow, column)
+        return file.metadata
+
+
+def is_standard(path: Path, column: str) -> bool:
+    """Whether a checked shard can be read in place, because it holds strings in the column `text`."""
+    if column != COLUMN:
+        return False
+    with _opened(path) as file:
+        kind = file.schema_arrow.field(column).type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _opened(path: Path) -> pq.ParquetFile:
     try:
-        file = pq.ParquetFile(path)
-        schema = file.schema_arrow
+        return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as err:
         raise StageError(
             f"{path} is not a readable parquet file: {err}", code="shard_unreadable", hint="replace or remove the file"
         ) from err
-    if COLUMN not in schema.names:
+
+
+def _check_column(path: Path, schema: pa.Schema, column: str) -> None:
+    places = schema.get_all_field_indices(column)
+    if not places:
         raise StageError(
-            f"{path} has no column {COLUMN!r}; its columns are {', '.join(schema.names) or 'none'}",
+            f"{path} has no column {column!r}; its columns are {', '.join(schema.names) or 'none'}",
             code="no_text_column",
-            hint=f"rename the column that holds the documents to {COLUMN!r}",
+            hint="set data.source.column to the one that holds the documents",
         )
-    kind = schema.field(COLUMN).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise StageError(f"{path}: column {COLUMN!r} is {kind}, not string", code="no_text_column")
-    return file.metadata
-
-
-def folder_shards(folder: str | Path) -> tuple[list[Path], list[Path]]:
-    """Return the (train, val) shards of a user's folder, sorted by name. The last file is the validation shard.
-
-    Raises StageError when the folder is missing or has fewer than two parquet files, when a file is not a usable shard, or when
-    the train or the validation shards hold no documents.
-    """
-    root = Path(folder).expanduser()
-    if not root.is_dir():
-        raise StageError(f"no folder {root}", code="folder_missing", hint="set data.source to a folder of parquet files")
-    paths = [p.resolve() for p in sorted(root.glob("*.parquet")) if p.is_file()]
-    if not paths:
+    if len(places) > 1:
         raise StageError(
-            f"folder {root} holds no .parquet file", code="no_shards", hint=f"put parquet files with a {COLUMN!r} column there"
+            f"{path} has {len(places)} columns {column!r}", code="no_text_column", hint="rename or remove all but one of them"
         )
-    if len(paths) == 1:
+    kind = schema.field(places[0]).type
+    if not _holds_text(kind):
         raise StageError(
-            f"folder {root} holds only {paths[0].name}; the last shard is kept for validation, so nothing is left to train on",
-            code="no_val_shard",
-            hint="split the text into two or more parquet files",
+            f"{path}: column {column!r} is {kind}, not text",
+            code="no_text_column",
+            hint="set data.source.column to a column of strings or of UTF-8 bytes",
         )
-    rows = [check_shard(p).num_rows for p in paths]
-    if not sum(rows[:-1]):
-        raise StageError(f"the train shards in {root} hold no documents", code="empty_corpus")
-    if not rows[-1]:
-        raise StageError(f"the validation shard {paths[-1]} holds no documents", code="empty_corpus")
-    return paths[:-1], paths[-1:]
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(is_text(kind) for is_text in _TEXT)
 
 
 def require_text(train: Iterable[Shard], source: str) -> None:
@@ -120,7 +133,7 @@ def require_text(train: Iterable[Shard], source: str) -> None:
         raise StageError(
             f"{source} holds no text: every document is empty",
             code="empty_corpus",
-            hint=f"check the column {COLUMN!r} of the shards",
+            hint="check data.source.column",
         )
 
 
@@ -133,38 +146,72 @@ def documents(path: Path, row_group: int) -> list[str | None]:
     Raises StageError that names the shard: as bad input when it is missing, truncated or damaged; as a failure that may pass
     when the operating system reports an error of the disk or the network.
     """
-    try:
+    with _reading(path, f"row group {row_group}"):
         texts: list[str | None] = pq.ParquetFile(path).read_row_group(row_group, columns=[COLUMN]).column(COLUMN).to_pylist()
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as err:
-        raise _unreadable(path, row_group, err) from err
     return texts
 
 
-def _unreadable(path: Path, row_group: int, err: Exception) -> StageError:
+def texts_of(path: Path, column: str = COLUMN, *, rows: int = 8192) -> Iterator[pa.Array]:
+    """Read a whole shard as arrays of strings with at most `rows` documents. Raises StageError as `documents` does.
+
+    Bytes that are not UTF-8 are found here: Arrow does not look at them when it reads.
+    """
+    done = 0
+    with _reading(path, lambda: f"the text after row {done}"), pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(rows, columns=[column]):
+            texts = batch.column(column)  # by name: a column named "text.en" comes along with "text"
+            if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+                texts = texts.cast(pa.large_string())
+            texts.validate(full=True)
+            yield texts
+            done += len(texts)
+
+
+@contextlib.contextmanager
+def _reading(path: Path, part: str | Callable[[], str]) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as err:
+        raise _unreadable(path, part if isinstance(part, str) else part(), err) from err
+
+
+def _unreadable(path: Path, part: str, err: Exception) -> StageError:
     if isinstance(err, FileNotFoundError):
         return StageError(f"shard {path} is missing", code="shard_missing", hint=RESTORE)
     # Only errors of the operating system have a number. Arrow's own OSErrors, about the content, have none.
     passing = isinstance(err, OSError) and err.errno is not None
     why = " ".join(str(err).split())
     return StageError(
-        f"row group {row_group} of shard {path} cannot be read: {why}",
+        f"{part} of shard {path} cannot be read: {why}",
         code="shard_not_read" if passing else "shard_unreadable",
-        hint="check the disk, then resume" if passing else "rerun the data stage",
+        hint="check the disk, then resume" if passing else "replace the file; the data stage fetches a downloaded shard again",
         exit_code=Exit.FAILED if passing else Exit.BAD_INPUT,
     )
 
 
-def count_chars(path: Path, doc_cap: int) -> tuple[int, int]:
-    """Count (all characters, characters with each document cut to `doc_cap`)."""
+def count_chars(path: Path, doc_cap: int, see: Callable[[pa.Array], None] = lambda _: None) -> tuple[int, int]:
+    """Count (all characters, characters with each document cut to `doc_cap`). `see` is called with every array of documents.
+
+    Reads every page, so a damaged shard is found before training. Raises StageError as `documents` does.
+    """
     whole = capped = 0
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=8192, columns=[COLUMN]):
-        lengths = pc.utf8_length(batch.column(0))
+    for texts in texts_of(path):
+        lengths = pc.utf8_length(texts)
         whole += pc.sum(lengths).as_py() or 0
         capped += pc.sum(pc.min_element_wise(lengths, doc_cap, skip_nulls=False)).as_py() or 0
+        see(texts)
     return whole, capped
 
 
-def write_shard(path: Path, texts: list[str]) -> None:
-    """Write texts as a shard like those of FineWeb-Edu: zstd, row groups of 1,024 documents, no dictionary, no statistics."""
-    table = pa.table({COLUMN: pa.array(texts, pa.string())})
-    pq.write_table(table, path, row_group_size=ROW_GROUP, compression="zstd", use_dictionary=False, write_statistics=False)
+def write_shard(path: Path, texts: Sequence[str | None]) -> None:
+    """Write texts as a standard shard (see `write_arrays`)."""
+    write_arrays(path, [pa.array(texts, pa.string())])
+
+
+def write_arrays(path: Path, arrays: Iterable[pa.Array]) -> None:
+    """Write arrays of texts as a shard like those of FineWeb-Edu: zstd, row groups of at most 1,024 documents, no dictionary,
+    no statistics."""
+    schema = pa.schema([(COLUMN, pa.string())])
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False, write_statistics=False) as writer:
+        for array in arrays:
+            writer.write_table(pa.table({COLUMN: array.cast(pa.string())}, schema), row_group_size=ROW_GROUP)

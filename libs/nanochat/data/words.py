@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from nanochat.data.shards import COLUMN
+from nanochat.data.shards import texts_of
 
 SAMPLE_CHARS = 100_000_000  # characters to read: enough for about 12,000 words, in about 4 seconds
 PER_WORD = 1000  # words read for each word in the list, which keeps out rare words and typing errors
@@ -26,9 +25,7 @@ def frequent_words(paths: Iterable[Path], sample_chars: int = SAMPLE_CHARS) -> l
     """
     counts: Counter[str] = Counter()
     chars = 0
-    batches = (b for path in paths for b in pq.ParquetFile(path).iter_batches(batch_size=8192, columns=[COLUMN]))
-    for batch in batches:
-        texts = batch.column(0)
+    for texts in (texts for path in paths for texts in texts_of(path)):
         seen = pc.value_counts(pc.list_flatten(pc.utf8_split_whitespace(texts)))
         words = pc.utf8_trim(seen.field("values"), _MARKS)
         plain = pc.match_substring_regex(words, "^[a-z]{3,12}$")

@@ -182,6 +182,8 @@ def line_of(event: dict[str, Any]) -> str:
         return f"{event['done']}/{event['total']} {event['unit']}" + (f" {event['note']}" if event.get("note") else "")
     if kind == "metric":
         return "  ".join(f"{_short(k)} {_figure(v)}" for k, v in event["values"].items() if isinstance(v, int | float))
+    if kind == "log":
+        return str(event["message"])
     if kind in ("warning", "error"):
         return f"{kind}: {event['message']}" + (f" {event['hint']}" if event.get("hint") else "")
     if kind == "eval":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nanochat.config.recipe import FolderSource, HttpSource, Recipe, TaskUse
 from nanochat.contract.contract import StageError
-from nanochat.data.shards import folder_shards
+from nanochat.data.folder import read_folder
 from nanochat.tasks.catalog import BY_NAME, CORE_CONFIG, find_in_folder, is_url
 from nanochat.tasks.chat_file import open_checked, own_path
 
@@ -27,9 +27,9 @@ def _source(recipe: Recipe) -> Iterator[Problem]:
     source = recipe.data.source
     if isinstance(source, FolderSource):
         try:
-            folder_shards(source.path)
+            read_folder(source.path, source.column)
         except StageError as err:
-            yield "data.source.path", _message(err)
+            yield f"data.source.{'column' if err.code == 'no_text_column' else 'path'}", _message(err)
     elif isinstance(source, HttpSource):
         if not is_url(source.base_url):
             yield "data.source.base_url", f"{source.base_url!r} is not an http or https URL"

@@ -16,7 +16,9 @@ from nanochat.config.recipe import DataSpec, PydocsSource, TokenizerSpec
 from nanochat.contract.contract import Artifact, Exit, StageContext, StageError, write_json
 from nanochat.data.corpus import Corpus, open_corpus
 from nanochat.data.fetch import Fetcher, Stopped
+from nanochat.data.folder import named
 from nanochat.data.hub import core_bundle, own_files, task_files
+from nanochat.data.overlap import WORTH_A_WARNING
 from nanochat.data.shards import Shard, require_text, write_index
 from nanochat.data.words import frequent_words
 from nanochat.tasks.catalog import SPLITS, is_url
@@ -50,7 +52,9 @@ def run(ctx: StageContext) -> None:
             "train_shards": len(train),
             "train_chars": sum(s.chars or 0 for s in train),
             "train_bytes": sum(s.bytes for s in train),
+            "val_shard": named([Path(s.path) for s in val]),
             "val_chars": sum(s.chars or 0 for s in val),
+            **({} if corpus.overlap is None else {"val_in_train_pct": round(100 * corpus.overlap.share, 1)}),
             "task_files": {key: [p.name for p in paths] for key, paths in found.items()},
             "missing_task_files": [key for key in SPLITS if key not in found],
             "core": str(core) if core else None,
@@ -77,8 +81,9 @@ def _publish_shards(ctx: StageContext, spec: DataSpec, corpus: Corpus, report: _
                 tok_shards = _publish_index(ctx, "tok_shards", shards["train"], [])
     require_text(shards["train"], f"data.source ({spec.source.kind})")
     require_text(shards["val"], f"the validation shard of data.source ({spec.source.kind})")
+    _say_what_validates(ctx, corpus, shards["val"])
     if tok_shards is None:
-        _warn_if_short(ctx, spec, chars)
+        _warn_if_short(ctx, spec, sum(s.chars or 0 for s in shards["train"]), chars)
         _publish_index(ctx, "tok_shards", shards["train"], [])
     _publish_index(ctx, "shards", shards["train"], shards["val"])
     return shards["train"], shards["val"]
@@ -89,17 +94,32 @@ def _publish_index(ctx: StageContext, name: str, train: list[Shard], val: list[S
     return ctx.publish(name, ctx.out / name, train=len(train), val=len(val))
 
 
-def _warn_if_short(ctx: StageContext, spec: DataSpec, chars: int) -> None:
+def _say_what_validates(ctx: StageContext, corpus: Corpus, val: list[Shard]) -> None:
+    name = named([Path(s.path) for s in val])
+    message = f"validation text: {name}, {sum(s.chars or 0 for s in val):,} characters"
+    ctx.events.emit("log", level="info", message=message)
+    if corpus.overlap is not None and (share := corpus.overlap.share) >= WORTH_A_WARNING:
+        ctx.events.emit(
+            "warning",
+            code="trained_on_validation",
+            message=f"{share:.0%} of the validation documents in {name} are also trained on: bits per byte will look better than "
+            "they are; keep other text for validation",
+        )
+
+
+def _warn_if_short(ctx: StageContext, spec: DataSpec, chars: int, capped: int) -> None:
+    """`capped` counts the characters of which the tokenizer may learn."""
     if isinstance(spec.source, PydocsSource):
         wanted, where = spec.source.max_chars, "documentation on this machine"
         if chars >= 0.9 * wanted:
             return
     else:
         wanted, where = spec.tok_chars, "text at data.source"
+    there = f"there are only {chars:,} characters of {where}"
+    if chars > capped:
+        there = f"there are {chars:,} characters of {where}, {capped:,} of them within tokenizer.doc_cap"
     ctx.events.emit(
-        "warning",
-        code="little_text",
-        message=f"there are only {chars:,} characters of {where}, the recipe asks for {wanted:,}; the run continues with these",
+        "warning", code="little_text", message=f"{there}; the recipe asks for {wanted:,}, and the run continues with these"
     )
 
 

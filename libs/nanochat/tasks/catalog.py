@@ -160,7 +160,7 @@ def find_in_folder(root: Path) -> dict[str, list[Path]]:
 def _matches(root: Path, split: Split) -> list[Path]:
     """The files that match the first of the split's names that any file matches."""
     for name in split.names:
-        paths = sorted(p.resolve() for p in root.glob(name) if p.suffix in _READABLE and p.is_file())
+        paths = sorted(p.resolve() for p in root.glob(name) if p.suffix in _READABLE and p.name[0] != "." and p.is_file())
         if paths:
             return paths
     return []

@@ -89,7 +89,7 @@ def _columns(paths: Sequence[Path], column: str) -> Iterator[tuple[memoryview, m
             if column not in names:
                 raise ValueError(f"{path} has no column {column!r}, only {names}")
             for batch in file.iter_batches(_BATCH_ROWS, columns=[column], use_threads=False):
-                array = _strings(batch.column(0), column, path)
+                array = _strings(batch.column(column), column, path)
                 _, offsets, data = array.buffers()
                 if len(array) and data is not None:
                     yield _bytes(offsets), _bytes(data), array.offset, len(array)

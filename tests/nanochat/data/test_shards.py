@@ -6,11 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nanochat.contract.contract import StageError
-from nanochat.data.shards import Shard, ShardIndex, count_chars, documents, folder_shards, write_index, write_shard
+from nanochat.contract.contract import Exit, StageError
+from nanochat.data.folder import folder_shards
+from nanochat.data.shards import Shard, ShardIndex, count_chars, documents, texts_of, write_index, write_shard
 from nanochat.data.words import frequent_words
-
-from .conftest import make_shards
 
 
 def test_the_last_file_by_name_is_the_validation_shard(shards: list[Path]) -> None:
@@ -23,15 +22,9 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
         folder_shards(tmp_path / "nowhere")
 
 
-def test_a_folder_without_parquet_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("hello")
-    with pytest.raises(StageError, match=r"holds no \.parquet"):
-        folder_shards(tmp_path)
-
-
-def test_one_shard_alone_is_refused(tmp_path: Path) -> None:
-    make_shards(tmp_path, 1)
-    with pytest.raises(StageError, match=r"only shard_00000\.parquet; the last shard is kept for validation"):
+def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("hello")
+    with pytest.raises(StageError, match=r"holds no \.parquet, \.jsonl or \.txt file"):
         folder_shards(tmp_path)
 
 
@@ -42,6 +35,32 @@ def test_a_shard_without_text_is_refused_with_its_columns(shards: list[Path]) ->
     pq.write_table(pa.table({"text": [1, 2]}), shards[1])
     with pytest.raises(StageError, match=r"shard_00001\.parquet: column 'text' is int64"):
         folder_shards(shards[0].parent)
+
+
+def test_a_damaged_page_under_an_intact_footer_is_bad_input_and_named(shards: list[Path]) -> None:
+    content = bytearray(shards[1].read_bytes())
+    content[40:400] = bytes(360)
+    shards[1].write_bytes(content)
+    folder_shards(shards[0].parent)  # the footer says that all is well
+    for read in (lambda: count_chars(shards[1], 10), lambda: list(texts_of(shards[1])), lambda: frequent_words([shards[1]])):
+        with pytest.raises(StageError, match=r"shard .*shard_00001\.parquet cannot be read") as caught:
+            read()
+        assert (caught.value.exit_code, caught.value.code) == (Exit.BAD_INPUT, "shard_unreadable")
+
+
+def test_text_that_is_not_utf8_is_found_before_training(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    latin = pa.array([b"caf\xe9"]).view(pa.string())
+    pq.write_table(pa.table({"text": latin}), path)
+    with pytest.raises(StageError, match=r"a\.parquet cannot be read: .*UTF-?8"):
+        count_chars(path, 10)
+
+
+def test_a_column_beside_text_does_not_take_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text.en": ["x" * 50], "text": ["four"]}), path)
+    assert count_chars(path, 10) == (4, 4)
+    assert documents(path, 0) == ["four"]
 
 
 def test_a_file_that_is_no_parquet_is_refused(shards: list[Path]) -> None:

@@ -175,9 +175,10 @@ def poison(shards: list[Path], what: str) -> None:
     if what == "no parquet":
         for path in shards:
             path.unlink()
-    elif what == "one shard":
+    elif what == "one document":
         for path in shards[1:]:
             path.unlink()
+        write_shard(shards[0], ["one"])
     elif what == "no text":
         pq.write_table(pa.table({"body": ["a"]}), shards[1])
     elif what == "empty":
@@ -189,7 +190,7 @@ def poison(shards: list[Path], what: str) -> None:
     ("what", "message"),
     [
         ("no parquet", "holds no .parquet"),
-        ("one shard", "only shard_00000.parquet"),
+        ("one document", "shard_00000.parquet holds one document, so nothing is left for validation"),
         ("no text", "shard_00001.parquet has no column 'text'; its columns are body"),
         ("empty", "every document is empty"),
     ],

@@ -24,9 +24,10 @@ def test_a_folder_of_text_must_hold_shards(tmp_path: Path) -> None:
     source = {"kind": "folder", "path": str(tmp_path)}
     assert "holds no .parquet" in problems(data__source=source)["data.source.path"]
     write_shard(tmp_path / "a.parquet", ["text"])
-    assert "only a.parquet" in problems(data__source=source)["data.source.path"]
+    assert "a.parquet holds one document" in problems(data__source=source)["data.source.path"]
     write_shard(tmp_path / "b.parquet", ["text"])
     assert problems(data__source=source) == {}
+    assert "no column 'body'" in problems(data__source={**source, "column": "body"})["data.source.column"]
     missing = {"kind": "folder", "path": str(tmp_path / "none")}
     assert "no folder" in problems(data__source=missing)["data.source.path"]
 
