@@ -1,4 +1,4 @@
-"""Commands for a user's own conversations, without any service: data check. A process of its own does the work."""
+"""Commands for a user's own conversations, without any service: data check, identity. A process of its own does the work."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     data = typer.Typer(no_args_is_help=True, help="Look at data before anything is trained on them.")
     data.command("check")(check)
     app.add_typer(data, name="data")
+    app.command("identity")(identity)
 
 
 def check(
@@ -43,10 +44,23 @@ def check(
     _run("check", [*_given(options), *(["--json"] if as_json else [])], str(file))
 
 
+def identity(
+    name: Annotated[str, typer.Option(help="what the persona is called")],
+    facts: Annotated[Path, typer.Option(metavar="FILE", help="what it knows about itself: one fact on each line, Markdown")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="file to write (default <name>.jsonl)")] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="conversations to train on; default 1000")] = None,
+    seed: Annotated[int | None, typer.Option(help="the same seed gives the same conversations; default 42")] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace files that are there")] = False,
+) -> None:
+    """Write conversations in which a model learns who it is, from templates: one file to train on, one to validate on."""
+    options = {"--name": name, "--facts": facts, "--out": out, "--rows": rows, "--seed": seed}
+    _run("identity", [*_given(options), *(["--force"] if force else [])])
+
+
 def _given(options: Mapping[str, object]) -> list[str]:
     return [f"{option}={value}" for option, value in options.items() if value is not None]
 
 
 def _run(command: str, options: list[str], *arguments: str) -> None:
-    code = hand_over(["-m", "nanochat.chats", command, *options, "--", *arguments])
-    raise typer.Exit({0: 0, BAD_INPUT: 2}.get(code, 1))
+    code = hand_over(["-m", "nanochat.chats", command, *options, *(["--", *arguments] if arguments else [])])
+    raise typer.Exit({0: 0, 2: 2, BAD_INPUT: 2}.get(code, 1))

@@ -1,17 +1,24 @@
-"""`python -m nanochat.chats check FILE`: what the command `nanochat data check` starts. Needs no service and no torch."""
+"""`python -m nanochat.chats check FILE`, `… identity --name NAME --facts FILE --out FILE`. Needs no service and no torch.
+
+The commands `nanochat data check` and `nanochat identity` start it.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from nanochat.chats import found
+from nanochat.chats import found, persona
 from nanochat.chats.check import check
 from nanochat.chats.lines import lines
 from nanochat.chats.overlap import Questions
 from nanochat.config.recipe import ModelSpec
-from nanochat.contract.contract import Exit, StageError
+from nanochat.contract.contract import Exit, StageError, write_text
+from nanochat.tasks.base import Conversation
+from nanochat.tasks.generated import TEST_SHARE
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,6 +49,40 @@ def _check(args: argparse.Namespace) -> int:
     return Exit.OK if checked.is_good else Exit.FAILED
 
 
+def _identity(args: argparse.Namespace) -> int:
+    try:
+        facts = persona.read_facts(args.facts.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise StageError(f"no file {args.facts}", code="bad_facts", hint="write one fact on each line of it") from None
+    except UnicodeDecodeError as err:
+        raise StageError(f"{args.facts} is not UTF-8: {err.reason}", code="bad_facts", hint="save it as UTF-8") from None
+    out = args.out or Path(f"{args.name.casefold().replace(' ', '_').replace('/', '_')}.jsonl")
+    files = {False: out, True: out.with_suffix(f".held_out{out.suffix}")}
+    existing = [path for path in files.values() if path.exists()]
+    if existing and not args.force:
+        raise StageError(
+            f"{existing[0]} is there already", code="bad_facts", hint="use another --out, or --force to replace it"
+        )
+    made = persona.Persona(args.name, facts)
+    rows = {False: args.rows, True: max(1, args.rows // TEST_SHARE)}
+    chats = {test: made.conversations(rows[test], args.seed, test=test) for test in files}
+    for test, path in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, "".join(json.dumps(chat, ensure_ascii=False) + "\n" for chat in chats[test]))
+    sys.stdout.write("".join(f"{line}\n" for line in _written(files, chats, args.rows)))
+    return Exit.OK
+
+
+def _written(files: dict[bool, Path], chats: dict[bool, list[Conversation]], asked_for: int) -> Iterator[str]:
+    for test, path in files.items():
+        kind = "whose questions are in no other file, to validate on" if test else "to train on"
+        yield f"{path}: {len(chats[test]):,} conversations {kind}, {persona.first_questions(chats[test]):,} first questions"
+    if len(chats[False]) < asked_for:
+        yield f"The facts give no more than {len(chats[False]):,} different conversations; add facts for more."
+    train, val = (json.dumps({"jsonl": str(files[test].resolve())}) for test in (False, True))
+    yield f"In a recipe: add {train} to sft.train (and mid.train), and {val} to sft.val."
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m nanochat.chats", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -53,7 +94,29 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("check", parents=[looks])
     one.add_argument("file", type=Path)
     one.set_defaults(run=_check)
+    who = commands.add_parser("identity")
+    who.add_argument("--name", type=_name, required=True)
+    who.add_argument("--facts", type=Path, required=True)
+    who.add_argument("--out", type=Path)
+    who.add_argument("--rows", type=_rows, default=1000)
+    who.add_argument("--seed", type=int, default=42)
+    who.add_argument("--force", action="store_true")
+    who.set_defaults(run=_identity)
     return parser
+
+
+def _name(text: str) -> str:
+    name = " ".join(text.split())
+    if not 0 < len(name) <= 60 or "{" in name:
+        raise argparse.ArgumentTypeError("a name has 1 to 60 characters and no braces")
+    return name
+
+
+def _rows(text: str) -> int:
+    value = int(text)
+    if not 0 < value <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of conversations from 1 to 100,000")
+    return value
 
 
 def _length(text: str) -> int:
