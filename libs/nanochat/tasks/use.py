@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from nanochat.contract.bounds import GeneratedRows, PathText, Repeats, Rows
 from nanochat.tasks.catalog import JUDGED, REWARDED, TRAINABLE
@@ -39,12 +39,15 @@ class TaskUse(BaseModel):
     task: TrainableTask = Field(description="Name of the task; `jsonl` is a file of your own conversations.")
     split: str = Field(default="train", pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Split of the task's data.")
     limit: Rows | None = Field(default=None, description="Take only this many rows, the first; null means all of them.")
-    repeat: Repeats = Field(default=1, description="How many times the mixture holds each row.")
+    repeat: Repeats = Field(
+        default=1, validation_alias=AliasChoices("repeat", "epochs"), description="How many times the mixture holds each row."
+    )
     size: GeneratedRows | None = Field(
         default=None, description="Rows to generate, for a generated task such as spelling; null means 1000."
     )
     path: PathText | None = Field(
         default=None,
+        validation_alias=AliasChoices("path", "jsonl"),
         description="File of your own conversations, for the task jsonl: a path or a URL. A relative path starts at the folder "
         "`data.tasks` if that is one. docs/data.md shows the forms that are read.",
     )
@@ -52,13 +55,4 @@ class TaskUse(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        long = {_LONG.get(key, key): part for key, part in value.items()}
-        if len(long) < len(value):
-            given = ", ".join(sorted(f"{short} and {name}" for short, name in _LONG.items() if {short, name} <= value.keys()))
-            raise ValueError(f"{given} say the same; give one of them")
-        return {"task": "jsonl", **long} if "jsonl" in value else long
-
-
-_LONG = {"jsonl": "path", "epochs": "repeat"}
+        return {"task": "jsonl", **value} if isinstance(value, dict) and "jsonl" in value else value
