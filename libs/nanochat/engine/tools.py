@@ -8,6 +8,7 @@ import operator
 from collections.abc import Callable
 
 MAX_CHARS = 256  # bounds all work: without powers, a product has at most as many digits as the expression
+NOISE = 1e-15  # relative: the rounding errors of a few operations
 ARITHMETIC = frozenset("0123456789*+-/.() ")
 Number = int | float
 OPERATORS: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
@@ -22,8 +23,10 @@ OPERATORS: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
 def calculate(expression: str) -> str | None:
     """Return the value of an expression such as `48/2`, `1,200 * 3` or `'banana'.count('a')`, as text.
 
-    None when the expression is anything else or has no finite value. Whole numbers are written without a decimal point ("24",
-    not "24.0"), as in the calculations of GSM8K.
+    None when the expression is anything else or has no finite value. It differs from nanochat's calculator, which is Python's
+    `eval` behind a filter, in what it writes: a whole number has no decimal point ("24", not "24.0"), and rounding errors of the last
+    digit are removed ("0.3", not "0.30000000000000004"). GSM8K's own solutions are written so. It also refuses what is neither
+    arithmetic nor a count, such as `'a'.upper().count('A')`.
     """
     if len(expression) > MAX_CHARS:
         return None
@@ -52,7 +55,8 @@ def _shown(value: Number) -> str:
         raise ValueError("no finite value")
     if isinstance(value, int) or (value.is_integer() and abs(value) < 2**53):
         return str(int(value))
-    return f"{value:.12g}"  # 0.1 + 0.2 is 0.3
+    short = f"{value:.15g}"  # 0.1 + 0.2 is 0.3
+    return short if math.isclose(float(short), value, rel_tol=NOISE) else repr(value)
 
 
 def _counted(node: ast.expr) -> str | None:

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from llguidance import LLMatcher
-
 from nanochat.tasks.calls import call_prefix
 
 if TYPE_CHECKING:
@@ -86,6 +84,8 @@ class Grammar:
 
     def source(self) -> str:
         """The grammar in llguidance's own language."""
+        from llguidance import LLMatcher  # here, so that the engine runs without it where no answer is constrained
+
         if self.kind == "regex":
             return LLMatcher.grammar_from_regex(self.text)
         if self.kind == "choice":

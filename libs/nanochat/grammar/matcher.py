@@ -11,17 +11,18 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from llguidance import LLExecutor, LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from nanochat.grammar.grammar import Grammar, GrammarError, explained
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # llguidance is imported with the first grammar: without one, the engine does not need it
+    from llguidance import LLExecutor, LLMatcher, LLTokenizer
+
     from nanochat.tokenizer import Tokenizer
 
 CACHED = 32
 # A step keeps llguidance's own bounds: 200,000 units of lexer work (about 14 ms) and 50,000 parser items (2.5 ms). A state of the
 # lexer takes 1 to 2 kB, so the default of 250,000 would be half a gigabyte for one answer; 1,500 tokens of words need 2,500.
-LIMITS = LLParserLimits(max_lexer_states=20_000, verbose_errors=False)
+MAX_LEXER_STATES = 20_000
 
 
 class Vocabulary:
@@ -48,6 +49,8 @@ class Vocabulary:
 
     def compiled(self) -> LLTokenizer:
         """llguidance's tree of the tokens; takes 0.15 s for 65,536 tokens."""
+        from llguidance import LLTokenizer, TokenizerWrapper
+
         return LLTokenizer(TokenizerWrapper(self), eos_token=self.ends)
 
 
@@ -130,6 +133,8 @@ _executor: LLExecutor | None = None
 
 def allowed(matchers: Sequence[Matcher]) -> np.ndarray:
     """The tokens that may come next in each answer, (N, ceil(V / 32)) int32: bit b of word w stands for token 32 w + b."""
+    from llguidance import LLExecutor
+
     global _executor
     _executor = _executor or LLExecutor()  # threads, which exist only where a grammar is in use
     bits = np.zeros((len(matchers), -(-matchers[0].vocabulary.size // 32)), dtype=np.int32)
@@ -147,11 +152,14 @@ def allowed(matchers: Sequence[Matcher]) -> np.ndarray:
 
 
 def _compiled(grammar: Grammar, tokenizer: LLTokenizer) -> LLMatcher:
+    from llguidance import LLMatcher, LLParserLimits
+
     try:
         source = grammar.source()
     except ValueError as err:
         raise GrammarError(explained(str(err))) from err
-    matcher = LLMatcher(tokenizer, source, log_level=0, limits=LIMITS)
+    limits = LLParserLimits(max_lexer_states=MAX_LEXER_STATES, verbose_errors=False)
+    matcher = LLMatcher(tokenizer, source, log_level=0, limits=limits)
     first = matcher.deep_copy()
     if not first.is_error():
         first.compute_bitmask()  # a grammar that no text fits fails here

@@ -13,9 +13,12 @@ _ANSWER = re.compile(r"#### (-?[0-9.,]+)")
 
 
 def final_number(text: str) -> str | None:
-    """The number after the first `#### `, without thousands separators or a full stop at the end; None when there is none."""
+    """What follows the first `#### ` in digits, full stops and commas, without the commas; None when there is nothing.
+
+    This is the GSM8K benchmark's own rule, so a full stop at the end stays: `#### 109.` is not the answer 109.
+    """
     match = _ANSWER.search(text)
-    return match[1].replace(",", "").rstrip(".") if match else None
+    return match[1].replace(",", "") if match else None
 
 
 def same_number(conversation: Conversation, completion: str) -> bool:

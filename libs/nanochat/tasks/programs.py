@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+import textwrap
 
 from nanochat.tasks import sandbox
 from nanochat.tasks.base import Conversation
 
-_FENCE = re.compile(r"```(?:python)?[ \t]*\n(.*?)```", re.DOTALL)
+# Three or more backticks at the end of a line, perhaps with a language. What closes them stands alone on a line.
+_FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<before>.*?)(?P<ticks>`{3,})[ \t]*(?P<language>[\w+-]*)[ \t]*$", re.MULTILINE)
+_PYTHON = frozenset({"", "python", "python3", "py"})
 
 
 def passes_tests(conversation: Conversation, completion: str) -> bool:
-    """Whether the tests pass. The prompt's imports are put before the completion's code."""
+    """Whether the tests pass. The prompt's imports are put before the completion's code.
+
+    The program runs as the benchmark's `exec(program, {})` runs it: `__name__` is not `"__main__"`.
+    """
     prompt = conversation["messages"][0]["content"]
     assert isinstance(prompt, str)
     program = [
@@ -35,6 +41,27 @@ def leading_imports(prompt: str) -> str:
 
 
 def code_in(completion: str) -> str:
-    """The first fenced code block, or the whole completion when it has none."""
-    match = _FENCE.search(completion)
-    return match[1].rstrip() if match else completion
+    """The first fenced block of Python, or the whole completion when it has none. Without an indentation of the whole."""
+    text = completion.replace("\r\n", "\n").replace("\r", "\n")
+    return _unindented(_fenced(text) or text)
+
+
+def _fenced(text: str) -> str | None:
+    """The first block whose fence names no language or Python. A block that is not closed ends with the text."""
+    start = 0
+    while opening := _FENCE.search(text, start):
+        rest = text[opening.end() + 1 :]
+        # Backticks inside the code do not close the block: they stand beside other text, or further to the right.
+        closing = re.compile(rf"^[ \t]{{0,{len(opening['indent'])}}}`{{{len(opening['ticks'])},}}[ \t]*$", re.MULTILINE)
+        end = closing.search(rest)
+        length = end.start() if end else len(rest)
+        if opening["language"].lower() in _PYTHON:
+            return (rest[:length] if end else rest.rpartition(opening["ticks"])[0] or rest).rstrip()
+        start = opening.end() + 1 + (end.end() if end else length)
+    return None
+
+
+def _unindented(code: str) -> str:
+    """Remove what stands before every line; if it stands before the first line only, as a stray blank does, remove it there."""
+    lines = textwrap.dedent(code).lstrip("\n")
+    return lines.lstrip(" \t") if lines.strip() else code

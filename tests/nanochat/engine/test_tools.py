@@ -21,6 +21,12 @@ from nanochat.engine.tools import MAX_CHARS, calculate
         ("'profile'.count('file')", "1"),
         ("'a,b'.count(',')", "1"),
         ("99999999999999999999*3", "299999999999999999997"),
+        ("99999999999.99", "99999999999.99"),
+        ("99999999999.99*1", "99999999999.99"),
+        ("123456789012345.678", "123456789012345.67"),  # all that a float holds
+        ("1/3", "0.333333333333333"),
+        ("1.1*1.1*1.1", "1.331"),
+        ("4.35*100", "435"),
     ],
 )
 def test_expressions_that_are_calculated(expression, result):

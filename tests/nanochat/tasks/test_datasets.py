@@ -68,7 +68,11 @@ def test_a_calculation_becomes_a_tool_call_and_its_output() -> None:
     ("text", "number"),
     [
         ("#### 1,200", "1200"),
-        ("so #### -3.5.", "-3.5"),
+        ("so #### -3.5 of it", "-3.5"),
+        # As in the benchmark: what is not a number alone is not the number.
+        ("#### 109.", "109."),
+        ("#### 109...", "109..."),
+        ("#### .", "."),
         ("####12", None),
         ("12", None),
         ("#### 1\n#### 2", "1"),
@@ -84,6 +88,8 @@ def test_gsm8k_compares_numbers(source: TaskSource) -> None:
     for conversation in task:
         number = final_number(reference(conversation))
         assert task.evaluate(conversation, f"It is so. #### {number}")
+        assert not task.evaluate(conversation, f"#### {number}.")
+        assert not task.evaluate(conversation, f"#### {number}...")
         assert not task.evaluate(conversation, f"It is {number}")
         assert not task.evaluate(conversation, "#### 1000")
 
@@ -98,6 +104,49 @@ def test_humaneval_runs_the_tests(source: TaskSource) -> None:
     prompt = str(conversation["messages"][0]["content"])
     assert leading_imports(prompt) == "from typing import List\nimport math"
     assert code_in("```\nx = 1\n```\n```\ny\n```") == "x = 1"
+
+
+AREA = "def area(r):\n    return math.pi * r ** 2\n"
+PERIMETER = "def area(r):\n    return 2 * math.pi * r\n"
+RIGHT_PROGRAMS = {
+    "main reads": 'if __name__ == "__main__":\n    print(area(float(input())))\n',
+    "main tests": 'if __name__ == "__main__":\n    import unittest\n    unittest.main()\n',
+    "main exits": 'def main():\n    return 1\n\nif __name__ == "__main__":\n    import sys\n    sys.exit(main())\n',
+    "main takes arguments": 'import sys\nif __name__ == "__main__":\n    print(area(int(sys.argv[1])))\n',
+}
+
+
+@pytest.mark.parametrize("end", RIGHT_PROGRAMS.values(), ids=RIGHT_PROGRAMS)
+def test_a_block_for_the_command_line_does_not_run(source: TaskSource, end: str) -> None:
+    task = named("humaneval", "test", source)
+    assert task.evaluate(task[0], f"```python\n{AREA}\n{end}```")
+    assert not task.evaluate(task[0], f"```python\n{PERIMETER}\n{end}```")
+
+
+@pytest.mark.parametrize(
+    ("completion", "code"),
+    [
+        (f" {AREA}", AREA.replace("    ", "   ")),
+        (f"\t{AREA}", AREA),
+        (f"\n\n  {AREA}", AREA.replace("    ", "  ")),
+        ("  def f():\n      return 1", "def f():\n    return 1"),
+        ("```python\r\nx = 1\r\ny = 2\r\n```\r\n", "x = 1\ny = 2"),
+        ("x = 1\r\ny = 2", "x = 1\ny = 2"),
+        ('Like so: ```python\ns = "```"\n```', 's = "```"'),
+        ('```\ndef f():\n    """\n    ```\n    f()\n    ```\n    """\n    return 1\n```\nDone.', 'def f():\n    """\n    ```\n    f()\n    ```\n    """\n    return 1'),
+        ("````\n```\n````", "```"),
+        ("```bash\npip install it\n```\n```py\nx = 1\n```", "x = 1"),
+        ("```Python3\nx = 1\n```", "x = 1"),
+        ("```python\n x = 1\n y = 2\n```", "x = 1\ny = 2"),
+        ("```python\nx = 1```", "x = 1"),
+        ("```python\nx = 1\n", "x = 1"),
+        ("1. First:\n   ```python\n   x = 1\n   ```\n", "x = 1"),
+        ("```text\nno code\n```", "```text\nno code\n```"),
+        ("", ""),
+    ],
+)
+def test_the_code_of_an_answer(completion: str, code: str) -> None:
+    assert code_in(completion).rstrip() == code.rstrip()
 
 
 def test_a_mixture_holds_every_row_as_often_as_listed_in_a_fixed_order(source: TaskSource) -> None:
