@@ -57,6 +57,13 @@ def measurement(
     }
 
 
+def show(row: Measurement) -> None:
+    """Print a row as soon as it is measured: a machine that is taken away takes no reading with it."""
+    peer = f"{row['ratio']:.2f} x {row['peer']}" if row["ratio"] else ""
+    verdict = {None: "", True: "met", False: "MISSED"}[row["ok"]]
+    print(f"{row['name']:<72} {row['value']:>12,.3f} {row['unit']:<8} {peer:<28} {verdict}".rstrip(), flush=True)
+
+
 def finish(bench: str, device: str, rows: list[Measurement], options: Options) -> None:
     """Print the result as one line of JSON; with --record also write it to `benchmarks/results/<bench>-<device>.json`."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -12,7 +12,7 @@ from benchmarks.cards import cards, device
 from benchmarks.engine.parts import PARTS, Bench, EngineOptions
 from benchmarks.options import Parser, names_of, positive_int, positive_ints
 from benchmarks.process import attempted
-from benchmarks.result import Measurement, finish
+from benchmarks.result import Measurement, finish, show
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -63,16 +63,10 @@ def main(argv: list[str] | None = None) -> None:
         with attempted(name, failed):
             for row in part.measure(bench):
                 rows.append(row)
-                show(row)  # at once: a machine that is taken away takes no reading with it
+                show(row)
     finish("engine", device(), rows, options)
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
-
-
-def show(row: Measurement) -> None:
-    peer = f"{row['ratio']:.2f} x {row['peer']}" if row["ratio"] else ""
-    verdict = {None: "", True: "met", False: "MISSED"}[row["ok"]]
-    print(f"{row['name']:<72} {row['value']:>12,.3f} {row['unit']:<8} {peer:<28} {verdict}".rstrip(), flush=True)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ BAD = [
     ("curves", ["--steps", "0"], "--steps"),
     ("engine", ["--batches", "1,0"], "--batches"),
     ("engine", ["--only", "decode,encode"], "'encode'"),
+    ("eval", ["--share", "1.5"], "--share"),
+    ("eval", ["--only", "core,chats"], "'chats'"),
+    ("eval", ["--data", str(ROOT / "docs")], "core.yaml"),
     ("serving", ["--rates", "0.5,-1"], "--rates"),
     ("serving", ["--rates", "80"], "share"),
     ("serving", ["--only", "http,htpp"], "'htpp'"),
@@ -55,7 +58,7 @@ def assert_refused(name: str, options: list[str], word: str) -> None:
 
 
 def test_the_page_lists_every_benchmark() -> None:
-    assert {"curves", "engine", "loader", "saving", "serving", "tokenizer", "train"} <= set(NAMES)
+    assert {"curves", "engine", "eval", "loader", "saving", "serving", "tokenizer", "train"} <= set(NAMES)
     assert set(re.findall(r"^\| `make bench-([a-z]+)` \|", PAGE, re.M)) == set(NAMES)
 
 
@@ -134,6 +137,14 @@ def test_the_engine_is_measured_on_a_cpu_too() -> None:
     assert rows["greedy, 4 at once: largest gap to the plain model's best logit"]["ok"]
     assert rows["4 streams together"]["peer"] == "1 stream"
     assert all(name in done.stdout.partition("{")[0] for name in rows), "rows are printed before the result"
+
+
+def test_evaluations_are_measured_on_a_cpu_too() -> None:
+    done = run("eval", "--quick", "--depth", "1", "--only", "chat", "--commit", "0123abc")
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout.splitlines()[-1])["rows"]}
+    assert rows["chat_eval, gsm8k: 1,319 problems"]["peer"] == "one at a time"
+    assert rows["chat_eval, all 19,329 problems"]["value"] > 0
 
 
 def test_the_control_plane_is_measured_under_load() -> None:

@@ -32,6 +32,12 @@ class Pool:
         self.keys[:, target] = self.keys[:, source]
         self.values[:, target] = self.values[:, source]
 
+    def copy_all(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copy the content of each of the blocks `sources` to the block at its place in `targets`."""
+        source, target = on_device(sources, self.device), on_device(targets, self.device)
+        for held in (self.keys, self.values):
+            held[:, target] = held[:, source]
+
 
 class PoolView:
     """The part of the pool that the model uses in one pass: B rows, each with `new` positions after its cached ones.
@@ -66,6 +72,12 @@ class PoolView:
         rows, width = self._table.shape
         held = blocks.index_select(0, self._table.flatten())  # gathers whole blocks: far fewer pieces than single positions
         return held.view(rows, width * blocks.size(1), *blocks.shape[2:])[:, : self._length].transpose(1, 2)
+
+
+def on_device(values: Sequence[int], device: torch.device) -> Tensor:
+    """The values as a tensor (N,) int64. On a GPU the host does not wait for the copy, as it does for one from pageable memory."""
+    here = torch.tensor(values, dtype=torch.int64)
+    return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here.to(device)
 
 
 def _blocks(config: GPTConfig, count: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:

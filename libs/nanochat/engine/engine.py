@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nanochat.config.shape import GPTConfig
 from nanochat.distributed import native_dtype
 from nanochat.engine.blocks import Blocks
 from nanochat.engine.budget import Budget
 from nanochat.engine.request import FORCED, SAMPLED, FinishReason, Logprobs, Output, PromptTooLong, Request, Row, Sampling
-from nanochat.engine.runner import MAX_DRAWN, Drawn, Runner, fp8_cache, has_kernels
+from nanochat.engine.runner import MAX_DRAWN, Drawn, Runner, affordable, fp8_cache, has_kernels
 from nanochat.engine.sampler import logprobs, needs_tokens
 from nanochat.engine.scheduler import Scheduler
 from nanochat.engine.scoring import prompt_logprobs
@@ -25,7 +24,6 @@ from nanochat.model import GPT
 if TYPE_CHECKING:
     from nanochat.tokenizer import Tokenizer
 
-CPU_CACHE_BYTES = 1 << 30
 GPU_CACHE_SHARE = 0.4  # of the memory that is free when the engine is created, so that a second model fits beside it
 
 
@@ -71,7 +69,7 @@ class Engine:
             raise ValueError("an fp8 cache needs an NVIDIA GPU of compute capability 8.9 or newer, and the model's kernels")
         if int8 and not has_kernels(model.config, device):
             raise ValueError("int8 weights need an NVIDIA GPU, and heads whose width is a power of two of at least 16")
-        tokens = cache_tokens or min(max_rows * self.context, _affordable(model.config, cache_dtype, device, cache_share))
+        tokens = cache_tokens or min(max_rows * self.context, affordable(model.config, cache_dtype, device, cache_share))
         budget = Budget.of(model.config, device, step_tokens)
         self.blocks = Blocks(-(-max(tokens, self.context) // budget.block) + 1, budget.block)
         self.scheduler = Scheduler(self.blocks, budget, max_rows=max_rows)
@@ -288,9 +286,3 @@ class Engine:
         row.finish = reason
         self.scheduler.end(row)
         return Output(row, finish=reason)
-
-
-def _affordable(config: GPTConfig, dtype: torch.dtype, device: torch.device, share: float) -> int:
-    """The number of positions that fit into the memory which the cache may use."""
-    budget = share * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else CPU_CACHE_BYTES
-    return int(budget // (2 * config.n_layer * config.n_kv_head * config.head_dim * dtype.itemsize))

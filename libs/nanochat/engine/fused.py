@@ -148,14 +148,14 @@ class Fused:
                 residual.mix(x, start, self._model.resid[layer], self._model.x0[layer], squares)
             attn = self._blocks[layer].attn
             keys, values = self._pool.keys[layer], self._pool.values[layer]
-            qkv = F.linear(_normed(x), self._qkv[layer]).view(x.size(0), -1, self.config.head_dim)
+            qkv = F.linear(normed(x), self._qkv[layer]).view(x.size(0), -1, self.config.head_dim)
             if self.config.has_value_embed(layer):
                 self._add_value_embed(layer, qkv, x, tokens, norm=False)
             where = (inputs.pos, inputs.table)
             q = prefill.place(qkv, self._rotary, inputs.row, *where, keys, values, heads=self.config.n_head, eps=EPS)
             y = prefill.attend(q, keys, values, inputs.pieces, *where, scale=self._scale(attn), window=attn.window)
             torch.addmm(x, y.view(x.size(0), -1), attn.out.weight.T, out=x)
-            torch.addmm(x, self._up(_normed(x), block.mlp.up.weight), block.mlp.down.weight.T, out=x)
+            torch.addmm(x, self._up(normed(x), block.mlp.up.weight), block.mlp.down.weight.T, out=x)
             if layer == self.config.n_layer // 2 and self.config.backout:
                 middle = x.clone()
         if self.config.backout:
@@ -165,7 +165,7 @@ class Fused:
     @torch.no_grad()
     def head(self, x: Tensor, numbers: Tensor, top_k: Tensor, slots: slice) -> Tensor:
         """Draw the token after each row of the stream x (B, C) into the slots of `drawn`. Returns the logits (B, V) in fp32."""
-        x, weight = _normed(x), self._model.lm_head.weight
+        x, weight = normed(x), self._model.lm_head.weight
         if x.size(0) == 1:
             logits = torch.empty(1, weight.size(0), dtype=torch.float32, device=x.device)
             vector.product(x, self._read_as(weight), logits, self._work(1).single)
@@ -237,7 +237,7 @@ class Fused:
         return residual.relu_squared(F.linear(x, weight))
 
 
-def _normed(x: Tensor) -> Tensor:
+def normed(x: Tensor) -> Tensor:
     return F.rms_norm(x, (x.size(-1),), eps=EPS)
 
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nanochat.engine.cache import Pool
-from nanochat.engine.fused import DecodeInputs, Fused, PromptInputs
+from nanochat.engine.fused import DecodeInputs, Fused, PromptInputs, normed
 from nanochat.engine.request import Row
-from nanochat.engine.runner import MAX_DRAWN, MAX_READ
+from nanochat.engine.runner import MAX_DRAWN, MAX_READ, Held
 from nanochat.engine.sampler import inverse_temperatures
 from nanochat.kernels.inference import prefill
 from nanochat.model import GPT
@@ -28,15 +28,15 @@ LEAST_TOKENS = 64  # of a pass over prompts: a smaller one is hardly faster
 class Graphs:
     """Graphs of `model` over `pool`, captured when they are first needed; without `capture`, plain calls.
 
-    A pass over prompts has at most `tokens` tokens. Rows that decode draw into the first half of `drawn` (2 x MAX_DRAWN,) int64, rows
+    A pass over prompts has at most `tokens` tokens, and a row at most `context`. Rows that decode draw into the first half of `drawn` (2 x MAX_DRAWN,) int64, rows
     whose prompt has just been read into the second half. The next step takes its tokens from there.
     """
 
-    def __init__(self, model: GPT, pool: Pool, tokens: int, *, capture: bool, int8: bool):
+    def __init__(self, model: GPT, pool: Pool, tokens: int, context: int | None, *, capture: bool, int8: bool):
         self.drawn = torch.zeros(2 * MAX_DRAWN, dtype=torch.int64, device=pool.device)
         self.pool, self.capture = pool, capture
         self.fused = Fused(model, pool, self.drawn, int8=int8)
-        self.width = -(-model.config.sequence_len // pool.size) + 1  # blocks of a row
+        self.width = -(-(context or model.config.sequence_len) // pool.size) + 1  # blocks of a row
         self.stream = torch.zeros(_size(tokens), model.config.n_embd, dtype=model.embed.weight.dtype, device=pool.device)
         self.memory = torch.cuda.graph_pool_handle()  # one for all: their passes never overlap
         self._decodes: dict[int, _Decode] = {}
@@ -60,9 +60,14 @@ class Graphs:
             row.slot = slot
         return logits
 
-    def read(self, rows: Sequence[Row], new: Sequence[int]) -> None:
+    def read(self, rows: Sequence[Held], new: Sequence[int]) -> None:
         """Read the next `new` tokens of each row's prompt, for at most MAX_READ rows."""
         self._read(max(_size(sum(new)), LEAST_TOKENS)).run(rows, new)
+
+    @torch.no_grad()
+    def states(self, numbers: Tensor) -> Tensor:
+        """The normed states (N, C) of some tokens of the latest `read`."""
+        return normed(self.stream.index_select(0, numbers))
 
     def draw(self, last: Sequence[int], rows: Sequence[Row]) -> Tensor:
         """Draw each row's token after the token numbered `last` of the latest `read`. Returns the logits (B, V) fp32."""
@@ -187,7 +192,7 @@ class _Read:
 
         self._graph = _Captured(compute, graphs)
 
-    def run(self, rows: Sequence[Row], new: Sequence[int]) -> None:
+    def run(self, rows: Sequence[Held], new: Sequence[int]) -> None:
         tokens, table, pieces = self._tokens.host(), self._table.host(), self._pieces.host()
         begin = piece = 0
         pieces[:] = 0

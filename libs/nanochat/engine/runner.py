@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from nanochat.config.shape import GPTConfig
 from nanochat.engine.budget import Budget
-from nanochat.engine.cache import Pool, PoolView
+from nanochat.engine.cache import Pool, PoolView, on_device
 from nanochat.engine.dense import Dense, DenseView
 from nanochat.engine.request import Row
 from nanochat.engine.sampler import fits_graph, sample
@@ -21,6 +22,7 @@ from nanochat.model.loss import softcap
 if TYPE_CHECKING:
     from nanochat.engine.graphs import Graphs
 
+CPU_CACHE_BYTES = 1 << 30
 MAX_DRAWN = 4096  # rows whose tokens are drawn in one pass on a GPU
 MAX_READ = 128  # rows whose prompts are read in one pass on a GPU
 
@@ -37,6 +39,20 @@ def has_kernels(config: GPTConfig, device: torch.device) -> bool:
 def fp8_cache(config: GPTConfig, device: torch.device) -> bool:
     """Whether keys and values can be kept in fp8: by the GPU's own conversions, in the model's kernels."""
     return has_kernels(config, device) and torch.cuda.get_device_capability(device) >= (8, 9)
+
+
+def affordable(config: GPTConfig, dtype: torch.dtype, device: torch.device, share: float) -> int:
+    """The number of positions that fit into the memory which a cache may use: on a GPU, `share` of what is free now."""
+    budget = share * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else CPU_CACHE_BYTES
+    return int(budget // (2 * config.n_layer * config.n_kv_head * config.head_dim * dtype.itemsize))
+
+
+class Held(Protocol):
+    """A row whose first `cached` tokens are in the pool, in `blocks`, which have room for all of its tokens."""
+
+    tokens: list[int]
+    cached: int
+    blocks: list[int]
 
 
 class Drawn:
@@ -63,7 +79,7 @@ class Runner:
 
     If the given model's matrices have another dtype, as in training, they are copied once instead of being cast in every pass.
     `refresh` copies them again after they have changed. A pass over prompts has at most `budget.idle` tokens. `int8` is described in
-    `Fused`; it rounds a copy.
+    `Fused`; it rounds a copy. A row has at most `context` tokens, by default those of the model's context.
     """
 
     def __init__(
@@ -76,6 +92,7 @@ class Runner:
         cache_dtype: torch.dtype,
         int8: bool = False,
         graphs: bool = True,
+        context: int | None = None,
     ):
         self.source, self.device = model, model.get_device()
         as_it_is = is_narrow(model, dtype) and not int8
@@ -87,10 +104,11 @@ class Runner:
         if has_kernels(model.config, self.device):
             from nanochat.engine.graphs import Graphs  # without a GPU there may be no Triton
 
-            self._graphs = Graphs(self.model, self.pool, budget.idle, capture=graphs, int8=int8)
+            self._graphs = Graphs(self.model, self.pool, budget.idle, context, capture=graphs, int8=int8)
         elif self.device.type == "cpu":
             self._dense = Dense(self.pool)
-        self._states = torch.empty(0, device=self.device)
+        self._hidden = torch.empty(0, device=self.device)
+        self._last: list[int] = []  # number of the last new token of each row of the latest `read`
 
     @property
     def ahead(self) -> bool:
@@ -116,9 +134,10 @@ class Runner:
         """Run the model on the next token of each row, and draw the token after it."""
         if self._graphs is not None:
             return self._drawn(self._graphs.decode(rows), rows)
+        self._last = list(range(len(rows)))
         if not self._decode_dense(rows):
             self._forward(rows, [1] * len(rows))
-        return self.draw(range(len(rows)), rows)
+        return self.draw(self._last, rows)
 
     def passes(self, rows: Sequence[Row], new: Sequence[int]) -> Iterator[tuple[list[Row], list[int]]]:
         """Divide rows with `new` tokens each into passes of `read`. On a CPU the rows of a pass have equally many new tokens,
@@ -133,19 +152,25 @@ class Runner:
         for count, several in alike.items():
             yield several, [count] * len(several)
 
-    def read(self, rows: Sequence[Row], new: Sequence[int]) -> None:
+    def read(self, rows: Sequence[Held], new: Sequence[int]) -> None:
         """Run the model on the next `new` tokens of each row."""
+        self._last = [end - 1 for end in accumulate(new)]
         if self._graphs is not None:
             self._graphs.read(rows, new)
-            self._last = [end - 1 for end in accumulate(new)]
         else:
             self._forward(rows, new)
+
+    def states(self, numbers: Sequence[int]) -> Tensor:
+        """The final normed states (N, C) of some tokens of the latest `read`, whose rows' new tokens are numbered one after another."""
+        if self._graphs is not None:
+            return self._graphs.states(on_device(numbers, self.device))
+        return self._hidden.flatten(0, 1)[self._places(numbers)]
 
     def draw(self, numbers: Sequence[int], rows: Sequence[Row]) -> Drawn:
         """Draw a token for each row, after the row with that number in the latest `read`. A number may occur more than once."""
         if self._graphs is not None:
             return self._drawn(self._graphs.draw([self._last[number] for number in numbers], rows), rows)
-        logits = softcap(self.model.lm_head(self._states[torch.tensor(numbers, device=self.device)]))
+        logits = softcap(self.model.lm_head(self.states([self._last[number] for number in numbers])))
         return Drawn(logits, sample(logits, rows))
 
     def _drawn(self, logits: Tensor, rows: Sequence[Row]) -> Drawn:
@@ -156,8 +181,8 @@ class Runner:
         return Drawn(logits, slots)
 
     @torch.no_grad()
-    def _forward(self, rows: Sequence[Row], new: Sequence[int]) -> None:
-        """Keep the state (B, C) of the last of the `new` tokens of each row. Rows with fewer new tokens are padded.
+    def _forward(self, rows: Sequence[Held], new: Sequence[int]) -> None:
+        """Keep the states (B, T, C) of the `new` tokens of each row. Rows with fewer new tokens are padded to T.
 
         The rows' blocks must have room for the new tokens.
         """
@@ -166,8 +191,7 @@ class Runner:
         ids = torch.tensor(fed, device=self.device)
         cached = [row.cached for row in rows]
         view = PoolView(self.pool, [row.blocks for row in rows], cached, longest, self._previous(rows))
-        last = torch.tensor([n - 1 for n in new], device=self.device)
-        self._states = self.model.hidden(ids, view)[torch.arange(len(rows), device=self.device), last]
+        self._hidden = self.model.hidden(ids, view)
 
     @torch.no_grad()
     def _decode_dense(self, rows: Sequence[Row]) -> bool:
@@ -178,12 +202,20 @@ class Runner:
         placed = [rows[index] for index in order]
         ids = torch.tensor([[row.tokens[row.cached]] for row in placed])
         view = DenseView(self._dense, self.pool, placed, self._previous(placed))
-        states = self.model.hidden(ids, view)[:, -1]
+        hidden = self.model.hidden(ids, view)
         view.finish()
-        self._states = states if order == sorted(order) else states[torch.tensor(order).argsort()]
+        self._hidden = hidden if order == sorted(order) else hidden[torch.tensor(order).argsort()]
         return True
 
-    def _previous(self, rows: Sequence[Row]) -> Tensor | None:
+    def _places(self, numbers: Sequence[int]) -> Tensor:
+        """Where tokens that are numbered row after row lie in the padded pass."""
+        longest = self._hidden.size(1)
+        rows = [bisect.bisect_left(self._last, number) for number in numbers]
+        starts = [0, *[last + 1 for last in self._last]]
+        places = [row * longest + number - starts[row] for row, number in zip(rows, numbers, strict=True)]
+        return torch.tensor(places, device=self.device)
+
+    def _previous(self, rows: Sequence[Held]) -> Tensor | None:
         if not self.model.config.smear:
             return None
         ids = torch.tensor([[row.tokens[row.cached - 1] if row.cached else 0] for row in rows], device=self.device)

@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from nanochat.contract.contract import StageError
+from nanochat.engine.scorer import ScoredSequence, common_prefix
 from nanochat.eval.core_bundle import CoreTask, Item
 
 SHOT_SEED = 1234  # plus the index of the item
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredSequence:
-    """A sequence of tokens that begins with `<|bos|>`. Its span ids[start:end], the continuation, is scored."""
-
-    ids: list[int]
-    start: int
-    end: int
-
-    def cropped(self, limit: int) -> ScoredSequence:
-        """Keep the last `limit` tokens. At least one of them stays before the span."""
-        over = max(0, len(self.ids) - limit)
-        return ScoredSequence(self.ids[over:], max(1, self.start - over), self.end - over)
-
-
 def shots_for(items: Sequence[Item], index: int, count: int) -> list[Item]:
     """Draw the few-shot examples of item `index` from all other items. They are always the same."""
-    others = [i for i in range(len(items)) if i != index]
-    return [items[i] for i in random.Random(SHOT_SEED + index).sample(others, min(count, len(others)))]
+    others = range(len(items) - 1)  # number `index` and those after it stand for their successors
+    return [items[i + (i >= index)] for i in random.Random(SHOT_SEED + index).sample(others, min(count, len(others)))]
 
 
 def prompts(task: CoreTask, item: Item, shots: Sequence[Item]) -> list[str]:
@@ -54,10 +40,12 @@ def rows(task: CoreTask, encoded: Sequence[Sequence[int]], bos: int) -> list[Sco
     """
     ids = [[bos, *tokens] for tokens in encoded]
     if task.kind == "multiple_choice":
-        start = min(_common(ids), min(map(len, ids)) - 1)  # if one choice is a prefix of another, its last token is scored
+        start = min(
+            common_prefix(ids), min(map(len, ids)) - 1
+        )  # if one choice is a prefix of another, its last token is scored
         return [ScoredSequence(row, start, len(row)) for row in ids]
     if task.kind == "schema":
-        same = min(_common([row[::-1] for row in ids]), min(map(len, ids)) - 1)
+        same = min(common_prefix([row[::-1] for row in ids]), min(map(len, ids)) - 1)
         return [ScoredSequence(row, len(row) - same, len(row)) for row in ids]
     without, whole = ids
     if whole[: len(without)] != without or len(whole) == len(without):
@@ -67,13 +55,3 @@ def rows(task: CoreTask, encoded: Sequence[Sequence[int]], bos: int) -> list[Sco
             hint="the tokenizer merges text across the delimiter",
         )
     return [ScoredSequence(whole, len(without), len(whole))]
-
-
-def _common(sequences: Sequence[Sequence[int]]) -> int:
-    """The number of leading tokens that all sequences have in common."""
-    count = 0
-    for tokens in zip(*sequences, strict=False):
-        if len(set(tokens)) > 1:
-            break
-        count += 1
-    return count

@@ -5,6 +5,7 @@ import regex
 import torch
 
 from nanochat.engine import Engine, Sampling
+from nanochat.engine.scorer import ScoredSequence, Scorer
 from nanochat.grammar import Grammar
 from tests.nanochat.engine.switches import MODERN
 
@@ -151,3 +152,27 @@ def test_log_probabilities_are_those_of_the_plain_model(make_model, tokenizer):
                 logs = model(ids)[0, -1].log_softmax(-1)
             assert detail.token == pytest.approx(logs[token].item(), abs=1e-3)
             assert list(detail.top.values()) == pytest.approx(logs.topk(2).values.tolist(), abs=1e-3)
+
+
+@pytest.mark.parametrize("switches", [{}, MODERN], ids=["speedrun", "modern"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 0.1)], ids=["fp32", "bf16"])
+def test_scores_of_shared_beginnings_are_those_of_the_plain_model(make_model, switches, dtype, tolerance):
+    """More tokens than a pass has, beginnings that end within a block, and spans of many lengths."""
+    model = make_model(depth=4, seq_len=256, **switches).cuda()
+    generator = torch.Generator().manual_seed(0)
+
+    def tokens(count: int) -> list[int]:
+        return torch.randint(400, (count,), generator=generator).tolist()
+
+    groups = []
+    for number in range(60):
+        beginning = tokens(3 + 37 * number % 900)
+        ends = [tokens(1 + (number + i) % 5) for i in range(1 + number % 4)]
+        groups.append([ScoredSequence([*beginning, *end], len(beginning), len(beginning) + len(end)) for end in ends])
+    scorer = Scorer(model, dtype=dtype)
+    for group, scores in zip(groups, scorer.spans(groups), strict=True):
+        for sequence, (loss, _) in zip(group, scores, strict=True):
+            with torch.no_grad():
+                logits = model(torch.tensor([sequence.ids], device="cuda"))[0, sequence.start - 1 : sequence.end - 1]
+            wanted = torch.tensor(sequence.ids[sequence.start : sequence.end], device="cuda")
+            assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, wanted).item(), abs=tolerance)

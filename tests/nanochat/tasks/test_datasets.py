@@ -133,7 +133,10 @@ def test_a_block_for_the_command_line_does_not_run(source: TaskSource, end: str)
         ("```python\r\nx = 1\r\ny = 2\r\n```\r\n", "x = 1\ny = 2"),
         ("x = 1\r\ny = 2", "x = 1\ny = 2"),
         ('Like so: ```python\ns = "```"\n```', 's = "```"'),
-        ('```\ndef f():\n    """\n    ```\n    f()\n    ```\n    """\n    return 1\n```\nDone.', 'def f():\n    """\n    ```\n    f()\n    ```\n    """\n    return 1'),
+        (
+            '```\ndef f():\n    """\n    ```\n    f()\n    ```\n    """\n    return 1\n```\nDone.',
+            'def f():\n    """\n    ```\n    f()\n    ```\n    """\n    return 1',
+        ),
         ("````\n```\n````", "```"),
         ("```bash\npip install it\n```\n```py\nx = 1\n```", "x = 1"),
         ("```Python3\nx = 1\n```", "x = 1"),
