@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 import tomllib
+import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -167,14 +170,35 @@ def logs(
             after = page.next_after
 
 
-def report(run_id: RunArg, raw: Annotated[bool, typer.Option("--raw", help="print the Markdown source")] = False) -> None:
-    """Print the report card of a run."""
+def report(
+    run_id: RunArg,
+    raw: Annotated[bool, typer.Option("--raw", help="print the Markdown source")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the report as data")] = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="write the report as one HTML file")] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="show the HTML file in the browser")] = False,
+) -> None:
+    """Print the report card of a run, or write it as an HTML file to show to others."""
     with connect() as client:
-        markdown = client.report(run_id)
-    if raw or not out.is_terminal:
-        typer.echo(markdown)
-    else:
-        out.print(Markdown(markdown))
+        if html or open_it:
+            _show_page(
+                client.report_page(run_id), html or Path(tempfile.mkdtemp(prefix="nanochat-report-")) / "report.html", open_it
+            )
+        elif as_json:
+            typer.echo(json.dumps(client.report_data(run_id), indent=1, ensure_ascii=False))
+        elif raw or not out.is_terminal:
+            typer.echo(client.report(run_id))
+        else:
+            out.print(Markdown(client.report(run_id)))
+
+
+def _show_page(page: str, file: Path, open_it: bool) -> None:
+    try:
+        file.write_text(page, encoding="utf-8")
+    except OSError as err:
+        raise typer.BadParameter(f"{file} cannot be written: {err.strerror}", param_hint="--html") from err
+    typer.echo(file)
+    if open_it and not webbrowser.open(file.resolve().as_uri()):
+        typer.echo("There is no browser here: open the file in one.", err=True)
 
 
 def recipes() -> None:

@@ -231,8 +231,17 @@ class Client:
         self._http.request("DELETE", f"/v1/runs/{_part(run_id)}", repeatable=False)
 
     def report(self, run_id: str) -> str:
-        """The report card, as Markdown. ApiError 404 until the report stage has finished."""
-        return str(self._http.get(f"/v1/runs/{_part(run_id)}/report")["markdown"])
+        """The report card, as Markdown. ApiError 404 until a stage has begun."""
+        return self._http.text(f"/v1/runs/{_part(run_id)}/report.md")
+
+    def report_page(self, run_id: str) -> str:
+        """The report card, as one HTML file. ApiError 404 until a stage has begun."""
+        return self._http.text(f"/v1/runs/{_part(run_id)}/report.html")
+
+    def report_data(self, run_id: str) -> dict[str, Any] | None:
+        """The report card, as data; None if it was made before there was such a form. ApiError 404 until a stage has begun."""
+        found: dict[str, Any] | None = self._http.get(f"/v1/runs/{_part(run_id)}/report")["report"]
+        return found
 
     # -- records of a run --
 

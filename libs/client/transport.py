@@ -56,6 +56,17 @@ class Transport:
     def get(self, path: str, **params: Any) -> Any:
         return self.request("GET", path, params={k: v for k, v in params.items() if v is not None}, repeatable=True)
 
+    def text(self, path: str) -> str:
+        """The body of an answer that is not JSON."""
+
+        def send() -> httpx.Response:
+            return self._send("GET", path)
+
+        response = _retrying(send)
+        if response.is_error:
+            raise from_response(response)
+        return response.text
+
     def post(self, path: str, json: Any = None, *, headers: Mapping[str, str] | None = None, repeatable: bool = False) -> Any:
         return self.request("POST", path, json=json, headers=headers, repeatable=repeatable)
 
@@ -72,12 +83,15 @@ class Transport:
         """
 
         def send() -> httpx.Response:
-            try:
-                return self._http.request(method, path, **kwargs)
-            except httpx.TransportError as err:
-                raise Unreachable(self.base_url, err) from err
+            return self._send(method, path, **kwargs)
 
         return _body(_retrying(send) if repeatable else send())
+
+    def _send(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **kwargs)
+        except httpx.TransportError as err:
+            raise Unreachable(self.base_url, err) from err
 
     @contextmanager
     def stream(

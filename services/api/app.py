@@ -25,7 +25,7 @@ from services.api.models import endpoints as models
 from services.api.publisher import Publisher
 from services.api.rate_limit import RateLimit
 from services.api.recipes import endpoints as recipes
-from services.api.runs import actions, care, forks, records
+from services.api.runs import actions, care, forks, records, report
 from services.api.runs import endpoints as runs
 from services.api.settings import Settings
 from services.api.storage import endpoints as storage
@@ -73,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
         forks.router,
         care.router,
         records.router,
+        report.router,
         sweep_endpoints.router,
         sweep_actions.router,
         recipes.router,

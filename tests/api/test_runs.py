@@ -167,7 +167,9 @@ def test_a_whole_run_up_to_its_report_and_its_model(api: Api, worker: ManualWork
         "SUCCEEDED",
         "manual-gpu",
     )
-    assert api.http.get(f"/v1/runs/{run_id}/report").json() == {"markdown": "# Report\n\nGrüße\n"}
+    assert api.http.get(f"/v1/runs/{run_id}/report").json() == {"markdown": "# Report\n\nGrüße\n", "report": None}
+    assert api.http.get(f"/v1/runs/{run_id}/report.md").text == "# Report\n\nGrüße\n"
+    assert "<h1>whole</h1>" in api.http.get(f"/v1/runs/{run_id}/report.html").text  # of the ledger: an older report has no page
     summary = next(r for r in api.http.get("/v1/runs").json()["items"] if r["id"] == run_id)
     assert (summary["stages_done"], summary["stages_total"], summary["current"]) == (10, 10, None)
 
@@ -194,6 +196,38 @@ def test_a_failed_run_shows_the_reason_and_the_message(api: Api, worker: ManualW
     assert run["status"] == "FAILED"
     assert "no text in /data" in run["detail"]
     assert (run["stages"][0]["status"], run["stages"][0]["reason"]) == ("FAILED", "BAD_INPUT")
+
+
+def test_a_run_that_failed_has_a_report_in_three_forms(api: Api, worker: ManualWorker, tmp_path: Path) -> None:
+    run_id = api.http.post("/v1/runs", json=TINY | {"name": "<b>bad</b>"}).json()["id"]
+    (tmp_path / "results.json").write_text('{"train_shards": 3}', encoding="utf-8")
+    worker.complete(run_id, "data", results=str(tmp_path))
+    worker.complete(run_id, "tok_train")
+    base = worker.claim(run_id, "base_train")
+    worker.report(base, "warning", code="no_fp8", message="this device does not support fp8")
+    for step, loss in enumerate([6.5, 5.5, "nan", 4.5]):
+        worker.report(base, "metric", step=step, values={"loss": loss})
+    partial = api.http.get(f"/v1/runs/{run_id}/report").json()["report"]
+    assert (partial["state"], partial["status"]) == ("partial", "The run is RUNNING: base_train")
+    worker.finish(base, Reason.BAD_INPUT, "the shard is damaged")
+
+    view = api.http.get(f"/v1/runs/{run_id}/report").json()
+    stages = {stage["name"]: stage for stage in view["report"]["stages"]}
+    assert stages["data"]["results"] == {"train_shards": 3}
+    assert (stages["base_train"]["state"], stages["base_train"]["why"]) == ("failed", "the shard is damaged")
+    curve = next(c for c in stages["base_train"]["record"]["curves"] if c["key"] == "loss")
+    assert (curve["steps"], curve["last"], curve["nonfinite"]) == ([0, 1, 2, 3], [6.5, 5.5, None, 4.5], [2])
+    assert [name for name, stage in stages.items() if stage["state"] == "left out"] == ["rl", "chat_eval_rl"]
+    assert stages["mid_train"]["state"] == "not reached"
+    assert "the shard is damaged" in view["markdown"]
+    markdown = api.http.get(f"/v1/runs/{run_id}/report.md")
+    assert markdown.headers["content-type"] == "text/markdown; charset=utf-8"
+    assert "no_fp8" not in markdown.text
+    assert "does not support fp8" in markdown.text
+    page = api.http.get(f"/v1/runs/{run_id}/report.html")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "<h1>&lt;b&gt;bad&lt;/b&gt;</h1>" in page.text
+    assert 'aria-label="Training loss (nats per token) by step. From 6.5000 at step 0 to 4.5000 at step 3."' in page.text
 
 
 def test_workers_are_listed_with_their_attempts(api: Api, worker: ManualWorker) -> None:

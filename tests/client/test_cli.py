@@ -150,6 +150,10 @@ def test_watching_to_the_end_prints_plain_lines_and_the_report_follows(worker: M
     assert f"{run_id} tiny: SUCCEEDED" in text
     assert re.search(r"✔ base_train SUCCEEDED in \d+s", text)
     assert said("report", run_id, "--raw") == "# Card\n\n"
+    page = tmp_path / "card.html"
+    assert said("report", run_id, "--html", str(page)) == f"{page}\n"
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert json.loads(said("report", run_id, "--json")) is None  # this report stage made Markdown alone
     assert run_id in said("models")
 
 

@@ -51,6 +51,8 @@ def test_it_is_openapi_3_1_and_has_exactly_these_endpoints() -> None:
         "GET /v1/runs/{run_id}/logs",
         "GET /v1/runs/{run_id}/checkpoints",
         "GET /v1/runs/{run_id}/report",
+        "GET /v1/runs/{run_id}/report.md",
+        "GET /v1/runs/{run_id}/report.html",
         "POST /v1/checkpoints/{checkpoint_id}/promote",
         "GET /v1/catalog",
         "GET /v1/recipes",

@@ -23,6 +23,7 @@ from nanochat.contract.contract import EVENTS, MANIFEST, SPEC, STOP, Artifact, E
 from nanochat.contract.events import read
 from nanochat.contract.launch import launch, stage_command
 from nanochat.local import options
+from nanochat.local.card import write_card
 from nanochat.planning import graph, metrics, preflight
 
 SLOTS = {"cpu": 2, "gpu": 1}
@@ -227,7 +228,9 @@ def main(argv: list[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    return run(recipe, out.resolve(), cache=home / "cache", stop=stop, nproc=args.nproc)
+    code = run(recipe, out.resolve(), cache=home / "cache", stop=stop, nproc=args.nproc)
+    _say("report", write_card(out.resolve(), recipe, code))
+    return code
 
 
 if __name__ == "__main__":

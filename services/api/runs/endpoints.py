@@ -1,8 +1,7 @@
-"""Endpoints of runs: submit, plan, list, get, and the report card."""
+"""Endpoints of runs: submit, plan, list and get."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -15,9 +14,9 @@ from nanochat.planning.plan import RunPlan, run_plan
 from services.api.auth import Caller, Operator
 from services.api.database import Ledger
 from services.api.fields import Moment, RunId, SearchText, Word
-from services.api.problems import ProblemError, responses
+from services.api.problems import responses
 from services.api.runs import intake, made
-from services.api.runs.schemas import PlanRequest, ReportView, SubmitRequest
+from services.api.runs.schemas import PlanRequest, SubmitRequest
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
@@ -129,19 +128,3 @@ def compare_run(caller: Caller, ledger: Ledger, run_id: RunId) -> ComparisonView
     """Compare the run's plan with what happened, stage by stage: hours, dollars and speed."""
     with ledger() as session:
         return actuals.comparison(session, run_id)
-
-
-@router.get("/{run_id}/report", responses=responses("run-not-found", "report-not-ready", "invalid-request"))
-def get_report(caller: Caller, ledger: Ledger, run_id: RunId) -> ReportView:
-    """Get the report card. It is available once the report stage has made it."""
-    with ledger() as session:
-        artifact = views.artifact(session, run_id, "report", "report")
-    if artifact is None:
-        raise ProblemError("report-not-ready", f"run {run_id} has no report yet; its last stage makes it")
-    try:
-        return ReportView(markdown=(Path(artifact.path) / "report.md").read_text(encoding="utf-8"))
-    except OSError as err:
-        detail = (
-            f"{artifact.path}/report.md cannot be read here ({err.strerror}); the API and the workers must share NANOCHAT_HOME"
-        )
-        raise ProblemError("report-not-ready", detail) from err

@@ -117,9 +117,3 @@ class NewTerms(BaseModel):
     usd_per_hour: float | None = Field(
         default=None, strict=True, ge=0, le=1e6, description="Price of one GPU in US dollars per hour; null: the old run's."
     )
-
-
-class ReportView(BaseModel):
-    """The report card of a run."""
-
-    markdown: str = Field(description="The report as Markdown.")

@@ -2,10 +2,10 @@
 
 import pytest
 
-from nanochat.eval import markdown
 from nanochat.planning import metrics
 from nanochat.planning.graph import STAGES
 from nanochat.planning.metrics import ALL, BY_KEY, METRICS
+from nanochat.report import build, sections
 from tests.catalog import CATALOG
 
 TRAINED = [stage for stage in STAGES if stage.trains]
@@ -53,4 +53,4 @@ def test_clients_are_served_both_tables():
 )
 def test_figures_of_results_are_named_after_their_metric(key, label):
     assert metrics.label(key) == label
-    assert f"| {label} |" in markdown.facts({key: 0.5})
+    assert sections.of(build.card("sft", "done", results={key: 0.5})).facts == [(label, "0.5000")]

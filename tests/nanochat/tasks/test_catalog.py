@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from nanochat.config import recipe
 from nanochat.config.recipe import ChatEvalSpec, RlSpec, TaskUse
-from nanochat.eval import report
 from nanochat.planning import plan
+from nanochat.report import summary
 from nanochat.tasks.base import reference
 from nanochat.tasks.catalog import BY_NAME, JUDGED, REWARDED, SPLITS, TASKS, TRAINABLE, TaskDef, find_in_folder
 from nanochat.tasks.judge import JUDGES
@@ -63,7 +63,7 @@ def test_recipes_report_and_planner_follow_the_table(task: TaskDef) -> None:
         else:
             with pytest.raises(ValidationError, match="Input should be"):
                 accept(task.name)
-    assert (task.name in report.TASKS) == (task.judge is not None)
+    assert (task.name in summary.TASKS) == (task.judge is not None)
     if task.is_trainable and task.kind != "file":
         split = next(s for s in task.split_names if s != "test")
         mixture = [{"task": task.name, "split": split, "limit": 10}]

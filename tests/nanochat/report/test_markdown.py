@@ -1,4 +1,4 @@
-"""The report card: its figures, and its notes on those that are missing."""
+"""The report as Markdown: its figures, and its notes on those that are missing."""
 
 import math
 import re
@@ -8,39 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat.__main__ import run as run_stage
-from nanochat.config.recipe import Recipe, resolve
+from nanochat.config.recipe import resolve
 from nanochat.contract.contract import StageSpec, seal
-from nanochat.eval import markdown as md
 from nanochat.eval.core_bundle import ROWS
-from nanochat.eval.report import StageResults, render, summary, total_seconds
 from nanochat.planning.graph import STAGES
-
-SIX = {"arc_easy": 0.448, "arc_challenge": 0.331, "mmlu": 0.332, "gsm8k": 0.05, "humaneval": 0.092, "counting": 1.0}
-MACHINE = {"system": "Linux", "cores": 8, "gpus": "8 x NVIDIA H100", "python": "3.11.7", "torch": "2.11.0"}
-
-
-def chat_results(source, chatcore, tasks=None):
-    figures = {t: {"accuracy": a, "n": 100, "rows": 100, "skipped": 0, "baseline": 0.25} for t, a in (tasks or SIX).items()}
-    sample = {"task": "counting", "prompt": "How many | are\nthere?", "completion": "`` <b>#### 3``` |", "right": True}
-    return {"source": source, "tasks": figures, "chatcore": chatcore, "samples": [sample]}
+from nanochat.report import build, cells, markdown, notes
+from tests.nanochat.report.runs import a_run, attempt, chat_results
 
 
-def a_run(**replaced):
-    core_tasks = {label: {"accuracy": 0.5, "centered": 0.2, "n": rows, "rows": rows} for label, rows in ROWS.items()}
-    core = {"core": 0.2, "tasks": core_tasks, "missing": [], "partial": [], "estimate": False}
-    training = {"val_bpb": 0.812, "steps": 21_400, "params": 560_988_160, "device": "NVIDIA H100 80GB HBM3", "world_size": 8}
-    results = {
-        "data": {"train_shards": 240},
-        "base_train": training,
-        "base_eval": {"bpb": {"train": 0.8148, "val": 0.8121}, "core": core, "samples": [{"prompt": "Gold is", "text": " Au"}]},
-        "mid_train": {"val_bpb": 0.3953},
-        "chat_eval_mid": chat_results("mid", 0.2703),
-        "sft": {"val_loss": 1.011},
-        "chat_eval_sft": chat_results("sft", 0.2793),
-    }
-    results |= replaced
-    stages = [StageResults(n, r, 1000.0 + 600 * i, 1000.0 + 600 * (i + 1)) for i, (n, r) in enumerate(results.items()) if r]
-    return stages, render("r_1", Recipe().model_dump(mode="json"), stages, MACHINE)
+def page(**replaced):
+    return markdown.render(a_run(**replaced))
 
 
 def row(text, name):
@@ -49,9 +26,10 @@ def row(text, name):
 
 
 def test_the_summary_has_every_figure_in_its_column():
-    _, text = a_run()
+    text = page()
     assert row(text, "CORE") == ["0.2000", "–", "–"]
-    assert row(text, "Bits per byte") == ["0.8121", "0.3953", "–"]
+    assert row(text, "Bits per byte, text") == ["0.8121", "–", "–"]
+    assert row(text, "Bits per byte, conversations") == ["–", "0.3953", "–"]
     assert row(text, "Validation loss") == ["–", "–", "1.0110"]
     assert row(text, "ARC-Easy") == ["–", "0.4480", "0.4480"]
     assert row(text, "ChatCORE") == ["–", "0.2703", "0.2793"]
@@ -64,7 +42,7 @@ def test_the_summary_has_every_figure_in_its_column():
 
 
 def test_a_stage_has_its_section_in_the_order_of_the_run():
-    _, text = a_run()
+    text = page()
     titles = [line[3:] for line in text.splitlines() if line.startswith("## ")]
     assert titles[:2] == ["Summary", "Time"]
     assert titles[2:6] == ["Data", "Base model training", "Base model evaluation", "Midtraining"]
@@ -74,7 +52,7 @@ def test_a_stage_has_its_section_in_the_order_of_the_run():
 
 def test_missing_figures_are_explained():
     core = {"core": None, "tasks": {}, "missing": ["coqa"], "partial": ["squad"], "estimate": True}
-    _, text = a_run(
+    text = page(
         base_eval={"bpb": {"val": 3.0}, "core": core},
         chat_eval_mid=chat_results("mid", None, {"sums": 0.5}),
         chat_eval_sft=None,
@@ -82,28 +60,41 @@ def test_missing_figures_are_explained():
     )
     assert "No CORE: it is the mean over 22 tasks, and 2 of them were incomplete (coqa, squad)." in text
     assert "No ChatCORE: it is the mean over 6 tasks, and these did not run: ARC-Easy, ARC-Challenge" in text
-    assert "Not part of this run: tokenizer training" in text
+    assert "Not reached: tokenizer training" in text
+    assert "Not part of this run: reinforcement learning" in text
     assert not any(line.startswith(("| CORE | 0", "| ChatCORE | –")) for line in text.splitlines()[:40])
 
 
 def test_an_estimate_is_called_one():
     core = {"core": 0.21, "tasks": {}, "missing": [], "partial": [], "estimate": True}
-    stages, text = a_run(base_eval={"bpb": {"val": 3.0}, "core": core})
+    made = a_run(base_eval={"bpb": {"val": 3.0}, "core": core})
+    text = markdown.render(made)
     assert row(text, "CORE (estimate)") == ["0.2100", "–", "–"]
     assert "CORE is an estimate" in text
-    assert "CORE" not in summary({s.name: s for s in stages})
+    assert "CORE" not in [row.name for row in made.summary]
 
 
 def test_an_empty_run_gives_a_readable_report():
-    text = render("r_0", {"name": "tiny"}, [], {})
+    made = build.report("r_0", {"name": "tiny"}, [], {})
+    text = markdown.render(made)
     assert text.startswith("# Report on r_0")
-    assert "were incomplete (all of them)" in text
-    assert total_seconds([]) is None
+    assert "Not part of this run: data, tokenizer training" in text
+    assert made.total_seconds is None
+
+
+def test_tool_calls_are_shown_as_calls():
+    assert "There are [calls 'banana'.count('a')] [→ 3] of them. #### 3" in page()
+
+
+def test_core_without_any_task_says_so():
+    core = {"core": None, "tasks": {}, "missing": list(ROWS), "partial": [], "estimate": False}
+    assert "22 of them were incomplete (all of them)" in page(base_eval={"core": core})
+    assert len(ROWS) == notes.CORE_TASKS
 
 
 def test_model_output_cannot_break_the_page():
-    _, text = a_run()
-    lines = [line for line in text.splitlines() if line.startswith("| Letter counting | How many")]
+    text = page()
+    lines = [line for line in text.splitlines() if line.startswith("| Letter counting | How many \\|")]
     assert len(lines) == 2
     assert all(line.replace("\\|", "").count("|") == 5 for line in lines)
     assert "<b>" not in text
@@ -127,20 +118,21 @@ def test_model_output_cannot_break_the_page():
         ("seconds", 247, "4m07s"),
         ("x", {"train": 1, "val_bpb": 0.5}, "train 1, validation bits per byte 0.5000"),
         ("x", ["a", "b"], "a, b"),
-        ("x", list(range(9)), "9 entries"),
+        ("x", list(range(12)), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"),
+        ("x", list(range(100)), ", ".join(map(str, range(60))) + ", and 40 more"),
         ("x", [], "–"),
     ],
 )
 def test_figures_are_formatted_for_people(key, value, shown):
-    assert md.number(key, value) == shown
+    assert cells.number(key, value) == shown
 
 
 @given(st.floats(0, 1e6))
 def test_no_duration_has_60_seconds_or_minutes(seconds):
-    assert not re.search(r"(?<!\d)60(\.0)?[sm]", md.duration(seconds))
+    assert not re.search(r"(?<!\d)60(\.0)?[sm]", cells.duration(seconds))
 
 
-def test_the_stage_says_which_evaluations_failed(tmp_path):
+def test_the_stage_says_which_evaluations_failed_and_why(tmp_path):
     results = tmp_path / "results"
     results.mkdir()
     (results / "results.json").write_text("{}")
@@ -153,10 +145,18 @@ def test_the_stage_says_which_evaluations_failed(tmp_path):
         kind="report",
         config={"recipe": "tiny", "full_recipe": full},
         inputs=dict.fromkeys(names - {"base_eval"}, made),
-        output_dir=str(tmp_path / "out"),
+        output_dir=str(tmp_path / "report" / "attempt-1"),
         cache_dir=str(tmp_path / "cache"),
     )
+    attempt(tmp_path / "base_eval", 1, [], ended="line 7 of coqa.jsonl is not JSON")
     assert run_stage(spec) == 0
-    text = (tmp_path / "out/report/report.md").read_text()
+    text = (spec.out / "report" / "report.md").read_text()
+    assert "Base model evaluation ended with: line 7 of coqa.jsonl is not JSON" in text
+    assert sorted(p.name for p in (spec.out / "report").iterdir()) == [
+        "manifest.json",
+        "report.html",
+        "report.json",
+        "report.md",
+    ]
     assert "Failed, so their figures are missing: base model evaluation." in text
     assert "reinforcement learning" in text.split("Not part of this run: ")[1]

@@ -1,0 +1,30 @@
+"""The report card of a local run, beside its stages: written however the run ended, so that a failed run has one too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nanochat.config.recipe import Recipe
+from nanochat.contract.contract import Exit
+from nanochat.report import build, gather, write
+
+
+def write_card(out: Path, recipe: Recipe, code: int) -> str:
+    """Write `report.md`, `report.html` and `report.json` into the folder of the run. Returns what to tell the user."""
+    full = recipe.model_dump(mode="json")
+    stages = gather.from_run(out, full)
+    if not stages:
+        return "no stage has begun, so there is no report"
+    try:
+        write.all_forms(build.report(out.name, full, stages, {}, status=_status(code)), out)
+    except OSError as err:
+        return f"the report could not be written: {err}"
+    return f"the report is in {out / write.HTML}, {write.MARKDOWN} and {write.JSON} beside it"
+
+
+def _status(code: int) -> str:
+    if code == Exit.OK:
+        return ""
+    if code == Exit.STOPPED:
+        return "The run was stopped. The same command goes on from here."
+    return "A stage failed. When its cause is mended, the same command goes on from here."

@@ -1,0 +1,84 @@
+"""The report card: as the report stage made it, or of what the ledger knows while a run is at work or when it ended early."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from pydantic import BaseModel, Field, ValidationError
+
+from controlplane import views
+from nanochat.report import markdown, page, write
+from nanochat.report.card import Report
+from services.api.auth import Caller
+from services.api.database import Ledger
+from services.api.fields import RunId
+from services.api.problems import ProblemError, responses
+from services.api.runs import report_so_far
+
+router = APIRouter(prefix="/v1/runs/{run_id}", tags=["runs"])
+
+REFUSED = ("run-not-found", "report-not-ready", "invalid-request")
+
+
+class MarkdownResponse(PlainTextResponse):
+    media_type = "text/markdown"
+
+
+class ReportView(BaseModel):
+    """The report card of a run."""
+
+    markdown: str = Field(description="The report as Markdown.")
+    report: Report | None = Field(description="The report as data; null if it was made by a version that had no such form.")
+
+
+@router.get("/report", responses=responses(*REFUSED))
+def get_report(caller: Caller, ledger: Ledger, run_id: RunId) -> ReportView:
+    """Get the report card as data and as Markdown. Until the last stage has made it, it tells what is known so far."""
+    text = _made(ledger, run_id, write.MARKDOWN)
+    if text is None:
+        made = _so_far(ledger, run_id)
+        return ReportView(markdown=markdown.render(made), report=made)
+    try:
+        return ReportView(markdown=text, report=Report.model_validate_json(_made(ledger, run_id, write.JSON) or ""))
+    except ValidationError:
+        return ReportView(markdown=text, report=None)
+
+
+@router.get("/report.md", response_class=MarkdownResponse, responses=responses(*REFUSED))
+def get_report_as_markdown(caller: Caller, ledger: Ledger, run_id: RunId) -> MarkdownResponse:
+    """Get the report card as Markdown."""
+    text = _made(ledger, run_id, write.MARKDOWN)
+    return MarkdownResponse(markdown.render(_so_far(ledger, run_id)) if text is None else text)
+
+
+@router.get("/report.html", response_class=HTMLResponse, responses=responses(*REFUSED))
+def get_report_as_page(caller: Caller, ledger: Ledger, run_id: RunId) -> HTMLResponse:
+    """Get the report card as one HTML file, which needs no other file and no network."""
+    text = _made(ledger, run_id, write.HTML)
+    return HTMLResponse(page.render(_so_far(ledger, run_id)) if text is None else text)
+
+
+def _made(ledger: Ledger, run_id: str, name: str) -> str | None:
+    """A file of the report stage's artifact; None if there is none. Raises ProblemError if its folder cannot be read here."""
+    with ledger() as session:
+        artifact = views.artifact(session, run_id, "report", "report")
+    if artifact is None:
+        return None
+    folder = Path(artifact.path)
+    try:
+        return (folder / name).read_text(encoding="utf-8")
+    except OSError as err:
+        if name != write.MARKDOWN and (folder / write.MARKDOWN).is_file():
+            return None
+        detail = f"{folder / name} cannot be read here ({err.strerror}); the API and the workers must share NANOCHAT_HOME"
+        raise ProblemError("report-not-ready", detail) from err
+
+
+def _so_far(ledger: Ledger, run_id: str) -> Report:
+    with ledger() as session:
+        made = report_so_far.report(session, run_id)
+    if made is None:
+        raise ProblemError("report-not-ready", f"run {run_id} has no report yet: none of its stages has begun")
+    return made

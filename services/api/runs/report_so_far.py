@@ -1,0 +1,111 @@
+"""The report card of a run from the ledger, for a run whose report stage has not made one: at work, failed or cancelled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from controlplane import feeds, metrics, views
+from controlplane.lifecycle import RunStatus, StageStatus
+from controlplane.schemas import ArtifactView, AttemptView, EventView, RunView, SeriesView, StageView
+from nanochat.report import build, gather, record
+from nanochat.report.card import Report, StageCard, State
+from nanochat.report.curves import BUCKETS, Curve
+
+EVENTS = 1000  # samples and warnings that are read of a run
+
+STATES: dict[StageStatus, State] = {
+    StageStatus.PENDING: "not reached",
+    StageStatus.QUEUED: "not reached",
+    StageStatus.STARTING: "running",
+    StageStatus.RUNNING: "running",
+    StageStatus.STOPPING: "running",
+    StageStatus.BACKOFF: "running",
+    StageStatus.PAUSED: "stopped",
+    StageStatus.SUCCEEDED: "done",
+    StageStatus.FAILED: "failed",
+    StageStatus.CANCELLED: "stopped",
+}
+
+
+def report(session: Session, run_id: str) -> Report | None:
+    """The report, or None if no stage has begun. Raises NotFound."""
+    run = views.run_view(session, run_id)
+    begun = [stage for stage in run.stages if stage.kind != "report" and stage.started_at is not None]
+    if not begun:
+        return None
+    series = metrics.metrics(session, run_id, max_points=BUCKETS).series
+    told = feeds.events(session, run_id, kinds=["sample", "warning"], limit=EVENTS).items
+    cards = [
+        _card(stage, [s for s in series if s.stage == stage.name], [e for e in told if e.stage == stage.name])
+        for stage in begun
+    ]
+    return build.report(run.id, run.config, cards, {}, name=run.name, status=_status(run))
+
+
+def _status(run: RunView) -> str:
+    if run.status is RunStatus.SUCCEEDED:
+        return ""
+    words = f"The run ended as {run.status.value}" if run.status.is_finished else f"The run is {run.status.value}"
+    return f"{words}: {run.detail}" if run.detail else f"{words}."
+
+
+def _card(stage: StageView, series: Sequence[SeriesView], told: Sequence[EventView]) -> StageCard:
+    state = STATES[stage.status]
+    results = next((a for a in stage.artifacts if a.name == "results"), None)
+    return build.card(
+        stage.name,
+        state,
+        why="" if state == "done" else stage.message,
+        started_at=_seconds(stage.started_at),
+        finished_at=_seconds(stage.finished_at),
+        results=_figures(results) if results else {},
+        record=record.StageRecord(
+            curves=[_curve(s) for s in series],
+            samples=record.samples([{"step": 0, "prompt": "", "text": "", **e.data} for e in told if e.kind == "sample"]),
+            warnings=record.warnings([{"code": "", "message": "", **e.data} for e in told if e.kind == "warning"]),
+            artifacts=[record.made(a.name, a.path, a.sha256) for a in stage.artifacts],
+            attempts=[_attempt(a) for a in stage.attempts],
+        ),
+    )
+
+
+def _figures(results: ArtifactView) -> dict[str, Any]:
+    """The figures of a stage; empty where its folder cannot be read from here."""
+    try:
+        found = json.loads((Path(results.path) / gather.RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _curve(series: SeriesView) -> Curve:
+    points = series.points
+    bucketed = any(p.min != p.max for p in points)
+    return Curve(
+        key=series.key,
+        steps=[p.step for p in points],
+        last=[p.last for p in points],
+        low=[p.min for p in points] if bucketed else [],
+        high=[p.max for p in points] if bucketed else [],
+        nonfinite=[p.step for p in points if p.nonfinite],
+    )
+
+
+def _attempt(attempt: AttemptView) -> record.AttemptRecord:
+    return record.AttemptRecord(
+        no=attempt.no,
+        started_at=_seconds(attempt.started_at),
+        ended_at=_seconds(attempt.finished_at),
+        resumed_from_step=attempt.resumed_from_step,
+        ended="" if attempt.status == "SUCCEEDED" else attempt.message,
+    )
+
+
+def _seconds(at: datetime | None) -> float | None:
+    return at.timestamp() if at else None
