@@ -44,3 +44,7 @@ class ChatEvalSpec(Spec):
     )
     batch_size: DeviceRows = Field(default=8, description="Multiple-choice problems that one process evaluates at a time.")
     generated_size: GeneratedRows = Field(default=256, description="Problems of each generated task, such as counting.")
+    trust_generated_code: bool = Field(
+        default=False,
+        description="Run programs that the model wrote (HumanEval) even on a machine that cannot confine them.",
+    )

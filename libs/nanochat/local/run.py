@@ -14,17 +14,30 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nanochat.config.recipe import Recipe, RecipeError, resolve
-from nanochat.contract.contract import EVENTS, MANIFEST, SPEC, STOP, Artifact, Exit, ExitReport, StageSpec, write_json
+from nanochat.contract.contract import (
+    EVENTS,
+    MANIFEST,
+    SPEC,
+    STOP,
+    Artifact,
+    Exit,
+    ExitReport,
+    StageError,
+    StageSpec,
+    write_json,
+)
 from nanochat.contract.events import read
 from nanochat.contract.launch import launch, stage_command
 from nanochat.local import options
 from nanochat.local.card import write_card
 from nanochat.planning import graph, metrics, preflight
+from nanochat.tasks.programs import confinement
 
 SLOTS = {"cpu": 2, "gpu": 1}
 POLL_S = 0.2
@@ -215,7 +228,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         recipe = resolve(args.recipe, args.overrides)
-        problems = preflight.check(recipe)
+        problems = [*preflight.check(recipe), *_unconfined(recipe)]
         if problems:
             raise RecipeError(problems)
     except RecipeError as err:
@@ -231,6 +244,14 @@ def main(argv: list[str] | None = None) -> int:
     code = run(recipe, out.resolve(), cache=home / "cache", stop=stop, nproc=args.nproc)
     _say("report", write_card(out.resolve(), recipe, code))
     return code
+
+
+def _unconfined(recipe: Recipe) -> Iterator[preflight.Problem]:
+    """Whether this machine cannot run the programs that the recipe's evaluation asks for, found before hours of training."""
+    try:
+        confinement(recipe.chat_eval.tasks, recipe.chat_eval.trust_generated_code)
+    except StageError as err:
+        yield "chat_eval.tasks", f"{err}; {err.hint}"
 
 
 if __name__ == "__main__":

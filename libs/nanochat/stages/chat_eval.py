@@ -7,7 +7,7 @@ from nanochat.contract.contract import StageContext
 from nanochat.contract.stop import StopRequest
 from nanochat.eval import chat, machine
 from nanochat.eval.progress import Progress
-from nanochat.tasks import registry
+from nanochat.tasks import programs, registry
 from nanochat.tasks.base import Task
 from nanochat.tasks.catalog import BY_NAME
 from nanochat.tasks.source import TaskSource
@@ -17,6 +17,7 @@ from nanochat.train.session import build_model, section, session, tokenizer_of
 def run(ctx: StageContext) -> None:
     """Publish `results`: accuracy of each task, ChatCORE, samples and the machine. Raises StageError."""
     spec = section(ctx, "chat_eval", ChatEvalSpec)
+    confined_by = programs.confinement(spec.tasks, spec.trust_generated_code)
     with session(ctx, deterministic=False) as ranks, StopRequest(ctx) as stop:
         tokenizer, digest = tokenizer_of(ctx)
         source = TaskSource.load(ctx.input("tasks"))
@@ -51,6 +52,7 @@ def run(ctx: StageContext) -> None:
                     "source": ctx.spec.config.get("source"),
                     "tasks": {name: _figures(name, result, len(loaded[name])) for name, result in results.items()},
                     "chatcore": chatcore,
+                    **({"sandbox": confined_by} if confined_by else {}),
                     "samples": [{"task": name, **e} for name, result in results.items() for e in result.examples],
                     "machine": machine.describe(),
                 }

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Iterable
 
+from nanochat.contract.contract import StageError
 from nanochat.tasks import sandbox
 from nanochat.tasks.base import Conversation
+from nanochat.tasks.catalog import BY_NAME
 
 # Three or more backticks at the end of a line, perhaps with a language. What closes them stands alone on a line.
 _FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<before>.*?)(?P<ticks>`{3,})[ \t]*(?P<language>[\w+-]*)[ \t]*$", re.MULTILINE)
@@ -20,13 +23,28 @@ def passes_tests(conversation: Conversation, completion: str) -> bool:
     """
     prompt = conversation["messages"][0]["content"]
     assert isinstance(prompt, str)
-    program = [
-        leading_imports(prompt),
-        code_in(completion),
-        conversation["test"],
-        f"check({conversation['entry_point']})",
-    ]
-    return sandbox.run("\n\n".join(program)).success
+    program = f"{leading_imports(prompt)}\n\n{code_in(completion)}"
+    test = f"{conversation['test']}\n\ncheck({conversation['entry_point']})"
+    return sandbox.run(program, test).success
+
+
+def confinement(tasks: Iterable[str], trusted: bool) -> str | None:
+    """What confines the programs of these tasks on this machine, in words; None when none of them runs programs.
+
+    Raises StageError where too little does, unless the recipe trusts what its model writes.
+    """
+    programs = [name for name in tasks if BY_NAME[name].judge == "tests"]
+    if not programs:
+        return None
+    if not (trusted or sandbox.default.is_isolated):
+        raise StageError(
+            f"{', '.join(programs)} runs programs that the model writes, and this machine cannot confine them:"
+            " it offers seccomp with neither user namespaces nor Landlock, or no seccomp",
+            code="no_sandbox",
+            hint="run it on Linux 5.13 or later on x86_64 or aarch64, leave the task out, or set chat_eval.trust_generated_code"
+            " to run the programs with limits on time and memory only",
+        )
+    return ", ".join((*sandbox.default.walls, "resource limits"))
 
 
 def leading_imports(prompt: str) -> str:
