@@ -183,6 +183,11 @@ class MidSpec(TrainSpec):
     total_batch_size: StepTokens = Field(default=524_288, description="Tokens of one optimizer step, over all processes.")
     num_iterations: Steps | None = Field(default=None, description="Optimizer steps; null means one pass over the mixture.")
     optim: Unclipped = UnclippedOptimSpec()
+    packing: Literal["stream", "best_fit"] = Field(
+        default="stream",
+        description="How conversations become rows. `stream` cuts one stream of them into rows. `best_fit` splits none: each row "
+        "begins with a conversation, adds those that fit best, and is padded.",
+    )
     init_lr_frac: Fraction = Field(
         default=1.0,
         description="Learning rate at the start of this stage, as a fraction of those in `optim`. "
@@ -217,16 +222,23 @@ class MidSpec(TrainSpec):
 
 
 class SftSpec(TrainSpec):
-    """Supervised finetuning: one conversation per row, where the model learns only from the assistant's words."""
+    """Supervised finetuning: the model learns only from the assistant's words."""
 
     device_batch_size: DeviceBatch = 4
-    examples_per_step: DeviceRows = Field(default=32, description="Conversations of one optimizer step, over all processes.")
+    examples_per_step: DeviceRows = Field(default=32, description="Rows of one optimizer step, over all processes.")
+    packing: Literal["rows", "best_fit"] = Field(
+        default="rows",
+        description="How conversations become rows. `rows` puts each into a row of its own. `best_fit` puts as many whole ones into "
+        "a row as fit best, so a step has several times as many, and the stage fewer steps. nanochat: `best_fit` since 2026-01-31.",
+    )
     num_epochs: Repeats = Field(default=1, description="Passes over the mixture.")
     num_iterations: Steps | None = Field(default=None, description="Optimizer steps; overrides `num_epochs` when set.")
     optim: Unclipped = UnclippedOptimSpec()
     init_lr_frac: InitLrFrac = 0.02
     eval_every: EvalEvery = 100
-    eval_batches: Steps = Field(default=100, description="Validation batches that each process evaluates.")
+    eval_batches: Steps = Field(
+        default=100, description="Validation batches of `device_batch_size` rows that each process evaluates."
+    )
     metrics_every: Every = Field(
         default=200,
         description="Optimizer steps between evaluations of MMLU and ARC-Easy, and once at the end; -1 means never.",
@@ -248,14 +260,23 @@ class SftSpec(TrainSpec):
 
 
 class RlSpec(Spec):
-    """Reinforcement learning: REINFORCE with the group's mean as baseline, on one generative task with a reward of 0 or 1."""
+    """Reinforcement learning: REINFORCE with the group's mean as baseline, on one generative task."""
 
     enabled: bool = Field(default=False, description="Whether the run has this stage and the evaluation after it.")
     task: RewardedTask = Field(default="gsm8k", description="Task to learn.")
+    reward: str = Field(
+        default="correct",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        description="Name of the reward function: `correct` (1 if the answer is right, else 0), `correct_or_formatted` (0.1 for a "
+        "wrong answer with a `#### `), or one of your own, an entry point of the group `nanochat.rewards`.",
+    )
     size: GeneratedRows | None = Field(
         default=None, description="Questions to learn from, the first of the task's; null means all, or 1000 generated ones."
     )
-    device_batch_size: DeviceRows = Field(default=8, description="Answers to one question that one device processes at a time.")
+    device_batch_size: DeviceRows = Field(
+        default=8,
+        description="Answers to one question that one device learns from at a time; it generates all answers of a step together.",
+    )
     examples_per_step: DeviceRows = Field(
         default=16, description="Questions of one optimizer step, over all processes; a multiple of the number of processes."
     )

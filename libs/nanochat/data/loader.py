@@ -8,6 +8,8 @@ text in rows that each start a document, is in `bos_aligned.py`.
 
 from __future__ import annotations
 
+import sys
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from torch import Tensor
 from nanochat.contract.contract import StageError
 from nanochat.data.documents import Documents, Place
 from nanochat.data.packing import TokenQueue, pad_rows, shift
-from nanochat.data.position import State, check_state, digest
+from nanochat.data.position import State, check_state, identity_of
 from nanochat.tasks.base import Conversation
 from nanochat.tokenizer import Tokenizer
 
@@ -69,7 +71,8 @@ class TextLoader:
 class ConversationLoader:
     """Cuts one stream of rendered conversations into rows. Every token is a target, as in nanochat's midtraining.
 
-    Of W ranks, rank r takes conversations r, r + W, ..., and starts over at the end. A conversation is cut to `seq_len` tokens.
+    Of W ranks, rank r takes conversations r, r + W, ..., and starts over at the end. A conversation is cut to `seq_len` tokens;
+    `state()` counts what was cut from those that have been used.
     """
 
     def __init__(
@@ -87,6 +90,8 @@ class ConversationLoader:
         self._round_robin = _RoundRobin(mixture, "packed", rank, world_size, state)
         self._queue: TokenQueue[int] = TokenQueue()
         self._skip: int = state["offset"] if state is not None else 0
+        self._cut: int = state.get("cut_tokens", 0) if state is not None else 0
+        self._cuts: deque[tuple[int, int]] = deque()  # (place, tokens cut) of conversations that are queued
 
     def __len__(self) -> int:
         """The number of conversations in one pass of all ranks together."""
@@ -100,14 +105,18 @@ class ConversationLoader:
         count = self._batch_size * self._seq_len + 1
         while len(self._queue) < count:
             place, conversation = self._round_robin.take()
-            ids, _ = self._tokenizer.render(conversation, self._seq_len)
-            self._queue.push(place, np.array(ids, dtype=np.uint32), self._skip)
+            ids, _ = self._tokenizer.render(conversation, sys.maxsize)
+            if len(ids) > self._seq_len:
+                self._cuts.append((place, len(ids) - self._seq_len))
+            self._queue.push(place, np.array(ids[: self._seq_len], dtype=np.uint32), self._skip)
             self._skip = 0
         return shift(self._queue.pop(count), self._batch_size, self._seq_len)
 
     def state(self) -> State:
         place, offset = self._place()
-        return {**self._round_robin.identity, "position": place, "offset": offset}
+        while self._cuts and self._cuts[0][0] < place:
+            self._cut += self._cuts.popleft()[1]
+        return {**self._round_robin.identity, "position": place, "offset": offset, "cut_tokens": self._cut}
 
     def _place(self) -> tuple[int, int]:
         return self._queue.head() or (self._round_robin.position, self._skip)
@@ -116,8 +125,10 @@ class ConversationLoader:
 class SftLoader:
     """Puts one conversation in each row, padded with `<|assistant_end|>` to the longest of its batch.
 
-    Only the assistant's tokens are targets. A conversation is cut to `seq_len` + 1 tokens and skipped if no target is left:
-    a batch of nothing but padding would have a mean loss of NaN.
+    Only the assistant's tokens are targets. A conversation is cut to `seq_len` + 1 tokens and skipped if no target is left. Of W
+    ranks, rank r takes every W-th of the others. So the rows of a step do not depend on the number of ranks, whatever is skipped;
+    for that, every rank renders the conversations of all. `state()` counts the tokens that this rank has cut, and on rank 0 the
+    conversations that were skipped.
     """
 
     def __init__(
@@ -132,40 +143,50 @@ class SftLoader:
         state: State | None = None,
     ):
         self._tokenizer, self._batch_size, self._seq_len = tokenizer, batch_size, seq_len
-        self._round_robin = _RoundRobin(mixture, "rows", rank, world_size, state)
+        self._rank, self._world_size = rank, world_size
+        self._identity = {**identity_of(mixture, "examples"), "rank": rank, "world_size": world_size}
+        if state is not None:
+            check_state(state, self._identity)
+        self._mixture = mixture
+        saved = state or {}
+        self._position: int = saved.get("position", 0)  # of all ranks together
+        self._cut: int = saved.get("cut_tokens", 0)
+        self._skipped: int = saved.get("skipped_conversations", 0)
         self._pad = tokenizer.special("<|assistant_end|>")
 
     def __len__(self) -> int:
         """The number of conversations in one pass of all ranks together."""
-        return self._round_robin.rows
+        return len(self._mixture)
 
     def epoch_progress(self) -> float:
         """The number of passes returned so far: 0.5 is half of the first pass, 1.0 all of it."""
-        return self._round_robin.progress(self._round_robin.position)
+        return self._position / len(self)
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
         """Return (inputs, targets), both (B, T) int64, T <= `seq_len`. Raises StageError when no conversation has a target."""
-        rows: list[tuple[list[int], list[int]]] = []
-        passed_over = 0
-        while len(rows) < self._batch_size:
-            _, conversation = self._round_robin.take()
-            ids, mask = self._tokenizer.render(conversation, self._seq_len + 1)
-            if any(mask):
-                rows.append((ids, mask))
-                passed_over = 0
-            else:
-                passed_over += 1
-                if passed_over > self._round_robin.rows:
-                    raise StageError(
-                        f"none of the {self._round_robin.rows} conversations has an answer that begins "
-                        f"within {self._seq_len} tokens",
-                        code="nothing_to_learn",
-                        hint="raise model.seq_len or use a mixture with shorter questions",
-                    )
-        return pad_rows(rows, self._pad)
+        everyones = [self._next_row() for _ in range(self._batch_size * self._world_size)]
+        mine = [
+            (ids[: self._seq_len + 1], mask[: self._seq_len + 1]) for ids, mask in everyones[self._rank :: self._world_size]
+        ]
+        self._cut += sum(max(0, len(ids) - self._seq_len - 1) for ids, _ in everyones[self._rank :: self._world_size])
+        return pad_rows(mine, self._pad)
 
     def state(self) -> State:
-        return {**self._round_robin.identity, "position": self._round_robin.position}
+        counts = {"cut_tokens": self._cut, "skipped_conversations": self._skipped}
+        return {**self._identity, "position": self._position, **counts}
+
+    def _next_row(self) -> tuple[list[int], list[int]]:
+        for _ in range(len(self)):
+            ids, mask = self._tokenizer.render(self._mixture[self._position % len(self)], sys.maxsize)
+            self._position += 1
+            if any(mask[: self._seq_len + 1]):
+                return ids, mask
+            self._skipped += self._rank == 0  # every rank sees it
+        raise StageError(
+            f"none of the {len(self)} conversations has an answer that begins within {self._seq_len} tokens",
+            code="nothing_to_learn",
+            hint="raise model.seq_len or use a mixture with shorter questions",
+        )
 
 
 class _RoundRobin:
@@ -173,10 +194,8 @@ class _RoundRobin:
 
     def __init__(self, mixture: Sequence[Conversation], kind: str, rank: int, world_size: int, state: State | None):
         self.rows = len(mixture)
-        if not self.rows:
-            raise StageError("the mixture holds no conversation", code="empty_mixture", hint="check its tasks and their sizes")
         self._mixture, self._rank, self._world_size = mixture, rank, world_size
-        self.identity = {"loader": kind, "rank": rank, "world_size": world_size, "data": digest([self.rows])}
+        self.identity = {**identity_of(mixture, kind), "rank": rank, "world_size": world_size}
         if state is not None:
             check_state(state, self.identity)
         self.position: int = state["position"] if state is not None else 0

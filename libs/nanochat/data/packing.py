@@ -100,6 +100,10 @@ class BestFit(Generic[Place]):
         self.placed += len(taken)
         return taken
 
+    def take_whole(self, room: int) -> np.ndarray | None:
+        """Remove and return the longest document of at most `room` tokens; None when none fits."""
+        return self.take(room) if bisect_left(self._waiting, (room + 1,)) else None
+
 
 def shift(stream: np.ndarray, batch_size: int, seq_len: int) -> tuple[Tensor, Tensor]:
     """Turn a stream of (B*T + 1,) tokens into inputs and targets, both (B, T) int64. A target is the token after its input."""
@@ -107,12 +111,12 @@ def shift(stream: np.ndarray, batch_size: int, seq_len: int) -> tuple[Tensor, Te
     return tokens[:-1].view(batch_size, seq_len), tokens[1:].view(batch_size, seq_len)
 
 
-def pad_rows(rows: Sequence[tuple[list[int], list[int]]], pad: int) -> tuple[Tensor, Tensor]:
-    """Turn rows of (ids, mask) into inputs and targets, both (B, T) int64, padded on the right to the longest row.
+def pad_rows(rows: Sequence[tuple[list[int], list[int]]], pad: int, width: int | None = None) -> tuple[Tensor, Tensor]:
+    """Turn rows of (ids, mask) into inputs and targets, both (B, T) int64, padded on the right to `width` or the longest row.
 
     A row of n ids gives n - 1 positions. Targets where the mask is 0, and in the padding, are `IGNORE`.
     """
-    width = max(len(ids) for ids, _ in rows) - 1
+    width = width or max(len(ids) for ids, _ in rows) - 1
     inputs = torch.full((len(rows), width), pad, dtype=torch.int64)
     targets = torch.full((len(rows), width), IGNORE, dtype=torch.int64)
     for r, (ids, mask) in enumerate(rows):

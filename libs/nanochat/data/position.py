@@ -6,6 +6,7 @@ It also names the data, order, rank and world size to which it belongs, so that 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sized
 from typing import Any
 
 from nanochat.contract.contract import StageError
@@ -26,3 +27,10 @@ def check_state(state: State, identity: State) -> None:
                 code="resume_mismatch",
                 hint="resume with the same shards, seed, packing, order and number of processes, each rank from its own state",
             )
+
+
+def identity_of(mixture: Sized, kind: str) -> State:
+    """What a saved position names of a mixture of conversations. Raises StageError when it is empty."""
+    if not len(mixture):
+        raise StageError("the mixture holds no conversation", code="empty_mixture", hint="check its tasks and their sizes")
+    return {"loader": kind, "data": digest([len(mixture)])}

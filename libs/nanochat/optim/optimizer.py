@@ -72,20 +72,24 @@ class Optimizer:
             group.bucket.grads.zero_()
 
     @torch.no_grad()
-    def step(self, lrm: float, momentum: float, decay: float = 1.0) -> Tensor:
+    def step(self, lrm: float, momentum: float, decay: float = 1.0, *, targets: int | None = None) -> Tensor:
         """One update. `lrm` multiplies the learning rates, `decay` the matrices' weight decay.
+
+        The ranks' gradients are averaged. With `targets`, this rank's gradient is a sum over that many targets, and the sum over
+        all ranks is divided by the targets of all ranks; their number stays on the device, so the host waits for nothing.
 
         Launches every reduce-scatter at once. Each group's update then overlaps with the communication of its neighbours: the
         gradients of the next group arrive while the weights of the previous one are gathered.
 
         Returns the norm (0-D) of the averaged gradient before clipping.
         """
+        parts = self._parts(targets)  # first: behind the gradients it would wait for all of them
         reductions = [g.bucket.reduce() for g in self.groups]
-        scale = torch.full((), 1 / self.ranks.world_size, device=self.ranks.device)
+        scale = torch.full((), 1 / self.ranks.world_size, device=self.ranks.device) if targets is None else 1 / parts
         norm = None
         if self.spec.grad_clip:  # the norm covers all gradients, so the first update waits for every group
             wait(reductions)
-            norm = self._grad_norm()
+            norm = self._grad_norm(parts)
             scale = scale * (self.spec.grad_clip / (norm + 1e-6)).clamp(max=1.0)
         self.steps += 1
         gathers = []
@@ -97,7 +101,7 @@ class Optimizer:
             else:
                 self._update_muon(group, scale, lr, torch.tensor(momentum), decay)
             gathers.append(group.bucket.gather())
-        norm = self._grad_norm() if norm is None else norm
+        norm = self._grad_norm(parts) if norm is None else norm
         wait(gathers)
         return norm
 
@@ -146,11 +150,20 @@ class Optimizer:
 
     # -- one step --
 
-    def _grad_norm(self) -> Tensor:
+    def _parts(self, targets: int | None) -> Tensor | int:
+        """What the sum of all ranks' gradients is divided by."""
+        if targets is None:
+            return self.ranks.world_size
+        total = torch.full((), float(targets), device=self.ranks.device)  # fp32 counts exactly up to 16 million
+        if self.ranks.world_size > 1:
+            dist.all_reduce(total)
+        return total.clamp(min=1)
+
+    def _grad_norm(self, parts: Tensor | int) -> Tensor:
         squares = torch.stack([torch.linalg.vector_norm(g.bucket.own_grads) for g in self.groups]).square().sum()
         if self.ranks.world_size > 1:
             dist.all_reduce(squares)
-        return squares.sqrt() / self.ranks.world_size
+        return squares.sqrt() / parts
 
     def _update_adamw(self, group: Group, adam: AdamSpec, scale: Tensor, lr: Tensor) -> None:
         self._adamw_update(

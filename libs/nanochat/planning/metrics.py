@@ -60,11 +60,19 @@ METRICS: tuple[Metric, ...] = (
     Metric("mfu", "model FLOPs utilization", "% of the bf16 peak", "higher", TRAINING, "MFU"),
     Metric("mem_gib", "peak memory", "GiB", "lower", ALL, "memory"),
     Metric("dt_ms", "time of a step", "ms", "lower", ALL, "step"),
-    Metric("data_wait_pct", "time spent waiting for data", "% of the step", "lower", TRAINING, "waiting"),
+    Metric(
+        "data_wait_pct", "time spent waiting for data, rewards or other processes", "% of the step", "lower", ALL, "waiting"
+    ),
     Metric("usd", "cost of the GPUs so far", "USD", "lower", TRAINING, "cost"),
     Metric("lrm", "learning-rate multiplier", "", None, ALL, "lrm"),
     Metric("grad_norm", "norm of the gradient", "", None, ALL, "grad norm"),
     Metric("cropped_pct", "tokens cropped from documents", "%", "lower", ("base_train",), "cropped"),
+    Metric("padding_pct", "padding in packed rows", "%", "lower", ("mid_train", "sft"), "padding"),
+    Metric("entropy", "entropy of the sampled tokens", "nats per token", None, ("rl",), "entropy"),
+    Metric("kl", "divergence from the model at the start", "nats per token", None, ("rl",), "KL"),
+    Metric("rollout_tok_per_s", "speed of sampling answers", "tokens per second", "higher", ("rl",), "sampled tok/s"),
+    Metric("sampling_pct", "time spent sampling answers", "% of the step", None, ("rl",), "sampling"),
+    Metric("unjudged", "answers that the reward function failed to judge", "", "lower", ("rl",), "unjudged"),
     Metric("sequence_length", "mean length of a completion", "tokens", None, ("rl",), "length"),
 )
 BY_KEY: dict[str, Metric] = {metric.key: metric for metric in METRICS}

@@ -228,8 +228,11 @@ def _mid(stage: str, recipe: Recipe, config: GPTConfig, on: Hardware) -> StagePl
 def _sft(stage: str, recipe: Recipe, config: GPTConfig, on: Hardware) -> StagePlan:
     spec, conversations = recipe.sft, _conversations(recipe.sft.train)
     batch = example_batch("sft", spec, config, on.world_size, on.memory_gib)
+    each = min(TOKENS_PER_ROW, config.sequence_len)
+    if spec.packing == "best_fit":  # full rows, as many as the conversations take
+        each, conversations = config.sequence_len, conversations and math.ceil(conversations * each / config.sequence_len)
     steps = spec.num_iterations if conversations is None else sft_steps(spec, conversations)
-    step_tokens = spec.examples_per_step * min(TOKENS_PER_ROW, config.sequence_len)
+    step_tokens = spec.examples_per_step * each
     planned = _trained(stage, batch, steps, step_tokens, spec.eval_batches, config, on)
     return planned.model_copy(update={"estimated": True})
 

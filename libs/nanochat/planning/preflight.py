@@ -11,6 +11,7 @@ from pathlib import Path
 from nanochat.config.recipe import FolderSource, HttpSource, Recipe, TaskUse
 from nanochat.contract.contract import StageError
 from nanochat.data.folder import read_folder
+from nanochat.rl import rewards
 from nanochat.tasks.catalog import BY_NAME, CORE_CONFIG, find_in_folder, is_url
 from nanochat.tasks.chat_file import open_checked, own_path
 
@@ -59,6 +60,8 @@ def _tasks(recipe: Recipe) -> Iterator[Problem]:
     for name in recipe.chat_eval.tasks:
         if BY_NAME[name].kind == "hub":
             yield from _data_set("chat_eval.tasks", f"{name}/test", place, held)
+    if recipe.rl.enabled and (problem := rewards.unknown(recipe.rl.reward)):
+        yield "rl.reward", problem
     if recipe.rl.enabled and BY_NAME[recipe.rl.task].kind == "hub":
         for split in ("train", "test"):
             yield from _data_set("rl.task", f"{recipe.rl.task}/{split}", place, held)

@@ -11,16 +11,20 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from nanochat.config.recipe import RlSpec
 from nanochat.distributed import Ranks
-from nanochat.engine import Engine, PromptTooLong
+from nanochat.engine import Engine, PromptTooLong, Request, Sampling
 from nanochat.model import GPT
+from nanochat.rl.rewards import Judge
 from nanochat.tasks.base import Task
-from nanochat.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from nanochat.tokenizer import Tokenizer
 
 MOMENTUM = 0.95  # of Muon; without a ramp, because the policy is trained already
 PASS_AT = 8  # completions per question in an evaluation
@@ -38,8 +42,12 @@ class Group:
     rewards: list[float]
 
     @property
+    def prompt_length(self) -> int:
+        return next((place for place, chosen in enumerate(self.masks[0]) if chosen), len(self.masks[0]))
+
+    @property
     def advantages(self) -> list[float]:
-        mean = sum(self.rewards) / len(self.rewards)
+        mean = sum(self.rewards) / max(len(self.rewards), 1)
         return [reward - mean for reward in self.rewards]
 
 
@@ -59,31 +67,35 @@ def questions(step: int, spec: RlSpec, size: int, ranks: Ranks) -> list[int]:
     return [(first + i) % size for i in range(ranks.rank, spec.examples_per_step, ranks.world_size)]
 
 
-def rollout(engine: Engine, tokenizer: Tokenizer, task: Task, index: int, spec: RlSpec, *seed: int | str) -> Group | None:
-    """Sample `num_samples` completions of question `index` and judge them: reward 1 if right, else 0.
+def rollouts(
+    engine: Engine, tokenizer: Tokenizer, task: Task, indices: Sequence[int], spec: RlSpec, judge: Judge, *seed: int | str
+) -> list[Group | None]:
+    """Sample `num_samples` completions of each question, and judge them. The groups are in the order of `indices`.
 
-    None when the question does not fit into the model's context.
+    The engine generates all of them together, and a question is judged while the others are still being answered. None stands for
+    a question that does not fit into the model's context. Each question has its own seed, so its completions do not depend on
+    the others. A completion that cannot be judged is left out of its group.
     """
-    conversation = task[index]
-    prompt = tokenizer.render_for_completion(conversation)
-    group = Group([], [], [])
-    for first in range(0, spec.num_samples, spec.device_batch_size):
+    asked: dict[Request, int] = {}
+    found: dict[int, Group] = {}
+    for place, index in enumerate(indices):
+        prompt = tokenizer.render_for_completion(task[index])
+        how = Sampling(temperature=spec.temperature, top_k=spec.top_k, seed=seed_of(*seed, index))
         try:
-            completions, masks = engine.generate_batch(
-                prompt,
-                num_samples=min(spec.device_batch_size, spec.num_samples - first),
-                max_tokens=spec.max_new_tokens,
-                temperature=spec.temperature,
-                top_k=spec.top_k,
-                seed=seed_of(*seed, index, first),
-            )
+            asked[engine.add(prompt, how, max_tokens=spec.max_new_tokens, n=spec.num_samples)] = place
         except PromptTooLong:
-            return None
-        for completion, mask in zip(completions, masks, strict=True):
-            group.ids.append([*prompt, *completion])
-            group.masks.append([0] * len(prompt) + mask)
-            group.rewards.append(float(task.evaluate(conversation, tokenizer.decode(completion))))
-    return group
+            continue
+    for request in engine.finished():
+        place, prompt = asked[request], request.prompt
+        conversation, group = task[indices[place]], Group([], [], [])
+        for row in request.rows:
+            reward = judge(conversation, tokenizer.decode(row.made))
+            if reward is not None:
+                group.ids.append([*prompt, *row.made])
+                group.masks.append([0] * len(prompt) + row.masks)
+                group.rewards.append(reward)
+        found[place] = group
+    return [found.get(place) for place in range(len(indices))]
 
 
 def backward(model: GPT, group: Group, spec: RlSpec, share: float, pad: int, ranks: Ranks) -> float:
@@ -127,11 +139,11 @@ def pass_at(
     Uses the unbiased estimator of Chen et al. 2021. A question that does not fit counts as wrong. Every rank must call this.
     """
     n = min(len(task), spec.eval_examples)
-    drawn = spec.model_copy(update={"num_samples": k, "device_batch_size": k})
+    mine = range(ranks.rank, n, ranks.world_size)
     sums = [0.0] * k
-    for index in range(ranks.rank, n, ranks.world_size):
-        group = rollout(engine, tokenizer, task, index, drawn, seed, "eval")
-        right = int(sum(group.rewards)) if group else 0
+    right = Judge("correct", lambda conversation, completion: float(task.evaluate(conversation, completion)))
+    for group in rollouts(engine, tokenizer, task, mine, spec.model_copy(update={"num_samples": k}), right, seed, "eval"):
+        correct = int(sum(group.rewards)) if group else 0
         for size in range(1, k + 1):
-            sums[size - 1] += 1 - math.comb(k - right, size) / math.comb(k, size)
+            sums[size - 1] += 1 - math.comb(k - correct, size) / math.comb(k, size)
     return [total / n for total in ranks.sum(*sums)]

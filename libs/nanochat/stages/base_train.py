@@ -22,6 +22,7 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.train import fit, validate
 from nanochat.train.loop import Callback, Trainer, TrainingJob, Values
 from nanochat.train.session import build_loader, build_model, open_resume, section, session, tokenizer_of
+from nanochat.train.work import MicroBatches
 
 LOADERS: dict[Packing, type[TextLoader | BosAlignedLoader]] = {"stream": TextLoader, "bos_aligned": BosAlignedLoader}
 
@@ -48,14 +49,13 @@ def run(ctx: StageContext) -> None:
                 size = {"batch_size": batch.size, "seq_len": config.sequence_len}
                 return LOADERS[packing](files, tokenizer, shuffle=shuffle, state=state, **size, **where)
 
+            train = build_loader(lambda state: loader(index.train, spec.packing, state, shuffle=spec.shuffle), resume, ranks)
             job = TrainingJob(
                 spec=spec,
                 model=model,
-                loader=build_loader(
-                    lambda state: loader(index.train, spec.packing, state, shuffle=spec.shuffle), resume, ranks
-                ),
-                figures=cropped_pct,
+                work=lambda forward: MicroBatches(forward, train, ranks, batch.accumulation, describe=cropped_pct),
                 accumulation=batch.accumulation,
+                precision=spec.precision,
                 lrm=lambda step, _: schedule.trapezoid(
                     step,
                     steps,

@@ -1,4 +1,4 @@
-"""mid_train: train the base model on conversations, packed into one stream in which every token is a target."""
+"""mid_train: train the base model on conversations, packed into rows in which every token is a target."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from nanochat.config.recipe import MidSpec
 from nanochat.contract.contract import StageContext
 from nanochat.data.lengths import check_lengths
+from nanochat.data.best_fit import BestFitLoader, padding_pct
 from nanochat.data.loader import ConversationLoader
 from nanochat.data.position import State
 from nanochat.optim import schedule
@@ -18,6 +19,7 @@ from nanochat.tasks.source import TaskSource
 from nanochat.train import fit, validate
 from nanochat.train.loop import Trainer, TrainingJob
 from nanochat.train.session import build_loader, build_model, config_of, open_resume, section, session, tokenizer_of
+from nanochat.train.work import MicroBatches
 
 
 def run(ctx: StageContext) -> None:
@@ -33,29 +35,40 @@ def run(ctx: StageContext) -> None:
         resume = open_resume(ctx)
         config = config_of(ctx)
         lengths = check_lengths(ctx, mixture, tokenizer, config.sequence_len)
+        config, packed = config_of(ctx), spec.packing == "best_fit"
 
         def trainer(batch: BatchSplit) -> Trainer:
             model = build_model(ctx, ranks, tokenizer, digest, fresh=None)
             eval_steps = plan.eval_steps(spec.eval_tokens, batch.size, config.sequence_len, ranks.world_size)
 
-            def loader(rows: Sequence[Conversation], state: State | None = None) -> ConversationLoader:
+            def loader(rows: Sequence[Conversation], state: State | None = None) -> ConversationLoader | BestFitLoader:
                 where = {"rank": ranks.rank, "world_size": ranks.world_size}
                 size = {"batch_size": batch.size, "seq_len": config.sequence_len}
+                if packed:
+                    return BestFitLoader(rows, tokenizer, answers_only=False, state=state, **size, **where)
                 return ConversationLoader(rows, tokenizer, state=state, **size, **where)
 
             train = build_loader(lambda state: loader(mixture, state), resume, ranks)
             job = TrainingJob(
                 spec=spec,
                 model=model,
-                loader=train,
+                work=lambda forward: MicroBatches(
+                    forward,
+                    train,
+                    ranks,
+                    batch.accumulation,
+                    by_target=packed,  # micro-batches differ in their padding
+                    passes=train.epoch_progress,
+                    describe=padding_pct,
+                ),
                 accumulation=batch.accumulation,
+                precision=spec.precision,
                 lrm=lambda _, progress: schedule.warmdown(progress, spec.warmdown_ratio),
                 momentum=schedule.muon_momentum,
                 val_name="val_bpb",
                 validate=validate.bits(model, tokenizer, loader(load_mixture(spec.val, source)), eval_steps, ranks),
                 tokenizer_sha256=digest,
                 steps=spec.num_iterations,
-                passes=train.epoch_progress,
                 lr_scale=spec.init_lr_frac,
                 compile=spec.compile if spec.compile is not None else ranks.device.type == "cuda",
             )

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+from typing import Any
+
 from nanochat.config.recipe import RlSpec
 from nanochat.contract.contract import StageContext, StageError
-from nanochat.rl.trainer import RlTrainer
+from nanochat.optim import schedule
+from nanochat.rl import rewards, rollout
+from nanochat.rl.policy import Policy, Subject
 from nanochat.tasks import registry
 from nanochat.tasks.source import TaskSource
+from nanochat.train.checkpoint import load_model
+from nanochat.train.loop import Callback, Trainer, TrainingJob
 from nanochat.train.session import build_model, open_resume, section, session, tokenizer_of
+from nanochat.train.work import Forward
+
+LAST = f"pass_at_{rollout.PASS_AT}"
 
 
 def run(ctx: StageContext) -> None:
@@ -22,18 +32,61 @@ def run(ctx: StageContext) -> None:
             )
         tokenizer, digest = tokenizer_of(ctx)
         source = TaskSource.load(ctx.input("tasks"))
+        train = registry.named(spec.task, "train", source, size=spec.size, limit=spec.size)
+        test = registry.named(spec.task, "test", source, size=spec.eval_examples, limit=spec.eval_examples)
+        reward = rewards.load(spec.reward, train)
         resume = open_resume(ctx)
-        trainer = RlTrainer(
-            ctx,
-            ranks,
-            spec,
-            build_model(ctx, ranks, tokenizer, digest, fresh=None),
-            tokenizer,
-            train=registry.named(spec.task, "train", source, size=spec.size, limit=spec.size),
-            test=registry.named(spec.task, "test", source, size=spec.eval_examples, limit=spec.eval_examples),
+        state = resume.loader_states()[0] if resume else {}  # the same on every rank
+        steps = spec.num_iterations or max(1, spec.num_epochs * len(train) // spec.examples_per_step)
+        start, _ = load_model(ctx.input("model"), ranks.device)
+        subject = Subject(build_model(ctx, ranks, tokenizer, digest, fresh=None), start, tokenizer)
+        policies: list[Policy] = []
+        passed: list[float] = []  # pass@1 to pass@8 in the latest evaluation
+
+        def work(forward: Forward) -> Policy:
+            # Made after the optimizer, because the engine's cache takes a share of the memory that is left.
+            policies.append(Policy(ctx, ranks, spec, subject, train, reward, state))
+            return policies[0]
+
+        def evaluate(step: int) -> float:
+            passed[:] = policies[0].evaluate(test, step)
+            return passed[0]
+
+        job = TrainingJob(
+            spec=spec,
+            model=subject.model,
+            work=work,
+            lrm=lambda step, _: schedule.linear(step, steps),
+            momentum=lambda _: rollout.MOMENTUM,
+            val_name="pass_at_1",
+            validate=evaluate,
+            higher_is_better=True,
             tokenizer_sha256=digest,
-            resume=resume,
+            steps=steps,
+            lr_scale=spec.init_lr_frac,
+            callbacks=[
+                Callback(
+                    spec.eval_every,
+                    lambda step: {LAST: passed[-1], **({} if step else {f"{LAST}_before": passed[-1]})},
+                    at_start=True,
+                )
+            ],
         )
-        results = trainer.run()
+        results = Trainer(ctx, ranks, job, resume).run()
         if ranks.is_main:
-            ctx.publish_results(results)
+            ctx.publish_results(_results(spec, results, policies[0].state))
+
+
+def _results(spec: RlSpec, results: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    earned = state["rewards"]
+    window = max(1, min(10, len(earned) // 4))
+    kept = ("steps", "tokens", "train_seconds", "pass_at_1", LAST, f"{LAST}_before", "mem_gib", "world_size", "device")
+    return {
+        "task": spec.task,
+        "reward_function": spec.reward,
+        "first_reward": fmean(earned[:window]),
+        "last_reward": fmean(earned[-window:]),
+        "unjudged_answers": state["failed"],
+        "pass_at_1_before": results["untrained_pass_at_1"],
+        **{key: results[key] for key in kept},
+    }

@@ -1,4 +1,4 @@
-"""sft: supervised finetuning, with one conversation per row. Only the assistant's tokens are targets."""
+"""sft: supervised finetuning, with one or several whole conversations per row. Only the assistant's tokens are targets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from nanochat.config.recipe import SftSpec, TaskUse
 from nanochat.contract.contract import StageContext
 from nanochat.data.lengths import check_lengths
+from nanochat.data.best_fit import BestFitLoader, padding_pct
 from nanochat.data.loader import SftLoader
 from nanochat.data.position import State
 from nanochat.distributed import Ranks
@@ -23,6 +24,7 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.train import fit, validate
 from nanochat.train.loop import Callback, Trainer, TrainingJob, Values
 from nanochat.train.session import build_loader, build_model, config_of, open_resume, section, session, tokenizer_of
+from nanochat.train.work import MicroBatches
 
 MOMENTUM = 0.95
 JUDGED = ("mmlu", "arc_easy")  # multiple choice is quick to judge: it needs one forward pass per problem
@@ -35,28 +37,43 @@ def run(ctx: StageContext) -> None:
         tokenizer, digest = tokenizer_of(ctx)
         source = TaskSource.load(ctx.input("tasks"))
         mixture = load_mixture(spec.train, source)
-        steps = plan.sft_steps(spec, len(mixture))
+        packed = spec.packing == "best_fit"
+        steps = plan.sft_steps(spec, len(mixture)) if not packed else spec.num_iterations
         resume = open_resume(ctx)
         config = config_of(ctx)
         lengths = check_lengths(ctx, mixture, tokenizer, config.sequence_len + 1)
 
         def trainer(batch: BatchSplit) -> Trainer:
             model = build_model(ctx, ranks, tokenizer, digest, fresh=None)
+            # The same rows, however many of them fit at a time.
+            eval_steps = spec.eval_batches * spec.device_batch_size // batch.size
 
-            def loader(rows: Sequence[Conversation], state: State | None = None) -> SftLoader:
+            def loader(rows: Sequence[Conversation], state: State | None = None) -> SftLoader | BestFitLoader:
                 where = {"rank": ranks.rank, "world_size": ranks.world_size}
                 size = {"batch_size": batch.size, "seq_len": config.sequence_len}
+                if packed:
+                    return BestFitLoader(rows, tokenizer, answers_only=True, state=state, **size, **where)
                 return SftLoader(rows, tokenizer, state=state, **size, **where)
 
+            train = build_loader(lambda state: loader(mixture, state), resume, ranks)
             job = TrainingJob(
                 spec=spec,
                 model=model,
-                loader=build_loader(lambda state: loader(mixture, state), resume, ranks),
+                work=lambda forward: MicroBatches(
+                    forward,
+                    train,
+                    ranks,
+                    batch.accumulation,
+                    by_target=True,
+                    passes=lambda: train.epoch_progress() / spec.num_epochs,
+                    describe=padding_pct,
+                ),
                 accumulation=batch.accumulation,
-                lrm=lambda step, _: schedule.linear(step, steps),
+                precision=spec.precision,
+                lrm=lambda step, progress: schedule.linear(step, steps) if steps else max(0.0, 1 - progress),
                 momentum=lambda _: MOMENTUM,
                 val_name="val_loss",
-                validate=validate.mean_loss(model, loader(load_mixture(spec.val, source)), spec.eval_batches, ranks),
+                validate=validate.mean_loss(model, loader(load_mixture(spec.val, source)), eval_steps, ranks),
                 tokenizer_sha256=digest,
                 steps=steps,
                 lr_scale=spec.init_lr_frac,

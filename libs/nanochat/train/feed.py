@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from nanochat.model.loss import IGNORE
+
 AHEAD = 3  # batches to prefetch: a GPU needs about a second for three of d20, enough to read a slow row group
 
 
@@ -28,10 +30,14 @@ class Loader(Protocol):
 
 @dataclass(slots=True)
 class LoadedBatch:
-    """A batch, and the loader's `state` and `progress` right after it. A loader resumed from `state` returns the next batch."""
+    """A batch with the number of targets that count, and the loader's `state` and `progress` right after it.
+
+    A loader resumed from `state` returns the next batch.
+    """
 
     inputs: Tensor
     targets: Tensor
+    counted: int
     state: dict[str, Any]
     progress: float
 
@@ -40,12 +46,14 @@ class Feed:
     """Hands batches to the training loop.
 
     For a GPU, a thread prefetches them into pinned memory. On a CPU it would only compete with the training, so there is none.
-    `state` and `progress` belong to the last batch taken, however many have been prefetched.
+    `state`, `progress` and `counted` belong to the last batch taken, however many have been prefetched. `counted` is its number of
+    targets that count in the loss, known on the host.
     """
 
     def __init__(self, loader: Loader, device: torch.device, progress: Callable[[], float]):
         self._loader, self._device, self._progress = loader, device, progress
         self.state, self.progress = loader.state(), progress()
+        self.counted = 0
         self.waited = 0.0  # seconds that training has spent waiting in take()
         self._ahead = Prefetcher(self._pinned, AHEAD) if device.type == "cuda" else None
 
@@ -63,7 +71,7 @@ class Feed:
         start = time.perf_counter()
         batch = self._ahead.take() if self._ahead else self._load()
         self.waited += time.perf_counter() - start
-        self.state, self.progress = batch.state, batch.progress
+        self.state, self.progress, self.counted = batch.state, batch.progress, batch.counted
         # int64, as the model needs them. 1 MB at 32 x 2048 takes 40 us of a 300 ms micro-step (by arithmetic), so a narrower
         # type would gain nothing.
         return batch.inputs.to(self._device, non_blocking=True), batch.targets.to(self._device, non_blocking=True)
@@ -75,7 +83,7 @@ class Feed:
 
     def _load(self) -> LoadedBatch:
         inputs, targets = self._loader.next_batch()
-        return LoadedBatch(inputs, targets, self._loader.state(), self._progress())
+        return LoadedBatch(inputs, targets, int((targets != IGNORE).sum()), self._loader.state(), self._progress())
 
     def _pinned(self) -> LoadedBatch:
         # A new thread starts on GPU 0. Without this, pinning memory would open a CUDA context of every rank there.

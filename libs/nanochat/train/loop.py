@@ -1,4 +1,4 @@
-"""The training loop that base, mid and SFT share. `TrainingJob` holds everything in which they differ.
+"""The training loop that base, mid, SFT and RL share. `TrainingJob` holds everything in which they differ.
 
 Each iteration saves if a save is due, evaluates if an evaluation is due, and then trains one step. Evaluations can fail, for
 example because of a damaged file or too little memory. Therefore a save begins before them. After the last step, the checkpoint
@@ -13,13 +13,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from nanochat import kernels
-from nanochat.config.recipe import TrainSpec
+from nanochat.config.recipe import OptimSpec
 from nanochat.contract.contract import Exit, StageContext, StageError
 from nanochat.contract.stop import StopRequest
 from nanochat.distributed import Ranks
@@ -27,51 +26,64 @@ from nanochat.model import GPT, accumulate, fp8
 from nanochat.model.compiled import compiled
 from nanochat.optim import Optimizer
 from nanochat.train.checkpoint import Resume
-from nanochat.train.feed import Feed, Loader
 from nanochat.train.meter import Meter
 from nanochat.train.saver import Saver
 from nanochat.train.state import LoopState
-
-Values = dict[str, float]
+from nanochat.train.work import Forward, Impossible, Values, Work
 
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """Calls `run(step)` on every rank every `every` steps and after the last, but not at step 0: samples, CORE, chat metrics.
+    """Calls `run(step)` on every rank every `every` steps and after the last, but at step 0 only if `at_start`: samples, CORE, chat
+    metrics.
 
     The values that it returns are emitted as metrics and become part of the results.
     """
 
     every: int
     run: Callable[[int], Values]
+    at_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """Everything in which base, mid and SFT differ.
+    """Everything in which base, mid, SFT and RL differ.
 
-    `steps` is the number of optimizer steps; if it is None, training ends when `passes()`, the passes over the data, reaches 1.
-    `lrm(step, progress)` multiplies the learning rates and `decay(step)` the weight decay of matrices; `momentum(step)` is that
-    of Muon. `validate()` returns one figure, named `val_name`; lower is better. `figures(loader state)` returns metrics of the
-    data. A step consists of `accumulation` micro-batches.
+    `work(forward)` is the source of each step's gradients. `steps` is the number of optimizer steps; if it is None, training ends
+    when the work's progress, the passes over the data, reaches 1. `lrm(step, progress)` multiplies the learning rates and
+    `decay(step)` the weight decay of matrices; `momentum(step)` is that of Muon. `validate(step)` returns one figure, named
+    `val_name`; lower is better unless `higher_is_better`.
     """
 
-    spec: TrainSpec
+    spec: StageTraining
     model: GPT
-    loader: Loader
-    accumulation: int
+    work: Callable[[Forward], Work]
     lrm: Callable[[int, float], float]
     momentum: Callable[[int], float]
     val_name: str
-    validate: Callable[[], float]
+    validate: Callable[[int], float]
     tokenizer_sha256: str
     steps: int | None
-    passes: Callable[[], float] = lambda: 0.0
-    figures: Callable[[dict[str, Any]], Values] = lambda state: {}
+    accumulation: int = 1
+    higher_is_better: bool = False
     lr_scale: float = 1.0
     decay: Callable[[int], float] = lambda _: 1.0
+    precision: str = "bf16"
     compile: bool = False
     callbacks: Sequence[Callback] = field(default_factory=tuple)
+
+
+class StageTraining(Protocol):
+    """The fields of a section of the recipe that the loop reads."""
+
+    @property
+    def optim(self) -> OptimSpec: ...
+    @property
+    def eval_every(self) -> int: ...
+    @property
+    def save_every(self) -> int: ...
+    @property
+    def keep_checkpoints(self) -> int: ...
 
 
 class Trainer:
@@ -95,7 +107,7 @@ class Trainer:
             resume.restore(self.optimizer, ranks)
             ctx.events.emit("log", level="info", message=f"resumed at step {self.state.step} from {resume.directory}")
         self.meter = Meter(ranks, job.model.flops_per_token())
-        self.feed = Feed(job.loader, ranks.device, job.passes)
+        self.work = job.work(self.forward)
         self.saver = Saver(
             ctx.out / "checkpoints",
             stage=ctx.spec.stage,
@@ -118,7 +130,7 @@ class Trainer:
             try:
                 self._loop()
             finally:
-                self.feed.close()
+                self.work.close()
                 self.saver.close()
         return self._results()
 
@@ -147,31 +159,31 @@ class Trainer:
     def _step(self) -> bool:
         """Run one optimizer step. Returns whether any rank has received a stop request."""
         job, state, start = self.job, self.state, time.perf_counter()
-        waited = self.feed.waited
+        waited = self.work.waited
         lrm = job.lrm(state.step, state.progress)
-        losses, tokens = [], 0
-        for _ in range(job.accumulation):
-            inputs, targets = self.feed.take()
-            with self.ranks.autocast():
-                loss = self.forward(inputs, targets)
-            torch.autograd.backward(loss / job.accumulation)
-            self.feed.draw_ahead()
-            losses.append(loss.detach())
-            tokens += inputs.numel()
-        norm = self.optimizer.step(lrm, job.momentum(state.step), job.decay(state.step))
+        try:
+            made = self.work.gradients(state.step)
+        except Impossible:
+            self._save()
+            self.saver.finish()
+            raise
+        momentum, decay = job.momentum(state.step), job.decay(state.step)
+        norm = self.optimizer.step(lrm, momentum, decay, targets=made.targets)
         self.optimizer.zero_grad()
         if self.fp8:
             self.fp8.roll()
         if self.copies:
             self.copies.refresh()
-        mean, stop = torch.stack(losses).mean().item(), float(bool(self._stop))
-        everyone = self.ranks.gather(mean, tokens, self.feed.progress, stop, self.saver.phase)
+        loss, stop = made.loss.item(), float(bool(self._stop))
+        mine = (loss, made.tokens, self.work.progress, stop, self.saver.phase, made.weight, *made.sums.values())
+        everyone = self.ranks.gather(*mine)
         seconds = time.perf_counter() - start
-        loss_now, grad_norm = sum(row[0] for row in everyone) / len(everyone), norm.item()
+        loss_now, grad_norm = sum(row[0] for row in everyone) / max(sum(row[5] for row in everyone), 1), norm.item()
         if not (math.isfinite(loss_now) and math.isfinite(grad_norm)):
             self.saver.finish()
             raise self._nonfinite(loss_now, grad_norm)
         self.saver.settle(row[4] for row in everyone)
+        figures = self.work.figures({key: sum(row[6 + i] for row in everyone) for i, key in enumerate(made.sums)})
         state.step += 1
         state.tokens += (tokens := round(sum(row[1] for row in everyone)))
         state.train_seconds += seconds
@@ -180,7 +192,7 @@ class Trainer:
         self.meter.step(tokens, seconds)
         stopping = any(row[3] for row in everyone)
         if self.meter.report_due() or self._done() or stopping:
-            self._report(lrm, grad_norm, tokens, seconds, (self.feed.waited - waited) / seconds)
+            self._report(lrm, grad_norm, tokens, seconds, (self.work.waited - waited) / seconds, figures)
         if state.step == 1:
             gc.collect()
             gc.freeze()  # objects that exist now exist to the end, so later collections can skip them
@@ -197,7 +209,7 @@ class Trainer:
 
     def _apply_fp8(self) -> fp8.Magnitudes | None:
         """Switch matrix products to fp8 if the recipe asks for it and the device supports it. Returns their state."""
-        if self.job.spec.precision != "fp8":
+        if self.job.precision != "fp8":
             return None
         if not fp8.supported(self.ranks.device):
             message = f"this {self.ranks.device.type} device does not support fp8; training in {self.ranks.dtype} instead"
@@ -214,11 +226,11 @@ class Trainer:
         step = self.state.step
         if self._validates():
             with self.ranks.autocast():
-                value = self.job.validate()
+                value = self.job.validate(step)
             self.state.validated(value)
             self.ctx.events.emit("metric", step=step, values={self.job.val_name: value})
         for callback in self.job.callbacks:
-            if step > 0 and (last or _due(callback.every, step)):
+            if callback.at_start if step == 0 else last or _due(callback.every, step):
                 with self.ranks.autocast():
                     values = callback.run(step)
                 self.state.metrics |= values
@@ -239,7 +251,7 @@ class Trainer:
         self.saver.save(
             step,
             **self._description(),
-            loader_state=self.feed.state,
+            loader_state=self.work.state,
             final=final,
         )
         self.last_saved = step
@@ -247,12 +259,14 @@ class Trainer:
     def _description(self) -> dict[str, Any]:
         """Metadata, score and loop state of a checkpoint of this step.
 
-        The score is the latest validation figure; it is None while the validation of this step is still to come.
+        The score is the latest validation figure, negated if higher is better; it is None while the validation of this step is still
+        to come.
         """
         to_come = self.state.visited != self.state.step and self._validates()
         figure = None if to_come else self.state.latest
         meta = {"tokenizer_sha256": self.job.tokenizer_sha256, self.job.val_name: figure}
-        return {"meta": meta, "score": figure, "loop_state": asdict(self.state)}
+        score = -figure if figure is not None and self.job.higher_is_better else figure
+        return {"meta": meta, "score": score, "loop_state": asdict(self.state)}
 
     def _stopped(self) -> None:
         self._save()
@@ -276,7 +290,9 @@ class Trainer:
 
     # -- reporting --
 
-    def _report(self, lrm: float, grad_norm: float, tokens: int, seconds: float, waited: float) -> None:
+    def _report(
+        self, lrm: float, grad_norm: float, tokens: int, seconds: float, waited: float, figures: dict[str, float | None]
+    ) -> None:
         speed = tokens / seconds
         values = {
             "loss": self.state.loss,
@@ -288,7 +304,7 @@ class Trainer:
             "mem_gib": self.meter.mem_gib(),
             "data_wait_pct": 100 * waited,
             "usd": self.meter.usd(self.state.train_seconds),
-            **self.job.figures(self.feed.state),
+            **figures,
         }
         self.ctx.events.emit("metric", step=self.state.step, values=values)
         self._progress()
@@ -300,6 +316,7 @@ class Trainer:
 
     def _results(self) -> dict[str, Any]:
         state, name, speed = self.state, self.job.val_name, self.meter.sustained()
+        totals = self.work.totals()
         return {
             name: state.latest,
             f"untrained_{name}": state.untrained,
@@ -316,6 +333,7 @@ class Trainer:
             "accumulation": self.job.accumulation,
             "world_size": self.ranks.world_size,
             "device": self.meter.device,
+            **dict(zip(totals, map(round, self.ranks.sum(*totals.values())), strict=True)),
             **state.metrics,
         }
 

@@ -9,27 +9,30 @@ import torch
 from nanochat.distributed import Ranks
 from nanochat.eval.bpb import bits_per_byte
 from nanochat.model import GPT
+from nanochat.model.loss import IGNORE
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.feed import Loader
 
 
-def bits(model: GPT, tokenizer: Tokenizer, loader: Loader, steps: int, ranks: Ranks) -> Callable[[], float]:
+def bits(model: GPT, tokenizer: Tokenizer, loader: Loader, steps: int, ranks: Ranks) -> Callable[[int], float]:
     """Return a function that computes bits per byte over the first `steps` batches of every rank's `loader`."""
     batches = [loader.next_batch() for _ in range(steps)]
     lengths = torch.from_numpy(tokenizer.token_bytes())
-    return lambda: bits_per_byte(model, batches, lengths, ranks)
+    return lambda step: bits_per_byte(model, batches, lengths, ranks)
 
 
-def mean_loss(model: GPT, loader: Loader, steps: int, ranks: Ranks) -> Callable[[], float]:
+def mean_loss(model: GPT, loader: Loader, steps: int, ranks: Ranks) -> Callable[[int], float]:
     """Return a function that computes the mean loss over the first `steps` batches of every rank's `loader`.
 
-    The mean is taken over batches and ranks, of each batch's mean cross entropy in nats.
+    It is the mean over all targets of all ranks, in nats, so it does not depend on how the rows are divided into batches.
     """
     batches = [loader.next_batch() for _ in range(steps)]
+    counted = sum(int((targets != IGNORE).sum()) for _, targets in batches)
 
     @torch.no_grad()
-    def validate() -> float:
-        losses = [model(inputs.to(ranks.device), targets.to(ranks.device)) for inputs, targets in batches]
-        return ranks.sum(torch.stack(losses).mean().item())[0] / ranks.world_size
+    def validate(step: int) -> float:
+        losses = [model(inputs.to(ranks.device), targets.to(ranks.device), reduction="sum") for inputs, targets in batches]
+        total, targets = ranks.sum(torch.stack(losses).double().sum().item(), counted)
+        return total / targets
 
     return validate

@@ -99,6 +99,26 @@ def test_a_conversation_longer_than_the_row_is_cut_and_no_batch_is_all_padding(t
     assert packed.next_batch()[0].tolist()[0].count(tokenizer.bos) == 1
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_the_rows_of_a_step_do_not_depend_on_the_ranks(tokenizer: Tokenizer, world_size: int) -> None:
+    long_question: Conversation = {"messages": user_and_assistant("the fox " * 100, "hi")}
+    mixture = [*chats(5), long_question, *chats(9)[5:], long_question, long_question]
+
+    def rows(world_size: int) -> list[list[list[int]]]:
+        loaders = [
+            SftLoader(mixture, tokenizer, batch_size=8 // world_size, seq_len=24, rank=rank, world_size=world_size)
+            for rank in range(world_size)
+        ]
+        steps = []
+        for _ in range(3):
+            targets = [row for loader in loaders for row in loader.next_batch()[1].tolist()]
+            steps.append(sorted([t for t in row if t != -1] for row in targets))
+            assert len({loader.epoch_progress() for loader in loaders}) == 1
+        return steps
+
+    assert rows(world_size) == rows(1)
+
+
 @pytest.mark.timeout(20)
 def test_it_is_an_error_when_no_answer_fits_a_row(tokenizer: Tokenizer) -> None:
     long_question: Conversation = {"messages": user_and_assistant("the fox " * 100, "hi")}

@@ -8,6 +8,7 @@ from nanochat.distributed import Ranks
 from nanochat.engine import Engine
 from nanochat.optim import Optimizer
 from nanochat.rl import rollout
+from nanochat.rl.rewards import Judge
 from nanochat.tasks.base import Task, user_and_assistant
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -37,6 +38,10 @@ def spec():
     return RlSpec(device_batch_size=4, examples_per_step=3, num_samples=8, max_new_tokens=6, top_k=0, eval_examples=4)
 
 
+def judge_of(task):
+    return Judge("correct", lambda conversation, completion: float(task.evaluate(conversation, completion)))
+
+
 def engine_of(model, tokenizer):
     return Engine(model, tokenizer, dtype=torch.float32)
 
@@ -58,12 +63,12 @@ def test_a_steps_questions_do_not_depend_on_the_ranks(world, spec):
 def test_a_rollout_is_reproducible_and_masks_the_prompt(make_model, tokenizer, spec):
     engine = engine_of(make_model(tokenizer.vocab_size), tokenizer)
     task = Says("a")
-    group = rollout.rollout(engine, tokenizer, task, 2, spec, 42, 0)
-    again = rollout.rollout(engine, tokenizer, task, 2, spec, 42, 0)
+    [group] = rollout.rollouts(engine, tokenizer, task, [2], spec, judge_of(task), 42, 0)
+    _, again, _ = rollout.rollouts(engine, tokenizer, task, [1, 2, 3], spec, judge_of(task), 42, 0)
     prompt = tokenizer.render_for_completion(task[2])
     assert group == again
     assert len(group.ids) == 8
-    assert group.ids[:4] != group.ids[4:]  # the two passes have different seeds
+    assert len(set(map(tuple, group.ids))) > 1  # the samples differ
     for ids, mask, reward in zip(group.ids, group.masks, group.rewards, strict=True):
         assert len(ids) == len(mask)
         assert ids[: len(prompt)] == prompt
@@ -74,7 +79,7 @@ def test_a_rollout_is_reproducible_and_masks_the_prompt(make_model, tokenizer, s
 
 def test_a_question_beyond_the_context_is_left_out(make_model, tokenizer, spec):
     engine = engine_of(make_model(tokenizer.vocab_size, seq_len=4), tokenizer)
-    assert rollout.rollout(engine, tokenizer, Says("a"), 0, spec, 1) is None
+    assert rollout.rollouts(engine, tokenizer, Says("a"), [0], spec, judge_of(Says("a")), 1) == [None]
 
 
 def test_padding_and_masks_decide_the_targets():
@@ -144,7 +149,7 @@ def test_it_learns_a_trivial_task(make_model, tokenizer, spec):
     for step in range(12):
         optimizer.zero_grad()
         asked = rollout.questions(step, spec, len(task), ONE_RANK)
-        groups = [rollout.rollout(engine, tokenizer, task, q, spec, 1, step) for q in asked]
+        groups = rollout.rollouts(engine, tokenizer, task, asked, spec, judge_of(task), 1, step)
         for group in groups:
             rollout.backward(model, group, spec, 1 / len(asked), tokenizer.special("<|assistant_end|>"), ONE_RANK)
         optimizer.step(1.0, rollout.MOMENTUM)
@@ -155,13 +160,8 @@ def test_it_learns_a_trivial_task(make_model, tokenizer, spec):
 
 
 def test_pass_at_k_grows_with_k_and_is_exact(make_model, tokenizer, spec, monkeypatch):
-    counts = iter([0, 2, 8, 1])
-
-    def made(*args, **kwargs):
-        right = next(counts)
-        return rollout.Group([], [], [1.0] * right + [0.0] * (8 - right))
-
-    monkeypatch.setattr(rollout, "rollout", made)
+    made = [rollout.Group([], [], [1.0] * right + [0.0] * (8 - right)) for right in (0, 2, 8, 1)]
+    monkeypatch.setattr(rollout, "rollouts", lambda *args: made)
     found = rollout.pass_at(None, tokenizer, Says("a"), spec, ONE_RANK, 1)
     assert found[0] == pytest.approx((0 + 2 / 8 + 1 + 1 / 8) / 4)
     assert found[7] == 3 / 4

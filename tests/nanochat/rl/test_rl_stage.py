@@ -26,7 +26,25 @@ def test_it_publishes_a_model_and_its_figures(small_run):
     assert 0 <= results["pass_at_1"] <= results["pass_at_8"] <= 1
     steps = [e for e in of_kind(out, "metric") if "reward" in e["values"]]
     assert [e["step"] for e in steps] == [1, 2, 3, 4]
-    assert {"reward", "loss", "lrm", "grad_norm", "tok_per_s", "sequence_length"} <= set(steps[0]["values"])
+    wanted = {
+        "reward",
+        "loss",
+        "lrm",
+        "grad_norm",
+        "tok_per_s",
+        "sequence_length",
+        "entropy",
+        "kl",
+        "data_wait_pct",
+        "sampling_pct",
+    }
+    assert wanted <= set(steps[0]["values"])
+    assert steps[0]["values"]["kl"] == pytest.approx(0, abs=1e-6)  # the first answers are those of the model at the start
+    assert 0 < steps[0]["values"]["entropy"] < 10
+    assert all(0 <= e["values"]["data_wait_pct"] <= 100 for e in steps)
+    samples = of_kind(out, "sample")
+    assert {sample["step"] for sample in samples} == {0, 2}
+    assert all(sample["prompt"].endswith("<|assistant_start|>") for sample in samples)
     assert [e["values"]["lrm"] for e in steps] == [1.0, 0.75, 0.5, 0.25]
     assert [e["step"] for e in of_kind(out, "metric") if "pass_at_1" in e["values"]] == [0, 2, 4]
     assert [(e["step"], e["final"]) for e in of_kind(out, "checkpoint")][-1] == (4, True)

@@ -33,7 +33,7 @@ class Counting:
         return {"drawn": self.drawn}
 
     def draw(self) -> LoadedBatch:
-        return LoadedBatch(*self.next_batch(), self.state(), self.drawn / 100)
+        return LoadedBatch(*self.next_batch(), 6, self.state(), self.drawn / 100)
 
     def wait_for(self, drawn: int) -> None:
         with self.changed:

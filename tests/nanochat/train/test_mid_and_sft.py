@@ -140,3 +140,30 @@ def test_conversations_longer_than_the_context_are_counted_and_nothing_but_them_
     assert run.in_process() == Exit.BAD_INPUT
     assert run.error()["code"] == "nothing_to_learn"
     assert "all 3 conversations are longer than the context" in run.error()["message"]
+
+
+@pytest.mark.parametrize(("kind", "section", "config"), [("mid_train", "mid", MID), ("sft", "sft", SFT)])
+def test_packed_rows_learn_and_the_results_say_what_was_left_out(stage, kind, section, config):
+    rows = {"examples_per_step": 2, "device_batch_size": 1} if section == "sft" else {}
+    run = stage(kind, section, config, packing="best_fit", eval_every=-1, **rows)
+    assert run.in_process() == 0, run.events("error")
+    results = run.results()
+    assert results["rows"] == 80
+    assert results["trained_conversations"] + results["skipped_conversations"] == 80
+    assert results["cut_tokens"] >= 0
+    assert 0 < results["padding_tokens"] < results["tokens"]
+    assert 0 < run.series("padding_pct")[results["steps"]] < 60
+    name = "val_bpb" if section == "mid" else "val_loss"
+    assert results[name] < results[f"untrained_{name}"]
+
+
+def test_packed_finetuning_resumes_bit_for_bit(stage):
+    changes = {"packing": "best_fit", "deterministic": True, "save_every": 3, "eval_every": -1}
+    whole = stage("sft", "sft", SFT, "whole", **changes)
+    assert whole.in_process() == 0
+    again = stage("sft", "sft", SFT, "again", **changes)
+    again.resume_from = whole.checkpoint(3)
+    assert again.in_process() == 0
+    for series in ("loss", "lrm", "padding_pct"):
+        assert again.series(series) == {s: v for s, v in whole.series(series).items() if s > 3}
+    assert again.results()["trained_conversations"] == whole.results()["trained_conversations"]
