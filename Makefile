@@ -29,7 +29,7 @@ lint: env      ## check format, lint, types, import walls, Rust, container and K
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports && tools/lint_rust.sh && $(PY) -m pytest -q -m "not slow" tests/deploy
 fmt: env       ## format, and fix what ruff can fix
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
-bench-%: env   ## measure control, curves, engine, eval, loader, saving, serving, tokenizer or train (QUICK=1, RECORD=1, ARGS=--help)
+bench-%: env   ## measure control, curves, engine, eval, loader, rl, saving, serving, tokenizer or train (QUICK=1, RECORD=1, ARGS=--help)
 	@$(PY) -m benchmarks.$* $(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(RECORD)),--record) $(ARGS)
 bench-tables: env ## write the tables of docs/benchmarks.md and docs/curves.svg from benchmarks/results
 	@$(PY) -m benchmarks.tables && $(PY) -m benchmarks.curves.plot

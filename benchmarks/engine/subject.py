@@ -37,7 +37,11 @@ class Subject:
         return DTYPES[self.dtype]
 
     def build(self, seed: int = 1) -> GPT:
-        """The model in its dtype. Projections that training starts at zero get weights of a usual size."""
+        """The model in its dtype."""
+        return narrow(self.trainable(seed), self.torch_dtype).eval()
+
+    def trainable(self, seed: int = 1) -> GPT:
+        """The model in fp32, as training has it. Projections that training starts at zero get weights of a usual size."""
         torch.manual_seed(seed)
         device = torch.device(self.device)
         if device.type == "cuda":
@@ -50,7 +54,7 @@ class Subject:
                 if not param.any():
                     param.normal_(std=0.5 * (param.size(-1) if param.ndim else 1) ** -0.5)
             model.lm_head.weight[: Specials.count] = 0  # never among the likely tokens, so that no answer ends early
-        return narrow(model, self.torch_dtype).eval()
+        return model
 
     def bytes_per_step(self, rows: int, context: float) -> float:
         """Bytes that a decoding step of `rows` rows must read at least: each weight once, and all keys and values."""

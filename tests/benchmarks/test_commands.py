@@ -30,6 +30,7 @@ BAD = [
     ("eval", ["--share", "1.5"], "--share"),
     ("eval", ["--only", "core,chats"], "'chats'"),
     ("eval", ["--data", str(ROOT / "docs")], "core.yaml"),
+    ("rl", ["--samples", "0"], "--samples"),
     ("serving", ["--rates", "0.5,-1"], "--rates"),
     ("serving", ["--rates", "80"], "share"),
     ("serving", ["--only", "http,htpp"], "'htpp'"),
@@ -59,6 +60,8 @@ def assert_refused(name: str, options: list[str], word: str) -> None:
 
 def test_the_page_lists_every_benchmark() -> None:
     assert {"curves", "engine", "eval", "loader", "saving", "serving", "tokenizer", "train"} <= set(NAMES)
+
+    assert {"curves", "engine", "loader", "rl", "saving", "serving", "tokenizer", "train"} <= set(NAMES)
     assert set(re.findall(r"^\| `make bench-([a-z]+)` \|", PAGE, re.M)) == set(NAMES)
 
 
@@ -145,6 +148,18 @@ def test_evaluations_are_measured_on_a_cpu_too() -> None:
     rows = {row["name"]: row for row in json.loads(done.stdout.splitlines()[-1])["rows"]}
     assert rows["chat_eval, gsm8k: 1,319 problems"]["peer"] == "one at a time"
     assert rows["chat_eval, all 19,329 problems"]["value"] > 0
+
+
+def test_reinforcement_learning_is_measured_on_a_cpu_too() -> None:
+    done = run("rl", "--quick", "--at-a-time", "2", "--commit", "0123abc")
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout.splitlines()[-1])["rows"]}
+    assert rows["rollouts"]["peer"] == "question by question, 2 samples at a time"
+    assert rows["rollouts"]["ratio"] > 1, "all questions together are faster than one after another"
+    assert 1 <= rows["mean length of an answer"]["value"] <= 32
+    shares = [row["value"] for name, row in rows.items() if name.startswith("share of a step")]
+    assert sum(shares) == pytest.approx(100, abs=0.01)
+    assert all(name in done.stdout.partition("{")[0] for name in rows), "rows are printed before the result"
 
 
 def test_the_control_plane_is_measured_under_load() -> None:

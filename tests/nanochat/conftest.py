@@ -24,6 +24,7 @@ from nanochat.contract.launch import stage_command
 from nanochat.model import GPT, GPTConfig, init_weights
 from nanochat.planning import graph
 from nanochat.tokenizer import Tokenizer
+from nanochat.train import meter
 
 CORPUS = (
     "The quick brown fox jumps over the lazy dog, and the dog sleeps on while the fox runs away.",
@@ -31,6 +32,13 @@ CORPUS = (
     "How many letters a are there in banana? There are 3 of them: b,a,n,a,n,a.",
     "A language model reads text and predicts what comes next; it is trained on many words.",
 )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _every_step_is_reported():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(meter, "QUIET_S", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,7 @@ class Optimizer:
         """
         parts = self._parts(targets)  # first: behind the gradients it would wait for all of them
         reductions = [g.bucket.reduce() for g in self.groups]
-        scale = torch.full((), 1 / self.ranks.world_size, device=self.ranks.device) if targets is None else 1 / parts
+        scale = torch.full((), 1 / parts, device=self.ranks.device) if isinstance(parts, int) else parts.reciprocal()
         norm = None
         if self.spec.grad_clip:  # the norm covers all gradients, so the first update waits for every group
             wait(reductions)

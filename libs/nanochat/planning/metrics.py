@@ -14,8 +14,7 @@ from nanochat.tasks.catalog import TASKS
 Better = Literal["lower", "higher"]
 Plot = Literal["training", "validation"]
 
-TRAINING = ("base_train", "mid_train", "sft")
-ALL = (*TRAINING, "rl")
+ALL = ("base_train", "mid_train", "sft", "rl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +48,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("val_loss", "validation loss", "nats per token", "lower", ("sft",), "val loss", "validation"),
     Metric("pass_at_1", "pass@1", "", "higher", ("rl",), "pass@1", "validation"),
+    Metric("pass_at_8", "pass@8", "", "higher", ("rl",), "pass@8"),
     Metric("core", "CORE", "", "higher", ("base_train",), "CORE"),
     # SFT judges its model now and then on the tasks that are quick to judge.
     *(
@@ -57,13 +57,13 @@ METRICS: tuple[Metric, ...] = (
         if task.judge == "letter"
     ),
     Metric("tok_per_s", "training speed", "tokens per second", "higher", ALL, "tok/s", column=True),
-    Metric("mfu", "model FLOPs utilization", "% of the bf16 peak", "higher", TRAINING, "MFU"),
+    Metric("mfu", "model FLOPs utilization", "% of the bf16 peak", "higher", ALL, "MFU"),
     Metric("mem_gib", "peak memory", "GiB", "lower", ALL, "memory"),
     Metric("dt_ms", "time of a step", "ms", "lower", ALL, "step"),
     Metric(
         "data_wait_pct", "time spent waiting for data, rewards or other processes", "% of the step", "lower", ALL, "waiting"
     ),
-    Metric("usd", "cost of the GPUs so far", "USD", "lower", TRAINING, "cost"),
+    Metric("usd", "cost of the GPUs so far", "USD", "lower", ALL, "cost"),
     Metric("lrm", "learning-rate multiplier", "", None, ALL, "lrm"),
     Metric("grad_norm", "norm of the gradient", "", None, ALL, "grad norm"),
     Metric("cropped_pct", "tokens cropped from documents", "%", "lower", ("base_train",), "cropped"),

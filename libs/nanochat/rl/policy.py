@@ -36,7 +36,7 @@ class Subject:
 class Policy:
     """A source of gradients (`train.work.Work`) that generates its own data with the engine.
 
-    `state` holds the mean reward of each step, and how many answers the reward function has failed to judge.
+    `state` holds the mean reward of each step, how many answers the reward function has failed to judge, and what the stage adds.
     """
 
     progress = 0.0
@@ -91,6 +91,7 @@ class Policy:
     def figures(self, sums: Values) -> dict[str, float | None]:
         answers, measured = max(sums["answers"], 1.0), max(sums["measured"], 1.0)
         self.state = {
+            **self.state,
             "rewards": [*self.state["rewards"], sums["earned"] / answers],
             "failed": self.state["failed"] + round(sums["failed"]),
         }

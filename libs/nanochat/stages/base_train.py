@@ -20,9 +20,9 @@ from nanochat.planning import plan
 from nanochat.planning.batches import BatchSplit, token_batch
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import fit, validate
-from nanochat.train.loop import Callback, Trainer, TrainingJob, Values
+from nanochat.train.loop import Callback, Trainer, TrainingJob
 from nanochat.train.session import build_loader, build_model, open_resume, section, session, tokenizer_of
-from nanochat.train.work import MicroBatches
+from nanochat.train.work import MicroBatches, Values
 
 LOADERS: dict[Packing, type[TextLoader | BosAlignedLoader]] = {"stream": TextLoader, "bos_aligned": BosAlignedLoader}
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from nanochat.config.recipe import MidSpec
 from nanochat.contract.contract import StageContext
-from nanochat.data.lengths import check_lengths
 from nanochat.data.best_fit import BestFitLoader, padding_pct
+from nanochat.data.lengths import check_lengths
 from nanochat.data.loader import ConversationLoader
 from nanochat.data.position import State
 from nanochat.optim import schedule

@@ -50,6 +50,8 @@ def run(ctx: StageContext) -> None:
 
         def evaluate(step: int) -> float:
             passed[:] = policies[0].evaluate(test, step)
+            if step == 0:
+                policies[0].state[f"{LAST}_before"] = passed[-1]
             return passed[0]
 
         job = TrainingJob(
@@ -64,13 +66,7 @@ def run(ctx: StageContext) -> None:
             tokenizer_sha256=digest,
             steps=steps,
             lr_scale=spec.init_lr_frac,
-            callbacks=[
-                Callback(
-                    spec.eval_every,
-                    lambda step: {LAST: passed[-1], **({} if step else {f"{LAST}_before": passed[-1]})},
-                    at_start=True,
-                )
-            ],
+            callbacks=[Callback(spec.eval_every, lambda step: {LAST: passed[-1]}, at_start=True)],
         )
         results = Trainer(ctx, ranks, job, resume).run()
         if ranks.is_main:
@@ -80,7 +76,7 @@ def run(ctx: StageContext) -> None:
 def _results(spec: RlSpec, results: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     earned = state["rewards"]
     window = max(1, min(10, len(earned) // 4))
-    kept = ("steps", "tokens", "train_seconds", "pass_at_1", LAST, f"{LAST}_before", "mem_gib", "world_size", "device")
+    kept = ("steps", "tokens", "train_seconds", "pass_at_1", LAST, "mem_gib", "world_size", "device")
     return {
         "task": spec.task,
         "reward_function": spec.reward,
@@ -88,5 +84,6 @@ def _results(spec: RlSpec, results: dict[str, Any], state: dict[str, Any]) -> di
         "last_reward": fmean(earned[-window:]),
         "unjudged_answers": state["failed"],
         "pass_at_1_before": results["untrained_pass_at_1"],
+        f"{LAST}_before": state[f"{LAST}_before"],
         **{key: results[key] for key in kept},
     }

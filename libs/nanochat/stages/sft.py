@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from nanochat.config.recipe import SftSpec, TaskUse
 from nanochat.contract.contract import StageContext
-from nanochat.data.lengths import check_lengths
 from nanochat.data.best_fit import BestFitLoader, padding_pct
+from nanochat.data.lengths import check_lengths
 from nanochat.data.loader import SftLoader
 from nanochat.data.position import State
 from nanochat.distributed import Ranks
@@ -22,9 +22,9 @@ from nanochat.tasks.mixture import load_mixture
 from nanochat.tasks.source import TaskSource
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import fit, validate
-from nanochat.train.loop import Callback, Trainer, TrainingJob, Values
+from nanochat.train.loop import Callback, Trainer, TrainingJob
 from nanochat.train.session import build_loader, build_model, config_of, open_resume, section, session, tokenizer_of
-from nanochat.train.work import MicroBatches
+from nanochat.train.work import MicroBatches, Values
 
 MOMENTUM = 0.95
 JUDGED = ("mmlu", "arc_easy")  # multiple choice is quick to judge: it needs one forward pass per problem

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from nanochat.contract.contract import Artifact
-from nanochat.train import meter
 
 from . import stage_run
 from .stage_run import StageRun
@@ -14,13 +13,6 @@ from .stage_run import StageRun
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory) -> dict[str, Artifact]:
     return stage_run.build(tmp_path_factory.mktemp("inputs"))
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _every_step_is_reported():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(meter, "QUIET_S", 0.0)
-        yield
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ def test_packed_rows_learn_and_the_results_say_what_was_left_out(stage, kind, se
 
 
 def test_packed_finetuning_resumes_bit_for_bit(stage):
-    changes = {"packing": "best_fit", "deterministic": True, "save_every": 3, "eval_every": -1}
+    changes = {"packing": "best_fit", "deterministic": True, "save_every": 3, "eval_every": -1, "keep_checkpoints": 9}
     whole = stage("sft", "sft", SFT, "whole", **changes)
     assert whole.in_process() == 0
     again = stage("sft", "sft", SFT, "again", **changes)
