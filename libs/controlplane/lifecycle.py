@@ -139,6 +139,7 @@ class Reason(StrEnum):
     STOPPED = "STOPPED"
     BAD_INPUT = "BAD_INPUT"
     NONFINITE = "NONFINITE"
+    DIVERGED = "DIVERGED"
     CUDA_OOM = "CUDA_OOM"
     DISK_FULL = "DISK_FULL"
     READ_ONLY = "READ_ONLY"
@@ -192,6 +193,9 @@ _REASONS: dict[Reason, _Meaning] = {
     Reason.BAD_INPUT: _Meaning(AttemptStatus.FAILED, Retry.NEVER, "Its input or configuration is not valid."),
     Reason.NONFINITE: _Meaning(
         AttemptStatus.FAILED, Retry.NEVER, "The loss became NaN or infinite; lower the learning rate or clip gradients."
+    ),
+    Reason.DIVERGED: _Meaning(
+        AttemptStatus.FAILED, Retry.NEVER, "Training made the model worse than untrained; lower the learning rate."
     ),
     Reason.CUDA_OOM: _Meaning(AttemptStatus.FAILED, Retry.NEVER, "Out of memory; lower device_batch_size."),
     Reason.DISK_FULL: _Meaning(

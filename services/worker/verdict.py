@@ -71,6 +71,7 @@ REASONS: dict[str, Reason] = {
     "round_trip": Reason.TRANSIENT,
     "shard_not_read": Reason.TRANSIENT,
     "nonfinite": Reason.NONFINITE,
+    "diverged": Reason.DIVERGED,
     "stopped": Reason.STOPPED,
     CRASH: Reason.CRASHED,
     DISK_FULL: Reason.DISK_FULL,

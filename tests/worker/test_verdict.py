@@ -74,6 +74,7 @@ def test_zero_without_a_manifest_is_not_done(tmp_path: Path) -> None:
     [
         (Exit.BAD_INPUT, "no_text", "no column `text`", Reason.BAD_INPUT),
         (Exit.NONFINITE, "nonfinite", "loss is nan at step 7", Reason.NONFINITE),
+        (Exit.NONFINITE, "diverged", "val_bpb ends at 16.1", Reason.DIVERGED),
         (Exit.STOPPED, "stopped", "stopped at step 7", Reason.STOPPED),
         (Exit.FAILED, "fetch_failed", "503 from the mirror", Reason.TRANSIENT),
         (Exit.FAILED, "crash", "KeyError: 'x'", Reason.CRASHED),
@@ -196,7 +197,7 @@ def test_a_rank_that_lost_another_does_not_hide_that_it_was_killed(tmp_path: Pat
 
 def test_every_code_that_a_stage_raises_has_its_reason() -> None:
     """The reason also agrees with the exit code, which a person sees who runs a stage by hand."""
-    by_exit = {"Exit.BAD_INPUT": {Reason.BAD_INPUT}, "Exit.NONFINITE": {Reason.NONFINITE}}
+    by_exit = {"Exit.BAD_INPUT": {Reason.BAD_INPUT}, "Exit.NONFINITE": {Reason.NONFINITE, Reason.DIVERGED}}
     raised: dict[str, set[str]] = {}
     for code, exit_code in raised_codes():
         raised.setdefault(code, set()).add(exit_code)
@@ -206,7 +207,7 @@ def test_every_code_that_a_stage_raises_has_its_reason() -> None:
             if exit_code in by_exit:
                 assert REASONS[code] in by_exit[exit_code], code
             else:
-                assert REASONS[code] not in {Reason.BAD_INPUT, Reason.NONFINITE}, code
+                assert REASONS[code] not in {Reason.BAD_INPUT, Reason.NONFINITE, Reason.DIVERGED}, code
 
 
 def raised_codes() -> Iterator[tuple[str, str]]:

@@ -41,7 +41,7 @@ class Exit(IntEnum):
     OK = 0
     FAILED = 1  # a failure that may not happen again, such as a network error; retried within the budget
     BAD_INPUT = 64  # never retried
-    NONFINITE = 70  # the loss became NaN or infinite
+    NONFINITE = 70  # the loss became NaN or infinite, or training diverged
     STOPPED = 75  # stopped or preempted; the stage can be resumed
 
 

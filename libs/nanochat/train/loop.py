@@ -26,6 +26,7 @@ from nanochat.model import GPT, accumulate, fp8
 from nanochat.model.compiled import compiled
 from nanochat.optim import Optimizer
 from nanochat.train.checkpoint import Resume
+from nanochat.train.divergence import Divergence
 from nanochat.train.meter import Meter
 from nanochat.train.saver import Saver
 from nanochat.train.state import LoopState
@@ -52,7 +53,8 @@ class TrainingJob:
     `work(forward)` is the source of each step's gradients. `steps` is the number of optimizer steps; if it is None, training ends
     when the work's progress, the passes over the data, reaches 1. `lrm(step, progress)` multiplies the learning rates and
     `decay(step)` the weight decay of matrices; `momentum(step)` is that of Muon. `validate(step)` returns one figure, named
-    `val_name`; lower is better unless `higher_is_better`.
+    `val_name`; lower is better unless `higher_is_better`. `from_scratch`: the model is untrained, so ending worse is
+    a failure.
     """
 
     spec: StageTraining
@@ -70,6 +72,7 @@ class TrainingJob:
     decay: Callable[[int], float] = lambda _: 1.0
     precision: str = "bf16"
     compile: bool = False
+    from_scratch: bool = False
     callbacks: Sequence[Callback] = field(default_factory=tuple)
 
 
@@ -108,6 +111,7 @@ class Trainer:
             ctx.events.emit("log", level="info", message=f"resumed at step {self.state.step} from {resume.directory}")
         self.meter = Meter(ranks, job.model.flops_per_token())
         self.work = job.work(self.forward)
+        self.divergence = None if job.higher_is_better else Divergence(ctx.events, job.val_name)
         self.saver = Saver(
             ctx.out / "checkpoints",
             stage=ctx.spec.stage,
@@ -124,7 +128,7 @@ class Trainer:
         """Train to the end and publish `model`. Returns the figures that every training stage reports.
 
         Raises StageError with Exit.STOPPED after a stop request, when a checkpoint has been saved; with Exit.NONFINITE when the
-        loss or the gradient is not finite; and the errors of the loader and the saver.
+        loss or the gradient is not finite, or the model ends worse than untrained; and the errors of the loader and the saver.
         """
         with StopRequest(self.ctx) as self._stop:
             try:
@@ -189,6 +193,8 @@ class Trainer:
         state.train_seconds += seconds
         state.progress = max(row[2] for row in everyone) if job.steps is None else state.step / job.steps
         state.loss_seen(loss_now)
+        if self.divergence:
+            self.divergence.step(state, loss_now, grad_norm)
         self.meter.step(tokens, seconds)
         stopping = any(row[3] for row in everyone)
         if self.meter.report_due() or self._done() or stopping:
@@ -229,6 +235,10 @@ class Trainer:
                 value = self.job.validate(step)
             self.state.validated(value)
             self.ctx.events.emit("metric", step=step, values={self.job.val_name: value})
+            if self.divergence:
+                self.divergence.validated(self.state)
+                if last and self.job.from_scratch:
+                    self.divergence.refuse(self.state, self.last_saved)
         for callback in self.job.callbacks:
             if callback.at_start if step == 0 else last or _due(callback.every, step):
                 with self.ranks.autocast():

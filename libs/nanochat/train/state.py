@@ -21,6 +21,8 @@ class LoopState:
     latest: float | None = None
     lowest: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)  # the latest figures of the other evaluations
+    first_loss: float | None = None  # of the first step, the measure of divergence
+    warned: list[str] = field(default_factory=list)  # signs of divergence that a warning has named
     device_batch_size: int = 0  # rows in one pass; an attempt that resumes uses no more
 
     def loss_seen(self, loss: float) -> None:

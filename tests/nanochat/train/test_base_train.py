@@ -105,3 +105,22 @@ def test_a_nonfinite_loss_stops_the_stage(base):
     saved = [e["step"] for e in run.events("checkpoint")]
     assert (f"the last good checkpoint is of step {saved[-1]}" if saved else "no checkpoint yet") in error["message"]
     assert not run.events("artifact")
+
+
+def test_training_that_ends_worse_than_untrained_fails_with_its_own_cause(base):
+    run = base(optim={"embedding_lr": 100, "unembedding_lr": 100, "matrix_lr": 100}, num_iterations=30)
+    assert run.in_process() == 70
+    error = run.error()
+    assert error["code"] == "diverged"
+    assert "worse than the untrained model's" in error["message"]
+    assert "lower the learning rates" in error["hint"]
+    assert not run.events("artifact")
+    said = [e["message"] for e in run.events("warning") if e["code"] == "diverging"]
+    assert sum("val_bpb is" in text and "above that before training" in text for text in said) == 1
+    assert sum("the loss is" in text and "for 20 steps" in text for text in said) == 1
+
+
+def test_training_that_goes_well_warns_of_nothing(base):
+    run = base()
+    assert run.in_process() == 0
+    assert not run.events("warning")
