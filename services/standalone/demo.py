@@ -6,7 +6,10 @@ recipe: `base.num_iterations=20`, or a JSON object with several.
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -29,6 +32,7 @@ def demo() -> int:
     began, status = time.monotonic(), 1
     try:
         changes = {**data_overrides(os.environ.get("DATA")), **set_overrides(os.environ.get("SET"))}
+        check(changes)
         with PeakMemory().watching() as memory, running_stack(home_folder()) as stack:
             try:
                 status = 0 if train_and_ask(stack, changes) else 1
@@ -49,15 +53,8 @@ def demo() -> int:
 
 
 def data_overrides(folder: str | None) -> dict[str, object]:
-    """DATA as an override of the recipe. Raises StartError, before anything starts, when the folder is missing or has no shards."""
-    if not folder:
-        return {}
-    path = Path(folder).expanduser().resolve()
-    if not path.is_dir():
-        raise StartError(f"DATA={folder}: there is no folder {path}; name one with parquet shards that have a column `text`")
-    if not any(path.glob("*.parquet")):
-        raise StartError(f"DATA={folder}: {path} holds no .parquet file; name a folder of shards with a column `text`")
-    return {"data.source": {"kind": "folder", "path": str(path)}}
+    """DATA as an override of the recipe."""
+    return {"data.source": {"kind": "folder", "path": str(Path(folder).expanduser().resolve())}} if folder else {}
 
 
 def set_overrides(text: str | None) -> dict[str, object]:
@@ -66,6 +63,14 @@ def set_overrides(text: str | None) -> dict[str, object]:
         return overrides.parse_text(text or "")
     except overrides.OverrideError as err:
         raise StartError(f"SET={text}: {err}") from err
+
+
+def check(changes: dict[str, object]) -> None:
+    """Raises StartError, before anything starts, when the recipe with these changes is refused; it names every wrong field."""
+    command = [sys.executable, "-m", "nanochat.local.plan", RECIPE, "--overrides", json.dumps(changes)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StartError(f"The recipe {RECIPE!r} with DATA and SET cannot run:\n{done.stderr.strip()}")
 
 
 def train_and_ask(stack: Running, changes: dict[str, object]) -> bool:

@@ -19,7 +19,7 @@ from client.cli import app
 from client.overrides import OverrideError, parse, parse_text
 from nanochat.local import options
 from services.standalone.child import StartError
-from services.standalone.demo import set_overrides
+from services.standalone.demo import check, data_overrides, set_overrides
 from tests.api.server import Api
 
 # What a person writes -> field, value.
@@ -154,3 +154,11 @@ def test_a_plan_made_here_and_one_by_the_api_read_it_alike(
         answer = CliRunner().invoke(app, ["plan", "tiny", "--set", change, "--json", *hardware], catch_exceptions=False)
         assert answer.exit_code == 0, answer.output
         assert same(functools.reduce(lambda table, key: table[key], path, json.loads(answer.stdout)["config"]), value)
+
+
+def test_the_demo_refuses_a_wrong_field_before_it_starts_anything(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("A line of text.\n" * 50)
+    check({**data_overrides(str(tmp_path)), "base.num_iterations": 20})
+    with pytest.raises(StartError, match=r"base\.colour: unknown field") as caught:
+        check({**data_overrides("/nonexistent"), **set_overrides("base.colour = 1")})
+    assert "data.source.path: no folder /nonexistent" in str(caught.value)

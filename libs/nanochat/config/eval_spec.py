@@ -10,9 +10,16 @@ from nanochat.tasks.catalog import JUDGED, TASKS
 from nanochat.tasks.use import JudgedTask
 
 
+class TokEvalSpec(Spec):
+    """Comparison of the tokenizer with those of GPT-2 and GPT-4."""
+
+    enabled: bool = Field(default=True, description="Whether the run has this stage.")
+
+
 class BaseEvalSpec(Spec):
     """Evaluation of the base model: bits per byte, CORE and samples."""
 
+    enabled: bool = Field(default=True, description="Whether the run has this stage.")
     bpb_tokens: Tokens = Field(
         default=20 * 524_288, description="Tokens of each split, train and validation, on which bits per byte are measured."
     )
@@ -25,6 +32,9 @@ class BaseEvalSpec(Spec):
 class ChatEvalSpec(Spec):
     """Evaluation of a chat model on tasks, after midtraining, SFT and reinforcement learning."""
 
+    enabled: bool = Field(
+        default=True, description="Whether the run has these stages, one after each of the three that it has."
+    )
     tasks: tuple[JudgedTask, ...] = Field(
         default=tuple(task.name for task in TASKS if task.in_chatcore),
         min_length=1,

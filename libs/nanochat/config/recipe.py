@@ -8,6 +8,7 @@ The sections are defined in `data_spec.py`, `model_spec.py`, `train_spec.py` and
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import tomllib
 from importlib import resources
@@ -19,7 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from nanochat.config import scaling
 from nanochat.config.data_spec import SPECIAL_TOKENS, DataSpec, FolderSource, HttpSource, PydocsSource, TokenizerSpec
-from nanochat.config.eval_spec import BaseEvalSpec, ChatEvalSpec
+from nanochat.config.eval_spec import BaseEvalSpec, ChatEvalSpec, TokEvalSpec
 from nanochat.config.model_spec import AdamSpec, InitSpec, ModelSpec, OptimSpec, Spec
 from nanochat.config.train_spec import BaseSpec, MidSpec, Packing, RlSpec, SftSpec, TrainSpec
 from nanochat.contract.bounds import Description
@@ -54,11 +55,17 @@ __all__ = [
 ]
 
 
-class RecipeError(ValueError):
-    """The recipe cannot run. `problems` is a list of (field, what is wrong with it and what to do)."""
+ROUNDS = 5  # looks at a recipe with faults: later ones see what earlier faults hid
 
-    def __init__(self, problems: list[tuple[str, str]]):
-        self.problems = problems
+
+class RecipeError(ValueError):
+    """The recipe cannot run. `problems` is a list of (field, what is wrong with it and what to do).
+
+    `rest` is the recipe with defaults in the place of its wrong fields, for further checks; None if nothing is left to check.
+    """
+
+    def __init__(self, problems: list[tuple[str, str]], rest: Recipe | None = None):
+        self.problems, self.rest = problems, rest
         super().__init__("; ".join(f"{field}: {text}" for field, text in problems))
 
 
@@ -72,6 +79,7 @@ class Recipe(Spec):
     )
     data: DataSpec = Field(default=DataSpec(), description="Text, task data and the CORE bundle.")
     tokenizer: TokenizerSpec = Field(default=TokenizerSpec(), description="The tokenizer.")
+    tok_eval: TokEvalSpec = Field(default=TokEvalSpec(), description="Evaluation of the tokenizer.")
     model: ModelSpec = Field(default=ModelSpec(), description="The transformer.")
     base: BaseSpec = Field(default=BaseSpec(), description="Pretraining.")
     base_eval: BaseEvalSpec = Field(default=BaseEvalSpec(), description="Evaluation of the pretrained model.")
@@ -82,21 +90,18 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Recipe:
+        found = {}
         for name in ("base", "mid"):
             spec = getattr(self, name)
             if spec.total_batch_size % self.model.seq_len:
                 below = max(1, spec.total_batch_size // self.model.seq_len) * self.model.seq_len
-                raise PydanticCustomError(
-                    "indivisible",
-                    "{field} {value} is not a multiple of model.seq_len {seq_len}; the nearest that fit are {below} and {above}",
-                    {
-                        "field": f"{name}.total_batch_size",
-                        "value": spec.total_batch_size,
-                        "seq_len": self.model.seq_len,
-                        "below": below,
-                        "above": below + self.model.seq_len,
-                    },
+                found[f"{name}.total_batch_size"] = (
+                    f"{spec.total_batch_size} is not a multiple of model.seq_len {self.model.seq_len}; "
+                    f"the nearest that fit are {below} and {below + self.model.seq_len}"
                 )
+        if found:
+            text = "; ".join(f"{field} {message}" for field, message in found.items())
+            raise PydanticCustomError("indivisible", "{text}", {"text": text, "found": found})
         return self
 
 
@@ -134,24 +139,69 @@ def resolve(recipe: str | dict[str, Any], overrides: dict[str, Any] | None = Non
     `data.source` may, it replaces the old table. Raises RecipeError, which names every wrong field.
     """
     table = load(recipe) if isinstance(recipe, str) else copy.deepcopy(recipe)
-    for dotted, value in (overrides or {}).items():
-        _set(table, dotted, value)
+    problems = [problem for dotted, value in (overrides or {}).items() if (problem := _set(table, dotted, value))]
+    made, found = _validated(table)
+    for _ in range(ROUNDS):
+        # A fault in a section hides those that need the whole recipe, so look once more with the wrong fields taken out.
+        problems += [(field, text) for field, text, _ in found if not _touches(field, problems)]
+        if made is not None:
+            break
+        for _, _, loc in found:
+            _take_out(table, loc)
+        made, found = _validated(table)
+    if problems or made is None:
+        raise RecipeError(problems, made)
+    return made
+
+
+Loc = tuple[int | str, ...]  # place in the table
+
+
+def _validated(table: dict[str, Any]) -> tuple[Recipe | None, list[tuple[str, str, Loc]]]:
+    """The recipe, or every fault that this look finds: field, what is wrong, and what to take out to look beyond it."""
     try:
         # JSON in strict mode: "5" and true are not numbers, but a list is a tuple.
-        return Recipe.model_validate_json(json.dumps(_plain(_with_batch_size(table))), strict=True)
+        return Recipe.model_validate_json(json.dumps(_plain(_with_batch_size(table))), strict=True), []
     except ValidationError as err:
-        raise RecipeError([(_named(e) or _field(e["loc"]), _message(e)) for e in err.errors()]) from err
+        faults = [fault for error in err.errors() for fault in _faults(error)]
+    fields = [field for field, _, _ in faults]
+    # A list whose only entry is wrong is also called too short.
+    return None, [fault for fault in faults if not any(field.startswith(f"{fault[0]}.") for field in fields)]
 
 
-def _set(table: dict[str, Any], dotted: str, value: Any) -> None:
+def _faults(error: Any) -> list[tuple[str, str, Loc]]:
+    if error["type"] == "indivisible":  # of the whole recipe: pydantic has no place for it
+        return [(field, text, tuple(field.split("."))) for field, text in error["ctx"]["found"].items()]
+    loc = _without_tags(error["loc"])
+    return [(".".join(map(str, loc)) or "recipe", _message(error), loc[:-1] if error["type"] == "missing" else loc)]
+
+
+def _touches(field: str, problems: list[tuple[str, str]]) -> bool:
+    """Whether a fault may come from a field that was taken out, and so is none of the user's."""
+    named = {name for name, _ in problems}
+    sections = {name.partition(".")[0] for name in named}
+    return field in named or (field.endswith(".total_batch_size") and bool(sections & {"model", field.partition(".")[0]}))
+
+
+def _take_out(table: dict[str, Any], loc: Loc) -> None:
+    """Remove the field at `loc`; if it is in a list, the whole list."""
+    *parents, leaf = [str(key) for key in itertools.takewhile(lambda key: isinstance(key, str), loc)] or [""]
+    for key in parents:
+        table = table.get(key, {})
+    table.pop(leaf, None)
+
+
+def _set(table: dict[str, Any], dotted: str, value: Any) -> tuple[str, str] | None:
+    """Override one field. Returns what is wrong if its parent is no table."""
     *parents, leaf = dotted.split(".")
     for key in parents:
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
-            raise RecipeError([(dotted, f"{key!r} is not a table")])
+            return dotted, f"{key!r} is not a table"
     old = table.get(leaf)
     same_kind = isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
     table[leaf] = {**old, **value} if same_kind and isinstance(old, dict) else value
+    return None
 
 
 def _with_batch_size(table: dict[str, Any]) -> dict[str, Any]:
@@ -178,20 +228,14 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | None) else str(value)
 
 
-def _named(error: Any) -> str | None:
-    # Pydantic locates a check over several fields at their parent section; this check puts the field to change into `ctx`.
-    return str(error["ctx"]["field"]) if error["type"] == "indivisible" else None
-
-
-def _field(loc: tuple[int | str, ...]) -> str:
+def _without_tags(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
     # Pydantic puts the tag of a union member into the path; users do not write it, so leave it out.
-    return (
-        ".".join(str(p) for i, p in enumerate(loc) if not (i and loc[i - 1] == "source" and p in ("pydocs", "folder", "http")))
-        or "recipe"
-    )
+    return tuple(p for i, p in enumerate(loc) if not (i and loc[i - 1] == "source" and p in ("pydocs", "folder", "http")))
 
 
 def _message(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return "unknown field; remove it or check the spelling"
+    if error["type"] == "too_short" and len(error["loc"]) == 2 and error["loc"][0] in ("mid", "sft"):
+        return f"an empty mixture: name at least 1 item, or leave the stage out with {error['loc'][0]}.enabled = false"
     return str(error["msg"]).removeprefix("Value error, ")

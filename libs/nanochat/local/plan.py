@@ -1,6 +1,6 @@
 """Plan a run without any service: `python -m nanochat.local.plan speedrun --gpus 8 --gpu H100`. Imports no torch.
 
-Prints the JSON that `POST /v1/runs/plan` would return. Folders in the recipe are not checked: they may be on another machine.
+Prints the JSON that `POST /v1/runs/plan` would return. Folders that the recipe names must be there, as for a run.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ import argparse
 import math
 import sys
 
-from nanochat.config.recipe import RecipeError, resolve
+from nanochat.config.recipe import RecipeError
 from nanochat.contract.contract import Exit
 from nanochat.local import options
 from nanochat.planning import plan
+from nanochat.planning.checked import checked
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,9 +28,12 @@ def main(argv: list[str] | None = None) -> int:
     if args.gpus < 1:
         parser.error("--gpus must be at least 1")
     try:
-        recipe = resolve(args.recipe, args.overrides)
-        figures = plan.plan(
-            recipe, args.gpus, args.gpu, args.gpu_memory, peak_tflops=args.peak_tflops, usd_per_hour=args.usd_per_hour
+        recipe, figures = checked(
+            args.recipe,
+            args.overrides,
+            lambda recipe: plan.plan(
+                recipe, args.gpus, args.gpu, args.gpu_memory, peak_tflops=args.peak_tflops, usd_per_hour=args.usd_per_hour
+            ),
         )
     except RecipeError as err:
         for name, text in err.problems:

@@ -139,14 +139,21 @@ def plan(
     known = {m.stage: m for m in measured}
     stages: list[StagePlan] = []
     others: list[OtherStagePlan] = []
+    problems: list[tuple[str, str]] = []
     for stage in graph.stages(recipe):
         found = known.get(stage.name)
         if stage.trains:
-            planned = PLANNERS[stage.trains](stage.name, recipe, config, on)
+            try:
+                planned = PLANNERS[stage.trains](stage.name, recipe, config, on)
+            except RecipeError as err:
+                problems += err.problems
+                continue
             stages.append(planned if found is None else _as_measured(planned, found, on, config))
         elif found is not None and found.hours is not None:
             usd = _usd(found.hours, on) if stage.queue == "gpu" else 0.0
             others.append(OtherStagePlan(stage=stage.name, hours=found.hours, usd=usd, source=found.source))
+    if problems:
+        raise RecipeError(problems)
     hours = [h for h in (*(s.hours for s in stages), *(s.hours for s in others)) if h is not None]
     prices = [usd for usd in (*(s.usd for s in stages), *(s.usd for s in others)) if usd is not None]
     return Plan(

@@ -14,8 +14,9 @@ from controlplane.budgets import price_of
 from controlplane.db import SessionFactory
 from controlplane.runs import Terms
 from controlplane.schemas import WorkerView
-from nanochat.config.recipe import Recipe, RecipeError, resolve
+from nanochat.config.recipe import Recipe, RecipeError
 from nanochat.planning import plan, preflight
+from nanochat.planning.checked import checked
 from nanochat.planning.measured import Measured
 from services.api.problems import ProblemError
 from services.api.runs.schemas import NewTerms, PlanRequest, RecipeRequest, SubmitRequest
@@ -71,32 +72,33 @@ def recipe_of(
     """
     assert isinstance(request.recipe, str | dict)
     try:
-        recipe = resolve(request.recipe, dict(request.overrides))
+        return checked(request.recipe, dict(request.overrides), lambda recipe: _planned(recipe, on, ledger, follows))
     except RecipeError as err:
         raise refused(err.problems) from err
     except OverflowError as err:
         raise refused([_too_large(err)]) from err
-    figures = figures_of(recipe, on, ledger, follows=follows)
-    check_data(recipe)
-    return recipe, figures
 
 
 def figures_of(recipe: Recipe, on: Hardware, ledger: SessionFactory, *, follows: str | None = None) -> plan.Plan:
     """The plan of a recipe, with the figures of finished runs. Raises ProblemError, which names every wrong field."""
     try:
-        return plan.plan(
-            recipe,
-            on.world_size,
-            on.gpu,
-            on.gpu_memory_gib,
-            peak_tflops=on.peak_tflops,
-            usd_per_hour=on.usd_per_hour,
-            measured=_measured(recipe, on, ledger, follows),
-        )
+        return _planned(recipe, on, ledger, follows)
     except RecipeError as err:
         raise refused(err.problems) from err
     except OverflowError as err:
         raise refused([_too_large(err)]) from err
+
+
+def _planned(recipe: Recipe, on: Hardware, ledger: SessionFactory, follows: str | None) -> plan.Plan:
+    return plan.plan(
+        recipe,
+        on.world_size,
+        on.gpu,
+        on.gpu_memory_gib,
+        peak_tflops=on.peak_tflops,
+        usd_per_hour=on.usd_per_hour,
+        measured=_measured(recipe, on, ledger, follows),
+    )
 
 
 def check_data(recipe: Recipe) -> None:
