@@ -1,13 +1,13 @@
 """Run a whole recipe on this machine, without any service: `python -m nanochat.local.run tiny --out runs/first`.
 
 Every stage runs under torchrun, as on the platform, as soon as its input artifacts are published: at most one `gpu` stage and
-two `cpu` stages at a time. Run it again with the same `--out` to keep the stages that succeeded and resume the others.
+two `cpu` stages at a time. Run it again with the same `--out` to keep the stages that succeeded and resume the others. Stages
+whose settings or inputs differ from before run anew.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nanochat.config.recipe import Recipe, RecipeError, resolve
+from nanochat.config.recipe import Recipe, RecipeError
 from nanochat.contract.contract import (
     EVENTS,
     MANIFEST,
@@ -36,7 +36,9 @@ from nanochat.contract.events import read
 from nanochat.contract.launch import launch, stage_command
 from nanochat.local import options
 from nanochat.local.card import write_card
-from nanochat.planning import graph, metrics, preflight
+from nanochat.local.earlier import Earlier, look
+from nanochat.planning import graph, metrics, plan
+from nanochat.planning.checked import checked
 from nanochat.tasks.programs import confinement
 
 SLOTS = {"cpu": 2, "gpu": 1}
@@ -46,15 +48,20 @@ STOP_S = 60.0  # for a stage that was asked to stop to save a checkpoint
 
 @dataclass(slots=True)
 class Node:
-    """A stage of this run, with its current attempt."""
+    """A stage of this run, with its current attempt. `earlier` is set once its inputs are there."""
 
     stage: graph.StageDef
-    out: Path
+    home: Path
+    earlier: Earlier | None = None
     attempt: int = 1
     process: subprocess.Popen[bytes] | None = None
     code: int | None = None
     seen: int = 0  # events already printed
     outputs: dict[str, Artifact] = field(default_factory=dict)
+
+    @property
+    def out(self) -> Path:
+        return self.home / f"attempt-{self.attempt}"
 
     @property
     def is_hole(self) -> bool:
@@ -71,7 +78,7 @@ def run(recipe: Recipe, out: Path, *, cache: Path, stop: threading.Event, nproc:
 
     Once `stop` is set the stages save their work and end, however many signals arrive meanwhile.
     """
-    nodes = {s.name: _node(s, out / s.name) for s in graph.stages(recipe)}
+    nodes = {s.name: Node(s, out / s.name) for s in graph.stages(recipe)}
     try:
         while not stop.is_set():
             for node in nodes.values():
@@ -89,23 +96,31 @@ def run(recipe: Recipe, out: Path, *, cache: Path, stop: threading.Event, nproc:
         _stop(nodes)
 
 
-def _node(stage: graph.StageDef, folder: Path) -> Node:
-    """The newest attempt if it is complete, otherwise a new one."""
-    last = max((int(p.name.removeprefix("attempt-")) for p in folder.glob("attempt-*")), default=0)
-    if last and (folder / f"attempt-{last}" / MANIFEST).exists():
-        node = Node(stage, folder / f"attempt-{last}", last, code=Exit.OK)
-        manifest = json.loads((node.out / MANIFEST).read_text(encoding="utf-8"))
-        node.outputs = {name: Artifact(**artifact) for name, artifact in manifest["outputs"].items()}
-        _say(stage.name, "kept from before")
-        return node
-    return Node(stage, folder / f"attempt-{last + 1}", last + 1)
-
-
 def _start_if_ready(node: Node, nodes: dict[str, Node], recipe: Recipe, cache: Path, nproc: int) -> None:
-    if node.process is not None or node.code is not None:
+    if node.process is not None or node.code is not None or (inputs := _inputs(node, nodes)) is None:
+        return
+    if node.earlier is None:
+        node.earlier = look(node.home, _spec(node, inputs, recipe, cache))
+        node.attempt = node.earlier.kept or node.earlier.last + 1
+    if node.earlier.outputs is not None:
+        node.code, node.outputs = Exit.OK, node.earlier.outputs
+        _say(node.stage.name, "kept from before")
         return
     if sum(n.running for n in nodes.values() if n.stage.queue == node.stage.queue) >= SLOTS[node.stage.queue]:
         return
+    spec = _spec(node, inputs, recipe, cache)
+    node.out.mkdir(parents=True, exist_ok=True)
+    write_json(node.out / SPEC, spec.model_dump(mode="json"))
+    command = stage_command(node.stage.kind, node.out / SPEC, nproc if node.stage.queue == "gpu" else 1)
+    node.process = launch(command, dict(os.environ), node.out / "stdout.log")
+    if spec.resume_from:
+        _say(node.stage.name, f"started, resuming from {spec.resume_from.path}")
+    else:
+        _say(node.stage.name, "started" + (f" anew: {node.earlier.difference}" if node.earlier.difference else ""))
+
+
+def _inputs(node: Node, nodes: dict[str, Node]) -> dict[str, Artifact] | None:
+    """The artifacts that a stage reads; None while one of them is still to come."""
     inputs = {}
     for name, source in node.stage.inputs.items():
         producer, output = source.split(".")
@@ -113,10 +128,14 @@ def _start_if_ready(node: Node, nodes: dict[str, Node], recipe: Recipe, cache: P
         if artifact is None and nodes[producer].is_hole:
             continue
         if artifact is None:
-            return
+            return None
         inputs[name] = artifact
-    spec = StageSpec(
-        run=node.out.parents[1].name,
+    return inputs
+
+
+def _spec(node: Node, inputs: dict[str, Artifact], recipe: Recipe, cache: Path) -> StageSpec:
+    return StageSpec(
+        run=node.home.parent.name,
         stage=node.stage.name,
         kind=node.stage.kind,
         attempt=node.attempt,
@@ -125,22 +144,8 @@ def _start_if_ready(node: Node, nodes: dict[str, Node], recipe: Recipe, cache: P
         inputs=inputs,
         output_dir=str(node.out.resolve()),
         cache_dir=str(cache.resolve()),
-        resume_from=_newest_checkpoint(node),
+        resume_from=node.earlier.checkpoint if node.earlier else None,
     )
-    node.out.mkdir(parents=True, exist_ok=True)
-    write_json(node.out / SPEC, spec.model_dump(mode="json"))
-    command = stage_command(node.stage.kind, node.out / SPEC, nproc if node.stage.queue == "gpu" else 1)
-    node.process = launch(command, dict(os.environ), node.out / "stdout.log")
-    _say(node.stage.name, "started" + (f", resuming from {spec.resume_from.path}" if spec.resume_from else ""))
-
-
-def _newest_checkpoint(node: Node) -> Artifact | None:
-    for attempt in range(node.attempt - 1, 0, -1):
-        events = read(node.out.parent / f"attempt-{attempt}" / EVENTS)
-        kept = [e for e in events if e["kind"] == "checkpoint" and (Path(e["path"]) / MANIFEST).exists()]
-        if kept:
-            return Artifact(path=kept[-1]["path"], sha256=kept[-1]["sha256"])
-    return None
 
 
 def _collect(node: Node) -> None:
@@ -227,9 +232,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--nproc", type=int, default=1, help="processes per training stage, one per GPU (default 1)")
     args = parser.parse_args(argv)
     try:
-        recipe = resolve(args.recipe, args.overrides)
-        problems = [*preflight.check(recipe), *_unconfined(recipe)]
-        if problems:
+        recipe, _ = checked(args.recipe, args.overrides, lambda recipe: plan.plan(recipe, args.nproc))
+        if problems := list(_unconfined(recipe)):
             raise RecipeError(problems)
     except RecipeError as err:
         for name, text in err.problems:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nanochat.contract.contract import MANIFEST, Exit
+from nanochat.contract.contract import MANIFEST, SPEC, Exit
 from nanochat.local.run import line_of
 from tests.waiting import until
 
@@ -42,6 +42,13 @@ def test_a_stopped_run_is_resumable_and_keeps_what_was_done(tmp_path: Path) -> N
     assert "data           kept from before" in said
     assert "tok_train      kept from before" in said
     assert not (tmp_path / "run" / "data" / "attempt-2").exists()
+
+    third = start(tmp_path, {**SMALL, "tokenizer.vocab_size": 1024})
+    changed = tmp_path / "run" / "tok_train" / "attempt-2" / SPEC
+    until(lambda: changed.exists() or third.poll() is not None, "tok_train", 180)
+    third.send_signal(signal.SIGTERM)
+    said, _ = third.communicate(timeout=120)
+    assert "tok_train      started anew: tokenizer.vocab_size is 1024, was 2048" in said
 
 
 def test_a_second_sigterm_leaves_no_process(tmp_path: Path) -> None:
@@ -81,6 +88,7 @@ def test_a_metric_is_shown_by_its_short_name_with_a_figure_that_people_can_read(
     [
         ({"data.source": {"kind": "folder", "path": "/no/such/folder"}}, Exit.BAD_INPUT, "data.source"),
         ({"base.colour": 1}, Exit.BAD_INPUT, "base.colour: unknown field"),
+        ({"base.total_batch_size": 4096 + 256}, Exit.BAD_INPUT, "base.total_batch_size"),
         (["nonsense"], 2, "--overrides: not a JSON object"),
     ],
 )
