@@ -15,6 +15,7 @@ from controlplane.lifecycle import AttemptStatus, Reason, StageStatus
 from controlplane.models import Artifact, Attempt, Checkpoint, Run, Stage
 from controlplane.transitions import Gate, gate
 from nanochat.config.recipe import Recipe
+from nanochat.planning import graph
 from nanochat.planning.plan import Plan
 
 
@@ -124,7 +125,7 @@ def _reuse(g: Gate, parent: Run, stages: list[Stage], again: str | None) -> set[
 
 
 def _work(stage: Stage) -> tuple[object, ...]:
-    return stage.kind, stage.config, stage.inputs, stage.outputs
+    return stage.kind, graph.decisive(stage.config), stage.inputs, stage.outputs
 
 
 def _producers(stage: Stage) -> set[str]:

@@ -9,6 +9,7 @@ from controlplane.errors import Conflict
 from controlplane.models import Artifact, Checkpoint, Stage
 from controlplane.retention import run_of
 from controlplane.transitions import Gate, gate
+from nanochat.config.recipe import Recipe
 from nanochat.planning import graph
 
 TOKENIZER = "tokenizer"  # name of the artifact that every model of a run is served with
@@ -41,8 +42,9 @@ def demote(session: Session, checkpoint_id: str) -> Checkpoint:
 
 
 def promote_final(g: Gate, stage: Stage) -> None:
-    """Promote the final checkpoint of a stage that succeeded, if its model is a chat model."""
-    if stage.name not in graph.CHAT_MODELS:
+    """Promote the final checkpoint of a stage that succeeded, if its model is a chat model or the run's last one."""
+    recipe = Recipe.model_validate(g.run.config)
+    if not any(definition.promotes for definition in graph.stages(recipe) if definition.name == stage.name):
         return
     query = (
         select(Checkpoint)

@@ -51,6 +51,7 @@ InitLrFrac = Annotated[
 Unclipped = Annotated[UnclippedOptimSpec, Field(description="The optimizer of this stage.")]
 Mixture = Annotated[tuple[TaskUse, ...], Field(min_length=1, max_length=1000)]
 Packing = Literal["stream", "bos_aligned"]
+LEFT_OUT = "Whether the run has this stage. Without it, the next one starts from the model before; the last model is served."
 
 
 def _or_auto(schema: dict[str, Any]) -> None:
@@ -180,6 +181,7 @@ class BaseSpec(TrainSpec):
 class MidSpec(TrainSpec):
     """Midtraining: the base model learns conversations, tasks and tool use, from every token of them."""
 
+    enabled: bool = Field(default=True, description=LEFT_OUT)
     total_batch_size: StepTokens = Field(default=524_288, description="Tokens of one optimizer step, over all processes.")
     num_iterations: Steps | None = Field(default=None, description="Optimizer steps; null means one pass over the mixture.")
     optim: Unclipped = UnclippedOptimSpec()
@@ -224,6 +226,7 @@ class MidSpec(TrainSpec):
 class SftSpec(TrainSpec):
     """Supervised finetuning: the model learns only from the assistant's words."""
 
+    enabled: bool = Field(default=True, description=LEFT_OUT)
     device_batch_size: DeviceBatch = 4
     examples_per_step: DeviceRows = Field(default=32, description="Rows of one optimizer step, over all processes.")
     packing: Literal["rows", "best_fit"] = Field(

@@ -31,22 +31,19 @@ class Earlier:
 
 
 def look(folder: Path, wanted: StageSpec) -> Earlier:
-    """Compare the attempts in a stage's folder, the newest first, with the stage as it would run now."""
+    """Compare the attempts in a stage's folder, from the newest back to the first that differs, with the stage as it would run now."""
     numbers = sorted((int(p.name.removeprefix("attempt-")) for p in folder.glob("attempt-*")), reverse=True)
     last = numbers[0] if numbers else 0
-    difference = ""
     for number in numbers:
         attempt = folder / f"attempt-{number}"
-        differs = _difference(attempt, wanted)
-        if number == last:
-            difference = differs
-        if differs:
-            continue
-        if (attempt / MANIFEST).exists() and (outputs := _outputs(attempt)) is not None:
-            return Earlier(last, number, outputs)
+        if difference := _difference(attempt, wanted):
+            return Earlier(last, difference=difference if number == last else "")
+        if (attempt / MANIFEST).exists():
+            outputs = _outputs(attempt)
+            return Earlier(last, number, outputs) if outputs else Earlier(last, difference="its outputs are gone or damaged")
         if saved := _newest_checkpoint(attempt):
             return Earlier(last, checkpoint=saved)
-    return Earlier(last, difference=difference)
+    return Earlier(last)
 
 
 def _difference(attempt: Path, wanted: StageSpec) -> str:

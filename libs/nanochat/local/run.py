@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -232,9 +231,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--nproc", type=int, default=1, help="processes per training stage, one per GPU (default 1)")
     args = parser.parse_args(argv)
     try:
-        recipe, _ = checked(args.recipe, args.overrides, lambda recipe: plan.plan(recipe, args.nproc))
-        if problems := list(_unconfined(recipe)):
-            raise RecipeError(problems)
+        recipe, _ = checked(args.recipe, args.overrides, lambda recipe: _planned(recipe, args.nproc))
     except RecipeError as err:
         for name, text in err.problems:
             sys.stderr.write(f"{name}: {text}\n")
@@ -250,12 +247,14 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def _unconfined(recipe: Recipe) -> Iterator[preflight.Problem]:
-    """Whether this machine cannot run the programs that the recipe's evaluation asks for, found before hours of training."""
-    try:
-        confinement(recipe.chat_eval.tasks, recipe.chat_eval.trust_generated_code)
-    except StageError as err:
-        yield "chat_eval.tasks", f"{err}; {err.hint}"
+def _planned(recipe: Recipe, nproc: int) -> plan.Plan:
+    """The plan. Raises RecipeError, also when this machine cannot run the programs that the recipe's evaluation asks for."""
+    if recipe.chat_eval.enabled:
+        try:
+            confinement(recipe.chat_eval.tasks, recipe.chat_eval.trust_generated_code)
+        except StageError as err:
+            raise RecipeError([("chat_eval.tasks", f"{err}; {err.hint}")]) from err
+    return plan.plan(recipe, nproc)
 
 
 if __name__ == "__main__":

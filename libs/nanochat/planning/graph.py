@@ -7,11 +7,12 @@ row and write `stages/<kind>.py` (CONTRIBUTING.md has a worked example).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from nanochat.config.recipe import Recipe
+from nanochat.config.recipe import Recipe, TaskUse
+from nanochat.tasks.catalog import BY_NAME
 
 Queue = Literal["cpu", "gpu"]
 Config = dict[str, object]
@@ -25,7 +26,7 @@ class StageDef:
     it sees. `inputs` maps the name by which it reads an artifact to `producer.output`. Every stage publishes its figures as
     `results`; `outputs` are the artifacts before them. `trains` is the section that plans its training, None when it trains
     nothing. `promotes`: its model can hold a conversation, so its final checkpoint is offered to the inference service.
-    `enabled_by` is the section that turns it on by its `enabled`; None: it is in every run.
+    `enabled_by` are the fields of the recipe that must all be true for the run to have it; none: it is in every run.
     """
 
     name: str
@@ -39,7 +40,7 @@ class StageDef:
     params: Mapping[str, str] = field(default_factory=dict)
     trains: str | None = None
     promotes: bool = False
-    enabled_by: str | None = None
+    enabled_by: tuple[str, ...] = ()
 
     @property
     def is_side(self) -> bool:
@@ -51,6 +52,7 @@ SIDE_OUTPUTS = ("results",)
 _TEXT = {"shards": "data.shards", "tokenizer": "tok_train.tokenizer"}
 _CHAT = {**_TEXT, "tasks": "data.tasks"}
 _MODEL = ("model", "results")
+GENERATED = "generated"
 
 STAGES: tuple[StageDef, ...] = (
     StageDef(
@@ -72,7 +74,16 @@ STAGES: tuple[StageDef, ...] = (
         {"shards": "data.tok_shards"},
         ("tokenizer", "results"),
     ),
-    StageDef("tok_eval", "tok_eval", "Tokenizer evaluation", "Tokenizer evaluation", "cpu", ("tokenizer",), _TEXT),
+    StageDef(
+        "tok_eval",
+        "tok_eval",
+        "Tokenizer evaluation",
+        "Tokenizer evaluation",
+        "cpu",
+        ("tokenizer",),
+        _TEXT,
+        enabled_by=("tok_eval.enabled",),
+    ),
     StageDef(
         "base_train",
         "base_train",
@@ -92,6 +103,7 @@ STAGES: tuple[StageDef, ...] = (
         "gpu",
         ("base_eval",),
         {"model": "base_train.model", **_TEXT, "core": "data.core"},
+        enabled_by=("base_eval.enabled",),
     ),
     StageDef(
         "mid_train",
@@ -103,6 +115,7 @@ STAGES: tuple[StageDef, ...] = (
         {"model": "base_train.model", **_CHAT},
         _MODEL,
         trains="mid",
+        enabled_by=("mid.enabled",),
     ),
     StageDef(
         "chat_eval_mid",
@@ -113,6 +126,7 @@ STAGES: tuple[StageDef, ...] = (
         ("chat_eval",),
         {"model": "mid_train.model", **_CHAT},
         params={"source": "mid"},
+        enabled_by=("mid.enabled", "chat_eval.enabled"),
     ),
     StageDef(
         "sft",
@@ -125,6 +139,7 @@ STAGES: tuple[StageDef, ...] = (
         _MODEL,
         trains="sft",
         promotes=True,
+        enabled_by=("sft.enabled",),
     ),
     StageDef(
         "chat_eval_sft",
@@ -135,6 +150,7 @@ STAGES: tuple[StageDef, ...] = (
         ("chat_eval",),
         {"model": "sft.model", **_CHAT},
         params={"source": "sft"},
+        enabled_by=("sft.enabled", "chat_eval.enabled"),
     ),
     StageDef(
         "rl",
@@ -147,7 +163,7 @@ STAGES: tuple[StageDef, ...] = (
         _MODEL,
         trains="rl",
         promotes=True,
-        enabled_by="rl",
+        enabled_by=("rl.enabled",),
     ),
     StageDef(
         "chat_eval_rl",
@@ -158,20 +174,40 @@ STAGES: tuple[StageDef, ...] = (
         ("chat_eval",),
         {"model": "rl.model", **_CHAT},
         params={"source": "rl"},
-        enabled_by="rl",
+        enabled_by=("rl.enabled", "chat_eval.enabled"),
     ),
     # Reads the results of every other stage of the run; `stages` fills in its inputs.
     StageDef("report", "report", "Report", "Report", "cpu", (), outputs=("report", "results")),
 )
-# Stages whose final checkpoint is promoted.
-CHAT_MODELS: tuple[str, ...] = tuple(stage.name for stage in STAGES if stage.promotes)
+_TRAINED = tuple(stage.name for stage in STAGES if stage.trains)
 
 
 def stages(recipe: Recipe) -> list[StageDef]:
-    """The stages of this recipe, in an order in which producers precede consumers."""
-    chosen = [s for s in STAGES if s.enabled_by is None or getattr(recipe, s.enabled_by).enabled]
+    """The stages of this recipe, in an order in which producers precede consumers.
+
+    A stage whose model would come from one that is left out reads that of the training stage before it. If the recipe has none
+    of the stages whose model is promoted, its last training stage promotes.
+    """
+    chosen = [s for s in STAGES if all(_is_set(recipe, field) for field in s.enabled_by)]
+    trained = [s.name for s in chosen if s.trains]
+    promoting = {s.name for s in chosen if s.promotes} or {trained[-1]}
     results = {s.name: f"{s.name}.results" for s in chosen if s.kind != "report"}
-    return [replace(s, inputs=results) if s.kind == "report" else s for s in chosen]
+    return [
+        replace(s, inputs=results if s.kind == "report" else _inputs(s, trained), promotes=s.name in promoting) for s in chosen
+    ]
+
+
+def _is_set(recipe: Recipe, field: str) -> bool:
+    section, name = field.split(".")
+    return bool(getattr(getattr(recipe, section), name))
+
+
+def _inputs(stage: StageDef, trained: Sequence[str]) -> Mapping[str, str]:
+    if "model" not in stage.inputs:
+        return stage.inputs
+    before = _TRAINED[: _TRAINED.index(stage.inputs["model"].partition(".")[0]) + 1]
+    producer = [name for name in before if name in trained][-1]
+    return {**stage.inputs, "model": f"{producer}.model"}
 
 
 def evaluation_of(trained: StageDef) -> StageDef | None:
@@ -181,7 +217,10 @@ def evaluation_of(trained: StageDef) -> StageDef | None:
 
 
 def config(recipe: Recipe, stage: StageDef) -> Config:
-    """The resolved configuration of one stage: the sections of the recipe that it sees, its parameters, the recipe's name."""
+    """The resolved configuration of one stage: the sections of the recipe that it sees, its parameters, the recipe's name.
+
+    The data stage also sees which generated tasks the run uses, to say which of them its words cannot feed.
+    """
     sections = {name: getattr(recipe, name).model_dump(mode="json") for name in stage.sections}
     return {
         "recipe": recipe.name,
@@ -189,10 +228,35 @@ def config(recipe: Recipe, stage: StageDef) -> Config:
         **stage.params,
         **({"own_files": files} if stage.kind == "data" and (files := own_files(recipe)) else {}),
         **({"full_recipe": recipe.model_dump(mode="json")} if stage.kind == "report" else {}),
+        **({GENERATED: _generated(recipe)} if stage.kind == "data" else {}),
     }
 
 
 def own_files(recipe: Recipe) -> list[str]:
     """Paths and URLs of the user's own conversations in the recipe's mixtures. The data stage reads and checks them all."""
-    mixtures = (recipe.mid.train, recipe.mid.val, recipe.sft.train, recipe.sft.val)
-    return sorted({use.path for uses in mixtures for use in uses if use.path is not None})
+    return sorted({use.path for _, use in mixtures(recipe) if use.path is not None})
+
+
+def decisive(config: Config) -> Config:
+    """The part of a stage's configuration that decides what it publishes."""
+    return {key: value for key, value in config.items() if key != GENERATED}
+
+
+def _generated(recipe: Recipe) -> list[dict[str, str]]:
+    """Every use of a generated task by the run's stages."""
+    uses = [(field, use.task, use.split) for field, use in mixtures(recipe)]
+    if recipe.rl.enabled:
+        uses += [("rl.task", recipe.rl.task, "train"), ("rl.task", recipe.rl.task, "test")]
+    if any(stage.kind == "chat_eval" for stage in stages(recipe)):
+        uses += [("chat_eval.tasks", task, "test") for task in recipe.chat_eval.tasks]
+    return [{"field": field, "task": task, "split": split} for field, task, split in uses if BY_NAME[task].kind == "generated"]
+
+
+def mixtures(recipe: Recipe) -> Iterator[tuple[str, TaskUse]]:
+    """Every entry of the mixtures that the run trains or validates on, with the path of its field."""
+    for section in ("mid", "sft"):
+        spec = getattr(recipe, section)
+        for split in ("train", "val") if spec.enabled else ():
+            uses: tuple[TaskUse, ...] = getattr(spec, split)
+            for i, use in enumerate(uses):
+                yield f"{section}.{split}.{i}", use

@@ -11,6 +11,7 @@ from pathlib import Path
 from nanochat.config.recipe import FolderSource, HttpSource, Recipe, TaskUse
 from nanochat.contract.contract import StageError
 from nanochat.data.folder import read_folder
+from nanochat.planning.graph import mixtures
 from nanochat.rl import rewards
 from nanochat.tasks.catalog import BY_NAME, CORE_CONFIG, find_in_folder, is_url
 from nanochat.tasks.chat_file import open_checked, own_path
@@ -49,7 +50,7 @@ def _tasks(recipe: Recipe) -> Iterator[Problem]:
         yield "data.tasks", f"no folder {root}; give a folder of task data, a hub's base URL, or none"
         return
     held = set(find_in_folder(root)) if root is not None else None
-    for field, use in _uses(recipe):
+    for field, use in mixtures(recipe):
         task = BY_NAME[use.task]
         if task.kind == "file":
             yield from _jsonl(field, use, root)
@@ -57,7 +58,7 @@ def _tasks(recipe: Recipe) -> Iterator[Problem]:
             yield field, f"task {use.task} has no split {use.split!r}; it has: {', '.join(task.split_names)}"
         elif task.kind == "hub":
             yield from _data_set(field, f"{use.task}/{use.split}", place, held)
-    for name in recipe.chat_eval.tasks:
+    for name in recipe.chat_eval.tasks if recipe.chat_eval.enabled else ():
         if BY_NAME[name].kind == "hub":
             yield from _data_set("chat_eval.tasks", f"{name}/test", place, held)
     if recipe.rl.enabled and (problem := rewards.unknown(recipe.rl.reward)):
@@ -65,15 +66,6 @@ def _tasks(recipe: Recipe) -> Iterator[Problem]:
     if recipe.rl.enabled and BY_NAME[recipe.rl.task].kind == "hub":
         for split in ("train", "test"):
             yield from _data_set("rl.task", f"{recipe.rl.task}/{split}", place, held)
-
-
-def _uses(recipe: Recipe) -> Iterator[tuple[str, TaskUse]]:
-    """Every entry of the mixtures, with the path of its field."""
-    for stage in ("mid", "sft"):
-        for split in ("train", "val"):
-            uses: tuple[TaskUse, ...] = getattr(getattr(recipe, stage), split)
-            for i, use in enumerate(uses):
-                yield f"{stage}.{split}.{i}", use
 
 
 def _jsonl(field: str, use: TaskUse, root: Path | None) -> Iterator[Problem]:

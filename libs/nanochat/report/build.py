@@ -73,9 +73,16 @@ def card(name: str, state: State, **fields: Any) -> StageCard:
 
 def absent(stage: StageDef, recipe: Mapping[str, Any]) -> StageCard:
     """The card of a stage that nothing is known of."""
-    section = table(recipe.get(stage.enabled_by)) if stage.enabled_by else {"enabled": True}
     known = "base" in recipe  # otherwise the recipe is only a name
-    return card(stage.name, "not reached" if known and section.get("enabled") else "left out")
+    return card(
+        stage.name, "not reached" if known and all(_is_set(recipe, field) for field in stage.enabled_by) else "left out"
+    )
+
+
+def _is_set(recipe: Mapping[str, Any], field: str) -> bool:
+    """The value of a field such as `mid.enabled`; its default in the recipe of another version, which may lack it."""
+    section, name = field.split(".")
+    return bool(table(recipe.get(section)).get(name, getattr(getattr(Recipe(), section), name)))
 
 
 def total_seconds(stages: Sequence[StageCard]) -> float | None:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nanochat.config.recipe import Recipe
 from nanochat.contract.contract import MANIFEST, SPEC, Artifact, Exit, ExitReport, read_manifest
-from nanochat.planning.graph import STAGES
+from nanochat.planning.graph import stages
 from nanochat.report import build, record
 from nanochat.report.card import StageCard
 
@@ -31,8 +32,8 @@ def missing(run: Path, names: list[str]) -> list[StageCard]:
 
 
 def from_run(folder: Path, recipe: Mapping[str, Any]) -> list[StageCard]:
-    """The cards of all stages that have begun below the folder of a local run."""
-    found = [(d, _newest(folder / d.name)) for d in STAGES if d.kind != "report"]
+    """The cards of the recipe's stages that have begun below the folder of a local run; an earlier recipe may have had others."""
+    found = [(d, _newest(folder / d.name)) for d in stages(Recipe.model_validate(recipe)) if d.kind != "report"]
     return [_begun(d.name, attempt) for d, attempt in found if attempt is not None]
 
 

@@ -14,15 +14,17 @@ from typing import Any
 
 from nanochat.config.recipe import DataSpec, PydocsSource, TokenizerSpec
 from nanochat.contract.contract import Artifact, Exit, StageContext, StageError, write_json
+from nanochat.data import folder
 from nanochat.data.corpus import Corpus, open_corpus
 from nanochat.data.fetch import Fetcher, Stopped
-from nanochat.data.folder import named
 from nanochat.data.hub import core_bundle, own_files, task_files
 from nanochat.data.overlap import WORTH_A_WARNING
 from nanochat.data.shards import Shard, require_text, write_index
 from nanochat.data.words import frequent_words
+from nanochat.planning.graph import GENERATED
 from nanochat.tasks.catalog import SPLITS, is_url
-from nanochat.tasks.source import write_source
+from nanochat.tasks.registry import named
+from nanochat.tasks.source import TaskSource, write_source
 
 _EVERY = 0.5  # seconds between progress events
 
@@ -40,7 +42,7 @@ def run(ctx: StageContext) -> None:
             own = own_files(ctx.spec.config.get("own_files", []), _tasks_root(spec), Path(ctx.spec.cache_dir), fetcher)
             corpus = open_corpus(spec.source, Path(ctx.spec.cache_dir), doc_cap, fetcher, report.progress)
             train, val = _publish_shards(ctx, spec, corpus, report)
-            found = _publish_tasks(ctx, spec, train, own, fetcher, report)
+            found, words = _publish_tasks(ctx, spec, train, own, fetcher, report)
             core = _publish_core(ctx, spec, fetcher)
         except Stopped as err:
             raise StageError(
@@ -52,11 +54,12 @@ def run(ctx: StageContext) -> None:
             "train_shards": len(train),
             "train_chars": sum(s.chars or 0 for s in train),
             "train_bytes": sum(s.bytes for s in train),
-            "val_shard": named([Path(s.path) for s in val]),
+            "val_shard": folder.named([Path(s.path) for s in val]),
             "val_chars": sum(s.chars or 0 for s in val),
             **({} if corpus.overlap is None else {"val_in_train_pct": round(100 * corpus.overlap.share, 1)}),
             "task_files": {key: [p.name for p in paths] for key, paths in found.items()},
             "missing_task_files": [key for key in SPLITS if key not in found],
+            "words": words,
             "core": str(core) if core else None,
             "fetched_bytes": report.bytes,
             "seconds": round(time.monotonic() - started, 1),
@@ -95,7 +98,7 @@ def _publish_index(ctx: StageContext, name: str, train: list[Shard], val: list[S
 
 
 def _say_what_validates(ctx: StageContext, corpus: Corpus, val: list[Shard]) -> None:
-    name = named([Path(s.path) for s in val])
+    name = folder.named([Path(s.path) for s in val])
     message = f"validation text: {name}, {sum(s.chars or 0 for s in val):,} characters"
     ctx.events.emit("log", level="info", message=message)
     if corpus.overlap is not None and (share := corpus.overlap.share) >= WORTH_A_WARNING:
@@ -130,15 +133,38 @@ def _publish_tasks(
     own: dict[str, list[Path]],
     fetcher: Fetcher,
     report: _Reporter,
-) -> dict[str, list[Path]]:
+) -> tuple[dict[str, list[Path]], int]:
     cache = Path(ctx.spec.cache_dir)
     report.note("task data")
     files = task_files(spec.tasks, cache, fetcher)
     report.note("word list")
     words = frequent_words(Path(s.path) for s in train)
     write_source(ctx.out / "tasks", {**files, **own}, _tasks_root(spec), words)
+    _require_words(ctx, TaskSource.load(ctx.out / "tasks"), len(words))
     ctx.publish("tasks", ctx.out / "tasks", splits=len(files), words=len(words))
-    return files
+    return files, len(words)
+
+
+def _require_words(ctx: StageContext, source: TaskSource, words: int) -> None:
+    """Raises StageError that names the mixtures' tasks which have too few words; for evaluations it warns."""
+    starved = [use for use in ctx.spec.config.get(GENERATED, []) if not _can_be_drawn(use["task"], use["split"], source)]
+    said = f"the text has {words:,} words of lower-case English letters, too few for "
+    hint = "leave these tasks out, or use text with English words"
+    evaluated = [use for use in starved if use["field"] == "chat_eval.tasks"]
+    if trained := [use for use in starved if use not in evaluated]:
+        names = ", ".join(f"{use['task']}/{use['split']} ({use['field']})" for use in trained)
+        raise StageError(said + names, code="no_words", hint=hint)
+    if evaluated:
+        names = ", ".join(f"{use['task']} ({use['field']})" for use in evaluated)
+        ctx.events.emit("warning", code="no_words", message=f"{said}{names}; {hint}")
+
+
+def _can_be_drawn(task: str, split: str, source: TaskSource) -> bool:
+    try:
+        _ = named(task, split, source, size=1)[0]
+    except StageError:
+        return False
+    return True
 
 
 def _tasks_root(spec: DataSpec) -> Path | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from nanochat.config.recipe import Recipe
 from nanochat.contract.contract import StageContext
 from nanochat.eval import machine
-from nanochat.planning.graph import STAGES
+from nanochat.planning import graph
 from nanochat.report import build, gather, write
 
 
@@ -27,5 +28,7 @@ def run(ctx: StageContext) -> None:
 
 def _failed(ctx: StageContext, recipe: dict[str, Any]) -> list[str]:
     """Stages of this run whose results are not there: evaluations that failed."""
-    parts = [s for s in STAGES if s.kind != "report" and (s.enabled_by is None or recipe.get(s.enabled_by, {}).get("enabled"))]
-    return [s.name for s in parts if s.name not in ctx.spec.inputs] if "full_recipe" in ctx.spec.config else []
+    if "full_recipe" not in ctx.spec.config:
+        return []
+    parts = graph.stages(Recipe.model_validate(recipe))
+    return [s.name for s in parts if s.kind != "report" and s.name not in ctx.spec.inputs]

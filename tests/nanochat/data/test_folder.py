@@ -304,3 +304,39 @@ def test_a_damaged_page_ends_the_stage_with_bad_input_and_the_shards_name(shards
     assert data.code == Exit.BAD_INPUT
     assert "shard_00000.parquet cannot be read" in data.events("error")[0]["message"]
     assert data.outputs == {}
+
+
+def korean(root: Path) -> Path:
+    rng = random.Random(1)
+    words = [f"{a}{b}" for a in "가나다라마바사아" for b in "국말글책물불산강"]
+    for name in ("a.jsonl", "b.jsonl"):
+        lines = (json.dumps({"text": " ".join(rng.choices(words, k=80))}, ensure_ascii=False) for _ in range(50))
+        (root / name).write_text("\n".join(lines), encoding="utf-8")
+    return root
+
+
+def test_words_that_cannot_feed_a_task_are_said_before_training(tmp_path: Path) -> None:
+    recipe = recipe_of(korean(folder(tmp_path)))
+    data = running.run(tmp_path, "data", recipe)
+    assert data.code == Exit.BAD_INPUT
+    error = data.events("error")[0]
+    assert error["code"] == "no_words"
+    assert "0 words" in error["message"]
+    assert "spelling/train (mid.train.1)" in error["message"]
+    assert "identity" not in error["message"]
+
+
+def test_text_without_english_words_trains_what_needs_none(tmp_path: Path) -> None:
+    root = korean(folder(tmp_path))
+    text = {"kind": "folder", "path": str(root)}
+    changes = {"data.source": text, "data.tok_chars": 1000, "tokenizer.vocab_size": 400}
+    without = {"mid.enabled": False, "sft.enabled": False, "chat_eval.tasks": ["spelling", "sums"]}
+    data = running.run(tmp_path, "data", resolve("tiny", {**changes, **without}))
+    assert data.code == 0
+    assert data.results["words"] == 0
+    assert not [e for e in data.events("warning") if e["code"] == "no_words"], "no chat model is evaluated"
+    mixture = {"mid.train": [{"task": "sums"}], "mid.val": [{"task": "sums"}], "sft.enabled": False}
+    data = running.run(tmp_path, "data", resolve("tiny", {**changes, **mixture, "chat_eval.tasks": ["spelling", "sums"]}))
+    assert data.code == 0
+    warning = next(e for e in data.events("warning") if e["code"] == "no_words")
+    assert "spelling (chat_eval.tasks)" in warning["message"]

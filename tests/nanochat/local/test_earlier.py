@@ -73,10 +73,12 @@ def test_a_stage_that_differs_runs_anew_and_says_why(tmp_path: Path, now: StageS
     assert says in found.difference
 
 
-def test_an_older_attempt_that_fits_is_kept_again(tmp_path: Path) -> None:
+def test_only_the_newest_settings_are_kept(tmp_path: Path) -> None:
+    """The report shows the newest attempt."""
     attempt(tmp_path, 1, spec())
     attempt(tmp_path, 2, spec(mid__num_iterations=7))
-    assert look(tmp_path, spec()).kept == 1
+    attempt(tmp_path, 3, spec(mid__num_iterations=7), complete=False)
+    assert look(tmp_path, spec()).kept is None
     assert look(tmp_path, spec(mid__num_iterations=7)).kept == 2
 
 
@@ -103,7 +105,8 @@ def test_settings_that_decide_nothing_and_those_of_an_older_program_do_not_count
 def test_outputs_that_are_gone_are_made_again(tmp_path: Path) -> None:
     folder = attempt(tmp_path, 1, spec())
     (folder / "model" / "weights").unlink()
-    assert look(tmp_path, spec()).kept is None
+    found = look(tmp_path, spec())
+    assert (found.kept, found.difference) == (None, "its outputs are gone or damaged")
 
 
 def test_the_data_stage_runs_anew_when_the_text_changes(tmp_path: Path) -> None:

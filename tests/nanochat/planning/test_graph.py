@@ -31,6 +31,39 @@ def test_the_speedrun_has_these_stages() -> None:
     assert names == expected.split()
 
 
+@pytest.mark.parametrize(
+    ("left_out", "models", "promoting"),
+    [
+        ([], {"mid_train": "base_train", "chat_eval_mid": "mid_train", "sft": "mid_train", "chat_eval_sft": "sft"}, ["sft"]),
+        (["mid"], {"sft": "base_train", "chat_eval_sft": "sft"}, ["sft"]),
+        (["sft"], {"mid_train": "base_train", "chat_eval_mid": "mid_train"}, ["mid_train"]),
+        (["mid", "sft"], {}, ["base_train"]),
+        (["chat_eval", "base_eval", "tok_eval"], {"mid_train": "base_train", "sft": "mid_train"}, ["sft"]),
+    ],
+)
+def test_stages_that_are_left_out_hand_on_the_model_before_them(
+    left_out: list[str], models: dict[str, str], promoting: list[str]
+) -> None:
+    made = recipe.resolve("tiny", {f"{section}.enabled": False for section in left_out})
+    stages = graph.stages(made)
+    found = {s.name: s.inputs["model"].removesuffix(".model") for s in stages if "model" in s.inputs and s.name != "base_eval"}
+    assert found == models
+    assert [s.name for s in stages if s.promotes] == promoting
+    assert {s.name for s in stages}.isdisjoint(left_out)
+    assert [s.stage for s in plan.plan(made).stages] == [s.name for s in stages if s.trains]
+    published: set[str] = set()
+    for stage in stages:
+        assert set(stage.inputs.values()) <= published, stage.name
+        published |= {f"{stage.name}.{output}" for output in stage.outputs}
+
+
+def test_rl_follows_the_last_model_that_there_is() -> None:
+    made = recipe.resolve("tiny", {"rl.enabled": True, "sft.enabled": False})
+    stages = {s.name: s for s in graph.stages(made)}
+    assert stages["rl"].inputs["model"] == "mid_train.model"
+    assert [name for name, s in stages.items() if s.promotes] == ["rl"]
+
+
 @pytest.mark.parametrize("kind", sorted({s.kind for s in graph.STAGES}))
 def test_every_kind_has_a_run_function(kind: str) -> None:
     assert callable(importlib.import_module(f"nanochat.stages.{kind}").run)

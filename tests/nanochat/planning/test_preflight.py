@@ -79,6 +79,12 @@ def test_a_file_of_conversations_is_read_before_the_run(tmp_path: Path) -> None:
     assert "nanochat data check" in text
     chats.write_text('{"instruction": "Say hi.", "output": "hi"}\n')
     assert found(chats) == {}
+    assert problems(mid__train=[{"jsonl": str(tmp_path / "none")}], mid__enabled=False) == {}
+
+
+def test_what_is_left_out_needs_no_data() -> None:
+    found = problems("speedrun", data__tasks=None, mid__enabled=False, chat_eval__enabled=False)
+    assert set(found) == {*(f"sft.train.{i}" for i in (0, 1, 2, 3)), "sft.val.0"}
 
 
 def test_rl_needs_the_data_set_of_its_task() -> None:
