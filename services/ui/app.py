@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import gradio as gr
 from fastapi import FastAPI, Response
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from client.errors import ApiError, ClientError
 from services.http_metrics import RequestMetrics, TimeRequests
 from services.metrics import gauge
 from services.ui import chat_page, runs_page
@@ -71,6 +72,16 @@ def create_app(platform: Platform, poll_s: float = 2.0) -> FastAPI:
         """Succeeds once the pages can be shown. They are shown, and say so, while one of the two APIs is down."""
         doors = {name: "ok" if up else "unreachable" for name, up in _doors(platform).items()}
         return {"status": "ready" if set(doors.values()) == {"ok"} else "degraded", **doors}
+
+    @app.get("/report/{run_id}", response_class=HTMLResponse)
+    def show_report(run_id: str) -> Response:
+        """The report card of a run as a page of its own, to keep or to show to others. It runs no script."""
+        try:
+            return HTMLResponse(platform.api.report_page(run_id))
+        except ApiError as err:
+            return PlainTextResponse(str(err), err.status)
+        except ClientError as err:
+            return PlainTextResponse(str(err), 502)
 
     @app.get("/metrics", response_class=PlainTextResponse)
     def show_metrics() -> Response:

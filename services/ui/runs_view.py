@@ -20,7 +20,7 @@ RUNS_SHOWN = 30
 LOG_LINES = 400
 LOG_PAGES = 20  # read at most in one poll; a page has 1000 lines
 MAX_POINTS = 400
-NO_REPORT = "*The report card appears here when the report stage of the run has finished.*"
+NO_REPORT = "*The report card appears here when the run has finished.*"
 
 
 @dataclass(slots=True)
@@ -129,9 +129,9 @@ def _log(api: Client, view: View, page: Page, run: Run) -> None:
 
 def _report(api: Client, run: Run) -> str:
     stage = next((s for s in run.stages if s.kind == "report"), None)
-    if stage is None or stage.status != "SUCCEEDED":
+    if stage is None or (stage.status != "SUCCEEDED" and not run.is_finished):
         return NO_REPORT
     try:
-        return api.report(run.id)
+        return f"[The whole report, with curves, as a page of its own](report/{run.id})\n\n{api.report(run.id)}"
     except ApiError as err:
         return NO_REPORT if err.status == 404 else f"*The report could not be read: {err}*"

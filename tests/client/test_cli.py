@@ -154,6 +154,11 @@ def test_watching_to_the_end_prints_plain_lines_and_the_report_follows(worker: M
     assert said("report", run_id, "--html", str(page)) == f"{page}\n"
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert json.loads(said("report", run_id, "--json")) is None  # this report stage made Markdown alone
+    seen = tmp_path / "seen"
+    opened = nanochat("report", run_id, "--html", str(page), "--open", BROWSER=f"sh -c 'echo $0 > {seen}' %s")
+    assert (opened.returncode, seen.read_text(encoding="utf-8")) == (0, f"{page.as_uri()}\n"), opened.stderr
+    nowhere = nanochat("report", run_id, "--html", str(tmp_path / "none" / "card.html"))
+    assert (nowhere.returncode, "cannot be written" in nowhere.stderr) == (2, True)
     assert run_id in said("models")
 
 

@@ -91,9 +91,11 @@ def test_a_failed_run_says_why(page: Page, site: Site) -> None:
     page.goto(f"{site.url}/?run={worker.run_id}")
     expect(page.locator("#run-headline")).to_contain_text("data failed: BAD_INPUT: x.parquet has no column `text`; name it")
     expect(page.locator("#stage-table tr[data-stage=data]")).to_contain_text("Failed")
+    page.get_by_role("tab", name="Report").click()
+    expect(page.locator("#report")).to_contain_text("Data ended with: x.parquet has no column `text`; name it")
 
 
-def test_a_run_is_seen_from_its_start_to_its_report(page: Page, site: Site) -> None:
+def test_a_run_is_seen_from_its_start_to_its_report(page: Page, browser: Browser, site: Site) -> None:
     worker = site.submit("watched")
     page.goto(site.url)
     expect(page.locator("#run-table tr[aria-selected=true]")).to_contain_text("watched")
@@ -112,6 +114,13 @@ def test_a_run_is_seen_from_its_start_to_its_report(page: Page, site: Site) -> N
     expect(page.locator("#run-headline [data-status=SUCCEEDED]")).to_be_visible()
     page.get_by_role("tab", name="Report").click()
     expect(page.locator("#report h1")).to_have_text("Report card")
+    link = page.locator("#report a").first
+    expect(link).to_have_text("The whole report, with curves, as a page of its own")
+    report = browser.new_page()
+    report.goto(f"{site.url}/{link.get_attribute('href')}")
+    expect(report.locator("h1")).to_have_text("watched")
+    expect(report.locator("#training figcaption").first).to_contain_text("Training loss")
+    report.close()
     page.get_by_role("tab", name="Curves").click()
     expect(page.locator("#loss-plot")).to_contain_text("Midtraining")
     expect(page.locator("#loss-plot")).to_contain_text("SFT")

@@ -10,6 +10,7 @@ from nanochat.contract.contract import EVENTS, STOP, Exit, ExitReport, read_mani
 from nanochat.contract.events import read
 from nanochat.eval import samples
 from nanochat.eval.core_bundle import ROWS
+from nanochat.report.card import Report
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -56,7 +57,7 @@ def test_chat_eval_judges_the_model_of_its_source(small_run, source):
 def test_the_report_shows_the_real_figures(small_run):
     text = (small_run.stage("report") / "report/report.md").read_text()
     bits = small_run.results("base_eval")["bpb"]["val"]
-    assert f"| Bits per byte | {bits:.4f} |" in text
+    assert f"| Bits per byte, text | {bits:.4f} |" in text
     for title in ("Data", "Tokenizer training", "Tokenizer evaluation", "Midtraining", "Reinforcement learning", "Recipe"):
         assert f"## {title}\n" in text
     assert "No CORE" in text
@@ -66,9 +67,26 @@ def test_the_report_shows_the_real_figures(small_run):
     assert "| `model.depth` | 2 | 20 |" in text
     results = small_run.results("report")
     assert results["total_seconds"] > 0
-    assert results["summary"]["Bits per byte"]["BASE"] == bits
+    assert results["summary"]["Bits per byte, text"]["BASE"] == bits
     manifest = read_manifest(small_run.outputs["base_eval.results"])
     assert manifest["started_at"] < manifest["finished_at"]
+
+
+def test_the_page_draws_what_the_stages_recorded(small_run):
+    folder = small_run.stage("report") / "report"
+    report = Report.model_validate_json((folder / "report.json").read_text())
+    assert report.state == "complete"
+    for name in ("base_train", "mid_train", "sft", "rl"):
+        recorded = {e["step"]: e["values"]["loss"] for e in small_run.events(name, "metric") if "loss" in e["values"]}
+        drawn = next(c for c in report.stage(name).record.curves if c.key == "loss")
+        assert drawn.steps == sorted(recorded)
+        assert drawn.last == pytest.approx([recorded[step] for step in drawn.steps], rel=1e-5)
+    digests = {row.what: row.sha256 for row in report.lineage}
+    assert digests["tokenizer"] == small_run.outputs["tok_train.tokenizer"].sha256
+    assert digests["model: sft"] == small_run.outputs["sft.model"].sha256
+    page = (folder / "report.html").read_text()
+    assert page.count("<figcaption>Training loss") == 4
+    assert all(title in page for title in ("Beside published models", "What it says", "Chat tasks", "CORE, by task"))
 
 
 @pytest.mark.parametrize("name", ["base_eval", "chat_eval_mid"])

@@ -32,6 +32,8 @@ def test_a_stopped_run_is_resumable_and_keeps_what_was_done(tmp_path: Path) -> N
     said, _ = first.communicate(timeout=120)
     assert first.returncode == Exit.STOPPED, said
     assert "tok_train      started" in said
+    assert f"the report is in {tmp_path / 'run' / 'report.html'}" in said
+    assert "The run was stopped." in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
     second = start(tmp_path, SMALL)
     until(
