@@ -56,8 +56,8 @@ def core(folder: Path, encoder: Tokenizer, share: float, least: int, limit: int)
 def chat(folder: Path, encoder: Tokenizer, share: float, least: int, context: int) -> list[ChatTask]:
     """The problems of every task of ChatCORE that the folder has. An answer has as many tokens as the reference."""
     files = {key: tuple(paths) for key, paths in find_in_folder(folder).items()}
-    words = folder / WORDS
-    source = TaskSource(files, folder, words if words.is_file() else None)
+    words = folder / WORDS if (folder / WORDS).is_file() else None
+    source = TaskSource(files, folder, words, words)
     found = []
     for name in [task.name for task in TASKS if task.in_chatcore]:
         hub = BY_NAME[name].kind == "hub"

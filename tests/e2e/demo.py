@@ -28,14 +28,15 @@ SHORT = {
 HUB = {
     "data.tasks": str(SHARED),
     "data.core": str(SHARED / "core"),
+    "data.words": str(SHARED / "words" / "words_alpha.txt"),
     "base_eval.core_max_per_task": 2,
     "mid.train": [
         {"task": "smoltalk", "limit": 200},
         {"task": "mmlu", "split": "auxiliary_train", "limit": 200},
         {"task": "gsm8k", "limit": 200},
         {"task": "identity", "size": 200, "repeat": 2},
-        {"task": "spelling", "size": 500},
-        {"task": "counting", "size": 200},
+        {"task": "simplespelling", "size": 500},
+        {"task": "spellingbee", "size": 200},
     ],
     "mid.val": [{"task": "smoltalk", "split": "test", "limit": 100}, {"task": "gsm8k", "split": "test", "limit": 20}],
     "sft.train": [
@@ -44,11 +45,11 @@ HUB = {
         {"task": "gsm8k", "limit": 50},
         {"task": "smoltalk", "limit": 50},
         {"task": "identity", "size": 200},
-        {"task": "spelling", "size": 100},
-        {"task": "counting", "size": 100},
+        {"task": "simplespelling", "size": 100},
+        {"task": "spellingbee", "size": 100},
     ],
     "sft.val": [{"task": "smoltalk", "split": "test", "limit": 50}],
-    "chat_eval.tasks": ["arc_easy", "arc_challenge", "mmlu", "gsm8k", "humaneval", "counting"],
+    "chat_eval.tasks": ["arc_easy", "arc_challenge", "mmlu", "gsm8k", "humaneval", "spellingbee"],
 }
 
 

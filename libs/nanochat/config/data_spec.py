@@ -106,10 +106,16 @@ class DataSpec(Spec):
         'TOML has no null: write "none".',
     )
 
-    @field_validator("tasks", "core", mode="before")
+    words: PlaceText | None = Field(
+        default="https://raw.githubusercontent.com/dwyl/english-words/refs/heads/master/words_alpha.txt",
+        description="The word list of the tasks spellingbee and simplespelling, one word on each line: a file, a URL, or null for "
+        'none. It is fetched if the recipe has one of these tasks. TOML has no null: write "none".',
+    )
+
+    @field_validator("tasks", "core", "words", mode="before")
     @classmethod
     def _none_by_name(cls, value: Any) -> Any:
-        # TOML has no null, and a recipe must be able to override the default of these two with it.
+        # TOML has no null, and a recipe must be able to override the default of these with it.
         return None if value in ("none", "") else value
 
 

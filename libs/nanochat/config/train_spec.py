@@ -208,8 +208,8 @@ class MidSpec(TrainSpec):
             TaskUse(task="mmlu", split="auxiliary_train"),
             TaskUse(task="gsm8k"),
             TaskUse(task="identity", size=1000, repeat=2),
-            TaskUse(task="spelling", size=200_000),
-            TaskUse(task="counting", size=80_000),
+            TaskUse(task="simplespelling", size=200_000),
+            TaskUse(task="spellingbee", size=80_000),
         ),
         description="Mixture to train on.",
     )
@@ -254,8 +254,8 @@ class SftSpec(TrainSpec):
             TaskUse(task="gsm8k"),
             TaskUse(task="smoltalk", limit=10_000),
             TaskUse(task="identity", size=1000),
-            TaskUse(task="spelling", size=300),
-            TaskUse(task="counting", size=300),
+            TaskUse(task="simplespelling", size=300),
+            TaskUse(task="spellingbee", size=300),
         ),
         description="Mixture to train on.",
     )

@@ -15,6 +15,7 @@ from nanochat.contract.contract import StageError
 from nanochat.data.fetch import Fetcher
 from nanochat.tasks.catalog import CORE_CONFIG, SPLITS, Split, find_in_folder, is_url
 from nanochat.tasks.chat_file import open_checked, own_path
+from nanochat.tasks.source import read_word_list
 
 
 def task_files(place: str | None, cache_dir: Path, fetcher: Fetcher) -> dict[str, list[Path]]:
@@ -43,8 +44,17 @@ def own_files(places: Collection[str], root: Path | None, cache_dir: Path, fetch
     return fetched
 
 
+def word_list(place: str | None, cache_dir: Path, fetcher: Fetcher) -> Path:
+    """Return the file of data.words. Raises StageError when there is none or it is no word list, and `Stopped`."""
+    if place is None:
+        raise StageError("there is no word list", code="no_words", hint="set data.words, or use spelling and counting instead")
+    path = _fetch_own(place, cache_dir / "words", fetcher) if is_url(place) else Path(place).expanduser().resolve()
+    read_word_list(path)
+    return path
+
+
 def _fetch_own(url: str, cache: Path, fetcher: Fetcher) -> Path:
-    name = PurePosixPath(urlsplit(url).path).name or "conversations.jsonl"
+    name = PurePosixPath(urlsplit(url).path).name or "file"
     return fetcher.file(url, cache / _name(url) / name)
 
 

@@ -226,15 +226,19 @@ def config(recipe: Recipe, stage: StageDef) -> Config:
         "recipe": recipe.name,
         **sections,
         **stage.params,
-        **({"own_files": files} if stage.kind == "data" and (files := own_files(recipe)) else {}),
+        **(_data_extras(recipe) if stage.kind == "data" else {}),
         **({"full_recipe": recipe.model_dump(mode="json")} if stage.kind == "report" else {}),
-        **({GENERATED: _generated(recipe)} if stage.kind == "data" else {}),
     }
 
 
-def own_files(recipe: Recipe) -> list[str]:
-    """Paths and URLs of the user's own conversations in the recipe's mixtures. The data stage reads and checks them all."""
-    return sorted({use.path for _, use in mixtures(recipe) if use.path is not None})
+def _data_extras(recipe: Recipe) -> Config:
+    """What the data stage must know of the other sections. A part that is empty is left out, so that a fork keeps old data."""
+    own = sorted({use.path for _, use in mixtures(recipe) if use.path is not None})
+    return {
+        GENERATED: generated(recipe),
+        **({"own_files": own} if own else {}),
+        **({"word_list": recipe.data.words} if any(BY_NAME[use["task"]].word_list for use in generated(recipe)) else {}),
+    }
 
 
 def decisive(config: Config) -> Config:
@@ -242,7 +246,7 @@ def decisive(config: Config) -> Config:
     return {key: value for key, value in config.items() if key != GENERATED}
 
 
-def _generated(recipe: Recipe) -> list[dict[str, str]]:
+def generated(recipe: Recipe) -> list[dict[str, str]]:
     """Every use of a generated task by the run's stages."""
     uses = [(field, use.task, use.split) for field, use in mixtures(recipe)]
     if recipe.rl.enabled:

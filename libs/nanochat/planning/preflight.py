@@ -11,7 +11,7 @@ from pathlib import Path
 from nanochat.config.recipe import FolderSource, HttpSource, Recipe, TaskUse
 from nanochat.contract.contract import StageError
 from nanochat.data.folder import read_folder
-from nanochat.planning.graph import mixtures
+from nanochat.planning.graph import generated, mixtures
 from nanochat.rl import rewards
 from nanochat.tasks.catalog import BY_NAME, CORE_CONFIG, find_in_folder, is_url
 from nanochat.tasks.chat_file import open_checked, own_path
@@ -22,7 +22,7 @@ CHECKED_ROWS = 10_000  # of a user's file, in 0.2 s; the data stage checks the o
 
 def check(recipe: Recipe) -> list[Problem]:
     """All problems of the recipe; empty if it can start. Reads folders and parquet footers, but does not use the network."""
-    return [*_source(recipe), *_tasks(recipe), *_core(recipe)]
+    return [*_source(recipe), *_tasks(recipe), *_words(recipe), *_core(recipe)]
 
 
 def _source(recipe: Recipe) -> Iterator[Problem]:
@@ -83,6 +83,16 @@ def _data_set(field: str, key: str, place: str | None, held: set[str] | None) ->
         yield field, f"{key} needs task data, but data.tasks is none; set data.tasks, or leave the task out"
     elif held is not None and key not in held:
         yield field, f"{key} is not in the folder data.tasks ({place}); add it there, or leave the task out"
+
+
+def _words(recipe: Recipe) -> Iterator[Problem]:
+    place = recipe.data.words
+    if place is None:
+        for use in generated(recipe):
+            if BY_NAME[use["task"]].word_list:
+                yield use["field"], f"{use['task']} needs words, but data.words is none; set it, or use spelling and counting"
+    elif not is_url(place) and not Path(place).expanduser().is_file():
+        yield "data.words", f"no file {place}; give a word list, the URL of one, or none"
 
 
 def _core(recipe: Recipe) -> Iterator[Problem]:

@@ -18,6 +18,7 @@ LABELS = {
     "flops_per_token": "FLOPs per token",
     "world_size": "processes",
     "chatcore": "ChatCORE",
+    "chatcore_5": "ChatCORE without SpellingBee, as in nanochat's README",
     "rows_measured": "conversations measured",
     "rows_longer": "of these longer than the context, cut to it",
     "pass_at_8": "pass@8",

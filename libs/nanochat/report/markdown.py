@@ -142,7 +142,7 @@ def _lineage(report: Report) -> str:
 def _published(report: Report) -> str:
     core = next((row.values.get("BASE") for row in report.summary if row.name.startswith("CORE")), None)
     bpb = next((row.values.get("BASE") for row in report.summary if row.name.startswith("Bits per byte, text")), None)
-    chat = next((row.values.get("SFT") for row in report.summary if row.name.startswith("ChatCORE")), None)
+    chat = next((row.values.get("SFT") for row in report.summary if row.name == "ChatCORE"), None)
     params = cells.short(report.results("base_train").get("params"))
     rows = [("**This run**", params, _figure(core), _figure(bpb), _figure(chat), "")]
     rows += [

@@ -51,6 +51,7 @@ def rows(results: Mapping[str, Figures]) -> list[SummaryRow]:
             {c: chatcore_error(judged[c]) for c in evaluated},
         )
     )
+    found.append(_row("ChatCORE without SpellingBee", {c: figures.get("chatcore_5") for c, figures in evaluated.items()}))
     return [row for row in found if row.values]
 
 

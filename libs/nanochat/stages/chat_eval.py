@@ -44,7 +44,8 @@ def run(ctx: StageContext) -> None:
             for example in result.examples:
                 ctx.events.emit("sample", step=0, prompt=example["prompt"], text=example["completion"])
         if ranks.is_main:
-            chatcore = chat.chatcore({name: result.accuracy for name, result in results.items()})
+            accuracies = {name: result.accuracy for name, result in results.items()}
+            chatcore = chat.chatcore(accuracies)
             if chatcore is not None:
                 ctx.events.emit("eval", name="chatcore", values={"chatcore": chatcore})
             ctx.publish_results(
@@ -52,6 +53,7 @@ def run(ctx: StageContext) -> None:
                     "source": ctx.spec.config.get("source"),
                     "tasks": {name: _figures(name, result, len(loaded[name])) for name, result in results.items()},
                     "chatcore": chatcore,
+                    "chatcore_5": chat.chatcore(accuracies, chat.FIVE),
                     **({"sandbox": confined_by} if confined_by else {}),
                     "samples": [{"task": name, **e} for name, result in results.items() for e in result.examples],
                     "machine": machine.describe(),

@@ -17,7 +17,7 @@ from nanochat.contract.contract import Artifact, Exit, StageContext, StageError,
 from nanochat.data import folder
 from nanochat.data.corpus import Corpus, open_corpus
 from nanochat.data.fetch import Fetcher, Stopped
-from nanochat.data.hub import core_bundle, own_files, task_files
+from nanochat.data.hub import core_bundle, own_files, task_files, word_list
 from nanochat.data.overlap import WORTH_A_WARNING
 from nanochat.data.shards import Shard, require_text, write_index
 from nanochat.data.words import frequent_words
@@ -40,9 +40,10 @@ def run(ctx: StageContext) -> None:
     with Fetcher(received=report.received, stopped=ctx.stop_requested, warn=report.warn) as fetcher:
         try:
             own = own_files(ctx.spec.config.get("own_files", []), _tasks_root(spec), Path(ctx.spec.cache_dir), fetcher)
+            given_words = _given_words(ctx, fetcher)
             corpus = open_corpus(spec.source, Path(ctx.spec.cache_dir), doc_cap, fetcher, report.progress)
             train, val = _publish_shards(ctx, spec, corpus, report)
-            found, words = _publish_tasks(ctx, spec, train, own, fetcher, report)
+            found, words = _publish_tasks(ctx, spec, train, own, given_words, fetcher, report)
             core = _publish_core(ctx, spec, fetcher)
         except Stopped as err:
             raise StageError(
@@ -131,6 +132,7 @@ def _publish_tasks(
     spec: DataSpec,
     train: list[Shard],
     own: dict[str, list[Path]],
+    given_words: Path | None,
     fetcher: Fetcher,
     report: _Reporter,
 ) -> tuple[dict[str, list[Path]], int]:
@@ -139,7 +141,7 @@ def _publish_tasks(
     files = task_files(spec.tasks, cache, fetcher)
     report.note("word list")
     words = frequent_words(Path(s.path) for s in train)
-    write_source(ctx.out / "tasks", {**files, **own}, _tasks_root(spec), words)
+    write_source(ctx.out / "tasks", {**files, **own}, _tasks_root(spec), words, given_words)
     _require_words(ctx, TaskSource.load(ctx.out / "tasks"), len(words))
     ctx.publish("tasks", ctx.out / "tasks", splits=len(files), words=len(words))
     return files, len(words)
@@ -165,6 +167,13 @@ def _can_be_drawn(task: str, split: str, source: TaskSource) -> bool:
     except StageError:
         return False
     return True
+
+
+def _given_words(ctx: StageContext, fetcher: Fetcher) -> Path | None:
+    """The file of data.words, if a task of the run draws from it."""
+    return (
+        word_list(ctx.spec.config["word_list"], Path(ctx.spec.cache_dir), fetcher) if "word_list" in ctx.spec.config else None
+    )
 
 
 def _tasks_root(spec: DataSpec) -> Path | None:

@@ -37,6 +37,7 @@ class TaskDef:
 
     `loads` is its class, as `module:Class` in this folder. `judge` is None for a task that is only trained on. `baseline`
     is the accuracy of guessing. `in_chatcore`: ChatCORE is the mean centered accuracy over the tasks that say so.
+    `word_list`: it draws words from the recipe's `data.words`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class TaskDef:
     judge: Judge | None = None
     baseline: float = 0.0
     in_chatcore: bool = False
+    word_list: bool = False
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -123,7 +125,11 @@ TASKS: tuple[TaskDef, ...] = (
         "tests",
         in_chatcore=True,
     ),
-    TaskDef("counting", "Letter counting", "generated", "counting:Counting", judge="number", in_chatcore=True),
+    TaskDef(
+        "spellingbee", "SpellingBee", "generated", "spellingbee:SpellingBee", judge="number", in_chatcore=True, word_list=True
+    ),
+    TaskDef("simplespelling", "SimpleSpelling", "generated", "spellingbee:SimpleSpelling", word_list=True),
+    TaskDef("counting", "Letter counting", "generated", "counting:Counting", judge="number"),
     TaskDef("spelling", "Spelling", "generated", "spelling:Spelling", judge="text"),
     TaskDef("sums", "Sums", "generated", "sums:Sums", judge="number"),
     TaskDef("identity", "Identity", "generated", "identity:Identity"),

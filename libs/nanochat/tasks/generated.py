@@ -15,7 +15,7 @@ from nanochat.tasks.catalogued import CatalogTask
 from nanochat.tasks.source import TaskSource
 
 TEST_SHARE = 8  # one problem in eight is for tests
-_TRIES = 10_000
+TRIES = 10_000
 
 
 class GeneratedTask(CatalogTask):
@@ -35,7 +35,7 @@ class GeneratedTask(CatalogTask):
 
     def conversation(self, index: int) -> Conversation:
         rng = random.Random(f"{self.name}/{self.split}/{index}")
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             key, conversation = self.draw(rng)
             if self.owns(key):
                 return conversation

@@ -16,6 +16,7 @@ from nanochat.tasks.rows import Rows
 
 INDEX = "tasks.json"
 WORDS = "words.txt"
+LEAST_WORDS = 100  # of a word list: some are held out
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,20 @@ class TaskSource:
     files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     root: Path | None = None
     words_file: Path | None = None
+    word_list_file: Path | None = None  # the recipe's data.words
 
     @classmethod
     def load(cls, artifact_dir: Path) -> TaskSource:
         """Read `tasks.json`. Raises StageError naming a file that is missing or no longer has its size."""
         table = json.loads((artifact_dir / INDEX).read_text(encoding="utf-8"))
         files = {key: tuple(_as_named(entry) for entry in entries) for key, entries in table["files"].items()}
-        return cls(files, Path(table["root"]) if table["root"] else None, Path(table["words"]))
+        word_list = table.get("word_list")
+        return cls(
+            files,
+            Path(table["root"]) if table["root"] else None,
+            Path(table["words"]),
+            _as_named(word_list) if word_list else None,
+        )
 
     def own_file(self, place: str) -> Path:
         """A user's file by its path or URL. Raises StageError for a URL that the data stage has not fetched."""
@@ -61,14 +69,53 @@ class TaskSource:
             raise StageError("the word list is empty", code="no_words", hint="use text with lower-case English words")
         return words
 
+    @cached_property
+    def word_list(self) -> tuple[str, ...]:
+        """The words of data.words, in the file's order. Raises StageError when the recipe has no such file."""
+        if self.word_list_file is None:
+            raise StageError(
+                "there is no word list", code="no_words", hint="set data.words, or use spelling and counting instead"
+            )
+        return read_word_list(self.word_list_file)
 
-def write_source(directory: Path, files: Mapping[str, Iterable[Path]], root: Path | None, words: Iterable[str]) -> None:
+
+def write_source(
+    directory: Path,
+    files: Mapping[str, Iterable[Path]],
+    root: Path | None,
+    words: Iterable[str],
+    word_list: Path | None = None,
+) -> None:
     """Write `tasks.json` and `words.txt`, which `TaskSource.load` reads."""
     directory.mkdir(parents=True, exist_ok=True)
     words_file = directory.resolve() / WORDS
     words_file.write_text("".join(f"{w}\n" for w in words), encoding="utf-8")
-    entries = {key: [{"path": str(p), "bytes": p.stat().st_size} for p in paths] for key, paths in sorted(files.items())}
-    write_json(directory / INDEX, {"root": str(root) if root else None, "files": entries, "words": str(words_file)})
+    table = {
+        "root": str(root) if root else None,
+        "files": {key: [_named(path) for path in paths] for key, paths in sorted(files.items())},
+        "words": str(words_file),
+        "word_list": _named(word_list) if word_list else None,
+    }
+    write_json(directory / INDEX, table)
+
+
+def read_word_list(path: Path) -> tuple[str, ...]:
+    """The words of a file, one on each line, in its order. Raises StageError."""
+    try:
+        words = tuple(word for line in path.read_text(encoding="utf-8").splitlines() if (word := line.strip()))
+    except (OSError, UnicodeDecodeError) as err:
+        raise StageError(f"cannot read the word list {path}: {err}", code="no_words", hint="check data.words") from err
+    strange = next((word for word in words if not word.isalpha()), None)
+    if strange is not None or len(words) < LEAST_WORDS:
+        problem = f"{strange!r} is no word" if strange is not None else f"it has only {len(words)} words"
+        raise StageError(
+            f"the word list {path}: {problem}", code="no_words", hint=f"one word on each line, at least {LEAST_WORDS} of them"
+        )
+    return words
+
+
+def _named(path: Path) -> dict[str, Any]:
+    return {"path": str(path), "bytes": path.stat().st_size}
 
 
 def _as_named(entry: dict[str, Any]) -> Path:

@@ -256,3 +256,22 @@ def test_own_conversations_are_fetched_once_and_all_of_them_are_read_before_the_
     assert server.requests["chats.jsonl?download=true"] == 1
     source = TaskSource.load(Path(data.outputs["tasks"]["path"]))
     assert len(load_mixture(tiny(folder_of(shards), sft__train=uses).sft.train, source)) == 3 * 2 + 1
+
+
+def test_the_word_list_is_fetched_if_a_task_needs_it(shards: list[Path], server: Server, tmp_path: Path) -> None:
+    (server.root / "words.txt").write_text("\r\n".join(f"wo{a}{b}d" for a in "abcdefghijklmn" for b in "abcdefghijklmn"))
+    words = {"data__words": f"{server.url}/words.txt"}
+    assert running.run(tmp_path / "without", "data", tiny(folder_of(shards), **words)).code == 0
+    assert server.requests.total() == 0
+
+    data = running.run(tmp_path, "data", tiny(folder_of(shards), **words, chat_eval__tasks=["spellingbee"]))
+    assert data.code == 0
+    assert server.requests["words.txt"] == 1
+    source = TaskSource.load(Path(data.outputs["tasks"]["path"]))
+    assert len(source.word_list) == 14 * 14
+    assert len(named("spellingbee", "test", source, size=20)[:]) == 20
+
+    (server.root / "words.txt").write_text("<html>")
+    data = running.run(tmp_path / "wrong", "data", tiny(folder_of(shards), **words, chat_eval__tasks=["spellingbee"]))
+    assert data.code == Exit.BAD_INPUT
+    assert "'<html>' is no word" in data.events("error")[0]["message"]

@@ -111,11 +111,24 @@ def test_a_problem_that_does_not_fit_is_skipped_and_counts_as_wrong(make_model, 
 
 def test_chatcore_needs_all_six():
     # A public run of November 2025, whose report says 0.2703.
-    accuracies = {"arc_easy": 0.448, "arc_challenge": 0.331, "mmlu": 0.332, "gsm8k": 0.050, "humaneval": 0.092, "counting": 1.0}
+    accuracies = {
+        "arc_easy": 0.448,
+        "arc_challenge": 0.331,
+        "mmlu": 0.332,
+        "gsm8k": 0.050,
+        "humaneval": 0.092,
+        "spellingbee": 1.0,
+    }
     assert chat.chatcore(accuracies) == pytest.approx(0.2703, abs=5e-4)
     assert chat.chatcore({**accuracies, "sums": 0.3}) == chat.chatcore(accuracies)
     accuracies.pop("mmlu")
     assert chat.chatcore(accuracies) is None
+
+
+def test_chatcore_without_spellingbee_is_that_of_nanochats_readme():
+    finetuned = {"arc_easy": 0.3876, "arc_challenge": 0.2807, "mmlu": 0.3151, "gsm8k": 0.0455, "humaneval": 0.0854}
+    assert chat.chatcore(finetuned, chat.FIVE) == pytest.approx(0.0884, abs=5e-5)
+    assert chat.chatcore({**finetuned, "counting": 1.0}) is None  # our own counting task does not take SpellingBee's place
 
 
 def test_chatcore_of_guessing_is_zero():

@@ -87,6 +87,16 @@ def test_what_is_left_out_needs_no_data() -> None:
     assert set(found) == {*(f"sft.train.{i}" for i in (0, 1, 2, 3)), "sft.val.0"}
 
 
+def test_tasks_with_a_word_list_need_one(tmp_path: Path) -> None:
+    use = [{"task": "spellingbee"}]
+    assert "spellingbee needs words, but data.words is none" in problems(sft__train=use)["sft.train.0"]
+    assert "spellingbee needs words" in problems(chat_eval__tasks=["sums", "spellingbee"])["chat_eval.tasks"]
+    assert "no file /none.txt" in problems(sft__train=use, data__words="/none.txt")["data.words"]
+    (tmp_path / "words.txt").write_text("word\n" * 100)
+    assert problems(sft__train=use, data__words=str(tmp_path / "words.txt")) == {}
+    assert problems(sft__train=use, data__words="https://example.org/words.txt") == {}
+
+
 def test_rl_needs_the_data_set_of_its_task() -> None:
     assert "rl.task" in problems(rl__enabled=True, rl__task="gsm8k")
     assert problems(rl__enabled=True, rl__task="sums") == {}

@@ -15,7 +15,7 @@ from nanochat.eval.core_bundle import ROWS
 from nanochat.report import build
 from nanochat.report.card import Report, StageCard
 
-SIX = {"arc_easy": 0.448, "arc_challenge": 0.331, "mmlu": 0.332, "gsm8k": 0.05, "humaneval": 0.092, "counting": 1.0}
+SIX = {"arc_easy": 0.448, "arc_challenge": 0.331, "mmlu": 0.332, "gsm8k": 0.05, "humaneval": 0.092, "spellingbee": 1.0}
 MACHINE: dict[str, str | int] = {
     "system": "Linux",
     "cores": 8,
@@ -30,8 +30,8 @@ EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.tit
 def chat_results(source: str, chatcore: float | None, tasks: Mapping[str, float] | None = None) -> dict[str, Any]:
     figures = {t: {"accuracy": a, "n": 100, "rows": 100, "skipped": 0, "baseline": 0.25} for t, a in (tasks or SIX).items()}
     samples = [
-        {"task": "counting", "prompt": "How many | are\nthere?", "completion": "`` <b>#### 3``` |", "right": True},
-        {"task": "counting", "prompt": "How many letters a are in banana?", "completion": TOOL, "right": True},
+        {"task": "spellingbee", "prompt": "How many | are\nthere?", "completion": "`` <b>#### 3``` |", "right": True},
+        {"task": "spellingbee", "prompt": "How many letters a are in banana?", "completion": TOOL, "right": True},
         {"task": "gsm8k", "prompt": EVIL, "completion": EVIL, "right": False},
     ]
     return {"source": source, "tasks": figures, "chatcore": chatcore, "samples": samples}

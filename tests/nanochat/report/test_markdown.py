@@ -94,7 +94,7 @@ def test_core_without_any_task_says_so():
 
 def test_model_output_cannot_break_the_page():
     text = page()
-    lines = [line for line in text.splitlines() if line.startswith("| Letter counting | How many \\|")]
+    lines = [line for line in text.splitlines() if line.startswith("| SpellingBee | How many \\|")]
     assert len(lines) == 2
     assert all(line.replace("\\|", "").count("|") == 5 for line in lines)
     assert "<b>" not in text

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import product
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +17,8 @@ WORDS = tuple(
         r"\w+", "the and for that with this from have word model number apple banana letter python function return value index"
     )
 )
+# Words as in data.words: many, and not from the corpus.
+LONG_LIST = tuple("".join(letters) for letters in product("bcd", "aeiou", "lmnrst", "aeiou", "kgpst"))
 
 ARC = [
     {
@@ -66,5 +69,6 @@ def write_folder(root: Path) -> Path:
 @pytest.fixture
 def source(tmp_path: Path) -> TaskSource:
     root = write_folder(tmp_path / "data")
-    write_source(tmp_path / "tasks", find_in_folder(root), root, WORDS)
+    (tmp_path / "list.txt").write_text("\r\n".join(LONG_LIST), encoding="utf-8")
+    write_source(tmp_path / "tasks", find_in_folder(root), root, WORDS, tmp_path / "list.txt")
     return TaskSource.load(tmp_path / "tasks")

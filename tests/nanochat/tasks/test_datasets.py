@@ -180,7 +180,9 @@ def test_the_speedruns_mixtures_load_from_the_shared_folder(tokenizer: Tokenizer
     from nanochat.tasks.catalog import find_in_folder
     from nanochat.tasks.source import write_source
 
-    write_source(tmp_path / "tasks", find_in_folder(SHARED), SHARED, ["apple", "banana", "there"] * 50)
+    write_source(
+        tmp_path / "tasks", find_in_folder(SHARED), SHARED, ["apple", "banana", "there"] * 50, SHARED / "words/words_alpha.txt"
+    )
     shared = TaskSource.load(tmp_path / "tasks")
     recipe = Recipe()
     sft = load_mixture(recipe.sft.train, shared)

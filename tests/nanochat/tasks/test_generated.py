@@ -19,7 +19,7 @@ GENERATED = [task.name for task in TASKS if task.kind == "generated"]
 ALL = pytest.mark.parametrize("name", GENERATED)
 
 
-WORD_TASKS = ("spelling", "counting")
+WORD_TASKS = {"of the corpus": ("spelling", "counting"), "of the word list": ("simplespelling", "spellingbee")}
 
 
 def prompts(task: Sequence[Conversation]) -> set[str]:
@@ -29,6 +29,8 @@ def prompts(task: Sequence[Conversation]) -> set[str]:
 # What a row asks for, whatever the wording: a word, an expression, or the questions without greeting, case and marks.
 ASKED: dict[str, Callable[[Conversation], set[str]]] = {
     "spelling": lambda c: {reference(c).partition(":")[0]},
+    "simplespelling": lambda c: {reference(c).partition(":")[0]},
+    "spellingbee": lambda c: {parts_of(c)[2]["text"].split("'")[1]},
     "counting": lambda c: {reference(c).partition(":")[0]},
     "sums": lambda c: {p["text"] for p in parts_of(c) if p["type"] == "python"},
     "identity": lambda c: {without_opener(str(m["content"])) for m in c["messages"] if m["role"] == "user"},
@@ -62,9 +64,10 @@ def test_nothing_that_a_test_asks_for_is_asked_for_in_training(name: str, source
     assert not wordings[0] & wordings[1]
 
 
-def test_a_word_of_one_tasks_tests_is_in_no_other_tasks_training(source: TaskSource) -> None:
-    trained = {name: set().union(*(ASKED[name](c) for c in named(name, "train", source, size=1500))) for name in WORD_TASKS}
-    tested = {name: set().union(*(ASKED[name](c) for c in named(name, "test", source, size=200))) for name in WORD_TASKS}
+@pytest.mark.parametrize("names", WORD_TASKS.values(), ids=WORD_TASKS)
+def test_a_word_of_one_tasks_tests_is_in_no_other_tasks_training(names: tuple[str, ...], source: TaskSource) -> None:
+    trained = {name: set().union(*(ASKED[name](c) for c in named(name, "train", source, size=1500))) for name in names}
+    tested = {name: set().union(*(ASKED[name](c) for c in named(name, "test", source, size=200))) for name in names}
     assert not set().union(*trained.values()) & set().union(*tested.values())
 
 
@@ -93,7 +96,7 @@ def test_rows_render_and_are_short(name: str, source: TaskSource, tokenizer: Tok
         assert len(ids) < 400
 
 
-@pytest.mark.parametrize("name", ["spelling", "counting", "sums"])
+@pytest.mark.parametrize("name", ["spelling", "counting", "spellingbee", "sums"])
 def test_the_reference_is_right_and_something_else_is_wrong(name: str, source: TaskSource) -> None:
     for conversation in named(name, "test", source, size=100):
         task = named(name, "test", source)
@@ -102,7 +105,7 @@ def test_the_reference_is_right_and_something_else_is_wrong(name: str, source: T
         assert not task.evaluate(conversation, "")
 
 
-@pytest.mark.parametrize("name", ["counting", "sums"])
+@pytest.mark.parametrize("name", ["counting", "spellingbee", "sums"])
 def test_every_tool_call_gives_the_output_that_follows_it(name: str, source: TaskSource) -> None:
     for conversation in named(name, "train", source, size=200):
         parts = conversation["messages"][1]["content"]
