@@ -27,6 +27,15 @@ DataOption = Annotated[
     typer.Option("--data", metavar="FOLDER", help="train on the text in this folder: .parquet or .jsonl with `text`, or .txt"),
 ]
 
+FromOption = Annotated[
+    str | None,
+    typer.Option("--from", metavar="MODEL", help="start from this model: a folder, or the id of a checkpoint or a run"),
+]
+FirstOption = Annotated[
+    str | None,
+    typer.Option("--first", metavar="STAGE", help="the stage that starts from it: base_train, mid_train, sft (default) or rl"),
+]
+
 
 def register(app: typer.Typer) -> None:
     app.command("up", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(up)
@@ -48,13 +57,15 @@ def local_run(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="name of a shipped recipe, or a .toml file")],
     set_: SetOption = None,
     data: DataOption = None,
+    from_: FromOption = None,
+    first: FirstOption = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="directory of the run (default .nanochat/local/<recipe>)")
     ] = None,
     nproc: Annotated[int, typer.Option(min=1, help="processes per training stage (one per GPU)")] = 1,
 ) -> None:
     """Run a whole recipe on this machine, without any service. Run it again with the same --out to resume."""
-    options = {"--overrides": json.dumps(overrides_of(set_, data)), "--out": out, "--nproc": nproc}
+    options = {"--overrides": json.dumps(overrides_of(set_, data, from_, first)), "--out": out, "--nproc": nproc}
     given = [text for option, value in options.items() if value is not None for text in (option, str(value))]
     code = hand_over(["-m", "nanochat.local.run", recipe, *given])
     raise typer.Exit({0: 0, BAD_INPUT: 2}.get(code, 1))
@@ -72,12 +83,21 @@ def plan_here(recipe: str, overrides: dict[str, Any], hardware: Sequence[str]) -
     return Plan.model_validate_json(done.stdout)
 
 
-def overrides_of(set_: list[str] | None, data: Path | None) -> dict[str, Any]:
-    """The overrides that --set and --data ask for. Raises typer.BadParameter."""
+def overrides_of(
+    set_: list[str] | None, data: Path | None, from_: str | None = None, first: str | None = None
+) -> dict[str, Any]:
+    """The overrides that --set, --data, --from and --first ask for. Raises typer.BadParameter."""
+    start = {"from.model": _absolute(from_) if from_ else None, "from.first": first}
     try:
-        return overrides.parse(set_ or [], data)
+        return {**overrides.parse(set_ or [], data), **{field: value for field, value in start.items() if value is not None}}
     except overrides.OverrideError as err:
         raise typer.BadParameter(str(err), param_hint="--set") from err
+
+
+def _absolute(place: str) -> str:
+    """A folder by its whole path, as a worker needs it; an id as it is."""
+    path = Path(place).expanduser()
+    return str(path.resolve()) if path.exists() else place
 
 
 def hand_over(arguments: list[str]) -> int:

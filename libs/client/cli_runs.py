@@ -13,7 +13,7 @@ import typer
 from rich.markdown import Markdown
 from rich.table import Table
 
-from client.cli_local import DataOption, SetOption, overrides_of, plan_here
+from client.cli_local import DataOption, FirstOption, FromOption, SetOption, overrides_of, plan_here
 from client.client import Client
 from client.models import Run
 from client.settings import discover
@@ -44,6 +44,8 @@ def submit(
     recipe: RecipeArg,
     set_: SetOption = None,
     data: DataOption = None,
+    from_: FromOption = None,
+    first: FirstOption = None,
     name: Annotated[str | None, typer.Option(help="name of the run")] = None,
     watch_it: Annotated[bool, typer.Option("--watch", "-w", help="show the run until it finishes")] = False,
     idempotency_key: Annotated[str | None, typer.Option(help="two submissions with the same key start one run")] = None,
@@ -54,7 +56,7 @@ def submit(
     usd_per_hour: UsdPerHour = None,
 ) -> None:
     """Start a run."""
-    what, overrides = recipe_of(recipe), overrides_of(set_, data)
+    what, overrides = recipe_of(recipe), overrides_of(set_, data, from_, first)
     with connect() as client:
         run = client.submit(
             what,
@@ -76,6 +78,8 @@ def plan(
     recipe: RecipeArg,
     set_: SetOption = None,
     data: DataOption = None,
+    from_: FromOption = None,
+    first: FirstOption = None,
     gpus: Annotated[int | None, typer.Option(min=1, help="number of GPUs to plan for")] = None,
     gpu: Annotated[str | None, typer.Option(help="name of the GPU, such as H100")] = None,
     gpu_memory: Annotated[float | None, typer.Option(metavar="GIB", help="memory of one GPU")] = None,
@@ -95,7 +99,7 @@ def plan(
         "--usd-per-hour": usd_per_hour,
     }
     hardware = [text for option, value in named.items() if value is not None for text in (option, str(value))]
-    overrides = overrides_of(set_, data)
+    overrides = overrides_of(set_, data, from_, first)
     if hardware:
         answer = plan_here(recipe, overrides, hardware)
     else:

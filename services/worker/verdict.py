@@ -27,6 +27,7 @@ BAD_INPUT = (
     "bad_conversation",
     "bad_facts",
     "bad_reward",
+    "bad_start",
     "bad_task",
     "checkpoint_corrupt",
     "config_mismatch",

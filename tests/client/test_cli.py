@@ -244,6 +244,7 @@ def test_a_plan_that_cannot_be_is_refused_in_words(arguments: tuple[str, ...], w
         (("submit", "none.toml"), 2, ("none.toml", "No such file")),
         (("submit",), 2, ("RECIPE",)),
         (("show", "r_00000000000000ff"), 1, ("No such run", "r_00000000000000ff")),
+        (("local-run", "tiny", "--from", "/no/such/folder"), 2, ("from.model", "no folder /no/such/folder")),
         (("local-run", "huge"), 2, ("unknown recipe 'huge'", "tiny")),
     ],
 )

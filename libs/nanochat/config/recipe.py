@@ -15,12 +15,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from nanochat.config import scaling
 from nanochat.config.data_spec import SPECIAL_TOKENS, DataSpec, FolderSource, HttpSource, PydocsSource, TokenizerSpec
 from nanochat.config.eval_spec import BaseEvalSpec, ChatEvalSpec, TokEvalSpec
+from nanochat.config.from_spec import FromSpec
 from nanochat.config.model_spec import AdamSpec, InitSpec, ModelSpec, OptimSpec, Spec
 from nanochat.config.train_spec import BaseSpec, MidSpec, Packing, RlSpec, SftSpec, TrainSpec
 from nanochat.contract.bounds import Description
@@ -34,6 +35,7 @@ __all__ = [
     "ChatEvalSpec",
     "DataSpec",
     "FolderSource",
+    "FromSpec",
     "HttpSource",
     "InitSpec",
     "MidSpec",
@@ -72,10 +74,17 @@ class RecipeError(ValueError):
 class Recipe(Spec):
     """A whole run: what to train, on what, for how long. What a recipe leaves out is as in nanochat's d20 speedrun."""
 
+    model_config = ConfigDict(serialize_by_alias=True)
+
     name: str = Field(default="speedrun", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Name of the recipe.")
     description: Description = Field(default="", description="What the recipe is for, in a sentence or two.")
     seed: int = Field(
         default=42, ge=0, lt=2**32, description="Seed of the initial weights, the order of pretraining text and sampling."
+    )
+    from_: FromSpec | None = Field(
+        default=None,
+        alias="from",
+        description="A model to start from; null means fresh weights and a tokenizer of the run's own.",
     )
     data: DataSpec = Field(default=DataSpec(), description="Text, task data and the CORE bundle.")
     tokenizer: TokenizerSpec = Field(default=TokenizerSpec(), description="The tokenizer.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +42,7 @@ class Corpus:
     workers: int
     overlap: Overlap | None = None
 
-    def ready(self, progress: Progress, stopped: Callable[[], bool]) -> Iterator[tuple[str, Ready]]:
+    def ready(self, progress: Progress, stopped: Callable[[], bool]) -> Generator[tuple[str, Ready]]:
         """Yield ("val" or "train", shard): first the validation shards, then the train shards, in order.
 
         A shard is yielded as soon as it and all shards before it are ready. Raises the error of any shard that could not be

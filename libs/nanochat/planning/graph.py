@@ -49,12 +49,23 @@ class StageDef:
 
 
 SIDE_OUTPUTS = ("results",)
+SAMPLE = "sample"  # of the text is enough for a run that does not pretrain
 _TEXT = {"shards": "data.shards", "tokenizer": "tok_train.tokenizer"}
 _CHAT = {**_TEXT, "tasks": "data.tasks"}
 _MODEL = ("model", "results")
 GENERATED = "generated"
 
 STAGES: tuple[StageDef, ...] = (
+    StageDef(
+        "start",
+        "start",
+        "Model to start from",
+        "Start",
+        "cpu",
+        ("from_",),
+        outputs=("model", "tokenizer", "results"),
+        enabled_by=("from_",),
+    ),
     StageDef(
         "data",
         "data",
@@ -185,12 +196,15 @@ _TRAINED = tuple(stage.name for stage in STAGES if stage.trains)
 def stages(recipe: Recipe) -> list[StageDef]:
     """The stages of this recipe, in an order in which producers precede consumers.
 
-    A stage whose model would come from one that is left out reads that of the training stage before it. If the recipe has none
+    A stage whose model would come from one that is left out reads that of the training stage before it, or the model from which
+    the run starts. If the recipe has none
     of the stages whose model is promoted, its last training stage promotes.
     """
     chosen = [s for s in STAGES if all(_is_set(recipe, field) for field in s.enabled_by)]
+    if recipe.from_ is not None:
+        chosen = _from(recipe.from_.first, chosen)
     trained = [s.name for s in chosen if s.trains]
-    promoting = {s.name for s in chosen if s.promotes} or {trained[-1]}
+    promoting = {s.name for s in chosen if s.promotes} or set(trained[-1:])
     results = {s.name: f"{s.name}.results" for s in chosen if s.kind != "report"}
     return [
         replace(s, inputs=results if s.kind == "report" else _inputs(s, trained), promotes=s.name in promoting) for s in chosen
@@ -198,16 +212,32 @@ def stages(recipe: Recipe) -> list[StageDef]:
 
 
 def _is_set(recipe: Recipe, field: str) -> bool:
-    section, name = field.split(".")
-    return bool(getattr(getattr(recipe, section), name))
+    section, _, name = field.partition(".")
+    return bool(getattr(getattr(recipe, section), name) if name else getattr(recipe, section))
 
 
 def _inputs(stage: StageDef, trained: Sequence[str]) -> Mapping[str, str]:
-    if "model" not in stage.inputs:
+    wanted = stage.inputs.get("model", "").partition(".")[0]
+    if wanted not in _TRAINED:
         return stage.inputs
-    before = _TRAINED[: _TRAINED.index(stage.inputs["model"].partition(".")[0]) + 1]
-    producer = [name for name in before if name in trained][-1]
-    return {**stage.inputs, "model": f"{producer}.model"}
+    before = [name for name in _TRAINED[: _TRAINED.index(wanted) + 1] if name in trained]
+    return {**stage.inputs, "model": f"{before[-1] if before else 'start'}.model"}
+
+
+def _from(first: str, chosen: Sequence[StageDef]) -> list[StageDef]:
+    """Of the `chosen` stages, those of a run whose stage `first` starts from a model that exists: without those that would have
+    made the model and its tokenizer, and without the evaluations of these."""
+    before = _TRAINED[: _TRAINED.index(first)]
+    models = {f"{name}.model" for name in before}
+    out = {*before, "tok_train", "tok_eval"} | {s.name for s in chosen if not s.trains and s.inputs.get("model") in models}
+    kept = []
+    for stage in (s for s in chosen if s.name not in out):
+        inputs = {key: "start.tokenizer" if key == "tokenizer" else source for key, source in stage.inputs.items()}
+        if stage.name == first:
+            inputs["model"] = "start.model"
+        params = {"text": SAMPLE} if stage.name == "data" and before else stage.params
+        kept.append(replace(stage, inputs=inputs, params=params))
+    return kept
 
 
 def evaluation_of(trained: StageDef) -> StageDef | None:
@@ -258,9 +288,10 @@ def generated(recipe: Recipe) -> list[dict[str, str]]:
 
 def mixtures(recipe: Recipe) -> Iterator[tuple[str, TaskUse]]:
     """Every entry of the mixtures that the run trains or validates on, with the path of its field."""
+    trained = {stage.trains for stage in stages(recipe)}
     for section in ("mid", "sft"):
         spec = getattr(recipe, section)
-        for split in ("train", "val") if spec.enabled else ():
+        for split in ("train", "val") if section in trained else ():
             uses: tuple[TaskUse, ...] = getattr(spec, split)
             for i, use in enumerate(uses):
                 yield f"{section}.{split}.{i}", use

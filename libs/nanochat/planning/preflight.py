@@ -11,6 +11,7 @@ from pathlib import Path
 from nanochat.config.recipe import FolderSource, HttpSource, Recipe, TaskUse
 from nanochat.contract.contract import StageError
 from nanochat.data.folder import read_folder
+from nanochat.planning import origin
 from nanochat.planning.graph import generated, mixtures
 from nanochat.rl import rewards
 from nanochat.tasks.catalog import BY_NAME, CORE_CONFIG, find_in_folder, is_url
@@ -22,7 +23,7 @@ CHECKED_ROWS = 10_000  # of a user's file, in 0.2 s; the data stage checks the o
 
 def check(recipe: Recipe) -> list[Problem]:
     """All problems of the recipe; empty if it can start. Reads folders and parquet footers, but does not use the network."""
-    return [*_source(recipe), *_tasks(recipe), *_words(recipe), *_core(recipe)]
+    return [*origin.problems(recipe), *_source(recipe), *_tasks(recipe), *_words(recipe), *_core(recipe)]
 
 
 def _source(recipe: Recipe) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nanochat.config.recipe import Recipe
-from nanochat.planning import gpus
+from nanochat.planning import gpus, graph
 from nanochat.planning.graph import STAGES, StageDef
 from nanochat.report import cells, code, notes, summary
 from nanochat.report.card import Cost, Lineage, Report, Setting, StageCard, State
@@ -37,7 +37,8 @@ def report(
     """
     recipe = normal(recipe)
     by_name = {stage.name: stage for stage in stages}
-    every = [by_name.get(d.name) or absent(d, recipe) for d in STAGES if d.kind != "report"]
+    shown = [d for d in STAGES if d.kind != "report" and (d.name in by_name or d.enabled_by != ("from_",))]
+    every = [by_name.get(d.name) or absent(d, recipe) for d in shown]
     results = {stage.name: stage.results for stage in every}
     total = total_seconds(every)
     recorded = [table(figures.get("machine")) for figures in results.values() if table(figures.get("machine"))]
@@ -73,16 +74,17 @@ def card(name: str, state: State, **fields: Any) -> StageCard:
 
 def absent(stage: StageDef, recipe: Mapping[str, Any]) -> StageCard:
     """The card of a stage that nothing is known of."""
-    known = "base" in recipe  # otherwise the recipe is only a name
-    return card(
-        stage.name, "not reached" if known and all(_is_set(recipe, field) for field in stage.enabled_by) else "left out"
-    )
+    return card(stage.name, "not reached" if stage.name in expected(recipe) else "left out")
 
 
-def _is_set(recipe: Mapping[str, Any], field: str) -> bool:
-    """The value of a field such as `mid.enabled`; its default in the recipe of another version, which may lack it."""
-    section, name = field.split(".")
-    return bool(table(recipe.get(section)).get(name, getattr(getattr(Recipe(), section), name)))
+def expected(recipe: Mapping[str, Any]) -> set[str]:
+    """The names of the stages that a run of this recipe has; none if the recipe is only a name."""
+    if "base" not in recipe:
+        return set()
+    try:
+        return {stage.name for stage in graph.stages(Recipe.model_validate(dict(recipe)))}
+    except ValidationError:  # of another version of the program
+        return {stage.name for stage in STAGES}
 
 
 def total_seconds(stages: Sequence[StageCard]) -> float | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from nanochat.data.hub import core_bundle, own_files, task_files, word_list
 from nanochat.data.overlap import WORTH_A_WARNING
 from nanochat.data.shards import Shard, require_text, write_index
 from nanochat.data.words import frequent_words
-from nanochat.planning.graph import GENERATED
+from nanochat.planning.graph import GENERATED, SAMPLE
 from nanochat.tasks.catalog import SPLITS, is_url
 from nanochat.tasks.registry import named
 from nanochat.tasks.source import TaskSource, write_source
@@ -72,17 +73,20 @@ def _publish_shards(ctx: StageContext, spec: DataSpec, corpus: Corpus, report: _
     """Publish `tok_shards` and `shards`, and return the (train, val) shards.
 
     `tok_shards` are the first shards, in order, that together hold `tok_chars` characters. They do not depend on the order in
-    which shards arrive.
+    which shards arrive. A run that does not pretrain takes no others: it needs text only for the word list.
     """
     shards: dict[str, list[Shard]] = {"train": [], "val": []}
     tok_shards: Artifact | None = None
     chars = 0
-    for split, ready in corpus.ready(report.progress, ctx.stop_requested):
-        shards[split].append(ready.shard)
-        if split == "train":
-            chars += ready.capped_chars
-            if tok_shards is None and chars >= spec.tok_chars:
-                tok_shards = _publish_index(ctx, "tok_shards", shards["train"], [])
+    with closing(corpus.ready(report.progress, ctx.stop_requested)) as arriving:
+        for split, ready in arriving:
+            shards[split].append(ready.shard)
+            if split == "train":
+                chars += ready.capped_chars
+                if tok_shards is None and chars >= spec.tok_chars:
+                    tok_shards = _publish_index(ctx, "tok_shards", shards["train"], [])
+                    if ctx.spec.config.get("text") == SAMPLE:
+                        break
     require_text(shards["train"], f"data.source ({spec.source.kind})")
     require_text(shards["val"], f"the validation shard of data.source ({spec.source.kind})")
     _say_what_validates(ctx, corpus, shards["val"])

@@ -95,8 +95,9 @@ def build_model(
 ) -> GPT:
     """Build the model of the stage. Its weights come from the checkpoint that the stage resumes from.
 
-    On a first attempt they are drawn anew in the shape `fresh` as `init` says, or, if `fresh` is None, loaded from the stage's
-    input `model`. Raises StageError when a checkpoint is damaged, has another architecture or belongs to another tokenizer.
+    On a first attempt they are loaded from the stage's input `model`. A stage without that input draws them anew, in the shape
+    `fresh` as `init` says. Raises StageError when a checkpoint is damaged, has another architecture than `fresh` or belongs to
+    another tokenizer.
     """
     if ctx.spec.resume_from:
         model, meta = load_model(verify(ctx.spec.resume_from, deep=False), ranks.device)
@@ -107,13 +108,19 @@ def build_model(
                 code="config_mismatch",
                 hint="resume with the recipe that made the checkpoint",
             )
-    elif fresh:
+    elif fresh and "model" not in ctx.spec.inputs:
         with ranks.device:
             model = GPT(fresh)
         init_weights(model, init)
         return model
     else:
         model, meta = load_model(ctx.input("model"), ranks.device)
+        if fresh and model.config != fresh:
+            raise StageError(
+                f"the model to start from has {asdict(model.config)}, but stage {ctx.spec.stage} has {asdict(fresh)}",
+                code="config_mismatch",
+                hint="give the section `model` of the recipe the shape of that model",
+            )
     _check_tokenizer(ctx, model, meta, tokenizer, digest)
     return model
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from controlplane import actuals, plans, runs, views
+from controlplane import actuals, origins, plans, runs, views
 from controlplane.lifecycle import RunStatus
 from controlplane.run_list import RunQuery, Sort, run_page
 from controlplane.schemas import ComparisonView, RunPage, RunView
@@ -56,7 +56,7 @@ def submit_run(
     """
     with ledger() as session:
         on = intake.hardware(views.workers(session))
-    recipe, figures = intake.recipe_of(body, on, ledger, follows=body.plan)
+    recipe, figures = intake.recipe_of(body, on, ledger, project=caller.project, follows=body.plan)
     terms = intake.terms_of(body, on)
     once = runs.Idempotency(caller.id, idempotency_key, intake.fingerprint(body)) if idempotency_key else None
     with ledger.begin() as session:
@@ -71,6 +71,8 @@ def submit_run(
                 planned=figures,
                 terms=terms,
             )
+        if created:
+            origins.keep(session, recipe)
         if created and body.plan is not None:
             plans.check(session, body.plan, run_plan(recipe, figures, on.gpu, on.warnings))
         view = views.run_view(session, run.id)
@@ -85,7 +87,7 @@ def plan_run(caller: Caller, ledger: Ledger, body: PlanRequest) -> RunPlan:
     """
     with ledger() as session:
         on = intake.requested(body, intake.hardware(views.workers(session)))
-    recipe, figures = intake.recipe_of(body, on, ledger)
+    recipe, figures = intake.recipe_of(body, on, ledger, project=caller.project)
     made = run_plan(recipe, figures, on.gpu, on.warnings)
     with ledger.begin() as session:
         plans.keep(session, made)

@@ -120,7 +120,7 @@ def _fork(
         on = intake.hardware(views.workers(session))
         parent = forks.source(session, run_id)
         old, inherited = parent.config, forks.terms_of(parent)
-    recipe, figures = intake.recipe_of(RecipeRequest(recipe=old, overrides=overrides), on, ledger)
+    recipe, figures = intake.recipe_of(RecipeRequest(recipe=old, overrides=overrides), on, ledger, project=caller.project)
     terms = intake.terms_of(body, on, inherited)
     once = None
     if idempotency_key is not None:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, fields, replace
 
 from pydantic import BaseModel
 
-from controlplane import measurements, plans
+from controlplane import measurements, origins, plans
 from controlplane.budgets import price_of
 from controlplane.db import SessionFactory
+from controlplane.errors import NotFound
 from controlplane.runs import Terms
 from controlplane.schemas import WorkerView
-from nanochat.config.recipe import Recipe, RecipeError
+from nanochat.config.recipe import Recipe, RecipeError, resolve
 from nanochat.planning import plan, preflight
 from nanochat.planning.checked import checked
 from nanochat.planning.measured import Measured
@@ -64,19 +65,35 @@ def requested(request: PlanRequest, available: Hardware) -> Hardware:
 
 
 def recipe_of(
-    request: RecipeRequest, on: Hardware, ledger: SessionFactory, *, follows: str | None = None
+    request: RecipeRequest, on: Hardware, ledger: SessionFactory, *, project: str, follows: str | None = None
 ) -> tuple[Recipe, plan.Plan]:
     """The requested recipe and its plan, with the figures of finished runs.
 
-    `follows` is the hash of a plan: its figures are used again. Raises ProblemError, which names every wrong field.
+    Where it starts from a checkpoint or a run of the project, named by its id, it has their folders in place of the id. `follows`
+    is the hash of a plan: its figures are used again. Raises ProblemError, which names every wrong field.
     """
     assert isinstance(request.recipe, str | dict)
     try:
-        return checked(request.recipe, dict(request.overrides), lambda recipe: _planned(recipe, on, ledger, follows))
+        overrides = {**request.overrides, **_located(request, ledger, project)}
+        return checked(request.recipe, overrides, lambda recipe: _planned(recipe, on, ledger, follows))
     except RecipeError as err:
         raise refused(err.problems) from err
+    except NotFound as err:
+        raise refused([("from.model", str(err))]) from err
     except OverflowError as err:
         raise refused([_too_large(err)]) from err
+
+
+def _located(request: RecipeRequest, ledger: SessionFactory, project: str) -> dict[str, str]:
+    assert isinstance(request.recipe, str | dict)
+    try:
+        start = resolve(request.recipe, dict(request.overrides)).from_
+    except RecipeError:  # `checked` names all that is wrong with it
+        return {}
+    if start is None:
+        return {}
+    with ledger() as session:
+        return origins.places(session, start, project)
 
 
 def figures_of(recipe: Recipe, on: Hardware, ledger: SessionFactory, *, follows: str | None = None) -> plan.Plan:

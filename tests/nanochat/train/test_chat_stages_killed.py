@@ -4,6 +4,7 @@ import pytest
 
 from .stage_run import StageRun
 
+pytestmark = pytest.mark.usefixtures("one_core")
 USES = [{"task": "identity", "size": 40}, {"task": "sums", "size": 60}]
 VAL = [{"task": "sums", "split": "test", "size": 16}]
 EVERY = {"eval_every": 4, "save_every": 2, "deterministic": True}
