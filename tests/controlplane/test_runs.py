@@ -132,6 +132,21 @@ def test_a_finished_chat_model_is_promoted_with_its_tokenizer(ledger: Ledger) ->
     assert report.path == "/runs/1/report"
 
 
+@pytest.mark.parametrize(("left_out", "served"), [(["sft"], "mid_train"), (["mid", "sft"], "base_train"), (["mid"], "sft")])
+def test_the_last_model_is_promoted_when_stages_are_left_out(ledger: Ledger, left_out: list[str], served: str) -> None:
+    run = ledger.submit(**{f"{section}.enabled": False for section in left_out})
+    ledger.worker("c", "cpu")
+    ledger.worker("g", "gpu")
+    with ledger.factory.begin() as s:
+        stages = views.run_view(s, run).stages
+    for stage in stages:
+        saved = [checkpoint(9, final=True)] if stage.name in ("base_train", "mid_train", "sft") else []
+        ledger.complete(run, stage.name, {"cpu": "c", "gpu": "g"}[stage.queue], *saved)
+    assert ledger.run(run).status is RunStatus.SUCCEEDED
+    with ledger.factory.begin() as s:
+        assert [model.stage for model in views.models(s)] == [served]
+
+
 def test_workers_are_idle_busy_draining_or_lost(ledger: Ledger) -> None:
     run, claim = started_run(ledger)
     for name in ("idle", "drains", "gone"):

@@ -184,7 +184,9 @@ def _unreadable(path: Path, part: str, err: Exception) -> StageError:
     return StageError(
         f"{part} of shard {path} cannot be read: {why}",
         code="shard_not_read" if passing else "shard_unreadable",
-        hint="check the disk, then resume" if passing else "replace the file; the data stage fetches a downloaded shard again",
+        hint="check the disk, then resume"
+        if passing
+        else "replace the file; remove a downloaded one, and the data stage fetches it again",
         exit_code=Exit.FAILED if passing else Exit.BAD_INPUT,
     )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from nanochat.config.recipe import Recipe, TaskUse
-from nanochat.tasks.catalog import BY_NAME
+from nanochat.tasks.catalog import BY_NAME, is_url
 
 Queue = Literal["cpu", "gpu"]
 Config = dict[str, object]
@@ -54,6 +54,7 @@ _TEXT = {"shards": "data.shards", "tokenizer": "tok_train.tokenizer"}
 _CHAT = {**_TEXT, "tasks": "data.tasks"}
 _MODEL = ("model", "results")
 GENERATED = "generated"
+OWN_FILES = "own_files"
 
 STAGES: tuple[StageDef, ...] = (
     StageDef(
@@ -266,14 +267,21 @@ def _data_extras(recipe: Recipe) -> Config:
     own = sorted({use.path for _, use in mixtures(recipe) if use.path is not None})
     return {
         GENERATED: generated(recipe),
-        **({"own_files": own} if own else {}),
+        **({OWN_FILES: own} if own else {}),
         **({"word_list": recipe.data.words} if any(BY_NAME[use["task"]].word_list for use in generated(recipe)) else {}),
     }
 
 
 def decisive(config: Config) -> Config:
-    """The part of a stage's configuration that decides what it publishes."""
-    return {key: value for key, value in config.items() if key != GENERATED}
+    """The part of a stage's configuration that decides what it publishes.
+
+    Of the user's own conversations the data stage publishes what it fetched. It only checks files of this machine, which the
+    stages that train on them read themselves: a fork with other ones keeps its text and its pretrained model.
+    """
+    kept = {key: value for key, value in config.items() if key not in (GENERATED, OWN_FILES)}
+    places = config.get(OWN_FILES)
+    urls = [place for place in places if is_url(place)] if isinstance(places, list) else []
+    return {**kept, OWN_FILES: urls} if urls else kept
 
 
 def generated(recipe: Recipe) -> list[dict[str, str]]:

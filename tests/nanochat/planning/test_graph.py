@@ -57,6 +57,16 @@ def test_stages_that_are_left_out_hand_on_the_model_before_them(
         published |= {f"{stage.name}.{output}" for output in stage.outputs}
 
 
+def test_other_conversations_and_tasks_leave_the_data_stage_as_it_is() -> None:
+    def data(*mixture: dict[str, str]) -> graph.Config:
+        made = recipe.resolve("tiny", {"sft.train": [*mixture, {"task": "identity"}]})
+        return graph.config(made, graph.stages(made)[0])
+
+    assert data({"jsonl": "/a.jsonl"}) != data({"task": "spelling"})
+    assert graph.decisive(data({"jsonl": "/a.jsonl"})) == graph.decisive(data({"task": "spelling"})) == graph.decisive(data())
+    assert graph.decisive(data({"jsonl": "https://host/a.jsonl"})) != graph.decisive(data())
+
+
 def test_rl_follows_the_last_model_that_there_is() -> None:
     made = recipe.resolve("tiny", {"rl.enabled": True, "sft.enabled": False})
     stages = {s.name: s for s in graph.stages(made)}
