@@ -1,13 +1,17 @@
-"""Commands for a user's own conversations, without any service: data check, identity. A process of its own does the work."""
+"""Commands for a user's own conversations, without any service: data check, inspect, identity. A process of its own does the work."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from client import rendering, text
 from client.cli_local import BAD_INPUT, hand_over
 
 TokenizerOption = Annotated[
@@ -27,6 +31,7 @@ def register(app: typer.Typer) -> None:
     data.command("check")(check)
     app.add_typer(data, name="data")
     app.command("identity")(identity)
+    app.command("inspect")(inspect)
 
 
 def check(
@@ -55,6 +60,30 @@ def identity(
     """Write conversations in which a model learns who it is, from templates: one file to train on, one to validate on."""
     options = {"--name": name, "--facts": facts, "--out": out, "--rows": rows, "--seed": seed}
     _run("identity", [*_given(options), *(["--force"] if force else [])])
+
+
+def inspect(
+    what: Annotated[str, typer.Argument(metavar="FILE|TASK", help="a file of conversations, or a task such as gsm8k")],
+    row: Annotated[int, typer.Option(min=1, help="the first to show: a line of a file, a row of a task")] = 1,
+    count: Annotated[int, typer.Option(min=1, help="how many to show")] = 1,
+    split: Annotated[str | None, typer.Option(help="split of a task; default: the one that is trained on")] = None,
+    tokenizer: TokenizerOption = None,
+    tasks: TasksOption = None,
+    context: ContextOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show conversations as the model reads them, with the tokens that it learns in colour; [[…]] where there is no colour."""
+    places = {"--tokenizer": tokenizer, "--tasks": tasks}
+    options = {"--row": row, "--count": count, "--split": split, "--context": context}
+    command = [sys.executable, "-m", "nanochat.chats", "inspect", *_given(places), *_given(options), "--", what]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=False)
+    out = text.console()
+    for line in done.stdout.splitlines():
+        if as_json:
+            typer.echo(line)
+        else:
+            out.print(rendering.shown(json.loads(line), colored=out.is_terminal), soft_wrap=True, highlight=False)
+    raise typer.Exit({0: 0, 2: 2, BAD_INPUT: 2}.get(done.returncode, 1))
 
 
 def _given(options: Mapping[str, object]) -> list[str]:

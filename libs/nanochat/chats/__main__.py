@@ -1,6 +1,6 @@
-"""`python -m nanochat.chats check FILE`, `… identity --name NAME --facts FILE --out FILE`. Needs no service and no torch.
+"""`python -m nanochat.chats check FILE`, `… inspect FILE|TASK`, `… identity --name NAME --facts FILE`. No service, no torch.
 
-The commands `nanochat data check` and `nanochat identity` start it.
+The commands `nanochat data check`, `nanochat inspect` and `nanochat identity` start it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from nanochat.chats import found, persona
+from nanochat.chats import chosen, found, persona
 from nanochat.chats.check import check
 from nanochat.chats.lines import lines
 from nanochat.chats.overlap import Questions
+from nanochat.chats.rendering import rendered
 from nanochat.config.recipe import ModelSpec
 from nanochat.contract.contract import Exit, StageError, write_text
 from nanochat.tasks.base import Conversation
+from nanochat.tasks.catalog import BY_NAME, TASKS
 from nanochat.tasks.generated import TEST_SHARE
+from nanochat.tasks.source import TaskSource
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,6 +50,28 @@ def _check(args: argparse.Namespace) -> int:
     else:
         sys.stdout.write("".join(f"{line}\n" for line in lines(checked)))
     return Exit.OK if checked.is_good else Exit.FAILED
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    made_with = found.tokenizer(args.tokenizer)
+    if made_with is None:
+        raise StageError(
+            "no run on this machine has made a tokenizer",
+            code="tokenizer_missing",
+            hint="name the folder of one with --tokenizer",
+        )
+    if args.what in BY_NAME and BY_NAME[args.what].kind != "file":
+        source = found.task_source(args.tasks)
+        chats = chosen.of_task(args.what, args.split, source[0] if source else TaskSource(), args.row, args.count)
+    elif Path(args.what).is_file():
+        chats = chosen.of_file(Path(args.what), args.row, args.count)
+    else:
+        tasks = ", ".join(task.name for task in TASKS if task.kind != "file")
+        raise StageError(f"{args.what!r} is neither a file nor a task", code="bad_task", hint=f"the tasks are {tasks}")
+    for place, conversation in chats:
+        one = rendered(conversation, made_with[0], args.context, source=args.what, place=place)
+        sys.stdout.write(one.model_dump_json() + "\n")
+    return Exit.OK
 
 
 def _identity(args: argparse.Namespace) -> int:
@@ -94,6 +119,12 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("check", parents=[looks])
     one.add_argument("file", type=Path)
     one.set_defaults(run=_check)
+    some = commands.add_parser("inspect", parents=[looks])
+    some.add_argument("what")
+    some.add_argument("--row", type=_count, default=1)
+    some.add_argument("--count", type=_count, default=1)
+    some.add_argument("--split")
+    some.set_defaults(run=_inspect)
     who = commands.add_parser("identity")
     who.add_argument("--name", type=_name, required=True)
     who.add_argument("--facts", type=Path, required=True)
@@ -116,6 +147,13 @@ def _rows(text: str) -> int:
     value = int(text)
     if not 0 < value <= 100_000:
         raise argparse.ArgumentTypeError(f"{text} is not a number of conversations from 1 to 100,000")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 0 < value <= 10**9:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of 1 or more")
     return value
 
 
