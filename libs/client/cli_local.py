@@ -63,10 +63,14 @@ def local_run(
         Path | None, typer.Option(metavar="FOLDER", help="directory of the run (default .nanochat/local/<recipe>)")
     ] = None,
     nproc: Annotated[int, typer.Option(min=1, help="processes per training stage (one per GPU)")] = 1,
+    log: Annotated[
+        list[str] | None, typer.Option(metavar="TRACKER", help="also log to tensorboard, trackio or wandb; repeat for several")
+    ] = None,
 ) -> None:
     """Run a whole recipe on this machine, without any service. Run it again with the same --out to resume."""
     options = {"--overrides": json.dumps(overrides_of(set_, data, from_, first)), "--out": out, "--nproc": nproc}
     given = [text for option, value in options.items() if value is not None for text in (option, str(value))]
+    given += ["--log", *log] if log else []
     code = hand_over(["-m", "nanochat.local.run", recipe, *given])
     raise typer.Exit({0: 0, BAD_INPUT: 2}.get(code, 1))
 

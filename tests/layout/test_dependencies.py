@@ -38,6 +38,7 @@ CODE = {
     "inference": ("services.inference",),
     "ui": ("services.ui",),
     "otel": ("services.tracing",),
+    "loggers": ("nanochat.loggers",),
     "standalone": ("services.standalone",),
     "dev": ("tests", "benchmarks"),
 }
@@ -86,9 +87,19 @@ PARTS = {
     "opentelemetry": "opentelemetry-api",
 }
 
-# Imported only if installed: the extra `otel`; other tokenizers, which benchmarks compare with and stages report; and transformers, by the code
+# Imported only if installed: the extras `otel` and `loggers`; other tokenizers, which benchmarks compare with and stages report; and transformers, by the code
 # that an exported folder carries.
-OPTIONAL = {"bpeasy", "fast-bpe-rs", "fastokens", "gigatoken", "transformers", *PARTS.values()}
+OPTIONAL = {
+    "bpeasy",
+    "fast-bpe-rs",
+    "fastokens",
+    "gigatoken",
+    "tensorboard",
+    "trackio",
+    "transformers",
+    "wandb",
+    *PARTS.values(),
+}
 
 
 def declared(extra: str) -> set[str]:

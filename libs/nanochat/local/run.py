@@ -36,6 +36,7 @@ from nanochat.contract.launch import launch, stage_command
 from nanochat.local import options
 from nanochat.local.card import write_card
 from nanochat.local.earlier import Earlier, look
+from nanochat.loggers.sinks import SINKS, missing
 from nanochat.planning import graph, metrics, plan
 from nanochat.planning.checked import checked
 from nanochat.tasks.programs import confinement
@@ -229,7 +230,13 @@ def main(argv: list[str] | None = None) -> int:
     options.add_recipe(parser)
     parser.add_argument("--out", type=Path, help="directory of the run (default .nanochat/local/<recipe>)")
     parser.add_argument("--nproc", type=int, default=1, help="processes per training stage, one per GPU (default 1)")
+    parser.add_argument(
+        "--log", nargs="+", default=[], choices=sorted(SINKS), metavar="TRACKER", help="also log to " + ", ".join(sorted(SINKS))
+    )
     args = parser.parse_args(argv)
+    if absent := missing(args.log):
+        sys.stderr.write(f"--log: {absent[0]} is not installed; pip install 'nanochat-platform[loggers]', or leave it out\n")
+        return Exit.BAD_INPUT
     try:
         recipe, _ = checked(args.recipe, args.overrides, lambda recipe: _planned(recipe, args.nproc))
     except RecipeError as err:

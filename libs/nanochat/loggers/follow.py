@@ -1,0 +1,137 @@
+"""Follows the events of a run's stages and copies its metrics and evaluations to trackers.
+
+It is a process of its own, beside training: a tracker that fails, hangs or asks for memory never stops a stage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nanochat.contract.contract import EVENTS, SPEC
+from nanochat.contract.lines import sift
+from nanochat.loggers.sinks import SINKS, Sink, StageRun
+
+POLL_S = 1.0
+
+
+def follow(folder: Path, names: Sequence[str], ended: Callable[[float], bool]) -> int:
+    """Copy what is recorded below `folder` until `ended(seconds to wait)` says so, and once more. Returns an exit code.
+
+    A tracker that raises is dropped with a line on stderr; the others go on. The code is 1 when that happened.
+    """
+    trackers = Trackers(folder, names)
+    while not ended(POLL_S):
+        trackers.copy()
+    trackers.copy()
+    trackers.close()
+    return 1 if trackers.failed else 0
+
+
+class Trackers:
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self._folder, self._names = folder, list(names)
+        self._stages: dict[str, _Stage] = {}
+        self.failed: list[str] = []
+
+    def copy(self) -> None:
+        """Copy all events that are new."""
+        for path in sorted(self._folder.glob(f"*/attempt-*/{EVENTS}"), key=_age):
+            stage = self._stages.setdefault(path.parents[1].name, _Stage(path.parents[1].name))
+            for event in stage.new_events(path):
+                self._copy(stage, path, event)
+
+    def close(self) -> None:
+        for stage in self._stages.values():
+            for name, sink in stage.sinks.items():
+                self._attempt(name, sink.close)
+
+    def _copy(self, stage: _Stage, path: Path, event: Mapping[str, Any]) -> None:
+        if not (found := figures(event)):
+            return
+        stage.step = event.get("step", stage.step)
+        for name in [name for name in self._names if name not in self.failed]:
+
+            def record(name: str = name) -> None:
+                self._sink(name, stage, path).log(stage.step, found, event["t"])
+
+            self._attempt(name, record)
+
+    def _sink(self, name: str, stage: _Stage, path: Path) -> Sink:
+        if name not in stage.sinks:
+            spec = json.loads((path.parent / SPEC).read_text(encoding="utf-8"))
+            stage.sinks[name] = SINKS[name](StageRun(spec["run"], spec["stage"], self._folder, spec["config"]))
+        return stage.sinks[name]
+
+    def _attempt(self, name: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as err:  # whatever a tracker does, training and the other trackers go on
+            self.failed.append(name)
+            sys.stderr.write(f"{name} failed and is left out from here on: {type(err).__name__}: {err}\n")
+            sys.stderr.flush()
+
+
+@dataclass(slots=True)
+class _Stage:
+    name: str
+    step: int = 0
+    read: dict[Path, tuple[int, int, int]] = field(default_factory=dict)  # bytes, lines and the last seq so far
+    sinks: dict[str, Sink] = field(default_factory=dict)
+
+    def new_events(self, path: Path) -> Iterator[dict[str, Any]]:
+        offset, lines, seq = self.read.get(path, (0, 0, -1))
+        with path.open("rb") as file:
+            file.seek(offset)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1].splitlines(keepends=True)
+        sifted = sift(whole, lines, seq)
+        self.read[path] = (offset + sum(map(len, whole)), lines + len(whole), sifted.last_seq)
+        yield from sifted.events
+
+
+def figures(event: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of an event by the names that trackers show: those of a metric as they are, of an evaluation with its name."""
+    if event["kind"] not in ("metric", "eval"):
+        return {}
+    prefix = f"{event['name']}/" if event["kind"] == "eval" else ""
+    return {
+        prefix + key: float(value)
+        for key, value in event["values"].items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def until_closed(stream: int) -> Callable[[float], bool]:
+    """Wait for the end of a pipe whose other end the followed process holds: it ends with that process, however it ends."""
+
+    def ended(seconds: float) -> bool:
+        ready, _, _ = select.select([stream], [], [], seconds)
+        return bool(ready) and not os.read(stream, 1)
+
+    return ended
+
+
+def at_once(_seconds: float) -> bool:
+    """For a run that has ended."""
+    return True
+
+
+def _age(path: Path) -> tuple[float, int]:
+    number = path.parent.name.removeprefix("attempt-")
+    return _born(path), int(number) if number.isdigit() else 0
+
+
+def _born(path: Path) -> float:
+    """When the stage started, for order. The specification is written once, before the stage starts."""
+    try:
+        return (path.parent / SPEC).stat().st_mtime
+    except OSError:
+        return time.time()
