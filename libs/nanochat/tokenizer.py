@@ -113,7 +113,7 @@ class Tokenizer:
 
         for position, message in enumerate(_merged(conversation)):
             if position % 2 == 0:
-                add([self._special["<|user_start|>"], *self.encode(_user_text(message, position))], trained=False)
+                add([self._special["<|user_start|>"], *self.encode(_plain_text(message, position))], trained=False)
                 add([self._special["<|user_end|>"]], trained=False)
             else:
                 add([self._special["<|assistant_start|>"]], trained=False)
@@ -163,7 +163,7 @@ def _merged(conversation: Conversation) -> list[Message]:
     if messages[0]["role"] == "system":
         if len(messages) < 2 or messages[1]["role"] != "user":
             raise ValueError("a system message must be followed by a user message")
-        first: Message = {"role": "user", "content": f"{messages[0]['content']}\n\n{_user_text(messages[1], 1)}"}
+        first: Message = {"role": "user", "content": f"{_plain_text(messages[0], 0)}\n\n{_plain_text(messages[1], 1)}"}
         messages = [first, *messages[2:]]
     for position, message in enumerate(messages):
         wanted = "assistant" if position % 2 else "user"
@@ -172,7 +172,7 @@ def _merged(conversation: Conversation) -> list[Message]:
     return messages
 
 
-def _user_text(message: Message, position: int) -> str:
+def _plain_text(message: Message, position: int) -> str:
     if not isinstance(message["content"], str):
-        raise ValueError(f"message {position} is from the user; its content must be a string")
+        raise ValueError(f"message {position} is from the {message['role']}; its content must be a string")
     return message["content"]

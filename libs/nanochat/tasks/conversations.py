@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from nanochat.contract.contract import StageError
 from nanochat.tasks.base import Conversation
 from nanochat.tasks.catalog import TaskDef
 from nanochat.tasks.catalogued import CatalogTask
 from nanochat.tasks.chat_file import ChatFile
 from nanochat.tasks.dataset import DatasetTask
+from nanochat.tasks.formats import EXPECTED, NotAConversation, conversation_of
+
+QUOTED = 200  # characters of a broken row
 
 
 class Conversations(DatasetTask):
-    """Each row is a list of messages, or an object with `messages`; roles alternate after an optional system message."""
+    """Rows of a folder or a hub, in the forms of `formats`. Raises StageError that quotes a row that is no conversation."""
 
     def from_row(self, row: Any) -> Conversation:
-        messages = row if isinstance(row, list) else row["messages"]
-        return {"messages": [{"role": m["role"], "content": m["content"]} for m in messages]}
+        try:
+            return conversation_of(row)[1]
+        except NotAConversation as err:
+            raise StageError(
+                f"a row of {self.name} is no conversation: {err}: {str(row)[:QUOTED]}", code="bad_conversation", hint=EXPECTED
+            ) from None
 
 
 class OwnConversations(CatalogTask):

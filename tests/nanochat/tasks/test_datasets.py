@@ -1,5 +1,6 @@
 """Tasks over data sets: how a row becomes a conversation, and when an answer is right."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,16 @@ import pytest
 from nanochat.config.recipe import Recipe, TaskUse
 from nanochat.contract.contract import StageError
 from nanochat.tasks.base import reference
+from nanochat.tasks.catalog import find_in_folder
 from nanochat.tasks.gsm8k import solution_parts
 from nanochat.tasks.judge import final_number
 from nanochat.tasks.mixture import load_mixture
 from nanochat.tasks.programs import code_in, leading_imports
 from nanochat.tasks.registry import load, named
-from nanochat.tasks.source import TaskSource
+from nanochat.tasks.source import TaskSource, write_source
 from nanochat.tokenizer import Tokenizer
+
+from .conftest import CHAT
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 
@@ -50,6 +54,15 @@ def test_rows_come_in_the_hubs_shuffled_order(source: TaskSource) -> None:
 def test_files_of_one_split_are_joined(source: TaskSource) -> None:
     said = {str(c["messages"][0]["content"]) for c in named("smoltalk", "train", source)}
     assert said == {f"hi {i}" for i in range(8)}
+
+
+@pytest.mark.parametrize("content", [None, 3, {"a": 1}, ["a"]])
+def test_a_content_that_is_no_text_is_never_trained_on(source: TaskSource, tmp_path: Path, content: object) -> None:
+    row = {"messages": [{"role": "system", "content": content}, *CHAT[0]["messages"]]}
+    (tmp_path / "data/chat/c_train.jsonl").write_text(json.dumps(row) + "\n")
+    write_source(tmp_path / "again", find_in_folder(tmp_path / "data"), tmp_path / "data", [])
+    with pytest.raises(StageError, match="a row of smoltalk is no conversation: the content of message 1"):
+        named("smoltalk", "train", TaskSource.load(tmp_path / "again"))[:]
 
 
 def test_a_calculation_becomes_a_tool_call_and_its_output() -> None:
@@ -177,9 +190,6 @@ def test_what_is_missing_is_named(source: TaskSource, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
 def test_the_speedruns_mixtures_load_from_the_shared_folder(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    from nanochat.tasks.catalog import find_in_folder
-    from nanochat.tasks.source import write_source
-
     write_source(
         tmp_path / "tasks", find_in_folder(SHARED), SHARED, ["apple", "banana", "there"] * 50, SHARED / "words/words_alpha.txt"
     )
