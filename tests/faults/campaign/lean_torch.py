@@ -32,6 +32,7 @@ def install() -> None:
     torch.device, torch.dtype, torch.Tensor = core.device, core.dtype, core.TensorBase
     torch._C, torch.distributed, torch.utils = core, distributed, _bare("torch.utils")
     torch.accelerator = _module("torch.accelerator", is_available=lambda: False)
+    torch.cuda = _module("torch.cuda", is_available=lambda: False)  # asked for by torch 2.11
     torch.multiprocessing = _module(
         "torch.multiprocessing", **{**vars(multiprocessing), "_set_thread_name": core._set_thread_name}
     )
