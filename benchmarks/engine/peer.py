@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from inspect import signature
 from typing import Any
 
 import torch
@@ -94,7 +95,8 @@ class Transformers:
         sizes: dict[str, Any] = {"max_memory_percent": 0.5}
         if self._subject.device == "cpu":  # where its defaults take all memory for masks
             page = 64
-            sizes = {"page_size": page, "num_blocks": streams * -(-(prompt + new) // page) + 1, "max_batch_tokens": 512}
+            name = "page_size" if "page_size" in signature(ContinuousBatchingConfig).parameters else "block_size"  # 5.17's name
+            sizes = {name: page, "num_blocks": streams * -(-(prompt + new) // page) + 1, "max_batch_tokens": 512}
         seconds = []
         for _ in range(2):
             asked = prompts(streams, prompt)

@@ -155,7 +155,7 @@ def test_log_probabilities_are_those_of_the_plain_model(make_model, tokenizer):
 
 
 @pytest.mark.parametrize("switches", [{}, MODERN], ids=["speedrun", "modern"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 0.1)], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 0.03)], ids=["fp32", "bf16"])
 def test_scores_of_shared_beginnings_are_those_of_the_plain_model(make_model, switches, dtype, tolerance):
     """More tokens than a pass has, beginnings that end within a block, and spans of many lengths."""
     model = make_model(depth=4, seq_len=256, **switches).cuda()
@@ -175,4 +175,4 @@ def test_scores_of_shared_beginnings_are_those_of_the_plain_model(make_model, sw
             with torch.no_grad():
                 logits = model(torch.tensor([sequence.ids], device="cuda"))[0, sequence.start - 1 : sequence.end - 1]
             wanted = torch.tensor(sequence.ids[sequence.start : sequence.end], device="cuda")
-            assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, wanted).item(), abs=tolerance)
+            assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, wanted).item(), rel=tolerance, abs=tolerance)
