@@ -71,7 +71,7 @@ def run(ctx: StageContext) -> None:
                 validate=validate.bits(model, tokenizer, loader(index.val, spec.val_packing), eval_steps, ranks),
                 tokenizer_sha256=digest,
                 steps=steps,
-                from_scratch=True,
+                from_scratch="model" not in ctx.spec.inputs,
                 compile=spec.compile if spec.compile is not None else ranks.device.type == "cuda",
                 callbacks=[
                     *([_core(ctx, spec, model, tokenizer, ranks)] if spec.core_every > 0 else []),

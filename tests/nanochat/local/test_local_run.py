@@ -89,6 +89,7 @@ def test_a_metric_is_shown_by_its_short_name_with_a_figure_that_people_can_read(
     ("overrides", "code", "says"),
     [
         ({"data.source": {"kind": "folder", "path": "/no/such/folder"}}, Exit.BAD_INPUT, "data.source"),
+        ({"from.model": "/no/such/folder"}, Exit.BAD_INPUT, "from.model: no folder /no/such/folder"),
         ({"base.colour": 1}, Exit.BAD_INPUT, "base.colour: unknown field"),
         ({"base.total_batch_size": 4096 + 256}, Exit.BAD_INPUT, "base.total_batch_size"),
         (["nonsense"], 2, "--overrides: not a JSON object"),

@@ -24,6 +24,12 @@ def warnings(name, planned, gpu=None):
     return plan.run_plan(recipe.resolve(name), planned, gpu).warnings
 
 
+def test_packed_finetuning_takes_the_steps_that_its_full_rows_need():
+    planned = stage(plan.plan(recipe.resolve("speedrun", {"sft.packing": "best_fit"}), 8, "H100"), "sft")
+    rows = math.ceil(22_439 * plan.TOKENS_PER_ROW / 2048)
+    assert (planned.steps, planned.tokens) == (rows // 32, rows // 32 * 32 * 2048)
+
+
 def test_speedrun_on_eight_gpus():
     planned = plan.plan(recipe.resolve("speedrun"), 8, "H100")
     base = stage(planned, "base_train")
