@@ -58,6 +58,7 @@ BAD_INPUT = (
     "task_too_small",
     "tok_train",
     "tokenizer_corrupt",
+    "tokenizer_missing",
     "tokenizer_mismatch",
     "vocab_too_large",
 )

@@ -10,6 +10,7 @@ import shutil
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 import torch
@@ -212,9 +213,11 @@ def test_every_code_that_a_stage_raises_has_its_reason() -> None:
 
 def raised_codes() -> Iterator[tuple[str, str]]:
     """(code, exit code as it is written) of every StageError in libs/nanochat; both where one is chosen of two."""
-    for path in sorted(Path(nanochat.__file__).parent.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "StageError":
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(Path(nanochat.__file__).parent.rglob("*.py"))]
+    names = {"StageError", *(node.name for tree in trees for node in ast.walk(tree) if is_stage_error(node))}
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
                 words = {keyword.arg: keyword.value for keyword in node.keywords}
                 codes, exits = (
                     choices(words["code"]),
@@ -226,6 +229,10 @@ def raised_codes() -> Iterator[tuple[str, str]]:
                         code.value if isinstance(code, ast.Constant) else getattr(causes, ast.unparse(code)),
                         ast.unparse(exit_code),
                     )
+
+
+def is_stage_error(node: ast.AST) -> TypeGuard[ast.ClassDef]:
+    return isinstance(node, ast.ClassDef) and any(isinstance(base, ast.Name) and base.id == "StageError" for base in node.bases)
 
 
 def choices(value: ast.expr) -> list[ast.expr]:
