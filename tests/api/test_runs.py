@@ -12,6 +12,7 @@ from nanochat.config.recipe import names, resolve
 from nanochat.planning import graph, plan
 from tests.api.manual_worker import ManualWorker
 from tests.api.server import Api
+from tests.nanochat.report.runs import attempt
 
 TINY = {"recipe": "tiny", "overrides": {"base.num_iterations": 20}}
 
@@ -202,7 +203,8 @@ def test_a_run_that_failed_has_a_report_in_three_forms(api: Api, worker: ManualW
     run_id = api.http.post("/v1/runs", json=TINY | {"name": "<b>bad</b>"}).json()["id"]
     (tmp_path / "results.json").write_text('{"train_shards": 3}', encoding="utf-8")
     worker.complete(run_id, "data", results=str(tmp_path))
-    worker.complete(run_id, "tok_train")
+    made_elsewhere = attempt(tmp_path / "tok_train", 1, [(7, {"loss": 2.0})], figures={"vocab_size": 400})  # as a fork has it
+    worker.complete(run_id, "tok_train", results=str(made_elsewhere / "results"))
     base = worker.claim(run_id, "base_train")
     worker.report(base, "warning", code="no_fp8", message="this device does not support fp8")
     for step, loss in enumerate([6.5, 5.5, "nan", 4.5]):
@@ -217,6 +219,7 @@ def test_a_run_that_failed_has_a_report_in_three_forms(api: Api, worker: ManualW
     assert (stages["base_train"]["state"], stages["base_train"]["why"]) == ("failed", "the shard is damaged")
     curve = next(c for c in stages["base_train"]["record"]["curves"] if c["key"] == "loss")
     assert (curve["steps"], curve["last"], curve["nonfinite"]) == ([0, 1, 2, 3], [6.5, 5.5, None, 4.5], [2])
+    assert (stages["tok_train"]["results"], stages["tok_train"]["record"]["curves"][0]["steps"]) == ({"vocab_size": 400}, [7])
     assert [name for name, stage in stages.items() if stage["state"] == "left out"] == ["rl", "chat_eval_rl"]
     assert stages["mid_train"]["state"] == "not reached"
     assert "the shard is damaged" in view["markdown"]

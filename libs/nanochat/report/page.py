@@ -66,7 +66,11 @@ def render(report: Report) -> str:
         core=scores.core(report),
         chat=scores.chat(report),
         completions=_completions(report),
-        conversations=_conversations(report),
+        conversations=[
+            found
+            for found in (_conversations(report), ("Answers during reinforcement learning", _rollouts(report)))
+            if found[1]
+        ],
         stages=[(stage, sections.of(stage)) for stage in _begun(report)],
         lineage=report.lineage,
         moment=markdown.moment,
@@ -82,11 +86,11 @@ def lede(report: Report) -> str:
     article = "An" if model.startswith(("8", "11", "18")) else "A"
     said = [f"{article} {model} trained" if base.get("tokens") else f"{article} {model}"]
     if base.get("tokens"):
-        said.append(f"from {cells.short(base['tokens'])} tokens")
+        said.append(f"on {cells.short(base['tokens'])} tokens")
     if base.get("device") == "cpu":
-        said.append(f"on {report.machine['cores']} CPU cores" if report.machine.get("cores") else "on a CPU")
+        said.append(f"with {report.machine['cores']} CPU cores" if report.machine.get("cores") else "with a CPU")
     elif base.get("device"):
-        said.append(f"on {base.get('world_size', 1)} × {base['device']}")
+        said.append(f"with {base.get('world_size', 1)} × {base['device']}")
     if report.total_seconds:
         said.append(f"in {cells.duration(report.total_seconds)}")
     if report.cost:
@@ -187,15 +191,32 @@ class Conversation:
     question: str
     parts: list[answers.Part]
     right: bool | None
+    reward: str = ""
 
 
-def _conversations(report: Report) -> tuple[StageCard, list[Conversation]] | None:
-    """The samples of the newest chat model that was evaluated."""
+def _conversations(report: Report) -> tuple[str, list[Conversation]]:
+    """The samples of the newest chat model that was evaluated, with the title of its evaluation."""
     for stage in reversed(_begun(report)):
         told = [s for s in sections.of(stage).samples if "completion" in s]
         if told:
-            return stage, [_conversation(sample) for sample in told]
-    return None
+            return stage.title, [_conversation(sample) for sample in told]
+    return "", []
+
+
+def _rollouts(report: Report) -> list[Conversation]:
+    """Answers that were sampled during reinforcement learning, the newest first."""
+    stage = report.stage("rl")
+    samples = sorted(stage.record.samples if stage else [], key=lambda s: -s.step)
+    return [
+        Conversation(
+            f"step {s.step:,}",
+            "".join(part.text for part in answers.parts(s.prompt)).strip("\n")[:PROMPT],
+            answers.parts(s.text),
+            None,
+            "" if s.reward is None else f"reward {s.reward:g}",
+        )
+        for s in samples
+    ]
 
 
 def _conversation(sample: Mapping[str, Any]) -> Conversation:

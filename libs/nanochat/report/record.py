@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,7 @@ class Sample(BaseModel):
     step: int = Field(description="Step after which the model was asked.")
     prompt: str = Field(description="The prompt.")
     text: str = Field(description="The continuation.")
+    reward: float | None = Field(default=None, description="The reward that it earned; null outside of reinforcement learning.")
 
 
 class Made(BaseModel):
@@ -150,8 +152,17 @@ def samples(events: Sequence[Mapping[str, Any]]) -> list[Sample]:
     steps = sorted({e["step"] for e in events})
     if len(steps) > KEPT_SAMPLES:
         steps = [steps[round(i * (len(steps) - 1) / (KEPT_SAMPLES - 1))] for i in range(KEPT_SAMPLES)]
-    newest = {(e["step"], str(e["prompt"])): str(e["text"]) for e in events if e["step"] in steps}
-    return [Sample(step=step, prompt=prompt[:TEXT], text=text[:TEXT]) for (step, prompt), text in newest.items()]
+    found: dict[tuple[int, str, str], Sample] = {}
+    for event in events:
+        if event["step"] in steps:
+            step, prompt, text = event["step"], str(event["prompt"])[:TEXT], str(event["text"])[:TEXT]
+            reward = curves.number(event.get("reward"))
+            found[step, prompt, text] = Sample(step=step, prompt=prompt, text=text, reward=_finite(reward))
+    return list(found.values())
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def warnings(events: Sequence[Mapping[str, Any]]) -> list[Warned]:

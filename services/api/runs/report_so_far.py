@@ -36,7 +36,7 @@ STATES: dict[StageStatus, State] = {
 def report(session: Session, run_id: str) -> Report | None:
     """The report, or None if no stage has begun. Raises NotFound."""
     run = views.run_view(session, run_id)
-    begun = [stage for stage in run.stages if stage.kind != "report" and stage.started_at is not None]
+    begun = [s for s in run.stages if s.kind != "report" and (s.started_at is not None or s.status is StageStatus.SUCCEEDED)]
     if not begun:
         return None
     series = metrics.metrics(session, run_id, max_points=BUCKETS).series
@@ -58,6 +58,8 @@ def _status(run: RunView) -> str:
 def _card(stage: StageView, series: Sequence[SeriesView], told: Sequence[EventView]) -> StageCard:
     state = STATES[stage.status]
     results = next((a for a in stage.artifacts if a.name == "results"), None)
+    # A stage that a fork took over has its metrics in the ledger of the run that it was made in, and in its own files.
+    elsewhere = _recorded(results) if results and not series else record.StageRecord()
     return build.card(
         stage.name,
         state,
@@ -66,8 +68,9 @@ def _card(stage: StageView, series: Sequence[SeriesView], told: Sequence[EventVi
         finished_at=_seconds(stage.finished_at),
         results=_figures(results) if results else {},
         record=record.StageRecord(
-            curves=[_curve(s) for s in series],
-            samples=record.samples([{"step": 0, "prompt": "", "text": "", **e.data} for e in told if e.kind == "sample"]),
+            curves=[_curve(s) for s in series] or elsewhere.curves,
+            samples=record.samples([{"step": 0, "prompt": "", "text": "", **e.data} for e in told if e.kind == "sample"])
+            or elsewhere.samples,
             warnings=record.warnings([{"code": "", "message": "", **e.data} for e in told if e.kind == "warning"]),
             artifacts=[record.made(a.name, a.path, a.sha256) for a in stage.artifacts],
             attempts=[_attempt(a) for a in stage.attempts],
@@ -82,6 +85,13 @@ def _figures(results: ArtifactView) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _recorded(results: ArtifactView) -> record.StageRecord:
+    try:
+        return record.of(Path(results.path).parent)
+    except OSError:
+        return record.StageRecord()
 
 
 def _curve(series: SeriesView) -> Curve:

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from nanochat.report import build, page, record, write
 from nanochat.report.card import Report
-from tests.nanochat.report.runs import EVIL, MACHINE, a_run, attempt, card, falling, model_artifact, report_of, results
+from tests.nanochat.report.runs import EVIL, MACHINE, TOOL, a_run, attempt, card, falling, model_artifact, report_of, results
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SHOTS = Path(__file__).parents[2] / "artifacts" / "report"
@@ -74,7 +74,7 @@ def test_a_reader_sees_the_run_at_a_glance(show: Show, trained: Report) -> None:
     seen = show(trained)
     expect(seen.locator("h1")).to_have_text("d20 of our own")
     expect(seen.locator(".lede")).to_have_text(
-        "A 561M-parameter language model trained from 11.2B tokens on 8 × NVIDIA H100 80GB HBM3 in 1h10m for $28.00."
+        "A 561M-parameter language model trained on 11.2B tokens with 8 × NVIDIA H100 80GB HBM3 in 1h10m for $28.00."
     )
     expect(seen.locator(".tiles")).to_contain_text("0.2000")
     summary = seen.locator("#summary table")
@@ -140,6 +140,16 @@ def test_tool_calls_are_shown_as_calls_with_their_results(show: Show, trained: R
     assert "<|" not in (answer.text_content() or "")
 
 
+def test_answers_of_reinforcement_learning_are_shown_with_their_rewards(show: Show) -> None:
+    question = "<|bos|><|user_start|>What is 2+3?<|user_end|><|assistant_start|>"
+    told = [{"step": s, "prompt": question, "text": t, "reward": r} for s in (1, 5) for t, r in ((TOOL, 1.0), ("none", 0.0))]
+    rl = build.card("rl", "done", results={"reward": 0.5}, record=record.StageRecord(samples=record.samples(told)))
+    cards = show(report_of([rl])).locator("#says .card")
+    assert cards.locator(".about").all_inner_texts() == [f"step {s} reward {r}" for s in (5, 1) for r in (1, 0)]
+    assert set(cards.locator(".question").all_inner_texts()) == {"What is 2+3?"}
+    expect(cards.first.locator(".tool.result code")).to_have_text("3")
+
+
 def test_markup_in_names_samples_and_answers_is_shown_as_text_and_never_runs(show: Show) -> None:
     evil = results(sft={"val_loss": 1.0, EVIL: EVIL}, base_eval={"samples": [{"prompt": EVIL, "text": EVIL}]})
     recipe = {"name": EVIL, "description": EVIL, "base": {"x": EVIL}}
@@ -172,6 +182,8 @@ def test_a_phone_needs_no_scrolling_to_the_side_and_print_has_no_navigation(show
     sizes = seen.locator(".plot text").evaluate_all("t => t.map(e => e.getBoundingClientRect().height)")
     assert min(sizes) >= 10
     seen.emulate_media(media="print")
+    seen.set_viewport_size({"width": 680, "height": 1000})  # A4 less its margins, in CSS pixels
+    assert seen.evaluate("document.documentElement.scrollWidth") == 680
     expect(seen.locator("nav")).to_be_hidden()
     assert seen.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
