@@ -27,7 +27,6 @@ LABELS = {
     "ratio": "bytes per token",
     "fewer_pct": "fewer tokens than it (%)",
     "n": "problems",
-    "rows": "of",
 }
 MAX_ITEMS = 60  # of a longer list, the first ones are shown and the others counted
 

@@ -49,12 +49,10 @@ def _core(stage: StageCard) -> Iterator[Note]:
         count = len(lacking) or CORE_TASKS
         text = f"No CORE: it is the mean over {CORE_TASKS} tasks, and {count} of them were incomplete ({names})."
         yield Note(kind="missing", text=text)
-    tasks = {name: table(figures) for name, figures in table(core.get("tasks")).items()}
-    failed = {name: str(f["failed"]) for name, f in tasks.items() if f.get("failed")}
-    if failed:
-        yield Note(
-            kind="missing", text="CORE tasks that failed: " + "; ".join(f"{n}: {why}" for n, why in failed.items()) + "."
-        )
+    yield from _failed("CORE tasks that failed", table(core.get("failed")))
+    if core.get("baselines") not in (None, "original"):
+        text = f"CORE is measured from DCLM's {core['baselines']} baselines, so it does not compare with the published figures."
+        yield Note(kind="warning", text=text)
     if core.get("estimate"):
         text = "CORE is an estimate from a sample of each task's examples."
         yield Note(kind="cut short", text=text)
@@ -63,17 +61,15 @@ def _core(stage: StageCard) -> Iterator[Note]:
 def _chat(by_name: Mapping[str, StageCard]) -> Iterator[Note]:
     chats = [by_name[chat] for _, chat in COLUMNS.values() if chat != "base_eval" and by_name[chat].state == "done"]
     evaluated = [table(stage.results.get("tasks")) for stage in chats]
-    lacking = [TASKS[t] for t in CHATCORE if any(t not in tasks for tasks in evaluated)]
+    without = [tasks for stage, tasks in zip(chats, evaluated, strict=True) if stage.results.get("chatcore") is None]
+    lacking = [TASKS[t] for t in CHATCORE if any(t not in tasks for tasks in without)]
     if lacking:
         yield Note(
             kind="missing",
             text=f"No ChatCORE: it is the mean over {len(CHATCORE)} tasks, and these did not run: {', '.join(lacking)}.",
         )
     for stage in chats:
-        failed = {TASKS.get(n, n): f["failed"] for n, f in table(stage.results.get("tasks")).items() if table(f).get("failed")}
-        if failed:
-            listed = "; ".join(f"{title}: {why}" for title, why in failed.items())
-            yield Note(kind="missing", text=f"{stage.title}, tasks that failed: {listed}.")
+        yield from _failed(f"{stage.title}, tasks that failed", table(stage.results.get("failed")))
     sampled = _those(evaluated, lambda f: f.get("n", 0) < f.get("rows", 0), lambda f: f"{f['n']:,} of {f['rows']:,}")
     if sampled:
         yield Note(kind="cut short", text=f"Only the first problems of these chat tasks were judged: {', '.join(sampled)}.")
@@ -81,6 +77,12 @@ def _chat(by_name: Mapping[str, StageCard]) -> Iterator[Note]:
     if skipped:
         text = f"Problems that do not fit into the model's context count as wrong: {', '.join(skipped)}."
         yield Note(kind="cut short", text=text)
+
+
+def _failed(heading: str, failed: Mapping[str, Any]) -> Iterator[Note]:
+    if failed:
+        told = "; ".join(f"{TASKS.get(name, name)}: {why}" for name, why in failed.items())
+        yield Note(kind="missing", text=f"{heading}: {told}")
 
 
 def _those(evaluated: Sequence[Mapping[str, Any]], chosen: Any, shown: Any) -> list[str]:

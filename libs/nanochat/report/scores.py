@@ -91,7 +91,7 @@ def core(report: Report) -> Bars | None:
             bars.bar(scale, f["centered"], summary.centered_error(f), 0.0),
             f"{f['centered']:.3f}",
             _pm(summary.centered_error(f)),
-            f"{summary.baseline(f):.3g}",
+            _chance(f),
             _problems(f),
         )
         for name, f in tasks.items()
@@ -121,7 +121,7 @@ def chat(report: Report) -> Bars | None:
                     bars.bar(scale, f["accuracy"], e, summary.baseline(f) or None, column.lower()),
                     f"{f['accuracy']:.3f}",
                     _pm(e),
-                    f"{summary.baseline(f):.3g}",
+                    _chance(f),
                     _problems(f),
                     rows=len(models),
                     first=column == models[0],
@@ -195,6 +195,11 @@ def _core(value: float | None) -> str:
 
 def _pm(error: float | None) -> str:
     return "" if error is None else f"± {error:.3f}"
+
+
+def _chance(figures: dict[str, object]) -> str:
+    found = summary.baseline(figures)
+    return cells.NONE if found is None else f"{found:.3g}"
 
 
 def _problems(figures: dict[str, object]) -> str:

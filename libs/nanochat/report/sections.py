@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nanochat.report import cells
 from nanochat.report.card import StageCard
 from nanochat.report.summary import TASKS, table
 
+BARS = {"accuracy", "centered", "n", "rows", "baseline", "stderr", "skipped"}  # what a row of bars says
 ELSEWHERE = ("samples", "machine")  # results that are not shown among the figures of a stage
 
 
@@ -20,6 +21,7 @@ class Grid:
     header: list[str]
     rows: list[list[str]]
     words: list[bool]
+    is_drawn: bool = False  # the page shows its figures as bars
 
 
 @dataclass(slots=True)
@@ -42,9 +44,9 @@ def of(stage: StageCard) -> Section:
             plain["CORE bundle"] = value
         elif key == "core" and isinstance(value, Mapping):
             plain |= _core_facts(value)
-            found.grids += _named("Task", table(value.get("tasks")))
+            found.grids += _named("Task", table(value.get("tasks")), drawn=True)
         elif isinstance(value, Mapping) and value and all(isinstance(v, Mapping) for v in value.values()):
-            found.grids += _named(key, value)
+            found.grids += _named(key, value, drawn=key == "tasks")
         elif isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
             found.grids.append(_records(value))
         else:
@@ -60,9 +62,13 @@ def _core_facts(core: Mapping[str, Any]) -> dict[str, Any]:
     return {label: core.get("core"), **lists, **{k: v for k, v in core.items() if k not in shown}}
 
 
-def _named(title: str, records: Mapping[str, Any]) -> list[Grid]:
+def _named(title: str, records: Mapping[str, Any], *, drawn: bool = False) -> list[Grid]:
     rows = [{title: TASKS.get(name, name) if title == "tasks" else name, **figures} for name, figures in records.items()]
-    return [_records(rows)] if rows else []
+    if not rows:
+        return []
+    grid = _records(rows)
+    keys = {key for figures in records.values() for key in figures}
+    return [replace(grid, is_drawn=drawn and keys <= BARS)]
 
 
 def _records(rows: Sequence[Mapping[str, Any]]) -> Grid:

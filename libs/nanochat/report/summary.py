@@ -81,26 +81,31 @@ def error(task: Figures) -> float | None:
     return math.sqrt(accuracy * (1 - accuracy) / n) or None
 
 
-def baseline(task: Figures) -> float:
-    """The accuracy of guessing, which a centered accuracy implies."""
+def baseline(task: Figures) -> float | None:
+    """The accuracy of guessing, which a centered accuracy implies unless all answers are right."""
     known = task.get("baseline")
     if is_number(known):
         return float(known)
     accuracy, centered = task.get("accuracy"), task.get("centered")
     if not is_number(accuracy) or not is_number(centered) or centered == 1:
-        return 0.0
+        return None
     return min(max((accuracy - centered) / (1 - centered), 0.0), 0.99)
 
 
 def centered_error(task: Figures) -> float | None:
     """The standard error of a centered accuracy."""
     found = error(task)
-    return None if found is None else found / (1 - baseline(task))
+    return None if found is None else found / (1 - (baseline(task) or 0.0))
 
 
 def core_error(core: Figures) -> float | None:
-    """The standard error of CORE."""
-    return _of_mean([centered_error(table(task)) for task in table(core.get("tasks")).values()])
+    """The standard error of CORE, as the stage measured it or from those of its tasks."""
+    measured = core.get("stderr")
+    return (
+        (float(measured) or None)
+        if is_number(measured)
+        else _of_mean([centered_error(table(task)) for task in table(core.get("tasks")).values()])
+    )
 
 
 def chatcore_error(tasks: Figures) -> float | None:

@@ -82,6 +82,36 @@ def test_an_empty_run_gives_a_readable_report():
     assert made.total_seconds is None
 
 
+def test_tasks_that_failed_are_told_with_their_reasons():
+    core = {
+        "core": None,
+        "tasks": {},
+        "missing": ["coqa"],
+        "partial": [],
+        "failed": {"coqa": "line 7 is not JSON"},
+        "estimate": False,
+    }
+    chat = {**chat_results("mid", None), "failed": {"mmlu": "the letter 'A' has 2 tokens"}}
+    text = page(base_eval={"core": core}, chat_eval_mid=chat)
+    assert "- CORE tasks that failed: coqa: line 7 is not JSON" in text
+    assert "- Chat evaluation after midtraining, tasks that failed: MMLU: the letter 'A' has 2 tokens" in text
+
+
+def test_core_from_other_baselines_says_that_it_does_not_compare():
+    core = {
+        "core": 0.2,
+        "stderr": 0.004,
+        "tasks": {},
+        "missing": [],
+        "partial": [],
+        "baselines": "corrected",
+        "estimate": False,
+    }
+    made = a_run(base_eval={"core": core})
+    assert "DCLM's corrected baselines, so it does not compare" in markdown.render(made)
+    assert next(row.errors for row in made.summary if row.name == "CORE") == {"BASE": 0.004}
+
+
 def test_tool_calls_are_shown_as_calls():
     assert "There are [calls 'banana'.count('a')] [→ 3] of them. #### 3" in page()
 

@@ -133,6 +133,22 @@ def test_bars_have_their_error_and_the_level_of_chance(show: Show, trained: Repo
     assert (whisker["x"] + whisker["width"] / 2 - whole["x"]) / whole["width"] == pytest.approx(0.448, abs=0.01)
 
 
+def test_the_chance_of_a_task_is_what_its_figures_imply(show: Show) -> None:
+    tasks = {
+        "known": {"accuracy": 0.5, "centered": 0.3, "n": 50, "rows": 50, "baseline": 0.2},
+        "implied": {"accuracy": 0.625, "centered": 0.25, "n": 50, "rows": 50},
+        "unknown": {"accuracy": 1.0, "centered": 1.0, "n": 50, "rows": 100},
+    }
+    seen = show(a_run(base_eval={"core": {"core": None, "tasks": tasks, "missing": ["coqa"], "partial": [], "estimate": True}}))
+    rows = [row.split("\t") for row in seen.locator("#evaluations table").first.locator("tbody tr").all_inner_texts()]
+    assert [(cells[0], cells[-2], cells[-1]) for cells in rows] == [
+        ("known", "0.2", "50"),
+        ("implied", "0.5", "50"),
+        ("unknown", "–", "50 of 100"),
+    ]
+    assert seen.locator("#stages").get_by_text("implied").count() == 0  # the figures are not listed twice
+
+
 def test_tool_calls_are_shown_as_calls_with_their_results(show: Show, trained: Report) -> None:
     answer = show(trained).locator("#says .answer", has_text="banana")
     expect(answer.locator(".tool code").nth(0)).to_have_text("'banana'.count('a')")
