@@ -6,6 +6,7 @@ import codecs
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +30,20 @@ class ChatFile:
     _places: Sequence[int]
 
     @classmethod
-    def open(cls, path: Path) -> ChatFile:
-        """Raises StageError when the file is missing or cannot be read. Rows are not looked at yet."""
+    def open(cls, path: Path, rows: int | None = None) -> ChatFile:
+        """All rows of the file, of lines the first `rows`. Raises StageError when the file is missing or cannot be read."""
         if not path.is_file():
             raise StageError(f"no file {path}", code="task_data_missing", hint="check the path of the file of conversations")
         try:
             if path.suffix == ".parquet":
                 table = pq.read_table(path)
                 return cls(path, "row", _Table(table), range(1, table.num_rows + 1))
-            data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+            if path.suffix == ".json":
+                array = _array(path)
+                return cls(path, "row", array, range(1, len(array) + 1))
+            lines = list(islice(_lines(path), rows))
         except (OSError, pa.ArrowException) as err:
             raise StageError(f"cannot read {path}: {err}", code="task_data_unreadable", hint="replace the file") from err
-        if path.suffix == ".json":
-            rows = _array(path, data)
-            return cls(path, "row", rows, range(1, len(rows) + 1))
-        lines = [(number, line) for number, line in enumerate(data.splitlines(), start=1) if line.strip()]
         return cls(path, "line", [line for _, line in lines], [number for number, _ in lines])
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class ChatFile:
 
 def open_checked(path: Path, rows: int | None = None) -> ChatFile:
     """A user's file, of which every row (or the first `rows`) is a conversation. Raises StageError that names the broken lines."""
-    file = ChatFile.open(path)
+    file = ChatFile.open(path, rows)
     if not len(file):
         raise StageError(f"{path} holds no conversation", code="empty_mixture", hint="add conversations, or leave the file out")
     broken = list(file.problems(rows))
@@ -116,10 +116,19 @@ def _decoded(line: bytes) -> Any:
         raise NotAConversation(f"it is not JSON ({err}){hint}") from None
 
 
-def _array(path: Path, data: bytes) -> list[Any]:
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(number, line) of every line that is not blank."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            text = line.strip() if number > 1 else line.removeprefix(codecs.BOM_UTF8).strip()
+            if text:
+                yield number, text
+
+
+def _array(path: Path) -> list[Any]:
     hint = "a .json file holds one list of conversations; a file with one of them on each line is named .jsonl"
     try:
-        rows = json.loads(data)
+        rows = json.loads(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     except (ValueError, RecursionError) as err:
         raise StageError(f"{path} is not JSON: {err}", code="bad_conversation", hint=hint) from err
     if not isinstance(rows, list):
