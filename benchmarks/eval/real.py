@@ -9,8 +9,8 @@ from pathlib import Path
 import rustbpe
 from benchmarks.eval.workload import ChatTask, CoreTask, Span, taken
 from nanochat.config.recipe import SPECIAL_TOKENS
+from nanochat.data.core_bundle import ROWS, read_items, read_tasks
 from nanochat.eval import core_prompts
-from nanochat.eval.core_bundle import ROWS, read_items, read_tasks
 from nanochat.tasks import registry
 from nanochat.tasks.base import reference
 from nanochat.tasks.catalog import BY_NAME, TASKS, find_in_folder

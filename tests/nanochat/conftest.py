@@ -156,7 +156,7 @@ def small_run(tmp_path_factory) -> Run:
         "tokenizer": {"vocab_size": 500, "max_chars": 200_000},
         "model": {"depth": 2, "seq_len": 128},
         "base": {"device_batch_size": 4, "total_batch_size": 1024, "num_iterations": 6, "eval_every": -1, "eval_tokens": 512},
-        "base_eval": {"bpb_tokens": 1024, "core_max_per_task": None, "device_batch_size": 4},
+        "base_eval": {"bpb_tokens": 1024, "core_max_per_task": None, "device_batch_size": 4, "allow_incomplete": True},
         "mid": {"device_batch_size": 4, "total_batch_size": 512, "num_iterations": 2, "eval_tokens": 512},
         "sft": {"device_batch_size": 4, "examples_per_step": 4, "num_iterations": 2, "eval_batches": 1},
         "rl": {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from nanochat.config.model_spec import Spec
 from nanochat.contract.bounds import DeviceRows, GeneratedRows, Length, Repeats, Rows, Temperature, Tokens, TopK
 from nanochat.tasks.catalog import JUDGED, TASKS
-from nanochat.tasks.use import JudgedTask
+from nanochat.tasks.use import JudgedTask, OwnTask
 
 
 class TokEvalSpec(Spec):
@@ -26,6 +28,15 @@ class BaseEvalSpec(Spec):
     core_max_per_task: Rows | None = Field(
         default=None, description="Maximum number of examples of each CORE task; null means all of them."
     )
+    core_baselines: Literal["original", "corrected"] = Field(
+        default="original",
+        description="Accuracies of guessing on the CORE tasks: DCLM's original ones, with which published figures compare, or those that "
+        "it corrected later for three of the tasks.",
+    )
+    allow_incomplete: bool = Field(
+        default=False,
+        description="Start although CORE tasks are missing or damaged in the bundle. They are left out, and there is no CORE.",
+    )
     device_batch_size: DeviceRows = Field(default=32, description="Rows that one process evaluates at a time.")
 
 
@@ -41,6 +52,12 @@ class ChatEvalSpec(Spec):
         max_length=len(JUDGED),
         description="Tasks to evaluate. ChatCORE is computed when all six of the default are among them.",
     )
+    own: tuple[OwnTask, ...] = Field(
+        default=(),
+        min_length=0,
+        max_length=100,
+        description="Your own evaluations: files of questions with answers, or tasks of installed packages.",
+    )
     max_problems: Rows | None = Field(
         default=None, description="Maximum number of problems of each task; null means all of them."
     )
@@ -53,6 +70,10 @@ class ChatEvalSpec(Spec):
         default=1, description="Answers to each generative problem. The problem counts as solved when any of them is right."
     )
     batch_size: DeviceRows = Field(default=8, description="Multiple-choice problems that one process evaluates at a time.")
+    allow_incomplete: bool = Field(
+        default=False,
+        description="Start although data of tasks are missing or damaged. They are left out, and there is no ChatCORE.",
+    )
     generated_size: GeneratedRows = Field(default=256, description="Problems of each generated task, such as counting.")
     trust_generated_code: bool = Field(
         default=False,

@@ -168,6 +168,12 @@ class StageContext:
         self.events.emit("artifact", name=name, path=artifact.path, sha256=artifact.sha256)
         return artifact
 
+    def write_result(self, name: str, text: str) -> None:
+        """Write a file that is published beside the figures, as a table is. Call it before `publish_results`."""
+        directory = self.out / "results"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(text, encoding="utf-8")
+
     def publish_results(self, results: dict[str, Any]) -> Artifact:
         """Publish the stage's figures and its start and end times as the artifact `results`, which the report reads."""
         directory = self.out / "results"

@@ -247,9 +247,13 @@ class Scorer:
         """Passes of rows of similar length, which bound the tokens and the positions that attention gathers."""
         waiting = sorted(rows, key=lambda row: -row.unread)
         while waiting:
-            longest = waiting[0].unread
-            held = max(row.cached for row in waiting[: self._batch_tokens // longest + 1]) + longest
-            count = max(1, min(self._batch_tokens // longest, CPU_POSITIONS // held))
+            longest, count, held = waiting[0].unread, 1, waiting[0].cached
+            for row in waiting[1 : self._batch_tokens // longest]:
+                held = max(held, row.cached)
+                # Padding has positions too, and the model's tables end at `limit`.
+                if (count + 1) * (held + longest) > CPU_POSITIONS or held + longest > self.limit:
+                    break
+                count += 1
             some, waiting = waiting[:count], waiting[count:]
             yield some, [row.unread for row in some]
 

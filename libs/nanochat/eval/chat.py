@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import math
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import fmean
 from typing import TypedDict
-
-import torch
 
 from nanochat.contract.contract import StageError
 from nanochat.distributed import Ranks
 from nanochat.engine import Engine, PromptTooLong, Request, Sampling
+from nanochat.engine.scorer import Scorer
 from nanochat.model import GPT
-from nanochat.model.loss import softcap
 from nanochat.tasks.base import Conversation, Task
 from nanochat.tasks.catalog import TASKS
 from nanochat.tokenizer import Tokenizer
@@ -23,6 +27,9 @@ BASELINES = {task.name: task.baseline for task in TASKS if task.in_chatcore}
 # nanochat's README had ChatCORE 0.0730 after midtraining and 0.0884 after SFT before it had SpellingBee.
 FIVE = {name: guess for name, guess in BASELINES.items() if name != "spellingbee"}
 EXAMPLES = 4  # problems of a generative task that are kept to be shown
+PASS_AT = (1, 2, 4, 8, 16, 32, 64)  # numbers of answers for which pass@k is told, up to as many as there are
+JUDGES = 8  # answers that are judged at once
+BATCH = {"cuda": 1024}  # problems whose letters are ranked together
 
 Progress = Callable[[int, int], None]
 
@@ -37,54 +44,187 @@ class Example(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class ChatResult:
-    """`accuracy` over `n` problems; `skipped` of them did not fit the model's context and count as wrong."""
+    """`accuracy` over `n` problems, with its standard error; `skipped` of them did not fit the model's context and count as wrong.
+
+    `pass_at` estimates, for k of a generative task's answers to each problem, the share of problems of which at least one is right.
+    """
 
     accuracy: float
     n: int
     skipped: int = 0
     examples: list[Example] = field(default_factory=list)
+    pass_at: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def stderr(self) -> float:
+        return math.sqrt(self.accuracy * (1 - self.accuracy) / self.n) if self.n else 0.0
 
 
-def evaluate(
-    model: GPT,
-    tokenizer: Tokenizer,
-    task: Task,
-    ranks: Ranks,
-    *,
-    max_problems: int | None = None,
-    batch_size: int = 8,
-    num_samples: int = 1,
-    max_new_tokens: int = 512,
-    temperature: float = 0.0,
-    top_k: int = 50,
-    seed: int = 42,
-    progress: Progress | None = None,
-) -> ChatResult:
-    """Measure the accuracy of a chat model on the first `max_problems` of a task.
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """How answers are generated: `num_samples` of at most `max_new_tokens` tokens for each problem."""
 
-    Ranks share the problems, so every rank must call this. A categorical problem is right when the correct letter has the
-    highest logit among the problem's letters. A generative problem is right when any of `num_samples` completions is judged
-    right. `progress(done, total)` counts problems; it assumes that other ranks are as far as this one.
+    num_samples: int = 1
+    max_new_tokens: int = 512
+    temperature: float = 0.0
+    top_k: int = 50
+    seed: int = 42
+
+
+GREEDY = Answering()
+
+
+class Evaluator:
+    """Judges one model. What it needs on a GPU, copies in another type and graphs, is made once for all tasks.
+
+    A categorical problem is right when the correct letter has the highest logit among the problem's letters. A generative problem is right
+    when any of its answers is judged right. Ranks share the problems, so every rank must call `evaluate`.
     """
-    n = min(len(task), max_problems or len(task))
-    mine = range(ranks.rank, n, ranks.world_size)
-    done = 0
 
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count * ranks.world_size
-        if progress:
-            progress(min(done, n), n)
+    def __init__(self, model: GPT, tokenizer: Tokenizer, ranks: Ranks):
+        self._model, self._tokenizer, self._ranks = model, tokenizer, ranks
+        self._letters: dict[str, int] = {}
 
-    examples: list[Example] = []
-    if task.eval_type == "categorical":
-        right, skipped = _categorical(model, tokenizer, task, mine, ranks, batch_size, advance)
-    else:
-        how = Sampling(temperature=temperature, top_k=top_k, seed=seed)
-        engine = Engine(model, tokenizer, dtype=ranks.dtype)
-        right, skipped, examples = _generative(engine, task, mine, how, num_samples, max_new_tokens, advance)
-    all_right, all_skipped = ranks.sum(right, skipped)
-    return ChatResult(all_right / n if n else 0.0, n, int(all_skipped), examples)
+    @cached_property
+    def _scorer(self) -> Scorer:
+        return Scorer(self._model, dtype=self._ranks.dtype)
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return Engine(self._model, self._tokenizer, dtype=self._ranks.dtype)
+
+    def evaluate(
+        self,
+        task: Task,
+        *,
+        max_problems: int | None = None,
+        batch_size: int = 8,
+        answering: Answering = GREEDY,
+        progress: Progress | None = None,
+    ) -> ChatResult:
+        """Measure the accuracy on the first `max_problems` of a task.
+
+        `batch_size` problems are ranked at a time on a CPU. `progress(done, total)` counts problems; it assumes that other ranks are as
+        far as this one.
+        """
+        n = min(len(task), max_problems or len(task))
+        mine = range(self._ranks.rank, n, self._ranks.world_size)
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count * self._ranks.world_size
+            if progress:
+                progress(min(done, n), n)
+
+        examples: list[Example] = []
+        if task.eval_type == "categorical":
+            right, skipped = self._categorical(task, mine, batch_size, advance)
+            return ChatResult(*self._shares(n, right, skipped=skipped))
+        rights, skipped, examples = self._generative(task, mine, answering, advance)
+        steps = [k for k in PASS_AT if k < answering.num_samples] + [answering.num_samples]
+        sums = [sum(pass_at_k(right, answering.num_samples, k) for right in rights) for k in steps]
+        totals = self._ranks.sum(*sums, skipped)
+        passed = {k: total / n if n else 0.0 for k, total in zip(steps, totals, strict=False)}
+        return ChatResult(passed[answering.num_samples], n, int(totals[-1]), examples, passed)
+
+    def _shares(self, n: int, right: int, *, skipped: int) -> tuple[float, int, int]:
+        all_right, all_skipped = self._ranks.sum(right, skipped)
+        return all_right / n if n else 0.0, n, int(all_skipped)
+
+    def _generative(
+        self, task: Task, indices: range, how: Answering, advance: Callable[[int], None]
+    ) -> tuple[list[int], int, list[Example]]:
+        """Return the number of right answers to each problem, how many problems were too long, and the first few as examples.
+
+        The engine answers all problems together. Each has its own seed, so its answers do not depend on the others. Answers are judged in
+        threads while it generates: programs run in processes of their own, and one that never ends takes seconds.
+        """
+        tokenizer, engine, asked = self._tokenizer, self._engine, dict[Request, int]()
+        skipped = 0
+        for index in indices:
+            sampling = Sampling(temperature=how.temperature, top_k=how.top_k, seed=how.seed + index)
+            prompt = tokenizer.render_for_completion(task[index])
+            try:
+                asked[engine.add(prompt, sampling, max_tokens=how.max_new_tokens, n=how.num_samples)] = index
+            except PromptTooLong:
+                skipped += 1
+                advance(1)
+        shown = set(list(asked.values())[:EXAMPLES])
+        verdicts: dict[int, Future[list[bool]]] = {}
+        texts: dict[int, list[str]] = {}
+        with ThreadPoolExecutor(max(1, min(JUDGES, os.cpu_count() or 1))) as judges:
+            try:
+                for request in engine.finished():
+                    index = asked[request]
+                    texts[index] = [tokenizer.decode(row.made) for row in request.rows]
+                    verdicts[index] = judges.submit(_judged, task, index, texts[index])
+                    advance(1)
+                rights = {index: verdict.result() for index, verdict in verdicts.items()}
+            finally:
+                judges.shutdown(cancel_futures=True)
+        examples: list[Example] = [
+            {"prompt": _question(task[index]), "completion": texts[index][0], "right": any(rights[index])}
+            for index in sorted(shown)
+        ]
+        return [sum(right) for right in rights.values()], skipped, examples
+
+    def _categorical(self, task: Task, indices: range, batch_size: int, advance: Callable[[int], None]) -> tuple[int, int]:
+        """Return how many of the problems are right, and how many were too long for the model's context."""
+        right = skipped = 0
+        size = BATCH.get(self._ranks.device.type, batch_size)
+        for start in range(0, len(indices), size):
+            conversations = [task[i] for i in indices[start : start + size]]
+            prompts = [self._tokenizer.render_for_completion(conversation) for conversation in conversations]
+            asked = [(c, p) for c, p in zip(conversations, prompts, strict=True) if len(p) <= self._scorer.limit]
+            skipped += len(conversations) - len(asked)
+            letters = sorted({letter for conversation, _ in asked for letter in conversation["letters"]})
+            logits = self._scorer.next_logits([prompt for _, prompt in asked], [self._token(letter) for letter in letters])
+            for (conversation, _), row in zip(asked, logits, strict=True):
+                choices = conversation["letters"]
+                guess = choices[int(row[[letters.index(letter) for letter in choices]].argmax())]
+                right += task.evaluate(conversation, guess)
+            advance(len(conversations))
+        return right, skipped
+
+    def _token(self, letter: str) -> int:
+        if letter not in self._letters:
+            tokens = self._tokenizer.encode(letter)
+            if len(tokens) != 1:
+                raise StageError(
+                    f"the answer letter {letter!r} has {len(tokens)} tokens in this tokenizer; it must have one",
+                    code="letter_tokens",
+                    hint="train a tokenizer that has single letters as tokens",
+                )
+            self._letters[letter] = tokens[0]
+        return self._letters[letter]
+
+
+def _judged(task: Task, index: int, texts: list[str]) -> list[bool]:
+    """The verdict on each answer; equal answers are judged once."""
+    conversation = task[index]
+    known = {text: task.evaluate(conversation, text) for text in dict.fromkeys(texts)}
+    return [known[text] for text in texts]
+
+
+def pass_at_k(right: int, of: int, k: int) -> float:
+    """The chance that at least one of k answers is right, drawn from `of` answers of which `right` are (Chen et al. 2021)."""
+    return 1 - math.comb(of - right, k) / math.comb(of, k)
+
+
+def table(results: Mapping[str, ChatResult]) -> str:
+    """The tasks as CSV, with ChatCORE as the last row if it can be computed."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    several = sorted({k for result in results.values() for k in result.pass_at if k > 1})
+    writer.writerow(("Task", "Accuracy", "Standard error", "Problems", "Skipped", *(f"pass@{k}" for k in (1, *several))))
+    for name, result in results.items():
+        passed = [f"{result.pass_at[k]:.6f}" if k in result.pass_at else "" for k in (1, *several)]
+        writer.writerow((name, f"{result.accuracy:.6f}", f"{result.stderr:.6f}", result.n, result.skipped, *passed))
+    core = chatcore({name: result.accuracy for name, result in results.items()})
+    if core is not None:
+        writer.writerow(("ChatCORE", f"{core:.6f}", "", "", "", *[""] * (1 + len(several))))
+    return out.getvalue()
 
 
 def chatcore(accuracies: dict[str, float], baselines: Mapping[str, float] = BASELINES) -> float | None:
@@ -92,89 +232,6 @@ def chatcore(accuracies: dict[str, float], baselines: Mapping[str, float] = BASE
     if not baselines.keys() <= accuracies.keys():
         return None
     return fmean((accuracies[name] - guess) / (1 - guess) for name, guess in baselines.items())
-
-
-def _generative(
-    engine: Engine,
-    task: Task,
-    indices: range,
-    how: Sampling,
-    num_samples: int,
-    max_new_tokens: int,
-    advance: Callable[[int], None],
-) -> tuple[int, int, list[Example]]:
-    """Return how many of the problems are right, how many were too long for the model's context, and the first few as examples.
-
-    The engine answers all problems together. Each has its own seed, so its answers do not depend on the others.
-    """
-    tokenizer, asked = engine.tokenizer, dict[Request, int]()
-    right = skipped = 0
-    for index in indices:
-        prompt = tokenizer.render_for_completion(task[index])
-        try:
-            request = engine.add(prompt, replace(how, seed=how.seed + index), max_tokens=max_new_tokens, n=num_samples)
-            asked[request] = index
-        except PromptTooLong:
-            skipped += 1
-            advance(1)
-    examples: dict[int, Example] = {}
-    shown = set(list(asked.values())[:EXAMPLES])
-    for request in engine.finished():
-        index = asked[request]
-        conversation, texts = task[index], [tokenizer.decode(row.made) for row in request.rows]
-        passed = any(task.evaluate(conversation, text) for text in texts)
-        right += passed
-        if index in shown:
-            examples[index] = {"prompt": _question(conversation), "completion": texts[0], "right": passed}
-        advance(1)
-    return right, skipped, [examples[index] for index in sorted(examples)]
-
-
-@torch.no_grad()
-def _categorical(
-    model: GPT,
-    tokenizer: Tokenizer,
-    task: Task,
-    indices: range,
-    ranks: Ranks,
-    batch_size: int,
-    advance: Callable[[int], None],
-) -> tuple[int, int]:
-    """Return how many of the problems are right, and how many were too long for the model's context."""
-    device, limit = ranks.device, model.rotary.length
-    letters: dict[str, int] = {}
-    right = skipped = 0
-    for start in range(0, len(indices), batch_size):
-        batch = indices[start : start + batch_size]
-        asked = [(c, p) for c in (task[i] for i in batch) if len(p := tokenizer.render_for_completion(c)) <= limit]
-        skipped += len(batch) - len(asked)
-        if asked:
-            length = max(len(prompt) for _, prompt in asked)
-            ids = torch.tensor([prompt + [tokenizer.bos] * (length - len(prompt)) for _, prompt in asked], device=device)
-            last = torch.tensor([len(prompt) - 1 for _, prompt in asked], device=device)
-            with ranks.autocast():
-                states = model.hidden(ids)[torch.arange(len(asked), device=device), last]
-                logits = softcap(model.lm_head(states)).cpu()
-            for (conversation, _), row in zip(asked, logits, strict=True):
-                choices = conversation["letters"]
-                tokens = [_letter_token(letters, tokenizer, letter) for letter in choices]
-                guess = choices[int(row[tokens].argmax())]
-                right += task.evaluate(conversation, guess)
-        advance(len(batch))
-    return right, skipped
-
-
-def _letter_token(known: dict[str, int], tokenizer: Tokenizer, letter: str) -> int:
-    if letter not in known:
-        tokens = tokenizer.encode(letter)
-        if len(tokens) != 1:
-            raise StageError(
-                f"the answer letter {letter!r} has {len(tokens)} tokens in this tokenizer; it must have one",
-                code="letter_tokens",
-                hint="train a tokenizer that has single letters as tokens",
-            )
-        known[letter] = tokens[0]
-    return known[letter]
 
 
 def _question(conversation: Conversation) -> str:

@@ -6,6 +6,9 @@ Differences below about 0.015 are noise: seven identical runs of nanochat spread
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +18,11 @@ from typing import TypedDict
 
 import torch
 
+from nanochat.contract.contract import StageError
+from nanochat.data.core_bundle import ROWS, CoreTask, Item, read_items, read_tasks
 from nanochat.distributed import Ranks
 from nanochat.engine.scorer import Scorer
 from nanochat.eval import core_prompts
-from nanochat.eval.core_bundle import ROWS, CoreTask, Item, read_items, read_tasks
 from nanochat.model import GPT
 from nanochat.tokenizer import Tokenizer
 
@@ -27,20 +31,26 @@ CPU_WINDOW = 64  # a stop request waits for them
 
 
 class TaskResult(TypedDict):
-    """`accuracy` is 0 to 1; `centered` is 0 for guessing and 1 for all right. `n` items ran, of `rows` in the file."""
+    """`accuracy` is 0 to 1, with its standard error `stderr`; `centered` is 0 for guessing (`baseline`) and 1 for all right.
+
+    `n` items ran, of `rows` in the file.
+    """
 
     accuracy: float
     centered: float
+    stderr: float
     n: int
     rows: int
+    baseline: float
 
 
 @dataclass(frozen=True, slots=True)
 class CoreResult:
     """`core` is None unless all 22 tasks ran. `estimate` is true if any task ran on a sample of its items only.
 
-    `missing` tasks have no file. `partial` tasks have fewer rows than the published task: they have a figure of their own, but
-    there is no CORE.
+    `missing` tasks have no figure; of those, `failed` gives the reason of each that has a file but could not be run. `partial` tasks
+    have fewer rows than the published task: they have a figure of their own, but there is no CORE. `baselines` are DCLM's original
+    ones or those that it corrected later; figures of the two do not compare. `stderr` is that of `core`, from the number of items.
     """
 
     core: float | None
@@ -48,6 +58,9 @@ class CoreResult:
     missing: list[str] = field(default_factory=list)
     partial: list[str] = field(default_factory=list)
     estimate: bool = False
+    failed: dict[str, str] = field(default_factory=dict)
+    baselines: str = "original"
+    stderr: float | None = None
 
 
 @torch.no_grad()
@@ -59,6 +72,7 @@ def evaluate(
     *,
     max_per_task: int | None,
     batch_tokens: int = 16_384,
+    corrected_baselines: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
     on_task: Callable[[str, TaskResult], None] | None = None,
 ) -> CoreResult:
@@ -66,10 +80,11 @@ def evaluate(
 
     `batch_tokens` bounds one forward pass on a CPU. `progress(done, total, label)` counts the items of all tasks; it assumes that other
     ranks are as far as this one. `on_task(label, result)` is called after each task. Prompts that are longer than the model's
-    context lose their beginning. Raises StageError when the bundle is damaged.
+    context lose their beginning. A task that cannot be run is among `failed`, and the others go on. Raises StageError when the folder is
+    not a bundle.
     """
-    tasks = read_tasks(bundle) if bundle else []
-    loaded = {task.label: read_items(task) for task in tasks if task.file.is_file()}
+    tasks = read_tasks(bundle, corrected=corrected_baselines) if bundle else []
+    loaded, failed = _loaded(tasks)
     counts = {label: min(len(items), max_per_task or len(items)) for label, items in loaded.items()}
     total, done = sum(counts.values()), 0
     threads = max(1, (os.cpu_count() or 1) // ranks.world_size)
@@ -79,15 +94,21 @@ def evaluate(
         if scorer is None or task.label not in loaded:
             continue
         items, n = loaded.pop(task.label), counts[task.label]
-        right = 0
+        right, problem = 0, ""
         for window in _windows(range(ranks.rank, n, ranks.world_size), WINDOW.get(ranks.device.type, CPU_WINDOW)):
-            right += _count_right(scorer, tokenizer, task, items[: max(n, task.shots + 1)], window, threads)
+            try:
+                right += _count_right(scorer, tokenizer, task, items[: max(n, task.shots + 1)], window, threads)
+            except (StageError, RuntimeError, ValueError) as err:  # of this task alone, and perhaps of this rank alone
+                problem = f"{type(err).__name__}: {err}"
+                break
             done += len(window) * ranks.world_size
             if progress:
                 progress(min(done, total), total, task.label)
-        accuracy = ranks.sum(right)[0] / n if n else 0.0
-        centered = (accuracy - task.baseline) / (1 - task.baseline)
-        results[task.label] = {"accuracy": accuracy, "centered": centered, "n": n, "rows": len(items)}
+        right_of_all, broken = ranks.sum(right, bool(problem))
+        if broken or not n:
+            failed[task.label] = problem or ("it failed on another rank" if broken else f"{task.file} has no rows")
+            continue
+        results[task.label] = _result(task, right_of_all / n, n, len(items))
         if on_task:
             on_task(task.label, results[task.label])
     missing = [label for label in ROWS if label not in results]
@@ -98,7 +119,51 @@ def evaluate(
         missing=missing,
         partial=partial,
         estimate=any(r["n"] < r["rows"] for r in results.values()),
+        failed=failed,
+        baselines="corrected" if corrected_baselines else "original",
+        stderr=None if missing or partial else _stderr(results),
     )
+
+
+def table(result: CoreResult) -> str:
+    """The tasks as CSV, with nanochat's columns first, and CORE as the last row."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("Task", "Accuracy", "Centered", "Standard error of accuracy", "Examples"))
+    for label, task in result.tasks.items():
+        writer.writerow((label, f"{task['accuracy']:.6f}", f"{task['centered']:.6f}", f"{task['stderr']:.6f}", task["n"]))
+    if result.core is not None:
+        writer.writerow(("CORE", "", f"{result.core:.6f}", f"{result.stderr or 0:.6f}", ""))
+    return out.getvalue()
+
+
+def _loaded(tasks: Sequence[CoreTask]) -> tuple[dict[str, list[Item]], dict[str, str]]:
+    """The items of each task that has a file, and what is wrong with those that cannot be read."""
+    loaded, failed = {}, {}
+    for task in tasks:
+        if task.file.is_file():
+            try:
+                loaded[task.label] = read_items(task)
+            except (StageError, OSError) as err:
+                failed[task.label] = str(err)
+    return loaded, failed
+
+
+def _result(task: CoreTask, accuracy: float, n: int, rows: int) -> TaskResult:
+    scale = 1 - task.baseline
+    return {
+        "accuracy": accuracy,
+        "centered": (accuracy - task.baseline) / scale,
+        "stderr": math.sqrt(accuracy * (1 - accuracy) / n),
+        "n": n,
+        "rows": rows,
+        "baseline": task.baseline,
+    }
+
+
+def _stderr(results: dict[str, TaskResult]) -> float:
+    """That of the mean centered accuracy: the tasks' errors are independent."""
+    return math.hypot(*(r["stderr"] / (1 - r["baseline"]) for r in results.values())) / len(results)
 
 
 def _windows(indices: range, size: int) -> Iterator[range]:

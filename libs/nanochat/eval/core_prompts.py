@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 
 from nanochat.contract.contract import StageError
+from nanochat.data.core_bundle import CoreTask, Item
 from nanochat.engine.scorer import ScoredSequence, common_prefix
-from nanochat.eval.core_bundle import CoreTask, Item
 
 SHOT_SEED = 1234  # plus the index of the item
 

@@ -53,7 +53,7 @@ SAMPLE = "sample"  # of the text is enough for a run that does not pretrain
 _TEXT = {"shards": "data.shards", "tokenizer": "tok_train.tokenizer"}
 _CHAT = {**_TEXT, "tasks": "data.tasks"}
 _MODEL = ("model", "results")
-GENERATED = "generated"
+GENERATED, CHECKED = "generated", "checked"
 OWN_FILES = "own_files"
 
 STAGES: tuple[StageDef, ...] = (
@@ -267,6 +267,7 @@ def _data_extras(recipe: Recipe) -> Config:
     own = sorted({use.path for _, use in mixtures(recipe) if use.path is not None})
     return {
         GENERATED: generated(recipe),
+        CHECKED: checked(recipe),
         **({OWN_FILES: own} if own else {}),
         **({"word_list": recipe.data.words} if any(BY_NAME[use["task"]].word_list for use in generated(recipe)) else {}),
     }
@@ -278,10 +279,22 @@ def decisive(config: Config) -> Config:
     Of the user's own conversations the data stage publishes what it fetched. It only checks files of this machine, which the
     stages that train on them read themselves: a fork with other ones keeps its text and its pretrained model.
     """
-    kept = {key: value for key, value in config.items() if key not in (GENERATED, OWN_FILES)}
+    kept = {key: value for key, value in config.items() if key not in (GENERATED, CHECKED, OWN_FILES)}
     places = config.get(OWN_FILES)
     urls = [place for place in places if is_url(place)] if isinstance(places, list) else []
     return {**kept, OWN_FILES: urls} if urls else kept
+
+
+def checked(recipe: Recipe) -> dict[str, object]:
+    """What the evaluations will read. The data stage reads it once, so that nothing is found wrong after pretraining."""
+    kinds = {stage.kind for stage in stages(recipe)}
+    judged = recipe.chat_eval if "chat_eval" in kinds else None
+    return {
+        "tasks": list(judged.tasks) if judged else [],
+        "own": [use.model_dump(mode="json") for use in judged.own] if judged else [],
+        "core": "base_eval" in kinds,
+        "allow_incomplete": {"core": recipe.base_eval.allow_incomplete, "tasks": recipe.chat_eval.allow_incomplete},
+    }
 
 
 def generated(recipe: Recipe) -> list[dict[str, str]]:

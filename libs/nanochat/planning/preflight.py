@@ -10,14 +10,17 @@ from pathlib import Path
 
 from nanochat.config.recipe import FolderSource, HttpSource, Recipe, TaskUse
 from nanochat.contract.contract import StageError
+from nanochat.data import core_bundle
 from nanochat.data.folder import read_folder
 from nanochat.planning import origin
 from nanochat.planning.graph import generated, mixtures
 from nanochat.rl import rewards
 from nanochat.tasks.catalog import BY_NAME, CORE_CONFIG, find_in_folder, is_url
 from nanochat.tasks.chat_file import open_checked, own_path
+from nanochat.tasks.questions import Questions
 
 Problem = tuple[str, str]  # field, what is wrong and what to do
+CHECKED_CORE_ROWS = 1000  # of each task of the bundle, in 0.3 s; the data stage checks the others
 CHECKED_ROWS = 10_000  # of a user's file, in 0.2 s; the data stage checks the others
 
 
@@ -59,9 +62,16 @@ def _tasks(recipe: Recipe) -> Iterator[Problem]:
             yield field, f"task {use.task} has no split {use.split!r}; it has: {', '.join(task.split_names)}"
         elif task.kind == "hub":
             yield from _data_set(field, f"{use.task}/{use.split}", place, held)
-    for name in recipe.chat_eval.tasks if recipe.chat_eval.enabled else ():
+    judged = recipe.chat_eval.enabled and not recipe.chat_eval.allow_incomplete
+    for name in recipe.chat_eval.tasks if judged else ():
         if BY_NAME[name].kind == "hub":
             yield from _data_set("chat_eval.tasks", f"{name}/test", place, held)
+    for i, own in enumerate(recipe.chat_eval.own if judged else ()):
+        if own.jsonl is not None:
+            try:
+                Questions.read(own.name, own_path(own.jsonl, root), CHECKED_ROWS)
+            except StageError as err:
+                yield f"chat_eval.own.{i}.jsonl", _message(err)
     if recipe.rl.enabled and (problem := rewards.unknown(recipe.rl.reward)):
         yield "rl.reward", problem
     if recipe.rl.enabled and BY_NAME[recipe.rl.task].kind == "hub":
@@ -103,8 +113,18 @@ def _core(recipe: Recipe) -> Iterator[Problem]:
     root = Path(place).expanduser()
     if not root.is_dir():
         yield "data.core", f"no folder {root}; give the folder of a CORE bundle, a zip's URL, or none"
-    elif not (root / CORE_CONFIG).is_file() and not list(root.glob(f"*/{CORE_CONFIG}")):
+        return
+    folders = [folder for folder in (root, *sorted(root.glob("*/"))) if (folder / CORE_CONFIG).is_file()]
+    if not folders:
         yield "data.core", f"folder {root} holds no {CORE_CONFIG}; give the folder of a CORE bundle"
+        return
+    try:
+        found = core_bundle.problems(folders[0], CHECKED_CORE_ROWS)
+    except StageError as err:
+        yield "data.core", _message(err)
+        return
+    if found and not recipe.base_eval.allow_incomplete:
+        yield "data.core", f"{core_bundle.told(found)}; complete the bundle, or set base_eval.allow_incomplete"
 
 
 def _message(err: StageError) -> str:

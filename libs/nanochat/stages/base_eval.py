@@ -12,13 +12,13 @@ from torch import Tensor
 from nanochat.config.recipe import BaseEvalSpec
 from nanochat.contract.contract import StageContext
 from nanochat.contract.stop import StopRequest
+from nanochat.data.core_bundle import bundle_root
 from nanochat.data.loader import TextLoader
 from nanochat.data.shards import ShardIndex
 from nanochat.distributed import Ranks
 from nanochat.eval import core, machine, samples
 from nanochat.eval.bpb import bits_per_byte
 from nanochat.eval.core import TaskResult
-from nanochat.eval.core_bundle import bundle_root
 from nanochat.eval.progress import Progress
 from nanochat.model import GPT
 from nanochat.planning import plan
@@ -55,11 +55,15 @@ def run(ctx: StageContext) -> None:
             ranks,
             max_per_task=spec.core_max_per_task,
             batch_tokens=spec.device_batch_size * model.config.sequence_len,
+            corrected_baselines=spec.core_baselines == "corrected",
             progress=Progress(ctx, stop, "example"),
             on_task=emit_task,
         )
+        for reason in result.failed.values():
+            ctx.events.emit("warning", code="evaluation_failed", message=f"a task of CORE was left out: {reason}")
         if ranks.is_main:
             ctx.events.emit("eval", name="core", values=_core(result), detail=_detail(result))
+            ctx.write_result("core.csv", core.table(result))
             ctx.publish_results(
                 {
                     "bpb": bpb,
@@ -93,4 +97,10 @@ def _core(result: core.CoreResult) -> dict[str, float]:
 
 
 def _detail(result: core.CoreResult) -> dict[str, object]:
-    return {"estimate": result.estimate, "missing": result.missing, "partial": result.partial}
+    return {
+        "estimate": result.estimate,
+        "missing": result.missing,
+        "partial": result.partial,
+        "failed": result.failed,
+        "baselines": result.baselines,
+    }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nanochat.config import scaling
 from nanochat.config.recipe import BaseSpec, ModelSpec, Packing
-from nanochat.contract.contract import StageContext
+from nanochat.contract.contract import StageContext, StageError
 from nanochat.data.bos_aligned import BosAlignedLoader, cropped_pct
 from nanochat.data.loader import TextLoader
 from nanochat.data.position import State
@@ -97,7 +97,14 @@ def _core(ctx: StageContext, spec: BaseSpec, model: GPT, tokenizer: Tokenizer, r
     root = json.loads((ctx.input("core") / "core.json").read_text(encoding="utf-8"))["root"]
 
     def run_core(step: int) -> Values:
-        result = core.evaluate(model, tokenizer, Path(root) if root else None, ranks, max_per_task=spec.core_max_per_task)
+        try:
+            result = core.evaluate(model, tokenizer, Path(root) if root else None, ranks, max_per_task=spec.core_max_per_task)
+        except StageError as err:  # the bundle as a whole; the figures have a hole, and training goes on
+            ctx.events.emit("warning", code="evaluation_failed", message=f"CORE was not evaluated at step {step}: {err}")
+            return {}
+        for reason in result.failed.values():
+            message = f"a task of CORE was left out at step {step}: {reason}"
+            ctx.events.emit("warning", code="evaluation_failed", message=message)
         centered = {label: task["centered"] for label, task in result.tasks.items()}
         ctx.events.emit("eval", name="core", step=step, values=centered, detail={"missing": result.missing})
         return {"core": result.core} if result.core is not None else {}

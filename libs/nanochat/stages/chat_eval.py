@@ -2,70 +2,99 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from nanochat.config.recipe import ChatEvalSpec
-from nanochat.contract.contract import StageContext
+from nanochat.contract.contract import Exit, StageContext, StageError
 from nanochat.contract.stop import StopRequest
 from nanochat.eval import chat, machine
 from nanochat.eval.progress import Progress
-from nanochat.tasks import programs, registry
+from nanochat.tasks import own, programs, registry
 from nanochat.tasks.base import Task
-from nanochat.tasks.catalog import BY_NAME
 from nanochat.tasks.source import TaskSource
 from nanochat.train.session import build_model, section, session, tokenizer_of
 
 
 def run(ctx: StageContext) -> None:
-    """Publish `results`: accuracy of each task, ChatCORE, samples and the machine. Raises StageError."""
+    """Publish `results`: accuracy of each task, ChatCORE, samples and the machine. Raises StageError, also when no task could run."""
     spec = section(ctx, "chat_eval", ChatEvalSpec)
     confined_by = programs.confinement(spec.tasks, spec.trust_generated_code)
     with session(ctx, deterministic=False) as ranks, StopRequest(ctx) as stop:
         tokenizer, digest = tokenizer_of(ctx)
-        source = TaskSource.load(ctx.input("tasks"))
-        # Load all tasks first, so that missing data end the stage at once and not after hours of evaluation.
-        loaded: dict[str, Task] = {n: registry.named(n, "test", source, size=spec.generated_size) for n in spec.tasks}
+        failed: dict[str, str] = {}
+        loaded = _load(ctx, spec, failed)
         model = build_model(ctx, ranks, tokenizer, digest, fresh=None).eval()
+        evaluator = chat.Evaluator(model, tokenizer, ranks)
+        answering = chat.Answering(spec.num_samples, spec.max_new_tokens, spec.temperature, spec.top_k, ctx.spec.seed)
         results: dict[str, chat.ChatResult] = {}
         for name, task in loaded.items():
-            results[name] = result = chat.evaluate(
-                model,
-                tokenizer,
-                task,
-                ranks,
-                max_problems=spec.max_problems,
-                batch_size=spec.batch_size,
-                num_samples=spec.num_samples,
-                max_new_tokens=spec.max_new_tokens,
-                temperature=spec.temperature,
-                top_k=spec.top_k,
-                seed=ctx.spec.seed,
-                progress=Progress(ctx, stop, "problem", name),
-            )
-            ctx.events.emit("eval", name=name, values={"accuracy": result.accuracy, "n": result.n})
+            try:
+                results[name] = result = evaluator.evaluate(
+                    task,
+                    max_problems=spec.max_problems,
+                    batch_size=spec.batch_size,
+                    answering=answering,
+                    progress=Progress(ctx, stop, "problem", name),
+                )
+            except StageError as err:  # the same on every rank, such as a letter that is no token
+                if err.exit_code == Exit.STOPPED:
+                    raise
+                _leave_out(ctx, failed, name, err)
+                continue
+            ctx.events.emit("eval", name=name, values={"accuracy": result.accuracy, "n": result.n, "stderr": result.stderr})
             for example in result.examples:
                 ctx.events.emit("sample", step=0, prompt=example["prompt"], text=example["completion"])
+        if not results:
+            raise StageError(f"no task could be evaluated: {'; '.join(failed.values())}", code="no_evaluation")
         if ranks.is_main:
             accuracies = {name: result.accuracy for name, result in results.items()}
             chatcore = chat.chatcore(accuracies)
             if chatcore is not None:
                 ctx.events.emit("eval", name="chatcore", values={"chatcore": chatcore})
+            ctx.write_result("tasks.csv", chat.table(results))
             ctx.publish_results(
                 {
                     "source": ctx.spec.config.get("source"),
-                    "tasks": {name: _figures(name, result, len(loaded[name])) for name, result in results.items()},
+                    "tasks": {name: _figures(result, loaded[name]) for name, result in results.items()},
                     "chatcore": chatcore,
                     "chatcore_5": chat.chatcore(accuracies, chat.FIVE),
                     **({"sandbox": confined_by} if confined_by else {}),
+                    **({"failed": failed} if failed else {}),
                     "samples": [{"task": name, **e} for name, result in results.items() for e in result.examples],
                     "machine": machine.describe(),
                 }
             )
 
 
-def _figures(name: str, result: chat.ChatResult, rows: int) -> dict[str, float | int]:
+def _load(ctx: StageContext, spec: ChatEvalSpec, failed: dict[str, str]) -> dict[str, Task]:
+    """All tasks, before any is evaluated; what is wrong with the others goes into `failed`."""
+    source = TaskSource.load(ctx.input("tasks"))
+    loaded: dict[str, Task] = {}
+    makers: dict[str, Callable[[], Task]] = {
+        **{name: partial(registry.named, name, "test", source, size=spec.generated_size) for name in spec.tasks},
+        **{use.name: partial(own.load, use, source) for use in spec.own},
+    }
+    for name, make in makers.items():
+        try:
+            loaded[name] = make()
+        except StageError as err:
+            _leave_out(ctx, failed, name, err)
+    return loaded
+
+
+def _leave_out(ctx: StageContext, failed: dict[str, str], name: str, err: StageError) -> None:
+    failed[name] = str(err)
+    ctx.events.emit("warning", code="evaluation_failed", message=f"{name} was not evaluated: {err}")
+
+
+def _figures(result: chat.ChatResult, task: Task) -> dict[str, float | int]:
     return {
         "accuracy": result.accuracy,
+        "stderr": result.stderr,
         "n": result.n,
-        "rows": rows,
+        "rows": len(task),
         "skipped": result.skipped,
-        "baseline": BY_NAME[name].baseline,
+        "baseline": task.baseline,
+        **{f"pass@{k}": share for k, share in result.pass_at.items() if len(result.pass_at) > 1},
     }

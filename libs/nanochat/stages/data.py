@@ -23,6 +23,7 @@ from nanochat.data.overlap import WORTH_A_WARNING
 from nanochat.data.shards import Shard, require_text, write_index
 from nanochat.data.words import frequent_words
 from nanochat.planning.graph import GENERATED, SAMPLE
+from nanochat.stages.data_checks import check_core, check_tasks
 from nanochat.tasks.catalog import SPLITS, is_url
 from nanochat.tasks.registry import named
 from nanochat.tasks.source import TaskSource, write_source
@@ -45,6 +46,7 @@ def run(ctx: StageContext) -> None:
             corpus = open_corpus(spec.source, Path(ctx.spec.cache_dir), doc_cap, fetcher, report.progress)
             train, val = _publish_shards(ctx, spec, corpus, report)
             found, words = _publish_tasks(ctx, spec, train, own, given_words, fetcher, report)
+            check_tasks(ctx, TaskSource.load(ctx.out / "tasks"))
             core = _publish_core(ctx, spec, fetcher)
         except Stopped as err:
             raise StageError(
@@ -187,6 +189,8 @@ def _tasks_root(spec: DataSpec) -> Path | None:
 
 def _publish_core(ctx: StageContext, spec: DataSpec, fetcher: Fetcher) -> Path | None:
     root = core_bundle(spec.core, Path(ctx.spec.cache_dir), fetcher)
+    if root:
+        check_core(ctx, root)
     directory = ctx.out / "core"
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "core.json", {"root": str(root) if root else None})

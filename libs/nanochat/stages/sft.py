@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nanochat.config.recipe import SftSpec, TaskUse
-from nanochat.contract.contract import StageContext
+from nanochat.contract.contract import StageContext, StageError
 from nanochat.data.best_fit import BestFitLoader, padding_pct
 from nanochat.data.lengths import check_lengths
 from nanochat.data.loader import SftLoader
@@ -89,14 +89,25 @@ def run(ctx: StageContext) -> None:
 
 
 def _judge(ctx: StageContext, spec: SftSpec, model: GPT, tokenizer: Tokenizer, source: TaskSource, ranks: Ranks) -> Callback:
-    judged = {name: registry.load(TaskUse.model_validate({"task": name, "split": "test"}), source) for name in JUDGED}
+    judged = {}
+    for name in JUDGED:
+        try:
+            judged[name] = registry.load(TaskUse.model_validate({"task": name, "split": "test"}), source)
+        except StageError as err:  # the figures have a hole, and training goes on
+            _warn(ctx, name, err)
 
     def run_tasks(step: int) -> Values:
-        values = {
-            name: chat.evaluate(model, tokenizer, task, ranks, max_problems=spec.metrics_max_problems).accuracy
-            for name, task in judged.items()
-        }
+        evaluator, values = chat.Evaluator(model, tokenizer, ranks), {}
+        for name, task in judged.items():
+            try:
+                values[name] = evaluator.evaluate(task, max_problems=spec.metrics_max_problems).accuracy
+            except StageError as err:  # the same on every rank, such as a letter that is no token
+                _warn(ctx, name, err)
         ctx.events.emit("eval", name="chat", step=step, values=values)
         return values
 
     return Callback(spec.metrics_every, run_tasks)
+
+
+def _warn(ctx: StageContext, name: str, err: StageError) -> None:
+    ctx.events.emit("warning", code="evaluation_failed", message=f"{name} was not evaluated: {err}")

@@ -33,13 +33,16 @@ class Conversation(TypedDict):
     subject: NotRequired[str]
     entry_point: NotRequired[str]
     test: NotRequired[str]
+    rule: NotRequired[str]
+    answers: NotRequired[list[str]]
 
 
 class Task(Sequence[Conversation], ABC):
-    """A dataset of conversations that also knows how to judge a completion."""
+    """A dataset of conversations that also knows how to judge a completion. `baseline` is the accuracy of guessing."""
 
     name: str
     eval_type: EvalType = "generative"
+    baseline: float = 0.0
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -12,7 +12,7 @@ class CatalogTask(Task):
 
     def __init__(self, definition: TaskDef):
         self.definition = definition
-        self.name = definition.name
+        self.name, self.baseline = definition.name, definition.baseline
         self.eval_type: EvalType = "categorical" if definition.judge == "letter" else "generative"
 
     def evaluate(self, conversation: Conversation, completion: str) -> bool:

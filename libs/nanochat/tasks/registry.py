@@ -44,6 +44,20 @@ def named(
     return dataset
 
 
+def check(task: str, source: TaskSource) -> None:
+    """Make every problem of a task's test split. Raises StageError that names the first row of which none can be made."""
+    problems = named(task, "test", source)
+    for index in range(len(problems)):
+        try:
+            problems[index]
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as err:
+            raise StageError(
+                f"row {index} of task {task}, in its shuffled order, makes no problem: {type(err).__name__}: {err}",
+                code="task_data_damaged",
+                hint="fetch its data again",
+            ) from err
+
+
 def _class_of(definition: TaskDef) -> type:
     module, _, name = definition.loads.partition(":")
     found: type = getattr(importlib.import_module(f"nanochat.tasks.{module}"), name)

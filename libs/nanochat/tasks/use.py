@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from nanochat.contract.bounds import GeneratedRows, PathText, Repeats, Rows
-from nanochat.tasks.catalog import JUDGED, REWARDED, TRAINABLE
+from nanochat.tasks.catalog import BY_NAME, JUDGED, REWARDED, TRAINABLE
 
 if TYPE_CHECKING:  # a type checker cannot follow a computed Literal
     TrainableTask = str
@@ -56,3 +56,25 @@ class TaskUse(BaseModel):
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         return {"task": "jsonl", **value} if isinstance(value, dict) and "jsonl" in value else value
+
+
+class OwnTask(BaseModel):
+    """A user's own evaluation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]{0,40}$",
+        description="Name of the task in results and report. Without `jsonl`, a task of this name that an installed package offers.",
+    )
+    jsonl: PathText | None = Field(
+        default=None,
+        description="File of questions with answers; a relative path starts at the folder `data.tasks` if that is one. "
+        "docs/evaluations.md shows the forms.",
+    )
+
+    @model_validator(mode="after")
+    def _a_name_of_its_own(self) -> OwnTask:
+        if self.name in BY_NAME:
+            raise ValueError(f"the name {self.name!r} is that of a task of the table; choose another one")
+        return self

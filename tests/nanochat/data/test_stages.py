@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanochat.config.recipe import Recipe, resolve
-from nanochat.contract.contract import Exit
+from nanochat.contract.contract import Exit, ExitReport
 from nanochat.data.shards import ShardIndex, write_shard
 from nanochat.tasks.catalog import SPLITS
 from nanochat.tasks.mixture import load_mixture
@@ -218,9 +218,16 @@ def test_task_data_and_the_core_bundle_are_fetched_from_a_hub(shards: list[Path]
     bundle = io.BytesIO()
     with zipfile.ZipFile(bundle, "w") as archive:
         archive.writestr("eval_bundle/core.yaml", "icl_tasks: []\n")
+        archive.writestr("eval_bundle/eval_meta_data.csv", "Eval Task,Random baseline\n")
     (server.root / "bundle.zip").write_bytes(bundle.getvalue())
 
-    recipe = tiny(folder_of(shards), data__tasks=server.url, data__core=f"{server.url}/bundle.zip")
+    incomplete = tiny(folder_of(shards), data__tasks=server.url, data__core=f"{server.url}/bundle.zip")
+    refused = running.run(tmp_path / "refused", "data", incomplete)
+    assert refused.code == Exit.BAD_INPUT
+    assert "core.yaml does not list it" in ExitReport.load(refused.out).message
+    recipe = tiny(
+        folder_of(shards), data__tasks=server.url, data__core=f"{server.url}/bundle.zip", base_eval__allow_incomplete=True
+    )
     data = running.run(tmp_path, "data", recipe)
     assert data.code == 0
     assert data.results["missing_task_files"] == []

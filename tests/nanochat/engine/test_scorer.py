@@ -85,6 +85,22 @@ def test_more_than_the_cache_holds_is_read_in_parts(make_model, monkeypatch):
         assert [loss for loss, _ in scores] == pytest.approx([loss for loss, _ in others], abs=1e-4)
 
 
+def test_padding_stays_within_the_models_positions(make_model):
+    """A long beginning with a short end beside a short beginning with a long end."""
+    model = make_model(seq_len=16)
+    scorer = Scorer(model, dtype=torch.float32)
+    rng = random.Random(3)
+
+    def group(shared, own):
+        ids = rng.choices(range(400), k=shared)
+        return [ScoredSequence([*ids, *rng.choices(range(400), k=own)], shared, shared + own) for _ in range(2)]
+
+    groups = [group(scorer.limit - 3, 3), group(20, 30)]
+    for some, scores in zip(groups, scorer.spans(groups), strict=True):
+        for sequence, (loss, _) in zip(some, scores, strict=True):
+            assert loss == pytest.approx(plain(model, sequence)[0], abs=1e-4)
+
+
 def test_the_logits_of_the_next_token(make_model):
     model = make_model()
     rng = random.Random(1)

@@ -1,5 +1,6 @@
 """Chat tasks are judged the same way in batches, over ranks, and one at a time."""
 
+import typing
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,13 @@ from nanochat.tasks.source import TaskSource
 
 pytestmark = pytest.mark.usefixtures("one_core")
 ONE_RANK = Ranks(0, 1, torch.device("cpu"))
+
+
+def evaluate(model, tokenizer, task, ranks=ONE_RANK, *, max_problems=None, batch_size=8, progress=None, **answering):
+    how = {"max_problems": max_problems, "batch_size": batch_size, "progress": progress}
+    return chat.Evaluator(model, tokenizer, ranks).evaluate(task, answering=chat.Answering(**answering), **how)
+
+
 HUMANEVAL = Path(__file__).parents[4] / "shared/data/humaneval/HumanEval.jsonl"
 
 
@@ -48,21 +56,21 @@ def test_letters_are_judged_in_batches_as_one_at_a_time(make_model, tokenizer, b
             logits = model(torch.tensor([tokenizer.render_for_completion(conversation)]))[0, -1]
         scores = {letter: logits[tokenizer.encode(letter)[0]].item() for letter in conversation["letters"]}
         right += max(scores, key=scores.get) == conversation["messages"][-1]["content"]
-    result = chat.evaluate(model, tokenizer, task, ONE_RANK, batch_size=batch_size)
+    result = evaluate(model, tokenizer, task, ONE_RANK, batch_size=batch_size)
     assert (result.accuracy, result.n, result.skipped) == (right / 11, 11, 0)
 
 
 def test_a_letter_must_be_one_token(make_model, tokenizer):
     task = Quiz(1, letters=["A", "B or so"])
     with pytest.raises(StageError, match="B or so"):
-        chat.evaluate(make_model(tokenizer.vocab_size), tokenizer, task, ONE_RANK)
+        evaluate(make_model(tokenizer.vocab_size), tokenizer, task, ONE_RANK)
 
 
 def test_generative_answers_are_the_engines(make_model, tokenizer):
     model = make_model(tokenizer.vocab_size, seq_len=128)
     task = named("sums", "test", TaskSource(), size=6)
     progress = []
-    result = chat.evaluate(
+    result = evaluate(
         model, tokenizer, task, ONE_RANK, max_problems=5, max_new_tokens=12, progress=lambda *a: progress.append(a)
     )
     engine = Engine(model, tokenizer, dtype=torch.float32)
@@ -86,26 +94,56 @@ def test_any_right_sample_passes(make_model, tokenizer):
 
     model, task = make_model(tokenizer.vocab_size, seq_len=256), Lucky()
     once, often = (
-        chat.evaluate(model, tokenizer, task, ONE_RANK, num_samples=n, max_new_tokens=6, temperature=1.0) for n in (1, 12)
+        evaluate(model, tokenizer, task, ONE_RANK, num_samples=n, max_new_tokens=6, temperature=1.0) for n in (1, 12)
     )
     assert once.accuracy < often.accuracy
 
 
+def test_pass_at_k_counts_the_right_answers(make_model, tokenizer):
+    """Four answers to each of three problems, of which 0, 1 and 4 are right: the estimates by hand."""
+
+    class Scripted(Quiz):
+        eval_type = "generative"
+        verdicts: typing.ClassVar = [[False] * 4, [False, True, False, False], [True] * 4]
+
+        def __init__(self):
+            super().__init__(size=3)
+            self.asked = {}
+
+        def evaluate(self, conversation, completion):
+            seen = self.asked.setdefault(conversation["messages"][0]["content"], {})
+            number = seen.setdefault(completion, len(seen))
+            return self.verdicts[self.order(conversation)][number]
+
+        def order(self, conversation):
+            return [self[i]["messages"] for i in range(3)].index(conversation["messages"])
+
+    result = evaluate(
+        make_model(tokenizer.vocab_size, seq_len=256), tokenizer, Scripted(), num_samples=4, max_new_tokens=12, temperature=1.0
+    )
+    assert result.pass_at == pytest.approx({1: (0 + 1 / 4 + 1) / 3, 2: (0 + 1 / 2 + 1) / 3, 4: 2 / 3})
+    assert result.accuracy == pytest.approx(2 / 3)
+    assert result.stderr == pytest.approx((2 / 3 * 1 / 3 / 3) ** 0.5)
+    table = chat.table({"quiz": result}).splitlines()
+    assert table[0] == "Task,Accuracy,Standard error,Problems,Skipped,pass@1,pass@2,pass@4"
+    assert table[1] == "quiz,0.666667,0.272166,3,0,0.416667,0.500000,0.666667"
+
+
 def test_ranks_share_the_problems(make_model, tokenizer):
     model, task = make_model(tokenizer.vocab_size), Quiz()
-    whole = chat.evaluate(model, tokenizer, task, ONE_RANK)
+    whole = evaluate(model, tokenizer, task, ONE_RANK)
 
     class Part(Ranks):
         def sum(self, *values):
             return list(values)
 
-    parts = [chat.evaluate(model, tokenizer, task, Part(r, 3, torch.device("cpu"))) for r in range(3)]
+    parts = [evaluate(model, tokenizer, task, Part(r, 3, torch.device("cpu"))) for r in range(3)]
     assert sum(p.accuracy for p in parts) == pytest.approx(whole.accuracy)
 
 
 def test_a_problem_that_does_not_fit_is_skipped_and_counts_as_wrong(make_model, tokenizer):
     model = make_model(tokenizer.vocab_size, seq_len=8)
-    result = chat.evaluate(model, tokenizer, named("sums", "test", TaskSource(), size=3), ONE_RANK)
+    result = evaluate(model, tokenizer, named("sums", "test", TaskSource(), size=3), ONE_RANK)
     assert (result.accuracy, result.n, result.skipped) == (0.0, 3, 3)
 
 

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from nanochat.contract.contract import StageError
+from nanochat.data.core_bundle import ROWS, bundle_root, read_items, read_tasks
 from nanochat.distributed import Ranks
 from nanochat.eval import core, core_prompts
-from nanochat.eval.core_bundle import ROWS, bundle_root, read_items, read_tasks
+from nanochat.model import GPT, GPTConfig, init_weights
 
 pytestmark = pytest.mark.usefixtures("one_core")
 ONE_RANK = Ranks(0, 1, torch.device("cpu"))
@@ -109,6 +110,83 @@ def test_core_is_the_mean_of_all_22(bundle, tokenizer, make_model, monkeypatch):
     assert estimated.core is not None
 
 
+def test_a_task_that_cannot_be_run_is_named_and_the_others_run(bundle, tokenizer, make_model):
+    (bundle / "eval_data/c.jsonl").write_text('{"query": "a"\n')
+    (bundle / "eval_data/w.jsonl").write_text("")
+    result = core.evaluate(make_model(tokenizer.vocab_size), tokenizer, bundle, ONE_RANK, max_per_task=None)
+    assert set(result.tasks) == {"jeopardy"}
+    assert "c.jsonl line 1 is not JSON" in result.failed["copa"]
+    assert "no rows" in result.failed["winograd"]
+    assert {"copa", "winograd"} <= set(result.missing)
+
+
+def test_figures_have_standard_errors_and_a_table(bundle, tokenizer, make_model, monkeypatch):
+    monkeypatch.setattr(core, "ROWS", {"copa": 9, "winograd": 7, "jeopardy": 5})
+    result = core.evaluate(make_model(tokenizer.vocab_size), tokenizer, bundle, ONE_RANK, max_per_task=None)
+    errors = []
+    for task in result.tasks.values():
+        assert task["stderr"] == pytest.approx((task["accuracy"] * (1 - task["accuracy"]) / task["n"]) ** 0.5)
+        errors.append(task["stderr"] / (1 - task["baseline"]))
+    assert result.stderr == pytest.approx(sum(e**2 for e in errors) ** 0.5 / 3)
+    lines = core.table(result).splitlines()
+    assert [line.split(",")[0] for line in lines] == ["Task", "copa", "winograd", "jeopardy", "CORE"]
+    assert lines[-1].split(",")[2] == f"{result.core:.6f}"
+
+
+def test_corrected_baselines_are_named_and_center_three_tasks_anew(bundle, tokenizer, make_model):
+    config = json.loads((bundle / "core.yaml").read_text())
+    config["icl_tasks"][0]["label"] = "commonsense_qa"
+    (bundle / "core.yaml").write_text(json.dumps(config))
+    with (bundle / "eval_data/c.jsonl").open() as file:
+        rows = len(file.readlines())
+    with (bundle / "eval_meta_data.csv").open("a") as file:
+        file.write("commonsense_qa,20\n")
+    model = make_model(tokenizer.vocab_size)
+    original, corrected = (
+        core.evaluate(model, tokenizer, bundle, ONE_RANK, max_per_task=None, corrected_baselines=c) for c in (False, True)
+    )
+    assert (original.baselines, corrected.baselines) == ("original", "corrected")
+    one, other = (r.tasks["commonsense_qa"] for r in (original, corrected))
+    assert one["accuracy"] == other["accuracy"]
+    assert (one["n"], one["baseline"], other["baseline"]) == (rows, 0.2, 0.403)
+    assert other["centered"] == pytest.approx((other["accuracy"] - 0.403) / 0.597)
+    assert original.tasks["winograd"] == corrected.tasks["winograd"]
+
+
+def test_a_whole_item_by_hand(bundle, tokenizer, make_model):
+    """One example of each kind of task, computed here from the logits of each position alone."""
+    model = make_model(tokenizer.vocab_size)
+
+    def nats(text, continuation):
+        """-log p of each token of `continuation` after `text`, token by token."""
+        ids, end = [tokenizer.bos, *tokenizer.encode(text)], [*tokenizer.encode(text + continuation)]
+        assert [tokenizer.bos, *end][: len(ids)] == ids
+        losses = []
+        for token in end[len(ids) - 1 :]:
+            with torch.no_grad():
+                losses.append(-model(torch.tensor([ids]))[0, -1].log_softmax(-1)[token].item())
+            ids.append(token)
+        return losses
+
+    def write(name, item):
+        (bundle / "eval_data" / name).write_text(json.dumps(item) + "\n")
+
+    write("c.jsonl", {"query": "the dog", "choices": ["sleeps on", "runs away"], "gold": 0})
+    a, b = nats("the dog", " sleeps on"), nats("the dog", " runs away")
+    choice = sum(a) / len(a) <= sum(b) / len(b)
+    write("w.jsonl", {"context_options": ["the fox", "a dog"], "continuation": "runs away", "gold": 1})
+    a, b = nats("the fox", " runs away"), nats("a dog", " runs away")
+    schema = sum(b) / len(b) < sum(a) / len(a)
+    write("j.jsonl", {"context": "the quick", "continuation": "brown"})
+    with torch.no_grad():
+        ids = torch.tensor([[tokenizer.bos, *tokenizer.encode("the quick")]])
+        said = model(ids)[0, -1].argmax().item()
+    exact = tokenizer.encode("the quick brown")[len(ids[0]) - 1 :] == [said]
+    result = core.evaluate(model, tokenizer, bundle, ONE_RANK, max_per_task=None)
+    got = {label: task["accuracy"] for label, task in result.tasks.items()}
+    assert got == {"copa": float(choice), "winograd": float(schema), "jeopardy": float(exact)}
+
+
 def test_without_a_bundle_all_tasks_are_missing(tokenizer, make_model):
     result = core.evaluate(make_model(tokenizer.vocab_size), tokenizer, None, ONE_RANK, max_per_task=None)
     assert (result.core, result.tasks, result.missing) == (None, {}, list(ROWS))
@@ -174,6 +252,20 @@ def test_a_prompt_of_the_real_bundle_has_the_expected_form(tokenizer):
     assert whole.count("\n\n") == 10
     assert whole.endswith(f"{items[0]['context'].strip()} {items[0]['continuation']}")
     assert without == whole[: -len(items[0]["continuation"]) - 1]
+
+
+@real
+def test_an_untrained_model_sits_at_chance_on_every_task(tokenizer):
+    """With the corrected baselines, which are the chances of guessing; BoolQ's is that of always saying yes."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(128, tokenizer.vocab_size, 1, 1, 1, 32))
+    init_weights(model)
+    result = core.evaluate(model.eval(), tokenizer, REAL, ONE_RANK, max_per_task=30, corrected_baselines=True)
+    assert len(result.tasks) == 21
+    for label, task in result.tasks.items():
+        chance = {"boolq": 0.5, "commonsense_qa": 0.25}.get(label, task["baseline"])
+        error = (max(chance * (1 - chance), 0.01) / task["n"]) ** 0.5
+        assert abs(task["accuracy"] - chance) <= 4 * error, (label, task)
 
 
 @real

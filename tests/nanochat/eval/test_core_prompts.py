@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from nanochat.contract.contract import StageError
+from nanochat.data.core_bundle import CoreTask
 from nanochat.engine.scorer import ScoredSequence
 from nanochat.eval import core_prompts
-from nanochat.eval.core_bundle import CoreTask
 
 
 def task(kind, delimiter=" ", shots=0):

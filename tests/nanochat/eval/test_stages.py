@@ -8,8 +8,8 @@ import pytest
 from nanochat.__main__ import run as run_stage
 from nanochat.contract.contract import EVENTS, STOP, Exit, ExitReport, read_manifest
 from nanochat.contract.events import read
+from nanochat.data.core_bundle import ROWS
 from nanochat.eval import samples
-from nanochat.eval.core_bundle import ROWS
 from nanochat.report.card import Report
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -100,12 +100,46 @@ def test_a_stop_file_ends_it_as_stopped(small_run, tmp_path, name):
     assert not [e for e in read(out / EVENTS) if e["kind"] == "artifact"]
 
 
-def test_missing_task_data_end_the_stage_before_any_work(small_run, tmp_path):
+def test_missing_task_data_are_a_hole_in_the_figures(small_run, tmp_path):
     small_run.stage("chat_eval_mid")
     spec = small_run.spec("chat_eval_mid", tmp_path / "out", config={"chat_eval": {"tasks": ["sums", "gsm8k"]}})
+    assert run_stage(spec) == Exit.OK
+    results = json.loads((tmp_path / "out/results/results.json").read_text())
+    assert list(results["tasks"]) == ["sums"]
+    assert "lack gsm8k/test" in results["failed"]["gsm8k"]
+    (warning,) = [e for e in read(tmp_path / "out" / EVENTS) if e["kind"] == "warning"]
+    assert (warning["code"], "gsm8k" in warning["message"]) == ("evaluation_failed", True)
+    assert (tmp_path / "out/results/tasks.csv").read_text().splitlines()[1].startswith("sums,")
+
+
+def test_an_evaluation_without_any_task_ends_as_bad_input(small_run, tmp_path):
+    small_run.stage("chat_eval_mid")
+    spec = small_run.spec("chat_eval_mid", tmp_path / "out", config={"chat_eval": {"tasks": ["gsm8k"]}})
     assert run_stage(spec) == Exit.BAD_INPUT
     assert "gsm8k" in ExitReport.load(tmp_path / "out").message
-    assert not [e for e in read(tmp_path / "out" / EVENTS) if e["kind"] == "eval"]
+
+
+def test_a_users_own_questions_are_evaluated_beside_the_tasks(small_run, tmp_path):
+    small_run.stage("chat_eval_mid")
+    choices = tmp_path / "choices.jsonl"
+    choices.write_text(json.dumps({"question": "Which?", "choices": ["a", "b"], "answer": 0}) + "\n")
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"question": "What?", "regex": ""}\n')
+    own = [{"name": "which", "jsonl": str(choices)}, {"name": "anything", "jsonl": str(texts)}]
+    changed = {"chat_eval": {"tasks": ["sums"], "own": own, "num_samples": 2, "temperature": 1.0}}
+    assert run_stage(small_run.spec("chat_eval_mid", tmp_path / "out", config=changed)) == Exit.OK
+    tasks = json.loads((tmp_path / "out/results/results.json").read_text())["tasks"]
+    assert tasks["which"]["baseline"] == 0.5
+    assert tasks["anything"] == {
+        "accuracy": 1.0,
+        "stderr": 0.0,
+        "n": 1,
+        "rows": 1,
+        "skipped": 0,
+        "baseline": 0.0,
+        "pass@1": 1.0,
+        "pass@2": 1.0,
+    }
 
 
 @pytest.mark.slow

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from nanochat.config.recipe import resolve
+from nanochat.data import core_bundle
 from nanochat.data.shards import write_shard
 from nanochat.planning import preflight
+from tests.nanochat.conftest import write_bundle
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 
@@ -97,6 +99,11 @@ def test_tasks_with_a_word_list_need_one(tmp_path: Path) -> None:
     assert problems(sft__train=use, data__words="https://example.org/words.txt") == {}
 
 
+def test_absent_data_of_a_judged_task_are_allowed_only_by_the_recipe(tmp_path: Path) -> None:
+    assert "gsm8k/test is not in" in problems(data__tasks=str(tmp_path), chat_eval__tasks=["gsm8k"])["chat_eval.tasks"]
+    assert problems(data__tasks=str(tmp_path), chat_eval__tasks=["gsm8k", "sums"], chat_eval__allow_incomplete=True) == {}
+
+
 def test_rl_needs_the_data_set_of_its_task() -> None:
     assert "rl.task" in problems(rl__enabled=True, rl__task="gsm8k")
     assert problems(rl__enabled=True, rl__task="sums") == {}
@@ -106,10 +113,41 @@ def test_a_core_folder_needs_its_config(tmp_path: Path) -> None:
     assert "no core.yaml" in problems(data__core=str(tmp_path))["data.core"]
     assert "no folder" in problems(data__core=str(tmp_path / "none"))["data.core"]
     (tmp_path / "core.yaml").write_text("")
-    assert problems(data__core=str(tmp_path)) == {}
+    assert "is not a CORE bundle" in problems(data__core=str(tmp_path))["data.core"]
+
+
+def test_what_a_core_bundle_lacks_is_named_unless_the_recipe_allows_it(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle")
+    told = problems(data__core=str(folder))["data.core"]
+    assert "hellaswag_zeroshot: core.yaml does not list it" in told
+    assert told.endswith("and 19 more; complete the bundle, or set base_eval.allow_incomplete")
+    assert problems(data__core=str(folder), base_eval__allow_incomplete=True) == {}
+    assert core_bundle.problems(folder)["coqa"].endswith("missing.jsonl")
+    assert "has 9 of 100 rows" in core_bundle.problems(folder)["copa"]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b"{half a li", "is not JSON"),
+        (b'{"query": "\xff"}', "is not UTF-8"),
+        (b"[1]", "is not an object"),
+        (b'{"query": "a", "choices": ["b"], "gold": 0}', "has no list of at least two texts 'choices'"),
+        (b'{"query": "a", "choices": ["b", "c"], "gold": 2}', "has gold 2"),
+        (b'{"query": 1, "choices": ["b", "c"], "gold": 1}', "has no text 'query'"),
+    ],
+)
+def test_a_damaged_line_of_a_core_task_is_named(tmp_path: Path, line: bytes, problem: str) -> None:
+    folder = write_bundle(tmp_path / "bundle")
+    file = folder / "eval_data/c.jsonl"
+    file.write_bytes(file.read_bytes() + line + b"\n")
+    assert f"c.jsonl line 10 {problem}" in core_bundle.problems(folder)["copa"]
+    assert "has 10 of 100 rows" in core_bundle.problems(folder, lines=5)["copa"], "beyond the lines that are read at once"
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
 def test_the_speedrun_on_the_shared_data_has_no_problems() -> None:
     source = {"kind": "folder", "path": str(SHARED / "pretrain_small")}
-    assert problems("speedrun", data__source=source, data__tasks=str(SHARED), data__core=str(SHARED / "core")) == {}
+    places = {"data__source": source, "data__tasks": str(SHARED), "data__core": str(SHARED / "core")}
+    assert "coqa: no file" in problems("speedrun", **places)["data.core"]
+    assert problems("speedrun", **places, base_eval__allow_incomplete=True) == {}

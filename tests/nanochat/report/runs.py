@@ -11,7 +11,7 @@ from typing import Any
 from nanochat.config.recipe import Recipe
 from nanochat.contract.contract import Artifact, Exit, ExitReport, seal, write_json, write_manifest
 from nanochat.contract.events import EventLog
-from nanochat.eval.core_bundle import ROWS
+from nanochat.data.core_bundle import ROWS
 from nanochat.report import build
 from nanochat.report.card import Report, StageCard
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nanochat.__main__ import run as run_stage
 from nanochat.config.recipe import Recipe, resolve
 from nanochat.contract.contract import StageSpec, seal
-from nanochat.eval.core_bundle import ROWS
+from nanochat.data.core_bundle import ROWS
 from nanochat.planning import graph
 from nanochat.report import build, cells, markdown, notes
 from tests.nanochat.report.runs import a_run, attempt, chat_results

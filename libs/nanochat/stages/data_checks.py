@@ -1,0 +1,53 @@
+"""Checks of the data stage for the evaluations: everything that they will read is read once, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from nanochat.contract.contract import StageContext, StageError
+from nanochat.data import core_bundle
+from nanochat.planning.graph import CHECKED
+from nanochat.tasks import own, registry
+from nanochat.tasks.source import TaskSource
+from nanochat.tasks.use import OwnTask
+
+
+def check_core(ctx: StageContext, root: Path) -> None:
+    """Read every line of the CORE bundle. Raises StageError naming what is missing or damaged, unless the recipe allows that."""
+    found = core_bundle.problems(root) if ctx.spec.config.get(CHECKED, {}).get("core", True) else {}
+    if not found:
+        return
+    if not _allowed(ctx, "core"):
+        hint = "complete the bundle, or set base_eval.allow_incomplete"
+        raise StageError(core_bundle.told(found), code="core_bundle", hint=hint)
+    for problem in found.values():
+        _warn(ctx, problem)
+
+
+def check_tasks(ctx: StageContext, source: TaskSource) -> None:
+    """Make every problem of the tasks to be judged. Raises StageError naming the first that cannot be, unless the recipe allows it."""
+    checked = ctx.spec.config.get(CHECKED, {})
+    own_tasks = [OwnTask.model_validate(use) for use in checked.get("own", [])]
+    for problem in _problems(list(map(str, checked.get("tasks", []))), own_tasks, source):
+        if not _allowed(ctx, "tasks"):
+            raise problem
+        _warn(ctx, str(problem))
+
+
+def _problems(judged: list[str], own_tasks: list[OwnTask], source: TaskSource) -> Iterator[StageError]:
+    checks = [partial(registry.check, name, source) for name in judged] + [partial(own.check, use, source) for use in own_tasks]
+    for check in checks:
+        try:
+            check()
+        except StageError as err:
+            yield err
+
+
+def _allowed(ctx: StageContext, part: str) -> bool:
+    return bool(ctx.spec.config.get(CHECKED, {}).get("allow_incomplete", {}).get(part))
+
+
+def _warn(ctx: StageContext, problem: str) -> None:
+    ctx.events.emit("warning", code="evaluation_incomplete", message=f"left out of the evaluations: {problem}")

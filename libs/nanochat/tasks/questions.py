@@ -1,0 +1,176 @@
+"""A user's own evaluation: a JSON-lines file of questions with answers.
+
+Each line is an object with a `question` and with what makes an answer right: the `answer` to one of `choices`, an `answer` as text or as
+any of several texts, a `regex`, a `number`, or a `test` with the `entry_point` of the function that it checks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from nanochat.contract.contract import StageError
+from nanochat.tasks.base import LETTERS, Conversation, Task, multiple_choice, reference, user_and_assistant
+from nanochat.tasks.judge import JUDGES
+
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+EXPECTED = (
+    '{"question": "…"} with "answer" (a text, several, or one of "choices"), "regex", "number", or "test" and "entry_point"'
+)
+
+
+class Questions(Task):
+    """The questions of a file. Either all are multiple choice, or none is."""
+
+    def __init__(self, name: str, rows: list[Conversation]):
+        self.name, self._rows = name, rows
+        choices = [len(row["letters"]) for row in rows if "letters" in row]
+        self.eval_type = "categorical" if choices else "generative"
+        self.baseline = fmean(1 / count for count in choices) if choices else 0.0
+
+    @classmethod
+    def read(cls, name: str, path: Path, limit: int | None = None) -> Questions:
+        """Read the first `limit` questions, all without it. Raises StageError that names the first wrong line."""
+        if not path.is_file():
+            raise StageError(f"no file {path}", code="task_data_missing", hint=f"check the `jsonl` of the task {name}")
+        rows: list[Conversation] = []
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    rows.append(_conversation(json.loads(line)))
+                except UnicodeDecodeError as err:
+                    raise _wrong(path, number, "is not UTF-8") from err
+                except json.JSONDecodeError as err:
+                    raise _wrong(path, number, f"is not JSON ({err})") from err
+                except ValueError as err:
+                    raise _wrong(path, number, str(err)) from err
+                if ("letters" in rows[-1]) != ("letters" in rows[0]):
+                    raise _wrong(path, number, "mixes multiple choice with other questions; put them into two files")
+                if len(rows) == limit:
+                    break
+        if not rows:
+            raise StageError(f"{path} has no questions", code="task_data_missing", hint=f"each line is {EXPECTED}")
+        return cls(name, rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def conversation(self, index: int) -> Conversation:
+        return self._rows[index]
+
+    def evaluate(self, conversation: Conversation, completion: str) -> bool:
+        """Whether the completion is right by the rule of its line."""
+        return RULES[conversation["rule"]](conversation, completion)
+
+
+def _wrong(path: Path, number: int, what: str) -> StageError:
+    return StageError(f"{path} line {number} {what}", code="bad_question", hint=f"each line is {EXPECTED}")
+
+
+def _conversation(row: Any) -> Conversation:
+    """The problem of a line. Raises ValueError that says what is wrong with it."""
+    if not isinstance(row, dict) or not isinstance(row.get("question"), str) or not row["question"].strip():
+        raise ValueError("has no text 'question'")
+    found = [key for key in _READ if key in row]
+    if len(found) != 1:
+        raise ValueError(
+            f"has {' and '.join(map(repr, found)) or 'nothing'} to judge an answer by; it needs one of {', '.join(_READ)}"
+        )
+    return _READ[found[0]](row)
+
+
+def _answer(row: Mapping[str, Any]) -> Conversation:
+    answer, choices = row["answer"], row.get("choices")
+    if choices is not None:
+        return _choice(row, choices, answer)
+    texts = answer if isinstance(answer, list) else [answer]
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise ValueError("has an 'answer' that is neither a text nor a list of texts")
+    return {
+        "messages": user_and_assistant(row["question"], texts[0].strip()),
+        "rule": "exact",
+        "answers": [t.strip() for t in texts],
+    }
+
+
+def _choice(row: Mapping[str, Any], choices: Any, answer: Any) -> Conversation:
+    if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS) or not all(isinstance(c, str) for c in choices):
+        raise ValueError(f"has 'choices' that are not 2 to {len(LETTERS)} texts")
+    letters = list(LETTERS[: len(choices)])
+    if type(answer) is int and 0 <= answer < len(choices):
+        right = letters[answer]
+    elif isinstance(answer, str) and choices.count(answer) == 1:
+        right = letters[choices.index(answer)]
+    elif answer in letters:
+        right = answer
+    else:
+        raise ValueError(f"has the answer {answer!r}, which is no choice, no letter up to {letters[-1]} and no number from 0")
+    question = multiple_choice(row["question"], choices, letters)
+    return {"messages": user_and_assistant(question, right), "letters": letters, "rule": "letter"}
+
+
+def _regex(row: Mapping[str, Any]) -> Conversation:
+    pattern = row["regex"]
+    try:
+        re.compile(pattern)
+    except (re.error, TypeError) as err:
+        raise ValueError(f"has a 'regex' that is none: {err}") from err
+    return {"messages": user_and_assistant(row["question"], pattern), "rule": "regex"}
+
+
+def _number(row: Mapping[str, Any]) -> Conversation:
+    number = row["number"]
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, int | float)
+        or number in (float("inf"), float("-inf"))
+        or number != number
+    ):
+        raise ValueError("has a 'number' that is none")
+    return {"messages": user_and_assistant(row["question"], str(number)), "rule": "number"}
+
+
+def _test(row: Mapping[str, Any]) -> Conversation:
+    if not isinstance(row["test"], str) or not str(row.get("entry_point", "")).isidentifier():
+        raise ValueError("has a 'test' without the name of a function as 'entry_point'")
+    messages = user_and_assistant(row["question"], str(row.get("solution", "")))
+    return {"messages": messages, "entry_point": row["entry_point"], "test": row["test"], "rule": "tests"}
+
+
+_READ: dict[str, Callable[[Mapping[str, Any]], Conversation]] = {
+    "answer": _answer,
+    "regex": _regex,
+    "number": _number,
+    "test": _test,
+}
+
+
+def _any_answer(conversation: Conversation, completion: str) -> bool:
+    return completion.strip() in conversation["answers"]
+
+
+def _matches(conversation: Conversation, completion: str) -> bool:
+    return re.search(reference(conversation), completion) is not None
+
+
+def _last_number(conversation: Conversation, completion: str) -> bool:
+    """Whether the last number of the completion has the same value."""
+    numbers = _NUMBER.findall(completion)
+    return bool(numbers) and Decimal(numbers[-1].replace(",", "")) == Decimal(reference(conversation))
+
+
+# How a line's answers are judged. Each takes the problem and a completion.
+RULES: dict[str, Callable[[Conversation, str], bool]] = {
+    "letter": JUDGES["letter"],
+    "exact": _any_answer,
+    "regex": _matches,
+    "number": _last_number,
+    "tests": JUDGES["tests"],
+}
