@@ -57,6 +57,7 @@ def render(report: Report) -> str:
         facts=markdown.header_facts(report),
         columns=markdown.columns(report),
         summary=report.summary,
+        summary_errors={column: any(column in row.errors for row in report.summary) for column in COLUMNS},
         training_times=_training_times(report),
         notes=_notes(report.notes),
         published=scores.published(report),
