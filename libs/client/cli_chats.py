@@ -38,6 +38,10 @@ def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="a file of conversations: .jsonl, .json or .parquet")],
     tokenizer: TokenizerOption = None,
     tasks: TasksOption = None,
+    core: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="folder of a CORE bundle; default: core/ in --tasks, or that of the newest run here"),
+    ] = None,
     context: ContextOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,7 +49,7 @@ def check(
 
     Ends with 1 if a run would refuse the file.
     """
-    options = {"--tokenizer": tokenizer, "--tasks": tasks, "--context": context}
+    options = {"--tokenizer": tokenizer, "--tasks": tasks, "--core": core, "--context": context}
     _run("check", [*_given(options), *(["--json"] if as_json else [])], str(file))
 
 

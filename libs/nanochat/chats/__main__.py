@@ -39,12 +39,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     source = found.task_source(args.tasks)
-    checked = check(
-        args.file,
-        found.tokenizer(args.tokenizer),
-        args.context,
-        Questions.of(source[0]) if source and source[0].files else None,
-    )
+    evaluations = Questions.of(source[0] if source else None, found.core(args.core, args.tasks))
+    checked = check(args.file, found.tokenizer(args.tokenizer), args.context, evaluations)
     if args.json:
         sys.stdout.write(checked.model_dump_json() + "\n")
     else:
@@ -118,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     looks.add_argument("--json", action="store_true")
     one = commands.add_parser("check", parents=[looks])
     one.add_argument("file", type=Path)
+    one.add_argument("--core", type=Path, help="folder of a CORE bundle (default: core/ in --tasks, or that of the newest run)")
     one.set_defaults(run=_check)
     some = commands.add_parser("inspect", parents=[looks])
     some.add_argument("what")

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from nanochat.contract.contract import MANIFEST, StageError
-from nanochat.tasks.catalog import find_in_folder
+from nanochat.data import core_bundle
+from nanochat.tasks.catalog import CORE_CONFIG, find_in_folder
 from nanochat.tasks.source import INDEX, TaskSource
 from nanochat.tokenizer import FILE, Tokenizer
 
@@ -26,6 +27,16 @@ def task_source(given: Path | None) -> tuple[TaskSource, Path] | None:
         raise StageError(f"no folder {given}", code="folder_missing", hint="give the folder of task data, as in data.tasks")
     files = {key: tuple(paths) for key, paths in find_in_folder(given).items()}
     return TaskSource(files, given), given
+
+
+def core(given: Path | None, tasks: Path | None) -> Path | None:
+    """The folder of a CORE bundle: the one given, the one in the folder of task data, else that of the newest run."""
+    if given is not None:
+        return given
+    if tasks is not None:
+        return tasks / "core" if (tasks / "core" / CORE_CONFIG).is_file() else None
+    folder = _newest("data", "core", "core.json")
+    return core_bundle.bundle_root(folder) if folder else None
 
 
 def _newest(stage: str, artifact: str, file: str) -> Path | None:

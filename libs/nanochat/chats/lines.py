@@ -18,7 +18,11 @@ def lines(found: Check) -> Iterator[str]:
     yield from _tokens(found)
     if found.compared_with:
         tasks = Counter(overlap.task for overlap in found.overlaps)
-        yield f"  evaluations    compared with {', '.join(found.compared_with)}: {_count(len(found.overlaps), 'question')} of theirs"
+        core = sum(name.startswith("core/") for name in found.compared_with)
+        names = [name for name in found.compared_with if not name.startswith("core/")] + (
+            [f"{core} tasks of CORE"] if core else []
+        )
+        yield f"  evaluations    compared with {', '.join(names)}: {_count(len(found.overlaps), 'question')} of theirs"
         for task in tasks:
             yield f"    {task}: {_places(found.unit, [o.place for o in found.overlaps if o.task == task])}"
     else:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from nanochat.contract.contract import StageError
+from nanochat.data import core_bundle
 from nanochat.tasks.base import Conversation
 from nanochat.tasks.catalog import TASKS
 from nanochat.tasks.generated import bare
@@ -24,10 +26,11 @@ class Questions:
     _task_of: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, source: TaskSource) -> Questions:
-        """All questions of the judged data sets that the source has."""
+    def of(cls, source: TaskSource | None, core: Path | None) -> Questions:
+        """All questions of the judged data sets that the source has, and of the tasks in the folder of a CORE bundle."""
         found = cls([])
-        for task in TASKS:
+        for task in TASKS if source else ():
+            assert source is not None
             if task.judge is None or f"{task.name}/test" not in source.files:
                 continue
             try:
@@ -38,11 +41,26 @@ class Questions:
             for conversation in rows:
                 for text in questions(conversation):
                     found._task_of.setdefault(text, task.name)
+        for core_task in core_bundle.read_tasks(core) if core else ():
+            if core_task.file.is_file():
+                name = f"core/{core_task.label}"
+                found.tasks.append(name)
+                for item in core_bundle.read_items(core_task):
+                    for text in _of_item(item):
+                        found._task_of.setdefault(text, name)
         return found
 
     def asked_in(self, conversation: Conversation) -> str | None:
         """The task that asks the same as one of the user's messages."""
         return next((self._task_of[text] for text in questions(conversation) if text in self._task_of), None)
+
+
+def _of_item(item: core_bundle.Item) -> Iterator[str]:
+    """What an item of CORE asks: its text, and the question alone if a passage comes before it."""
+    for whole in (item.get("query"), item.get("context"), *item.get("context_options", ())):
+        if isinstance(whole, str):
+            asked = whole.rpartition("Question:")[2].partition("\nAnswer:")[0]
+            yield from {text for text in (bare(whole), bare(asked)) if len(text) >= LEAST}
 
 
 def questions(conversation: Conversation) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """`nanochat data check`, as a user calls it: what a file holds, and what is wrong with it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ ROWS: list[Any] = [
 
 
 def check(path: Path, *options: str | Path, home: Path) -> subprocess.CompletedProcess[str]:
-    env = {"NANOCHAT_HOME": str(home), "PATH": "/usr/bin:/bin", "COLUMNS": "200"}
+    env = {**os.environ, "NANOCHAT_HOME": str(home), "COLUMNS": "200"}
     return subprocess.run([NANOCHAT, "data", "check", path, *options], env=env, capture_output=True, text=True, check=False)
 
 
@@ -91,6 +92,21 @@ def test_figures_are_those_of_the_rendering(tmp_path: Path, tokenizer: Tokenizer
     assert tokens["trained"] == sum(sum(mask) for _, mask in rendered)
     assert (tokens["longest"], tokens["longest_place"]) == (len(rendered[1][0]), 2)
     assert (tokens["longer_rows"], tokens["cut"], tokens["context"]) == (0, 0, 2048)
+
+
+def test_questions_of_core_are_found_without_their_passage(tmp_path: Path, bundle: Path) -> None:
+    items = [{"query": "Passage: A dog.\nQuestion: What does the small dog eat?\nAnswer:", "choices": ["a", "b"], "gold": 0}]
+    (bundle / "eval_data/c.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    (tmp_path / "a.jsonl").write_text(json.dumps(chat("what does the SMALL dog eat", "Meat.")) + "\n")
+    done = check(tmp_path / "a.jsonl", "--core", bundle, "--json", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["overlaps"] == [{"place": 1, "task": "core/copa"}]
+    assert "core/jeopardy" in found["compared_with"]
+    assert "3 tasks of CORE: 1 question of theirs" in check(tmp_path / "a.jsonl", "--core", bundle, home=tmp_path).stdout
+    wrong = check(tmp_path / "a.jsonl", "--core", tmp_path / "none", home=tmp_path)
+    assert wrong.returncode == 2
+    assert "is not a CORE bundle" in wrong.stderr
 
 
 def test_the_newest_tokenizer_of_this_machine_is_used_and_without_one_it_says_so(
