@@ -88,6 +88,7 @@ def test_the_wheel_contains_the_recipes_and_no_tests(wheel: list[str]) -> None:
     recipes = {f"nanochat/config/recipes/{p.name}" for p in (ROOT / "libs/nanochat/config/recipes").glob("*.toml")}
     assert recipes
     assert recipes <= set(wheel)
+    assert {"nanochat/report/page/page.html", "nanochat/report/page/style.css"} <= set(wheel)
     assert not [name for name in wheel if name.startswith(("tests/", "benchmarks/"))]
 
 

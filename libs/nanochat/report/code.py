@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -12,6 +13,7 @@ PARTS = ("libs", "services", "rustbpe")  # of a checkout, without tests, documen
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
+@cache
 def measured(package: Path = PACKAGE) -> Code:
     """Count the sources of the checkout that `package` is in, otherwise those of the package alone."""
     root = package.parents[1]
