@@ -103,7 +103,7 @@ class Judge:
             if math.isfinite(reward):
                 return reward
             self.why = f"it returned {reward}"
-        except Exception as err:
+        except (Exception, SystemExit) as err:
             self.why = f"{type(err).__name__}: {err}"
         finally:
             self.seconds += time.perf_counter() - start

@@ -123,6 +123,12 @@ def test_when_every_answer_fails_the_stage_ends_and_keeps_what_it_has_learnt(pac
     assert list(metrics(mended, "reward")) == [3, 4]
 
 
+def test_a_function_that_exits_does_not_end_the_training():
+    judge = rewards.Judge("leaves", lambda conversation, completion: sys.exit(3))
+    assert judge(QUESTION, "a") is None
+    assert judge.why == "SystemExit: 3"
+
+
 def test_a_function_that_never_returns_is_stopped(monkeypatch):
     monkeypatch.setattr(rewards, "PATIENCE_S", 0.2)
     judge = rewards.Judge("sleepy", lambda conversation, completion: time.sleep(60))
