@@ -36,6 +36,7 @@ from nanochat.contract.launch import launch, stage_command
 from nanochat.local import options
 from nanochat.local.card import write_card
 from nanochat.local.earlier import Earlier, look
+from nanochat.local.loggers import copied_to
 from nanochat.loggers.sinks import SINKS, missing
 from nanochat.planning import graph, metrics, plan
 from nanochat.planning.checked import checked
@@ -249,7 +250,8 @@ def main(argv: list[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    code = run(recipe, out.resolve(), cache=home / "cache", stop=stop, nproc=args.nproc)
+    with copied_to(args.log, out.resolve()):
+        code = run(recipe, out.resolve(), cache=home / "cache", stop=stop, nproc=args.nproc)
     _say("report", write_card(out.resolve(), recipe, code))
     return code
 

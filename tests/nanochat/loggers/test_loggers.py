@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from nanochat.contract.contract import EVENTS, SPEC, StageSpec, write_json
+from nanochat.contract.contract import EVENTS, SPEC, Exit, StageSpec, write_json
 from nanochat.contract.events import EventLog
 from nanochat.local.loggers import LOG, copied_to
 from nanochat.local.run import main as local_run
 from nanochat.loggers.__main__ import main
 from nanochat.loggers.follow import at_once, figures, follow
 from nanochat.loggers.sinks import SINKS
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -191,6 +193,22 @@ def test_it_ends_with_the_run_even_if_that_is_killed(tmp_path: Path):
     while Path(f"/proc/{child}").exists() and "\nState:\tZ" not in Path(f"/proc/{child}/status").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_local_run_is_copied_from_its_start(tmp_path: Path):
+    needs("tensorboard")
+    command = [sys.executable, "-m", "nanochat.local.run", "tiny", "--out", str(tmp_path / "run"), "--log", "tensorboard"]
+    environment = {**os.environ, "NANOCHAT_HOME": str(tmp_path / "home")}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        until((tmp_path / "run" / LOG).exists, "the process beside the run", 120)
+        with_events(tmp_path / "run", "sft", 1, [("metric", {"step": 0, "values": {"loss": 1.0}})])  # long before its turn
+        until(lambda: list((tmp_path / "run/tensorboard/sft").glob("events.*")), "its figures", 120)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == Exit.STOPPED, said
+    assert (tmp_path / "run" / LOG).read_text() == ""
 
 
 def test_a_line_that_is_no_event_and_a_value_that_is_no_number_do_no_harm(tmp_path: Path):
