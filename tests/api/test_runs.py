@@ -10,6 +10,7 @@ import pytest
 from controlplane.lifecycle import Reason
 from nanochat.config.recipe import names, resolve
 from nanochat.planning import graph, plan
+from nanochat.report import build, write
 from tests.api.manual_worker import ManualWorker
 from tests.api.server import Api
 from tests.nanochat.report.runs import attempt
@@ -197,6 +198,24 @@ def test_a_failed_run_shows_the_reason_and_the_message(api: Api, worker: ManualW
     assert run["status"] == "FAILED"
     assert "no text in /data" in run["detail"]
     assert (run["stages"][0]["status"], run["stages"][0]["reason"]) == ("FAILED", "BAD_INPUT")
+
+
+def test_the_report_of_the_last_stage_is_shown_under_the_name_of_the_run(
+    api: Api, worker: ManualWorker, tmp_path: Path
+) -> None:
+    run_id = api.http.post("/v1/runs", json=TINY | {"name": "first"}).json()["id"]
+    made = build.report(run_id, TINY, [build.card("base_train", "done", results={"params": 12_345_678})], {})
+    write.all_forms(made, tmp_path)
+    for stage in [s["name"] for s in api.http.get(f"/v1/runs/{run_id}").json()["stages"]]:
+        worker.complete(run_id, stage, report=str(tmp_path))
+    assert api.http.get(f"/v1/runs/{run_id}/report.md").text == (tmp_path / "report.md").read_text(encoding="utf-8")
+    api.http.patch(f"/v1/runs/{run_id}", json={"name": "second"})
+    page = api.http.get(f"/v1/runs/{run_id}/report.html").text
+    assert "<h1>second</h1>" in page
+    assert "A 12.3M-parameter language model." in page
+    assert api.http.get(f"/v1/runs/{run_id}/report").json()["report"]["made_at"] == made.made_at
+    (tmp_path / "report.json").write_text('{"version": 99}', encoding="utf-8")  # of a later version
+    assert f"<h1>{run_id}</h1>" in api.http.get(f"/v1/runs/{run_id}/report.html").text  # the page as it was made
 
 
 def test_a_run_that_failed_has_a_report_in_three_forms(api: Api, worker: ManualWorker, tmp_path: Path) -> None:

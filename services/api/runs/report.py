@@ -40,10 +40,7 @@ def get_report(caller: Caller, ledger: Ledger, run_id: RunId) -> ReportView:
     if text is None:
         made = _so_far(ledger, run_id)
         return ReportView(markdown=markdown.render(made), report=made)
-    try:
-        return ReportView(markdown=text, report=Report.model_validate_json(_made(ledger, run_id, write.JSON) or ""))
-    except ValidationError:
-        return ReportView(markdown=text, report=None)
+    return ReportView(markdown=text, report=_made_report(ledger, run_id))
 
 
 @router.get("/report.md", response_class=MarkdownResponse, responses=responses(*REFUSED))
@@ -56,8 +53,9 @@ def get_report_as_markdown(caller: Caller, ledger: Ledger, run_id: RunId) -> Mar
 @router.get("/report.html", response_class=HTMLResponse, responses=responses(*REFUSED))
 def get_report_as_page(caller: Caller, ledger: Ledger, run_id: RunId) -> HTMLResponse:
     """Get the report card as one HTML file, which needs no other file and no network."""
-    text = _made(ledger, run_id, write.HTML)
-    return HTMLResponse(page.render(_so_far(ledger, run_id)) if text is None else text)
+    made = _made_report(ledger, run_id)
+    text = _made(ledger, run_id, write.HTML) if made is None else None
+    return HTMLResponse(page.render(made or _so_far(ledger, run_id)) if text is None else text)
 
 
 def _made(ledger: Ledger, run_id: str, name: str) -> str | None:
@@ -74,6 +72,17 @@ def _made(ledger: Ledger, run_id: str, name: str) -> str | None:
             return None
         detail = f"{folder / name} cannot be read here ({err.strerror}); the API and the workers must share NANOCHAT_HOME"
         raise ProblemError("report-not-ready", detail) from err
+
+
+def _made_report(ledger: Ledger, run_id: str) -> Report | None:
+    """The report stage's report under the name that the run has now; None if there is none, or in a form of another version."""
+    try:
+        made = Report.model_validate_json(_made(ledger, run_id, write.JSON) or "")
+    except ValidationError:
+        return None
+    with ledger() as session:
+        made.name = views.run_view(session, run_id).name
+    return made
 
 
 def _so_far(ledger: Ledger, run_id: str) -> Report:
