@@ -44,8 +44,10 @@ def run(ctx: StageContext) -> None:
             own = own_files(ctx.spec.config.get("own_files", []), _tasks_root(spec), Path(ctx.spec.cache_dir), fetcher)
             given_words = _given_words(ctx, fetcher)
             corpus = open_corpus(spec.source, Path(ctx.spec.cache_dir), doc_cap, fetcher, report.progress)
-            train, val = _publish_shards(ctx, spec, corpus, report)
-            found, words = _publish_tasks(ctx, spec, train, own, given_words, fetcher, report)
+            train, val = _gather_shards(ctx, spec, corpus, report)
+            words = _checked_words(ctx, train, given_words, report)
+            _publish_index(ctx, "shards", train, val)  # from here on the model may train
+            found = _publish_tasks(ctx, spec, words, own, given_words, fetcher, report)
             check_tasks(ctx, TaskSource.load(ctx.out / "tasks"))
             core = _publish_core(ctx, spec, fetcher)
         except Stopped as err:
@@ -63,7 +65,7 @@ def run(ctx: StageContext) -> None:
             **({} if corpus.overlap is None else {"val_in_train_pct": round(100 * corpus.overlap.share, 1)}),
             "task_files": {key: [p.name for p in paths] for key, paths in found.items()},
             "missing_task_files": [key for key in SPLITS if key not in found],
-            "words": words,
+            "words": len(words),
             "core": str(core) if core else None,
             "fetched_bytes": report.bytes,
             "seconds": round(time.monotonic() - started, 1),
@@ -71,8 +73,8 @@ def run(ctx: StageContext) -> None:
     )
 
 
-def _publish_shards(ctx: StageContext, spec: DataSpec, corpus: Corpus, report: _Reporter) -> tuple[list[Shard], list[Shard]]:
-    """Publish `tok_shards` and `shards`, and return the (train, val) shards.
+def _gather_shards(ctx: StageContext, spec: DataSpec, corpus: Corpus, report: _Reporter) -> tuple[list[Shard], list[Shard]]:
+    """Publish `tok_shards`, and return the (train, val) shards once they are all ready.
 
     `tok_shards` are the first shards, in order, that together hold `tok_chars` characters. They do not depend on the order in
     which shards arrive. A run that does not pretrain takes no others: it needs text only for the word list.
@@ -95,7 +97,6 @@ def _publish_shards(ctx: StageContext, spec: DataSpec, corpus: Corpus, report: _
     if tok_shards is None:
         _warn_if_short(ctx, spec, sum(s.chars or 0 for s in shards["train"]), chars)
         _publish_index(ctx, "tok_shards", shards["train"], [])
-    _publish_index(ctx, "shards", shards["train"], shards["val"])
     return shards["train"], shards["val"]
 
 
@@ -136,21 +137,27 @@ def _warn_if_short(ctx: StageContext, spec: DataSpec, chars: int, capped: int) -
 def _publish_tasks(
     ctx: StageContext,
     spec: DataSpec,
-    train: list[Shard],
+    words: list[str],
     own: dict[str, list[Path]],
     given_words: Path | None,
     fetcher: Fetcher,
     report: _Reporter,
-) -> tuple[dict[str, list[Path]], int]:
+) -> dict[str, list[Path]]:
     cache = Path(ctx.spec.cache_dir)
     report.note("task data")
     files = task_files(spec.tasks, cache, fetcher)
+    write_source(ctx.out / "tasks", {**files, **own}, _tasks_root(spec), words, given_words)
+    ctx.publish("tasks", ctx.out / "tasks", splits=len(files), words=len(words))
+    return files
+
+
+def _checked_words(ctx: StageContext, train: list[Shard], given_words: Path | None, report: _Reporter) -> list[str]:
+    """The frequent words of the text. Raises StageError when a task that the run trains on cannot draw from them."""
     report.note("word list")
     words = frequent_words(Path(s.path) for s in train)
-    write_source(ctx.out / "tasks", {**files, **own}, _tasks_root(spec), words, given_words)
+    write_source(ctx.out / "tasks", {}, None, words, given_words)
     _require_words(ctx, TaskSource.load(ctx.out / "tasks"), len(words))
-    ctx.publish("tasks", ctx.out / "tasks", splits=len(files), words=len(words))
-    return files, len(words)
+    return words
 
 
 def _require_words(ctx: StageContext, source: TaskSource, words: int) -> None:

@@ -324,6 +324,7 @@ def test_words_that_cannot_feed_a_task_are_said_before_training(tmp_path: Path) 
     assert "0 words" in error["message"]
     assert "spelling/train (mid.train.1)" in error["message"]
     assert "identity" not in error["message"]
+    assert "shards" not in data.outputs, "pretraining must not begin"
 
 
 def test_text_without_english_words_trains_what_needs_none(tmp_path: Path) -> None:
