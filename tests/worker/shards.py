@@ -12,6 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+# Enough words that some of them are held out for tests.
+WORDS = (
+    "the quick brown fox jumps over the lazy dog while seven small birds watch from their high branch and every child in the "
+    "garden counts them twice before lunch because nobody knows where they will sleep tonight"
+)
+
 
 class ShardServer(ThreadingHTTPServer):
     """Serves a few small parquet shards. While `busy` is set it answers 503 with Retry-After: `retry_after` seconds."""
@@ -23,7 +29,7 @@ class ShardServer(ThreadingHTTPServer):
         self.folder, self.retry_after = folder, 60
         self.busy, self.asked = threading.Event(), threading.Event()
         for index in range(3):
-            text = [f"Document {n} of shard {index}: the quick brown fox jumps over the lazy dog." for n in range(200)]
+            text = [f"Document {n} of shard {index}: {WORDS}." for n in range(200)]
             pq.write_table(pa.table({"text": text}), folder / f"shard_{index:05d}.parquet")
 
     @property
