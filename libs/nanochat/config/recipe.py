@@ -105,12 +105,11 @@ class Recipe(Spec):
             if spec.total_batch_size % self.model.seq_len:
                 below = max(1, spec.total_batch_size // self.model.seq_len) * self.model.seq_len
                 found[f"{name}.total_batch_size"] = (
-                    f"{spec.total_batch_size} is not a multiple of model.seq_len {self.model.seq_len}; "
+                    f"{name}.total_batch_size {spec.total_batch_size} is not a multiple of model.seq_len {self.model.seq_len}; "
                     f"the nearest that fit are {below} and {below + self.model.seq_len}"
                 )
         if found:
-            text = "; ".join(f"{field} {message}" for field, message in found.items())
-            raise PydanticCustomError("indivisible", "{text}", {"text": text, "found": found})
+            raise PydanticCustomError("indivisible", "{text}", {"text": "; ".join(found.values()), "found": found})
         return self
 
 
