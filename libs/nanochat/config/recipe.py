@@ -147,7 +147,8 @@ def resolve(recipe: str | dict[str, Any], overrides: dict[str, Any] | None = Non
     `data.source` may, it replaces the old table. Raises RecipeError, which names every wrong field.
     """
     table = load(recipe) if isinstance(recipe, str) else copy.deepcopy(recipe)
-    problems = [problem for dotted, value in (overrides or {}).items() if (problem := _set(table, dotted, value))]
+    given = copy.deepcopy(overrides or {})  # wrong fields are taken out below
+    problems = [problem for dotted, value in given.items() if (problem := _set(table, dotted, value))]
     made, found = _validated(table)
     for _ in range(ROUNDS):
         # A fault in a section hides those that need the whole recipe, so look once more with the wrong fields taken out.

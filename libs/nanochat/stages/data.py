@@ -23,7 +23,7 @@ from nanochat.data.overlap import WORTH_A_WARNING
 from nanochat.data.shards import Shard, require_text, write_index
 from nanochat.data.words import frequent_words
 from nanochat.planning.graph import GENERATED, SAMPLE
-from nanochat.stages.data_checks import check_core, check_tasks
+from nanochat.stages.data_checks import allowed, check_core, check_tasks
 from nanochat.tasks.catalog import SPLITS, is_url
 from nanochat.tasks.registry import named
 from nanochat.tasks.source import TaskSource, write_source
@@ -161,17 +161,17 @@ def _checked_words(ctx: StageContext, train: list[Shard], given_words: Path | No
 
 
 def _require_words(ctx: StageContext, source: TaskSource, words: int) -> None:
-    """Raises StageError that names the mixtures' tasks which have too few words; for evaluations it warns."""
+    """Raises StageError that names the tasks which have too few words; `check_tasks` warns of evaluations that may be left out."""
     starved = [use for use in ctx.spec.config.get(GENERATED, []) if not _can_be_drawn(use["task"], use["split"], source)]
-    said = f"the text has {words:,} words of lower-case English letters, too few for "
-    hint = "leave these tasks out, or use text with English words"
-    evaluated = [use for use in starved if use["field"] == "chat_eval.tasks"]
-    if trained := [use for use in starved if use not in evaluated]:
-        names = ", ".join(f"{use['task']}/{use['split']} ({use['field']})" for use in trained)
-        raise StageError(said + names, code="no_words", hint=hint)
-    if evaluated:
-        names = ", ".join(f"{use['task']} ({use['field']})" for use in evaluated)
-        ctx.events.emit("warning", code="no_words", message=f"{said}{names}; {hint}")
+    if allowed(ctx, "tasks"):
+        starved = [use for use in starved if use["field"] != "chat_eval.tasks"]
+    if starved:
+        names = ", ".join(f"{use['task']}/{use['split']} ({use['field']})" for use in starved)
+        raise StageError(
+            f"the text has {words:,} words of lower-case English letters, too few for {names}",
+            code="no_words",
+            hint="leave these tasks out, or use text with English words",
+        )
 
 
 def _can_be_drawn(task: str, split: str, source: TaskSource) -> bool:

@@ -19,7 +19,7 @@ def check_core(ctx: StageContext, root: Path) -> None:
     found = core_bundle.problems(root) if ctx.spec.config.get(CHECKED, {}).get("core", True) else {}
     if not found:
         return
-    if not _allowed(ctx, "core"):
+    if not allowed(ctx, "core"):
         hint = "complete the bundle, or set base_eval.allow_incomplete"
         raise StageError(core_bundle.told(found), code="core_bundle", hint=hint)
     for problem in found.values():
@@ -31,7 +31,7 @@ def check_tasks(ctx: StageContext, source: TaskSource) -> None:
     checked = ctx.spec.config.get(CHECKED, {})
     own_tasks = [OwnTask.model_validate(use) for use in checked.get("own", [])]
     for problem in _problems(list(map(str, checked.get("tasks", []))), own_tasks, source):
-        if not _allowed(ctx, "tasks"):
+        if not allowed(ctx, "tasks"):
             raise problem
         _warn(ctx, str(problem))
 
@@ -45,7 +45,8 @@ def _problems(judged: list[str], own_tasks: list[OwnTask], source: TaskSource) -
             yield err
 
 
-def _allowed(ctx: StageContext, part: str) -> bool:
+def allowed(ctx: StageContext, part: str) -> bool:
+    """Whether the recipe lets a part of its evaluations be left out."""
     return bool(ctx.spec.config.get(CHECKED, {}).get("allow_incomplete", {}).get(part))
 
 

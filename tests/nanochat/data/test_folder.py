@@ -335,9 +335,11 @@ def test_text_without_english_words_trains_what_needs_none(tmp_path: Path) -> No
     data = running.run(tmp_path, "data", resolve("tiny", {**changes, **without}))
     assert data.code == 0
     assert data.results["words"] == 0
-    assert not [e for e in data.events("warning") if e["code"] == "no_words"], "no chat model is evaluated"
     mixture = {"mid.train": [{"task": "sums"}], "mid.val": [{"task": "sums"}], "sft.enabled": False}
-    data = running.run(tmp_path, "data", resolve("tiny", {**changes, **mixture, "chat_eval.tasks": ["spelling", "sums"]}))
+    evaluated = {**changes, **mixture, "chat_eval.tasks": ["spelling", "sums"]}
+    data = running.run(tmp_path / "evaluated", "data", resolve("tiny", evaluated))
+    assert data.code == Exit.BAD_INPUT
+    assert "too few for spelling/test (chat_eval.tasks)" in data.events("error")[0]["message"]
+    data = running.run(tmp_path / "allowed", "data", resolve("tiny", {**evaluated, "chat_eval.allow_incomplete": True}))
     assert data.code == 0
-    warning = next(e for e in data.events("warning") if e["code"] == "no_words")
-    assert "spelling (chat_eval.tasks)" in warning["message"]
+    assert [e for e in data.events("warning") if e["code"] == "evaluation_incomplete"]

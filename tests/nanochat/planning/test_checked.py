@@ -74,3 +74,9 @@ def test_the_local_plan_refuses_a_folder_that_is_not_there() -> None:
     assert done.returncode == 64
     assert "data.source.path: no folder /nonexistent" in done.stderr
     assert "base.colour: unknown field" in done.stderr
+
+
+def test_the_overrides_of_the_caller_stay_as_they_are() -> None:
+    overrides = {"data.source": {"kind": "folder", "path": "/" + "x" * 5000}}
+    assert problems(overrides) == problems(overrides)
+    assert "4096" in problems(overrides)["data.source.path"]
