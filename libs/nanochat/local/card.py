@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from pathlib import Path
 
 from nanochat.config.recipe import Recipe
@@ -16,10 +18,15 @@ def write_card(out: Path, recipe: Recipe, code: int) -> str:
     if not stages:
         return "no stage has begun, so there is no report"
     try:
-        write.all_forms(build.report(out.name, full, stages, {}, status=_status(code)), out)
+        write.all_forms(build.report(out.name, full, stages, _machine(), status=_status(code)), out)
     except OSError as err:
         return f"the report could not be written: {err}"
     return f"the report is in {out / write.HTML}, {write.MARKDOWN} and {write.JSON} beside it"
+
+
+def _machine() -> dict[str, str | int]:
+    """What is known without torch, which takes seconds to import. An evaluation that ran has recorded more."""
+    return {"system": platform.platform(terse=True), "cores": os.cpu_count() or 1, "python": platform.python_version()}
 
 
 def _status(code: int) -> str:

@@ -51,6 +51,7 @@ def header_facts(report: Report) -> list[tuple[str, str]]:
     code = report.code
     pinned = f", {code.dependencies} pinned packages" if code.dependencies else ""
     size = f"{code.characters:,} characters, {code.lines:,} lines, {code.files} files, about {code.tokens:,} tokens"
+    versions = {"nanochat": code.version, **machine}
     parts = [str(machine[k]) for k in ("system", "cpu", "gpus", "memory") if machine.get(k)]
     parts += [f"{machine['cores']} cores"] if machine.get("cores") else []
     return [
@@ -63,7 +64,7 @@ def header_facts(report: Report) -> list[tuple[str, str]]:
         ),
         ("Trained on", trained),
         ("Machine", ", ".join(parts) or cells.NONE),
-        ("Versions", ", ".join(f"{k} {machine[k]}" for k in ("nanochat", "python", "torch", "cuda") if machine.get(k))),
+        ("Versions", ", ".join(f"{k} {versions[k]}" for k in ("nanochat", "python", "torch", "cuda") if versions.get(k))),
         ("Code", f"{size}{pinned} ({code.of})"),
         ("Started", moment(min((s.started_at for s in report.stages if s.started_at), default=None))),
         ("Finished", moment(max((s.finished_at for s in report.stages if s.finished_at), default=None))),

@@ -83,7 +83,10 @@ def render(report: Report) -> str:
 def lede(report: Report) -> str:
     """What was trained, on what, in which time and for how much: one sentence of what is known."""
     base = report.results("base_train")
-    model = f"{cells.short(base['params'])}-parameter language model" if base.get("params") else "language model"
+    if not base.get("params"):
+        took = f", {cells.duration(report.total_seconds)} from its first start to its last end" if report.total_seconds else ""
+        return f"A run of the recipe {report.recipe.get('name', cells.NONE)}{took}."
+    model = f"{cells.short(base['params'])}-parameter language model"
     article = "An" if model.startswith(("8", "11", "18")) else "A"
     said = [f"{article} {model} trained" if base.get("tokens") else f"{article} {model}"]
     if base.get("tokens"):

@@ -28,6 +28,8 @@ def test_a_run_whose_training_failed_has_a_report_of_what_was_done(tmp_path: Pat
     assert {stages[name]["state"] for name in ("tok_train", "mid_train", "rl")} == {"not reached"}
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "A stage failed. When its cause is mended, the same command goes on from here." in page
+    assert '<p class="lede">A run of the recipe tiny, ' in page
+    assert report["machine"]["cores"] >= 1
     assert "the loss is nan" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
