@@ -69,15 +69,6 @@ class TaskSource:
             raise StageError("the word list is empty", code="no_words", hint="use text with lower-case English words")
         return words
 
-    @cached_property
-    def word_list(self) -> tuple[str, ...]:
-        """The words of data.words, in the file's order. Raises StageError when the recipe has no such file."""
-        if self.word_list_file is None:
-            raise StageError(
-                "there is no word list", code="no_words", hint="set data.words, or use spelling and counting instead"
-            )
-        return read_word_list(self.word_list_file)
-
 
 def write_source(
     directory: Path,

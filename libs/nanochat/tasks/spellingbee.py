@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
 
 from nanochat.contract.contract import StageError
 from nanochat.tasks.base import Conversation, Part, user_and_assistant
 from nanochat.tasks.generated import TRIES, GeneratedTask
+from nanochat.tasks.source import read_word_list
 from nanochat.tasks.spelling import spelled
 
 TEST_SEED = 10_000_000
@@ -94,14 +96,23 @@ class _Seeded(GeneratedTask):
         )
 
     def owns(self, key: str) -> bool:
-        return (key in held_out_words(self.source.word_list)) == (self.split == "test")
+        return (key in self.lists.held) == (self.split == "test")
+
+    @cached_property
+    def lists(self) -> Lists:
+        file = self.source.word_list_file
+        if file is None or not file.is_file():
+            raise StageError(
+                "there is no word list", code="no_words", hint="set data.words, or use spelling and counting instead"
+            )
+        return _lists(file, file.stat().st_mtime_ns)
 
 
 class SpellingBee(_Seeded):
     """How often a letter is in a word: spelled, counted by hand, and checked with Python."""
 
     def draw(self, rng: random.Random) -> tuple[str, Conversation]:
-        word = rng.choice(self.source.word_list)
+        word = rng.choice(self.lists.words)
         letter = rng.choice(word) if rng.random() < PRESENT else rng.choice(string.ascii_lowercase)
         question = rng.choice(QUESTIONS)
         if rng.random() < 0.3:
@@ -116,7 +127,7 @@ class SimpleSpelling(_Seeded):
     """A word, letter by letter. The words come in another order, so that the rows are about other words than SpellingBee's."""
 
     def draw(self, rng: random.Random) -> tuple[str, Conversation]:
-        word = rng.choice(_shuffled(self.source.word_list))
+        word = rng.choice(self.lists.shuffled)
         return word, {"messages": user_and_assistant(f"Spell the word: {word}", spelled(word))}
 
 
@@ -137,16 +148,25 @@ def worked(word: str, letter: str) -> list[Part]:
     ]
 
 
-@lru_cache(maxsize=4)
-def _shuffled(words: tuple[str, ...]) -> Sequence[str]:
-    order = list(words)
-    random.Random(42).shuffle(order)
-    return order
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """The words of a file, the same words in SimpleSpelling's order, and those that are held out."""
+
+    words: tuple[str, ...]
+    shuffled: tuple[str, ...]
+    held: frozenset[str]
+
+    @classmethod
+    def of(cls, words: tuple[str, ...]) -> Lists:
+        order = list(words)
+        random.Random(42).shuffle(order)
+        # Of a short list fewer test rows count, so that most of it is left to train on.
+        rows = max(1, min(HELD, len(words) // 16))
+        held = frozenset(random.Random(TEST_SEED + row).choice(words) for words in (words, order) for row in range(rows))
+        return cls(words, tuple(order), held)
 
 
-@lru_cache(maxsize=4)
-def held_out_words(words: tuple[str, ...]) -> frozenset[str]:
-    """The words of the first test rows of both tasks; of a short list fewer, so that most of it is left to train on."""
-    rows = max(1, min(HELD, len(words) // 16))
-    orders = (words, _shuffled(words))
-    return frozenset(random.Random(TEST_SEED + row).choice(order) for order in orders for row in range(rows))
+@lru_cache(maxsize=2)
+def _lists(file: Path, changed: int) -> Lists:
+    """The lists of a file that was changed at this time: many tasks have the same, and to make them takes half a second."""
+    return Lists.of(read_word_list(file))

@@ -17,7 +17,7 @@ from nanochat.data.shards import ShardIndex, write_shard
 from nanochat.tasks.catalog import SPLITS
 from nanochat.tasks.mixture import load_mixture
 from nanochat.tasks.registry import named
-from nanochat.tasks.source import TaskSource
+from nanochat.tasks.source import TaskSource, read_word_list
 from nanochat.tokenizer import Tokenizer
 
 from . import running
@@ -275,7 +275,8 @@ def test_the_word_list_is_fetched_if_a_task_needs_it(shards: list[Path], server:
     assert data.code == 0
     assert server.requests["words.txt"] == 1
     source = TaskSource.load(Path(data.outputs["tasks"]["path"]))
-    assert len(source.word_list) == 14 * 14
+    assert source.word_list_file is not None
+    assert len(read_word_list(source.word_list_file)) == 14 * 14
     assert len(named("spellingbee", "test", source, size=20)[:]) == 20
 
     (server.root / "words.txt").write_text("<html>")

@@ -1,6 +1,7 @@
 """SpellingBee and SimpleSpelling have the problems of nanochat's tasks, and no word of their tests is trained on."""
 
 import random
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from nanochat.contract.contract import StageError
 from nanochat.tasks.base import reference
 from nanochat.tasks.registry import named
 from nanochat.tasks.source import TaskSource, read_word_list
-from nanochat.tasks.spellingbee import QUESTIONS, held_out_words
+from nanochat.tasks.spellingbee import QUESTIONS, Lists
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "words" / "words_alpha.txt"
 needs_the_list = pytest.mark.skipif(not SHARED.is_file(), reason="needs ../shared/data")
@@ -45,7 +46,7 @@ def test_the_problems_are_nanochats_row_by_row(english: TaskSource) -> None:
     assert len(words) == 370_099
     other_order = list(words)
     random.Random(42).shuffle(other_order)
-    held = held_out_words(words)
+    held = Lists.of(words).held
     for index in (*range(256), 79_999):
         bee = problem("spellingbee", english, "train", index)
         assert bee == drawn_as_nanochat_does(words, index) or drawn_as_nanochat_does(words, index)[0] in held
@@ -56,16 +57,28 @@ def test_the_problems_are_nanochats_row_by_row(english: TaskSource) -> None:
 
 @needs_the_list
 def test_almost_no_training_row_is_drawn_again(english: TaskSource) -> None:
-    held = held_out_words(english.word_list)
-    assert len(held) < 0.006 * len(english.word_list)
-    again = sum(random.Random(index).choice(english.word_list) in held for index in range(10_000))
+    words = read_word_list(SHARED)
+    held = Lists.of(words).held
+    assert len(held) < 0.006 * len(words)
+    again = sum(random.Random(index).choice(words) in held for index in range(10_000))
     assert again < 100
 
 
 @needs_the_list
 def test_tests_beyond_the_held_out_rows_ask_for_held_out_words(english: TaskSource) -> None:
-    held = held_out_words(english.word_list)
+    held = Lists.of(read_word_list(SHARED)).held
     assert all(problem("spellingbee", english, "test", index)[0] in held for index in (1000, 5000))
+
+
+@needs_the_list
+def test_a_row_of_a_long_list_takes_less_than_a_millisecond(english: TaskSource) -> None:
+    for name in ("spellingbee", "simplespelling"):
+        task = named(name, "train", english, size=80_000)
+        assert task[0]
+        started = time.process_time()
+        for index in range(1000):
+            assert task[index]
+        assert time.process_time() - started < 1
 
 
 def test_the_answer_counts_letter_by_letter_and_checks_with_python(source: TaskSource) -> None:
