@@ -19,6 +19,7 @@ LABELS = {
     "world_size": "processes",
     "chatcore": "ChatCORE",
     "chatcore_5": "ChatCORE without SpellingBee, as in nanochat's README",
+    "sandbox": "programs were confined by",
     "rows_measured": "conversations measured",
     "rows_longer": "of these longer than the context, cut to it",
     "pass_at_8": "pass@8",

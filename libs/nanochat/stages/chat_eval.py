@@ -10,7 +10,7 @@ from nanochat.contract.contract import Exit, StageContext, StageError
 from nanochat.contract.stop import StopRequest
 from nanochat.eval import chat, machine
 from nanochat.eval.progress import Progress
-from nanochat.tasks import own, programs, registry
+from nanochat.tasks import own, programs, registry, sandbox
 from nanochat.tasks.base import Task
 from nanochat.tasks.source import TaskSource
 from nanochat.train.session import build_model, section, session, tokenizer_of
@@ -20,6 +20,9 @@ def run(ctx: StageContext) -> None:
     """Publish `results`: accuracy of each task, ChatCORE, samples and the machine. Raises StageError, also when no task could run."""
     spec = section(ctx, "chat_eval", ChatEvalSpec)
     confined_by = programs.confinement(spec.tasks, spec.trust_generated_code)
+    if confined_by and not sandbox.default.is_isolated:
+        message = f"programs that the model wrote ran confined by no more than this: {confined_by}; the recipe trusts them"
+        ctx.events.emit("warning", code="unconfined_programs", message=message)
     with session(ctx, deterministic=False) as ranks, StopRequest(ctx) as stop:
         tokenizer, digest = tokenizer_of(ctx)
         failed: dict[str, str] = {}

@@ -6,11 +6,14 @@ import math
 import pytest
 
 from nanochat.__main__ import run as run_stage
-from nanochat.contract.contract import EVENTS, STOP, Exit, ExitReport, read_manifest
+from nanochat.contract.contract import EVENTS, STOP, Exit, ExitReport, read_manifest, seal
 from nanochat.contract.events import read
 from nanochat.data.core_bundle import ROWS
 from nanochat.eval import samples
-from nanochat.report.card import Report
+from nanochat.report import sections
+from nanochat.report.card import Report, StageCard
+from nanochat.tasks import sandbox
+from nanochat.tasks.source import TaskSource, write_source
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -140,6 +143,32 @@ def test_a_users_own_questions_are_evaluated_beside_the_tasks(small_run, tmp_pat
         "pass@1": 1.0,
         "pass@2": 1.0,
     }
+
+
+PROBLEM = {
+    "task_id": "HumanEval/0",
+    "prompt": "def double(x):\n",
+    "canonical_solution": "    return 2 * x\n",
+    "test": "def check(candidate):\n    assert candidate(2) == 4\n",
+    "entry_point": "double",
+}
+
+
+def test_it_says_what_confined_the_programs_of_the_model(small_run, tmp_path):
+    small_run.stage("mid_train")
+    (tmp_path / "HumanEval.jsonl").write_text(json.dumps(PROBLEM) + "\n")
+    words = TaskSource.load(small_run.stage("data") / "tasks").words
+    write_source(tmp_path / "tasks", {"humaneval/test": [tmp_path / "HumanEval.jsonl"]}, None, words)
+    tasks = seal(tmp_path / "tasks")
+    spec = small_run.spec("chat_eval_mid", tmp_path / "out", config={"chat_eval": {"tasks": ["humaneval"]}})
+    assert run_stage(spec.model_copy(update={"inputs": {**spec.inputs, "tasks": tasks}})) == 0
+    results = json.loads((tmp_path / "out/results/results.json").read_text())
+    assert results["tasks"]["humaneval"]["n"] == 1
+    assert results["sandbox"] == ", ".join((*sandbox.default.walls, "resource limits"))
+    warnings = [e["code"] for e in read(tmp_path / "out" / EVENTS) if e["kind"] == "warning"]
+    assert ("unconfined_programs" in warnings) != sandbox.default.is_isolated
+    shown = sections.of(StageCard(name="chat_eval_mid", title="", state="done", results=results)).facts
+    assert ("programs were confined by", results["sandbox"]) in shown
 
 
 @pytest.mark.slow
