@@ -45,7 +45,6 @@ BAD_INPUT = (
     "letter_tokens",
     "no_evaluation",
     "no_sandbox",
-    "no_evaluation",
     "no_shards",
     "no_text_column",
     "no_val_shard",
