@@ -12,21 +12,25 @@ from nanochat.eval import chat, machine
 from nanochat.eval.progress import Progress
 from nanochat.tasks import own, programs, registry, sandbox
 from nanochat.tasks.base import Task
+from nanochat.tasks.questions import Questions
 from nanochat.tasks.source import TaskSource
+from nanochat.tasks.use import OwnTask
 from nanochat.train.session import build_model, section, session, tokenizer_of
 
 
 def run(ctx: StageContext) -> None:
     """Publish `results`: accuracy of each task, ChatCORE, samples and the machine. Raises StageError, also when no task could run."""
     spec = section(ctx, "chat_eval", ChatEvalSpec)
-    confined_by = programs.confinement(spec.tasks, spec.trust_generated_code)
-    if confined_by and not sandbox.default.is_isolated:
-        message = f"programs that the model wrote ran confined by no more than this: {confined_by}; the recipe trusts them"
-        ctx.events.emit("warning", code="unconfined_programs", message=message)
+    programs.confinement(spec.tasks, spec.trust_generated_code)  # refused before the model is loaded
     with session(ctx, deterministic=False) as ranks, StopRequest(ctx) as stop:
         tokenizer, digest = tokenizer_of(ctx)
         failed: dict[str, str] = {}
         loaded = _load(ctx, spec, failed)
+        own_programs = [use.name for use in spec.own if use.name in loaded and _runs_programs(loaded[use.name])]
+        confined_by = programs.confinement(spec.tasks, spec.trust_generated_code, own_programs)
+        if confined_by and not sandbox.default.is_isolated:
+            message = f"programs that the model wrote ran confined by no more than this: {confined_by}; the recipe trusts them"
+            ctx.events.emit("warning", code="unconfined_programs", message=message)
         model = build_model(ctx, ranks, tokenizer, digest, fresh=None).eval()
         evaluator = chat.Evaluator(model, tokenizer, ranks)
         answering = chat.Answering(spec.num_samples, spec.max_new_tokens, spec.temperature, spec.top_k, ctx.spec.seed)
@@ -76,7 +80,7 @@ def _load(ctx: StageContext, spec: ChatEvalSpec, failed: dict[str, str]) -> dict
     loaded: dict[str, Task] = {}
     makers: dict[str, Callable[[], Task]] = {
         **{name: partial(registry.named, name, "test", source, size=spec.generated_size) for name in spec.tasks},
-        **{use.name: partial(own.load, use, source) for use in spec.own},
+        **{use.name: partial(_own, use, source, spec.trust_generated_code) for use in spec.own},
     }
     for name, make in makers.items():
         try:
@@ -84,6 +88,18 @@ def _load(ctx: StageContext, spec: ChatEvalSpec, failed: dict[str, str]) -> dict
         except StageError as err:
             _leave_out(ctx, failed, name, err)
     return loaded
+
+
+def _own(use: OwnTask, source: TaskSource, trusted: bool) -> Task:
+    """A user's own task. Raises StageError also when it runs programs and this machine cannot confine them."""
+    task = own.load(use, source)
+    if _runs_programs(task):
+        programs.confinement((), trusted, [use.name])
+    return task
+
+
+def _runs_programs(task: Task) -> bool:
+    return isinstance(task, Questions) and task.runs_programs
 
 
 def _leave_out(ctx: StageContext, failed: dict[str, str], name: str, err: StageError) -> None:

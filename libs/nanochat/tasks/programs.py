@@ -28,12 +28,14 @@ def passes_tests(conversation: Conversation, completion: str) -> bool:
     return sandbox.run(program, test).success
 
 
-def confinement(tasks: Iterable[str], trusted: bool) -> str | None:
+def confinement(tasks: Iterable[str], trusted: bool, own: Iterable[str] = ()) -> str | None:
     """What confines the programs of these tasks on this machine, in words; None when none of them runs programs.
+
+    `own` are names of a user's own tasks that run programs.
 
     Raises StageError where too little does, unless the recipe trusts what its model writes.
     """
-    programs = [name for name in tasks if BY_NAME[name].judge == "tests"]
+    programs = [*(name for name in tasks if BY_NAME[name].judge == "tests"), *own]
     if not programs:
         return None
     if not (trusted or sandbox.default.is_isolated):

@@ -59,6 +59,11 @@ class Questions(Task):
             raise StageError(f"{path} has no questions", code="task_data_missing", hint=f"each line is {EXPECTED}")
         return cls(name, rows)
 
+    @property
+    def runs_programs(self) -> bool:
+        """Whether a question is judged by unit tests of a program that the model writes."""
+        return any(row.get("rule") == "tests" for row in self._rows)
+
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -1,5 +1,6 @@
 """A machine that cannot confine programs: HumanEval is refused before any work, unless the recipe trusts what its model writes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -39,6 +40,24 @@ def test_a_run_is_refused_before_its_first_stage(tmp_path: Path):
     assert "chat_eval.tasks: humaneval runs programs that the model writes, and this machine cannot confine them" in done.stderr
     assert "set chat_eval.trust_generated_code" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_users_own_task_that_runs_programs_is_refused_too(tmp_path: Path):
+    (tmp_path / "own.jsonl").write_text(
+        json.dumps({"question": "Write f.", "test": "assert f() == 1", "entry_point": "f"}) + "\n"
+    )
+    script = """
+from pathlib import Path
+from nanochat.stages.chat_eval import _own
+from nanochat.tasks.source import TaskSource
+from nanochat.tasks.use import OwnTask
+source, use = TaskSource(root=Path.cwd()), OwnTask(name="mine", jsonl="own.jsonl")
+print(len(_own(use, source, True)))
+_own(use, source, False)
+"""
+    done = on_an_old_kernel(script, tmp_path)
+    assert done.stdout == "1\n", done.stderr
+    assert "mine runs programs that the model writes, and this machine cannot confine them" in done.stderr
 
 
 def test_a_recipe_that_trusts_its_model_runs_them_with_limits(tmp_path: Path):
