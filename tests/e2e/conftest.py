@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.e2e.demo import CHROMIUM, HUB, ROOT, SCREENSHOTS, SHARED, SHORT, Demo
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     try:
         info = _stack(home / "stack.json", process, log)
         key = Path(info["key_file"]).read_text(encoding="utf-8").strip()
-        yield Demo(home, log, process, info["api_url"], info["inference_url"], info["ui_url"], key, hub)
+        demo = Demo(home, log, process, info["api_url"], info["inference_url"], info["ui_url"], key, hub)
+        with demo.client() as client:  # the demo submits its run once the services answer
+            until(lambda: list(client.runs()) or process.poll() is not None, "the demo's run", 300)
+        yield demo
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)

@@ -45,7 +45,7 @@ def test_down_without_a_stack_says_so(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout.strip()) == (0, f"No platform runs in {tmp_path}.")
 
 
-@pytest.mark.parametrize(("folder", "told"), [("missing", "there is no folder"), ("empty", "holds no .parquet file")])
+@pytest.mark.parametrize(("folder", "told"), [("missing", "no folder"), ("empty", "holds no .parquet, .jsonl or .txt file")])
 def test_demo_refuses_a_data_folder_before_it_starts_anything(folder: str, told: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = command("demo", home=tmp_path / "home", DATA=str(tmp_path / folder))
