@@ -92,5 +92,5 @@ def test_conversations_continue_after_the_last_one_taken(tokenizer):
     for one in before:
         one.next_batch()
     state = state_near(loader(1, 2), [one.state() for one in before])
-    assert (state["rank"], state["world_size"], state["position"]) == (1, 2, 3)
+    assert (state["rank"], state["world_size"], state["position"]) == (1, 2, 6)  # of all ranks together
     assert loader(1, 2, state).epoch_progress() == 6 / 40
