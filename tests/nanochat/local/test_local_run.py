@@ -36,11 +36,14 @@ def test_a_stopped_run_is_resumable_and_keeps_what_was_done(tmp_path: Path) -> N
     assert "The run was stopped." in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
     second = start(tmp_path, SMALL)
+    assert second.stdout is not None
+    begin = second.stdout.readline()  # by then it takes signals; tok_eval may have been done before
     until(
         lambda: (tmp_path / "run" / "tok_eval" / "attempt-1" / MANIFEST).exists() or second.poll() is not None, "tok_eval", 180
     )
     second.send_signal(signal.SIGTERM)
-    said, _ = second.communicate(timeout=120)
+    said = begin + second.stdout.read()
+    second.wait(timeout=120)
     assert "data           kept from before" in said
     assert "tok_train      kept from before" in said
     assert not (tmp_path / "run" / "data" / "attempt-2").exists()

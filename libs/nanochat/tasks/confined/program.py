@@ -16,10 +16,16 @@ def run(source: bytes, channel: Channel) -> None:
     """Raises EOFError when the judge has ended."""
     sys.argv[:] = ["program.py"]
     names: dict[str, Any] = {}
-    channel.send({"end": _execute(source, names)})
+    end = _execute(source, names)
+    _flush()
+    channel.send({"end": end})
+    _Program(names, channel).serve()
+
+
+def _flush() -> None:
+    """Before an answer is sent: the judge may end this process as soon as it has it."""
     with contextlib.suppress(Exception):
         sys.stdout.flush()
-    _Program(names, channel).serve()
 
 
 def _execute(source: bytes, names: dict[str, Any]) -> str:
@@ -43,9 +49,9 @@ class _Program:
     def serve(self) -> None:
         while True:
             request = self._channel.receive()
-            self._channel.send(self._answer(request))
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
+            answer = self._answer(request)
+            _flush()
+            self._channel.send(answer)
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
