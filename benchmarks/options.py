@@ -43,6 +43,21 @@ class Parser(argparse.ArgumentParser):
             "--commit", type=commit_hash, metavar="HASH", help="commit to record, for a copy of the tree without its history"
         )
 
+    def add_model(self) -> None:
+        """--recipe and --depth, for a benchmark of a model with random weights."""
+        self.add_argument(
+            "--recipe",
+            choices=["speedrun", "d26", "run1000", "modern", "tiny"],
+            metavar="NAME",
+            help="whose shape the model has (speedrun on a GPU, tiny on a CPU)",
+        )
+        self.add_argument("--depth", type=positive_int, metavar="N", help="layers (20 on a GPU, 4 on a CPU or with --quick)")
+
+    def add_dtype(self) -> None:
+        self.add_argument(
+            "--dtype", choices=["bf16", "fp32"], metavar="NAME", help="bf16 or fp32 (what the device multiplies best)"
+        )
+
     def parse(self, kind: type[SomeOptions], argv: list[str] | None) -> SomeOptions:
         return kind(**vars(self.parse_args(argv)))
 

@@ -10,26 +10,18 @@ from __future__ import annotations
 
 from benchmarks.cards import cards, device
 from benchmarks.engine.parts import PARTS, Bench, EngineOptions
-from benchmarks.options import Parser, names_of, positive_int, positive_ints
+from benchmarks.options import Parser, names_of, positive_ints
 from benchmarks.process import attempted
 from benchmarks.result import Measurement, finish, show
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser("engine", __doc__)
-    parser.add_argument(
-        "--recipe",
-        choices=["speedrun", "d26", "run1000", "modern", "tiny"],
-        metavar="NAME",
-        help="whose shape the model has (speedrun on a GPU, tiny on a CPU)",
-    )
-    parser.add_argument("--depth", type=positive_int, metavar="N", help="layers (20 on a GPU, 4 on a CPU or with --quick)")
+    parser.add_model()
     parser.add_argument(
         "--batches", type=positive_ints, metavar="N,…", help="numbers of streams (1,32,128 on a GPU, 1,32 on a CPU)"
     )
-    parser.add_argument(
-        "--dtype", choices=["bf16", "fp32"], metavar="NAME", help="bf16 or fp32 (what the device multiplies best)"
-    )
+    parser.add_dtype()
     parser.add_argument(
         "--kv-cache",
         choices=["model", "fp8"],

@@ -35,16 +35,8 @@ class EvalOptions(Options):
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser("eval", __doc__)
-    parser.add_argument(
-        "--recipe",
-        choices=["speedrun", "d26", "run1000", "modern", "tiny"],
-        metavar="NAME",
-        help="whose shape the model has (speedrun on a GPU, tiny on a CPU)",
-    )
-    parser.add_argument("--depth", type=positive_int, metavar="N", help="layers (20 on a GPU, 4 on a CPU or with --quick)")
-    parser.add_argument(
-        "--dtype", choices=["bf16", "fp32"], metavar="NAME", help="bf16 or fp32 (what the device multiplies best)"
-    )
+    parser.add_model()
+    parser.add_dtype()
     parser.add_argument("--data", type=eval_folder, metavar="FOLDER", help="core/ and folders of chat tasks, as ../shared/data")
     parser.add_argument(
         "--share",

@@ -30,13 +30,7 @@ class RlOptions(Options):
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser("rl", __doc__)
-    parser.add_argument(
-        "--recipe",
-        choices=["speedrun", "d26", "run1000", "modern", "tiny"],
-        metavar="NAME",
-        help="whose shape the model has (speedrun on a GPU, tiny on a CPU)",
-    )
-    parser.add_argument("--depth", type=positive_int, metavar="N", help="layers (20 on a GPU, 4 on a CPU or with --quick)")
+    parser.add_model()
     parser.add_argument("--questions", type=positive_int, metavar="N", help="of a step (16 on a GPU, 8 on a CPU)")
     parser.add_argument("--samples", type=positive_int, metavar="N", help="answers to each question (16 on a GPU, 8 on a CPU)")
     parser.add_argument("--prompt", type=positive_int, metavar="N", help="tokens of a question (100 on a GPU, 48 on a CPU)")

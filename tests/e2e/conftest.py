@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
-from tests.e2e.demo import CHROMIUM, HUB, ROOT, SCREENSHOTS, SHARED, SHORT, Demo
+from tests.browser import browser as browser
+from tests.e2e.demo import HUB, ROOT, SCREENSHOTS, SHARED, SHORT, Demo
 from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """The demo, running. At the end it gets SIGINT, as from Ctrl-C."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     home = tmp_path_factory.mktemp("e2e") / "home"
     log = home.parent / "demo.log"
     hub = SHARED.is_dir()
@@ -56,14 +57,3 @@ def _stack(path: Path, process: "subprocess.Popen[bytes]", log: Path) -> dict[st
             return dict(json.loads(path.read_text(encoding="utf-8")))
         time.sleep(0.1)
     raise AssertionError(f"the stack did not start:\n{log.read_text(encoding='utf-8')[-4000:]}")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine (Debian: apt install chromium)")
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()

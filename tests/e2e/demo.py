@@ -1,6 +1,5 @@
 """The demo of the end-to-end tests: a shorter tiny recipe, on real text and task data when they are present."""
 
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from client import Client
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 SCREENSHOTS = ROOT / "tests" / "artifacts"
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 # The tiny recipe made shorter. The steps suffice for a curve and a checkpoint to resume from.
 SHORT = {

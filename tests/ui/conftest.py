@@ -21,6 +21,7 @@ from services.ui.app import create_app
 from services.ui.platform import connect
 from tests.api.server import Api
 from tests.api.server import serving as serving_api
+from tests.browser import browser as browser
 from tests.inference import heart
 from tests.inference.conftest import made_tokenizer
 from tests.inference.server import Server, wait_for

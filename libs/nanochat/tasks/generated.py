@@ -26,6 +26,8 @@ class GeneratedTask(CatalogTask):
     key of all tasks about a word is the word: what one of them tests, no other one trains.
     """
 
+    remedy = "more text: it has few words"  # when no problem is left for a split
+
     def __init__(self, definition: TaskDef, split: str, size: int, source: TaskSource):
         super().__init__(definition)
         self.split, self._size, self.source = split, size, source
@@ -34,16 +36,18 @@ class GeneratedTask(CatalogTask):
         return self._size
 
     def conversation(self, index: int) -> Conversation:
-        rng = random.Random(f"{self.name}/{self.split}/{index}")
+        rng = random.Random(self.seed(index))
         for _ in range(TRIES):
             key, conversation = self.draw(rng)
             if self.owns(key):
                 return conversation
         raise StageError(
-            f"task {self.name} has no problem for split {self.split!r}",
-            code="task_too_small",
-            hint="use more text: it has few words",
+            f"task {self.name} has no problem for split {self.split!r}", code="task_too_small", hint=f"use {self.remedy}"
         )
+
+    def seed(self, index: int) -> int | str:
+        """Of all that is drawn for a row."""
+        return f"{self.name}/{self.split}/{index}"
 
     def owns(self, key: str) -> bool:
         """Whether a problem belongs to this split."""
