@@ -104,14 +104,19 @@ def _data(stage: StageCard) -> Iterator[Note]:
 
 def _tokenizers(by_name: Mapping[str, StageCard]) -> Iterator[Note]:
     for name, why in table(by_name["tok_eval"].results.get("not_available")).items():
-        yield Note(kind="missing", text=f"No comparison with the tokenizer {name}: {why}.")
+        yield Note(kind="missing", text=_sentence(f"No comparison with the tokenizer {name}: {why}"))
+
+
+def _sentence(text: str) -> str:
+    """With one full stop at its end: messages of stages have one, causes of an end may."""
+    return f"{text.removesuffix('.')}."
 
 
 def _resumed(stages: Sequence[StageCard]) -> Iterator[Note]:
     for stage in stages:
         for before, attempt in zip(stage.record.attempts, stage.record.attempts[1:], strict=False):
             went_on = "from the beginning" if attempt.resumed_from_step is None else f"from step {attempt.resumed_from_step:,}"
-            why = f" Attempt {before.no} had ended: {before.ended}." if before.ended else ""
+            why = _sentence(f" Attempt {before.no} had ended: {before.ended}") if before.ended else ""
             yield Note(kind="resumed", text=f"{stage.title}: attempt {attempt.no} went on {went_on}.{why}")
 
 
@@ -119,4 +124,4 @@ def _warnings(stages: Sequence[StageCard]) -> Iterator[Note]:
     for stage in stages:
         for warned in stage.record.warnings:
             times = f" ({warned.count} times)" if warned.count > 1 else ""
-            yield Note(kind="warning", text=f"{stage.title}: {warned.message}{times}.".replace("..", "."))
+            yield Note(kind="warning", text=_sentence(f"{stage.title}: {warned.message}{times}"))

@@ -38,7 +38,7 @@ def main() -> int:
         print(f"{MARKS[found.level]} {found.check}: {found.text}", flush=True)
         if found.remedy:
             print(f"    → {found.remedy}", flush=True)
-    print(f"{worst[Level.BAD]} problems, {worst[Level.ODD]} warnings")
+    print(f"problems: {worst[Level.BAD]}, warnings: {worst[Level.ODD]}")
     return 1 if worst[Level.BAD] else 0
 
 

@@ -5,13 +5,14 @@ import math
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanochat.contract.events import EventLog
 from nanochat.report import curves, record
 from nanochat.report.curves import BUCKETS
-from tests.nanochat.report.runs import attempt, falling, model_artifact
+from tests.nanochat.report.runs import attempt, card, falling, model_artifact, report_of
 
 
 def curve(recorded: record.StageRecord, key: str = "loss") -> curves.Curve:
@@ -83,3 +84,13 @@ def test_artifacts_are_recorded_with_their_digests(tmp_path: Path) -> None:
     found = record.of(folder).artifacts[0]
     assert (found.name, found.sha256, found.bytes, found.files) == ("model", made.sha256, 7, 1)
     assert found.weights_sha256 == hashlib.sha256(b"weights").hexdigest()
+
+
+@pytest.mark.parametrize("ended", ["Paused on request.", "the machine stopped"])
+def test_why_an_attempt_ended_is_one_sentence(tmp_path: Path, ended: str) -> None:
+    stage = tmp_path / "base_train"
+    attempt(stage, 1, [(1, {"loss": 10.0})], ended=ended)
+    newest = attempt(stage, 2, [(2, {"loss": 9.0})])
+    found = card("base_train", 0, {})
+    found.record = record.of(newest)
+    assert report_of([found]).notes[-1].text.endswith(f"Attempt 1 had ended: {ended.removesuffix('.')}.")
