@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from nanochat.report import cells
+
 TEXT = 1200  # characters of an answer that are shown
 
 Kind = Literal["text", "call", "result"]
@@ -25,7 +27,7 @@ class Part:
 
 def parts(answer: str) -> list[Part]:
     """Split an answer at the marks of tool calls. A call that is not closed reaches to the next mark; other marks end a part."""
-    clipped = answer if len(answer) <= TEXT else answer[:TEXT] + "…"
+    clipped = cells.clipped(answer, TEXT)
     found: list[Part] = []
     kind: Kind = "text"
     place = 0

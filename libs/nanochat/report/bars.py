@@ -35,14 +35,7 @@ class Scale:
 def bar(scale: Scale, value: float, error: float | None = None, chance: float | None = None, series: str = "sft") -> Markup:
     """A bar from zero to the value, a whisker of one standard error to each side, and a line at the level of chance."""
     zero, end = scale.at(0.0), scale.at(value)
-    left, width = min(zero, end), abs(end - zero)
-    parts = [
-        Markup('<svg class="bar" viewBox="0 0 {} {}" preserveAspectRatio="none" aria-hidden="true">').format(WIDTH, HEIGHT),
-        Markup('<path class="track" d="M0 {}H{}"/>').format(HEIGHT - 1, WIDTH),
-        Markup('<rect class="{}" x="{:.2f}" y="3" width="{:.2f}" height="{}"/>').format(
-            f"of-{series}", left, max(width, 0.4), HEIGHT - 6
-        ),
-    ]
+    parts = _bar(min(zero, end), abs(end - zero), series)
     if chance is not None:
         parts.append(Markup('<path class="chance" d="M{:.2f} 0V{}"/>').format(scale.at(chance), HEIGHT))
     if error is not None:
@@ -56,7 +49,15 @@ def span(start: float, end: float, total: float) -> Markup:
     """A stretch of the time line, which is `total` long."""
     left = WIDTH * start / total if total > 0 else 0
     width = WIDTH * (end - start) / total if total > 0 else WIDTH
-    return Markup(
-        '<svg class="bar" viewBox="0 0 {} {}" preserveAspectRatio="none" aria-hidden="true"><path class="track" d="M0 {}H{}"/>'
-        '<rect class="of-sft" x="{:.2f}" y="3" width="{:.2f}" height="{}"/></svg>'
-    ).format(WIDTH, HEIGHT, HEIGHT - 1, WIDTH, left, max(width, 0.4), HEIGHT - 6)
+    return Markup("").join([*_bar(left, width, "sft"), Markup("</svg>")])
+
+
+def _bar(left: float, width: float, series: str) -> list[Markup]:
+    """The beginning of an SVG: the track and the bar on it."""
+    return [
+        Markup('<svg class="bar" viewBox="0 0 {} {}" preserveAspectRatio="none" aria-hidden="true">').format(WIDTH, HEIGHT),
+        Markup('<path class="track" d="M0 {}H{}"/>').format(HEIGHT - 1, WIDTH),
+        Markup('<rect class="{}" x="{:.2f}" y="3" width="{:.2f}" height="{}"/>').format(
+            f"of-{series}", left, max(width, 0.4), HEIGHT - 6
+        ),
+    ]

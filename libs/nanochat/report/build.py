@@ -153,7 +153,7 @@ def _shown(value: Any) -> str:
         text = ", ".join(map(str, value))
     else:
         text = cells.NONE if value is None else str(value)
-    return text if len(text) <= SETTING else text[:SETTING] + "…"
+    return cells.clipped(text, SETTING)
 
 
 # -- lineage --

@@ -117,6 +117,10 @@ class Report(BaseModel):
     lineage: list[Lineage] = Field(description="Digests of data, tokenizer and models.")
     published: list[Published] = Field(description="Published figures to compare with.")
 
+    @property
+    def begun(self) -> list[StageCard]:
+        return [stage for stage in self.stages if stage.state not in ("not reached", "left out")]
+
     def stage(self, name: str) -> StageCard | None:
         return next((stage for stage in self.stages if stage.name == name), None)
 

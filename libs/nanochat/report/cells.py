@@ -91,6 +91,11 @@ def short(count: float | None) -> str:
     return f"{count:,.0f}"
 
 
+def clipped(text: str, limit: int) -> str:
+    """The first characters of a text; an ellipsis says that there are more."""
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
 def words(key: str) -> str:
     return LABELS.get(key) or metrics.label(key)
 

@@ -52,19 +52,8 @@ def of(key: str, points: Points) -> Curve:
 
     curve = Curve(key=key, steps=[], last=[])
     for _, group in groupby(ordered, bucket):
-        add(curve, list(group))
+        _add(curve, list(group))
     return curve
-
-
-def add(curve: Curve, bucket: list[tuple[int, float]]) -> None:
-    """Append a bucket of points."""
-    finite = [value for _, value in bucket if math.isfinite(value)]
-    curve.steps.append(bucket[-1][0])
-    curve.last.append(_rounded(finite[-1]) if finite else None)
-    curve.low.append(_rounded(min(finite)) if finite else None)
-    curve.high.append(_rounded(max(finite)) if finite else None)
-    if len(finite) < len(bucket):
-        curve.nonfinite.append(bucket[-1][0])
 
 
 def number(value: Any) -> float | None:
@@ -74,6 +63,17 @@ def number(value: Any) -> float | None:
     if isinstance(value, int | float):
         return float(value)
     return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}.get(str(value))
+
+
+def _add(curve: Curve, bucket: list[tuple[int, float]]) -> None:
+    """Append a bucket of points."""
+    finite = [value for _, value in bucket if math.isfinite(value)]
+    curve.steps.append(bucket[-1][0])
+    curve.last.append(_rounded(finite[-1]) if finite else None)
+    curve.low.append(_rounded(min(finite)) if finite else None)
+    curve.high.append(_rounded(max(finite)) if finite else None)
+    if len(finite) < len(bucket):
+        curve.nonfinite.append(bucket[-1][0])
 
 
 def _rounded(value: float) -> float | None:

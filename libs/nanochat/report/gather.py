@@ -18,10 +18,7 @@ RESULTS = "results.json"
 
 def from_results(name: str, results: Artifact) -> StageCard:
     """The card of a stage that has published its results. Raises StageError if they are not what was published."""
-    manifest = read_manifest(results)
-    figures = json.loads((results.dir / RESULTS).read_text(encoding="utf-8"))
-    times = {key: manifest.get(key) for key in ("started_at", "finished_at")}
-    return build.card(name, "done", results=figures, record=record.of(results.dir.parent), **times)
+    return _done(name, results.dir, read_manifest(results))
 
 
 def missing(run: Path, names: list[str]) -> list[StageCard]:
@@ -44,10 +41,8 @@ def _newest(stage: Path) -> Path | None:
 
 def _begun(name: str, attempt: Path) -> StageCard:
     if (attempt / MANIFEST).exists():
-        manifest = json.loads((attempt / "results" / MANIFEST).read_text(encoding="utf-8"))
-        figures = json.loads((attempt / "results" / RESULTS).read_text(encoding="utf-8"))
-        times = {key: manifest.get(key) for key in ("started_at", "finished_at")}
-        return build.card(name, "done", results=figures, record=record.of(attempt), **times)
+        results = attempt / "results"
+        return _done(name, results, json.loads((results / MANIFEST).read_text(encoding="utf-8")))
     recorded, ended = record.of(attempt), ExitReport.load(attempt)
     stopped = ended is None or ended.exit_code == Exit.STOPPED
     last = recorded.attempts[-1]
@@ -59,3 +54,9 @@ def _begun(name: str, attempt: Path) -> StageCard:
         finished_at=last.ended_at,
         record=recorded,
     )
+
+
+def _done(name: str, results: Path, manifest: Mapping[str, Any]) -> StageCard:
+    figures = json.loads((results / RESULTS).read_text(encoding="utf-8"))
+    times = {key: manifest.get(key) for key in ("started_at", "finished_at")}
+    return build.card(name, "done", results=figures, record=record.of(results.parent), **times)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-from nanochat.report import answers, cells, sections
-from nanochat.report.card import Cost, Report, StageCard
-from nanochat.report.summary import COLUMNS, OPTIONAL, TASKS
+from nanochat.report import answers, cells, facts, sections
+from nanochat.report.card import Report, StageCard
+from nanochat.report.summary import TASKS
 
 EXCERPT = 240  # characters of a text in a cell
 
 
 def render(report: Report) -> str:
     """The whole report."""
-    ran = [stage for stage in report.stages if stage.state not in ("not reached", "left out")]
     parts = [
         f"# Report on {escape(report.name or report.run)}",
         escape(report.status),
@@ -24,8 +22,8 @@ def render(report: Report) -> str:
         _summary(report),
         "\n".join(f"- {escape(note.text)}" for note in report.notes),
         "## Time",
-        _times(ran, report),
-        *[part for stage in ran for part in _section(stage)],
+        _times(report),
+        *[part for stage in report.begun for part in _section(stage)],
         "## Lineage",
         _lineage(report),
         "## Published figures",
@@ -36,65 +34,21 @@ def render(report: Report) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def columns(report: Report) -> list[str]:
-    """The columns of the summary. One that a recipe may leave out is there only if it did not."""
-    states = {stage.name: stage.state for stage in report.stages}
-    return [c for c in COLUMNS if c not in OPTIONAL or states.get(COLUMNS[c][0]) not in ("left out", None)]
-
-
-def header_facts(report: Report) -> list[tuple[str, str]]:
-    """The system: recipe, model, hardware, versions and the amount of code."""
-    base, machine = report.results("base_train"), report.machine
-    model, tokenizer = report.recipe.get("model") or {}, report.recipe.get("tokenizer") or {}
-    described = f": {report.recipe['description']}" if report.recipe.get("description") else ""
-    trained = f"{base.get('world_size', 1)} x {base['device']}" if base.get("device") else cells.NONE
-    code = report.code
-    pinned = f", {code.dependencies} pinned packages" if code.dependencies else ""
-    size = f"{code.characters:,} characters, {code.lines:,} lines, {code.files} files, about {code.tokens:,} tokens"
-    versions = {"nanochat": code.version, **machine}
-    parts = [str(machine[k]) for k in ("system", "cpu", "gpus", "memory") if machine.get(k)]
-    parts += [f"{machine['cores']} cores"] if machine.get("cores") else []
-    return [
-        ("Run", report.run),
-        ("Recipe", f"{report.recipe.get('name', cells.NONE)}{described}"),
-        (
-            "Model",
-            f"depth {model.get('depth', '?')}, {cells.number('', base.get('params'))} parameters, "
-            f"context {cells.number('', model.get('seq_len'))}, vocabulary {cells.number('', tokenizer.get('vocab_size'))}",
-        ),
-        ("Trained on", trained),
-        ("Machine", ", ".join(parts) or cells.NONE),
-        ("Versions", ", ".join(f"{k} {versions[k]}" for k in ("nanochat", "python", "torch", "cuda") if versions.get(k))),
-        ("Code", f"{size}{pinned} ({code.of})"),
-        ("Started", moment(min((s.started_at for s in report.stages if s.started_at), default=None))),
-        ("Finished", moment(max((s.finished_at for s in report.stages if s.finished_at), default=None))),
-    ]
-
-
-def moment(at: float | None) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC") if at else cells.NONE
-
-
-def price(cost: Cost) -> str:
-    return f"At ${cost.usd_per_hour:,.2f} an hour for {cost.gpus} x {cost.gpu}: ${cost.usd:,.2f}."
-
-
 def _header(report: Report) -> str:
-    return table(("", ""), [(key, escape(value)) for key, value in header_facts(report)], text_columns=2)
+    return table(("", ""), [(key, escape(value)) for key, value in facts.system(report)], text_columns=2)
 
 
 def _summary(report: Report) -> str:
-    shown = columns(report)
+    shown, times = facts.columns(report), facts.training_times(report)
     rows = [(row.name, *(_figure(row.values.get(c)) for c in shown)) for row in report.summary]
-    times = [stage.seconds if (stage := report.stage(COLUMNS[c][0])) else None for c in shown]
-    rows.append(("Training wall-clock", *(cells.number("seconds", t) for t in times)))
+    rows.append(("Training wall-clock", *(times[c] for c in shown)))
     return table(("Metric", *shown), rows)
 
 
-def _times(ran: Sequence[StageCard], report: Report) -> str:
-    rows = [(stage.title, cells.number("seconds", stage.seconds)) for stage in ran]
+def _times(report: Report) -> str:
+    rows = [(stage.title, cells.number("seconds", stage.seconds)) for stage in report.begun]
     rows.append(("**From the first start to the last end**", cells.number("seconds", report.total_seconds)))
-    return table(("Stage", "Wall-clock"), rows) + (f"\n\n{price(report.cost)}" if report.cost else "")
+    return table(("Stage", "Wall-clock"), rows) + (f"\n\n{facts.price(report.cost)}" if report.cost else "")
 
 
 def _section(stage: StageCard) -> list[str]:
@@ -141,11 +95,8 @@ def _lineage(report: Report) -> str:
 
 
 def _published(report: Report) -> str:
-    core = next((row.values.get("BASE") for row in report.summary if row.name.startswith("CORE")), None)
-    bpb = next((row.values.get("BASE") for row in report.summary if row.name.startswith("Bits per byte, text")), None)
-    chat = next((row.values.get("SFT") for row in report.summary if row.name == "ChatCORE"), None)
-    params = cells.short(report.results("base_train").get("params"))
-    rows = [("**This run**", params, _figure(core), _figure(bpb), _figure(chat), "")]
+    ours = facts.ours(report)
+    rows = [("**This run**", ours.params, _figure(ours.core), _figure(ours.bpb), _figure(ours.chatcore), "")]
     rows += [
         (
             p.name,
@@ -187,7 +138,7 @@ def table(
 
 def excerpt(text: str) -> str:
     """The beginning of a text, escaped for a table cell."""
-    return escape(text if len(text) <= EXCERPT else text[:EXCERPT] + "…") or cells.NONE
+    return escape(cells.clipped(text, EXCERPT)) or cells.NONE
 
 
 def escape(text: str) -> str:

@@ -5,6 +5,7 @@ Everything that a model, a user or a run wrote is escaped by the template, and t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from markupsafe import Markup
 
 from nanochat.planning import metrics
 from nanochat.planning.graph import STAGES
-from nanochat.report import answers, bars, cells, markdown, scores, sections
+from nanochat.report import answers, bars, cells, facts, scores, sections
 from nanochat.report.card import Note, Report, StageCard
 from nanochat.report.plots import Plot, plot
 from nanochat.report.summary import COLUMNS, TASKS
@@ -29,16 +30,9 @@ NOTE_TITLES = {
     "warning": "Warnings",
 }
 TRAINING = {d.name for d in STAGES if d.trains}
-FIRST = (
-    "loss",
-    "reward",
-    "val_bpb",
-    "val_loss",
-    "pass_at_1",
-    "lrm",
-    "tok_per_s",
-    "mfu",
-)  # the order of the plots; others follow
+# The order of the plots; others follow.
+FIRST = ("loss", "reward", "val_bpb", "val_loss", "pass_at_1", "lrm", "tok_per_s", "mfu")
+_VOWEL = re.compile(r"8|1[18](?!\d)")  # numbers whose name begins with one: 8, 80, 800, 11 and 18, but not 110
 UNDRAWN = {"dt_ms", "usd"}  # follow from the speed, which is drawn
 
 
@@ -54,15 +48,15 @@ def render(report: Report) -> str:
         title=report.name or report.run,
         lede=lede(report),
         tiles=scores.tiles(report),
-        facts=markdown.header_facts(report),
-        columns=markdown.columns(report),
+        facts=facts.system(report),
+        columns=facts.columns(report),
         summary=report.summary,
         summary_errors={column: any(column in row.errors for row in report.summary) for column in COLUMNS},
-        training_times=_training_times(report),
+        training_times=facts.training_times(report),
         notes=_notes(report.notes),
         published=scores.published(report),
         timeline=_timeline(report),
-        price=markdown.price(report.cost) if report.cost else "",
+        price=facts.price(report.cost) if report.cost else "",
         curves=_curves(report),
         core=scores.core(report),
         chat=scores.chat(report),
@@ -72,9 +66,9 @@ def render(report: Report) -> str:
             for found in (_conversations(report), ("Answers during reinforcement learning", _rollouts(report)))
             if found[1]
         ],
-        stages=[(stage, sections.of(stage)) for stage in _begun(report)],
+        stages=[(stage, sections.of(stage)) for stage in report.begun],
         lineage=report.lineage,
-        moment=markdown.moment,
+        moment=facts.moment,
         number=cells.number,
         size=cells.size,
     )
@@ -87,7 +81,7 @@ def lede(report: Report) -> str:
         took = f", {cells.duration(report.total_seconds)} from its first start to its last end" if report.total_seconds else ""
         return f"A run of the recipe {report.recipe.get('name', cells.NONE)}{took}."
     model = f"{cells.short(base['params'])}-parameter language model"
-    article = "An" if model.startswith(("8", "11", "18")) else "A"
+    article = "An" if _VOWEL.match(model) else "A"
     said = [f"{article} {model} trained" if base.get("tokens") else f"{article} {model}"]
     if base.get("tokens"):
         said.append(f"on {cells.short(base['tokens'])} tokens")
@@ -100,15 +94,6 @@ def lede(report: Report) -> str:
     if report.cost:
         said.append(f"for ${report.cost.usd:,.2f}")
     return " ".join(said) + "."
-
-
-def _begun(report: Report) -> list[StageCard]:
-    return [stage for stage in report.stages if stage.state not in ("not reached", "left out")]
-
-
-def _training_times(report: Report) -> dict[str, str]:
-    stages = {column: report.stage(names[0]) for column, names in COLUMNS.items()}
-    return {column: cells.number("seconds", stage.seconds if stage else None) for column, stage in stages.items()}
 
 
 def _notes(notes: Sequence[Note]) -> list[tuple[str, list[str]]]:
@@ -128,7 +113,7 @@ class Stretch:
 
 
 def _timeline(report: Report) -> list[Stretch]:
-    begun = _begun(report)
+    begun = report.begun
     start = min((s.started_at for s in begun if s.started_at), default=0.0)
     total = report.total_seconds or 0.0
     return [
@@ -149,7 +134,7 @@ def _curves(report: Report) -> list[tuple[StageCard, list[Plot]]]:
     """The curves of each training stage; a metric that was never measured has none."""
     order = [*FIRST, *(key for key in metrics.BY_KEY if key not in FIRST)]
     found = []
-    for stage in _begun(report):
+    for stage in report.begun:
         if stage.name in TRAINING:
             known = [c for c in stage.record.curves if c.key in order and c.key not in UNDRAWN and c.steps]
             resumed = [a.resumed_from_step for a in stage.record.attempts if a.no > 1 and a.resumed_from_step is not None]
@@ -183,7 +168,7 @@ def _completions(report: Report) -> list[Completion]:
             *said, (_, newest) = said
         elif said and said[-1][1] == newest:
             said = said[:-1]
-        found.append(Completion(prompt[:PROMPT], newest[: answers.TEXT], list(reversed(said))))
+        found.append(Completion(cells.clipped(prompt, PROMPT), cells.clipped(newest, answers.TEXT), list(reversed(said))))
     return found
 
 
@@ -200,7 +185,7 @@ class Conversation:
 
 def _conversations(report: Report) -> tuple[str, list[Conversation]]:
     """The samples of the newest chat model that was evaluated, with the title of its evaluation."""
-    for stage in reversed(_begun(report)):
+    for stage in reversed(report.begun):
         told = [s for s in sections.of(stage).samples if "completion" in s]
         if told:
             return stage.title, [_conversation(sample) for sample in told]
@@ -214,7 +199,7 @@ def _rollouts(report: Report) -> list[Conversation]:
     return [
         Conversation(
             f"step {s.step:,}",
-            "".join(part.text for part in answers.parts(s.prompt)).strip("\n")[:PROMPT],
+            cells.clipped("".join(part.text for part in answers.parts(s.prompt)).strip("\n"), PROMPT),
             answers.parts(s.text),
             None,
             "" if s.reward is None else f"reward {s.reward:g}",
@@ -225,10 +210,9 @@ def _rollouts(report: Report) -> list[Conversation]:
 
 def _conversation(sample: Mapping[str, Any]) -> Conversation:
     task, prompt, right = str(sample.get("task", "")), str(sample.get("prompt", "")), sample.get("right")
-    question = (prompt if len(prompt) <= PROMPT else prompt[:PROMPT] + "…").strip("\n")
     return Conversation(
         TASKS.get(task, task),
-        question,
+        cells.clipped(prompt, PROMPT).strip("\n"),
         answers.parts(str(sample["completion"])),
         right if isinstance(right, bool) else None,
     )

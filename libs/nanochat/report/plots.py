@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from nanochat.planning import metrics
 from nanochat.report import cells
@@ -130,7 +130,7 @@ def _hits(curve: Curve, x: _Scale, unit: str) -> Iterator[Markup]:
         shown = "not finite" if value is None else cells.number("", value)
         yield Markup(
             '<rect class="hit" x="{:.1f}" y="{}" width="{:.1f}" height="{}"><title>step {:,}: {}</title></rect>'
-        ).format(x(curve.steps[i]) - width / 2, TOP, width, HEIGHT - TOP - BOTTOM, curve.steps[i], escape(shown))
+        ).format(x(curve.steps[i]) - width / 2, TOP, width, HEIGHT - TOP - BOTTOM, curve.steps[i], shown)
 
 
 def _said(curve: Curve) -> str:

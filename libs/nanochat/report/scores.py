@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from nanochat.report import bars, cells, summary
+from nanochat.report import bars, cells, facts, summary
 from nanochat.report.card import Report
 from nanochat.report.summary import COLUMNS, TASKS, is_number, table
 
@@ -36,7 +36,6 @@ class Row:
     problems: str
     rows: int = 1
     first: bool = True
-    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +51,9 @@ def tiles(report: Report) -> list[Tile]:
     by_name = {row.name: row for row in report.summary}
     found = []
     for name, column, note in (
-        ("CORE", "BASE", "mean of 22 tasks, chance 0"),
-        ("CORE (estimate)", "BASE", "from a sample of each task"),
-        ("ChatCORE", "", "mean of six tasks, chance 0"),
+        (summary.CORE, "BASE", "mean of 22 tasks, chance 0"),
+        (summary.CORE_ESTIMATE, "BASE", "from a sample of each task"),
+        (summary.CHATCORE_MEAN, "", "mean of six tasks, chance 0"),
         (summary.TEXT_BPB, "BASE", "validation text"),
     ):
         row = by_name.get(name)
@@ -155,26 +154,22 @@ class References:
 
 def published(report: Report) -> References:
     """Published models and this run in the order of their CORE; others without one come last, this run without one first."""
-    by_name = {row.name: row for row in report.summary}
-    mine = by_name.get("CORE") or by_name.get("CORE (estimate)")
-    value = mine.values.get("BASE") if mine else None
-    error = mine.errors.get("BASE") if mine else None
-    bpb = by_name[summary.TEXT_BPB].values.get("BASE") if summary.TEXT_BPB in by_name else None
-    chatcore = by_name["ChatCORE"].values.get("SFT") if "ChatCORE" in by_name else None
-    known = [p.core for p in report.published if p.core is not None] + ([value] if value is not None else [])
+    ours = facts.ours(report)
+    value = ours.core
+    known = [core for core in (value, *(p.core for p in report.published)) if core is not None]
     scale = bars.Scale.over(known, at_least=(0.0, 0.3))
     rows = [
         (
             value,
             Reference(
-                "This run" + (" (estimate)" if mine and mine.name != "CORE" else ""),
-                cells.short(report.results("base_train").get("params")),
-                bars.bar(scale, value, error) if value is not None else Markup(""),
+                "This run" + (" (estimate)" if ours.is_estimate else ""),
+                ours.params,
+                bars.bar(scale, value, ours.core_error) if value is not None else Markup(""),
                 _core(value),
-                _core(bpb),
-                _core(chatcore),
+                _core(ours.bpb),
+                _core(ours.chatcore),
                 "",
-                _pm(error),
+                _pm(ours.core_error),
                 ours=True,
             ),
         )

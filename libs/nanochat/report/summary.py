@@ -22,6 +22,8 @@ COLUMNS = {
     if trained.trains and (evaluated := evaluation_of(trained))
 }
 OPTIONAL = {stage.trains.upper() for stage in STAGES if stage.trains and stage.enabled_by}  # columns that a run may lack
+# Rows that both pages pick out.
+CORE, CORE_ESTIMATE, CHATCORE_MEAN = "CORE", "CORE (estimate)", "ChatCORE"
 # Bits per byte on the text of pretraining and on conversations do not compare, so each has a row of its own.
 TEXT_BPB = "Bits per byte, text"
 CHAT_BPB = "Bits per byte, conversations"
@@ -34,7 +36,7 @@ def rows(results: Mapping[str, Figures]) -> list[SummaryRow]:
     core, bpb = table(evaluated["BASE"].get("core")), table(evaluated["BASE"].get("bpb"))
     text_bpb = bpb.get("val") if bpb.get("val") is not None else trained["BASE"].get("val_bpb")
     found = [
-        _row("CORE (estimate)" if core.get("estimate") else "CORE", {"BASE": core.get("core")}, {"BASE": core_error(core)}),
+        _row(CORE_ESTIMATE if core.get("estimate") else CORE, {"BASE": core.get("core")}, {"BASE": core_error(core)}),
         _row(TEXT_BPB, {"BASE": text_bpb}),
         _row(CHAT_BPB, {c: figures.get("val_bpb") for c, figures in trained.items() if c != "BASE"}),
         _row("Validation loss", {c: figures.get("val_loss") for c, figures in trained.items()}),
@@ -46,7 +48,7 @@ def rows(results: Mapping[str, Figures]) -> list[SummaryRow]:
         found.append(_row(title, {c: f.get("accuracy") for c, f in figures.items()}, {c: error(f) for c, f in figures.items()}))
     found.append(
         _row(
-            "ChatCORE",
+            CHATCORE_MEAN,
             {c: figures.get("chatcore") for c, figures in evaluated.items()},
             {c: chatcore_error(judged[c]) for c in evaluated},
         )

@@ -273,3 +273,11 @@ def test_a_hundred_thousand_points_fit_into_less_than_a_megabyte(tmp_path: Path)
 
 def test_the_page_of_a_whole_run_is_small() -> None:
     assert len(page.render(a_run()).encode()) < 120_000
+
+
+@pytest.mark.parametrize(
+    ("params", "begins"),
+    [(85e6, "An 85M"), (11.2e9, "An 11.2B"), (186e6, "A 186M"), (110e6, "A 110M"), (1.8e9, "A 1.8B"), (18e6, "An 18M")],
+)
+def test_the_first_sentence_has_the_article_of_the_spoken_number(params: float, begins: str) -> None:
+    assert page.lede(a_run(base_train={"params": int(params)})).startswith(f"{begins}-parameter language model")
