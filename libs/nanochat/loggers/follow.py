@@ -5,11 +5,13 @@ It is a process of its own, beside training: a tracker that fails, hangs or asks
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,31 +40,29 @@ def follow(folder: Path, names: Sequence[str], ended: Callable[[float], bool]) -
 class Trackers:
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self._folder, self._names = folder, list(names)
-        self._stages: dict[str, _Stage] = {}
+        self._stages: defaultdict[str, _Stage] = defaultdict(_Stage)  # by name
         self.failed: list[str] = []
 
     def copy(self) -> None:
         """Copy all events that are new."""
         for path in sorted(self._folder.glob(f"*/attempt-*/{EVENTS}"), key=_age):
-            stage = self._stages.setdefault(path.parents[1].name, _Stage(path.parents[1].name))
+            stage = self._stages[path.parents[1].name]
             for event in stage.new_events(path):
                 self._copy(stage, path, event)
 
     def close(self) -> None:
         for stage in self._stages.values():
             for name, sink in stage.sinks.items():
-                self._attempt(name, sink.close)
+                with self._dropping(name):
+                    sink.close()
 
     def _copy(self, stage: _Stage, path: Path, event: Mapping[str, Any]) -> None:
         if not (found := figures(event)):
             return
         stage.step = event.get("step", stage.step)
         for name in [name for name in self._names if name not in self.failed]:
-
-            def record(name: str = name) -> None:
+            with self._dropping(name):
                 self._sink(name, stage, path).log(stage.step, found, event["t"])
-
-            self._attempt(name, record)
 
     def _sink(self, name: str, stage: _Stage, path: Path) -> Sink:
         if name not in stage.sinks:
@@ -70,9 +70,11 @@ class Trackers:
             stage.sinks[name] = SINKS[name](StageRun(spec["run"], spec["stage"], self._folder, spec["config"]))
         return stage.sinks[name]
 
-    def _attempt(self, name: str, work: Callable[[], None]) -> None:
+    @contextlib.contextmanager
+    def _dropping(self, name: str) -> Iterator[None]:
+        """Drop the tracker if the block raises."""
         try:
-            work()
+            yield
         except Exception as err:  # whatever a tracker does, training and the other trackers go on
             self.failed.append(name)
             sys.stderr.write(f"{name} failed and is left out from here on: {type(err).__name__}: {err}\n")
@@ -81,7 +83,6 @@ class Trackers:
 
 @dataclass(slots=True)
 class _Stage:
-    name: str
     step: int = 0
     read: dict[Path, tuple[int, int, int]] = field(default_factory=dict)  # bytes, lines and the last seq so far
     sinks: dict[str, Sink] = field(default_factory=dict)

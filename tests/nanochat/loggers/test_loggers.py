@@ -6,7 +6,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,10 +153,7 @@ def test_a_run_is_followed_while_it_goes_on_and_one_that_fails_is_left_out(tmp_p
     folder = tmp_path / "first"
     with copied_to(["tensorboard"], folder):
         log = with_events(folder, "base_train", 1, [("metric", {"step": 0, "values": {"loss": 5.0}})])
-        deadline = time.monotonic() + 60
-        while not list(folder.glob("tensorboard/base_train/*")):
-            assert time.monotonic() < deadline, (folder / LOG).read_text()
-            time.sleep(0.05)
+        until(lambda: list(folder.glob("tensorboard/base_train/*")), "its figures", 60)
         log.emit("metric", step=1, values={"loss": 4.0})
     shown = EventAccumulator(str(folder / "tensorboard/base_train")).Reload()
     assert [point.step for point in shown.Scalars("loss")] == [0, 1]
@@ -189,10 +185,8 @@ def test_it_ends_with_the_run_even_if_that_is_killed(tmp_path: Path):
     (child,) = children.read_text().split()
     owner.kill()
     owner.wait()
-    deadline = time.monotonic() + 60
-    while Path(f"/proc/{child}").exists() and "\nState:\tZ" not in Path(f"/proc/{child}/status").read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    status = Path(f"/proc/{child}/status")
+    until(lambda: not status.exists() or "\nState:\tZ" in status.read_text(), "the end of the process beside it", 60)
 
 
 def test_a_local_run_is_copied_from_its_start(tmp_path: Path):

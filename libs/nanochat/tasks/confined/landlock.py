@@ -17,7 +17,7 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 # Bits: 0 execute, 1 write file, 2 read file, 3 read folder, 4 remove folder, 5 remove file, 6 make device, 7 make folder, 8 make
 # file, 9 make socket, 10 make FIFO, 11 make block device, 12 make symbolic link, 13 link or rename across folders, 14 truncate.
 _RIGHTS = {1: 13, 2: 14}  # how many of them the version knows; later ones know 15 and more
-_EXECUTE, _WRITE, _READ, _LIST, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
+_EXECUTE, _WRITE, _READ, _LIST = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _OWN_FOLDER = 0b111_0001_1011_1110  # everything but executing and making devices, sockets and FIFOs
 
 

@@ -63,7 +63,7 @@ _ANY = 0xFFFFFFFF
 _Condition = tuple[int, int, tuple[int, ...]]  # place, mask, allowed values of (what stands there & mask)
 
 
-def conditional(pid: int) -> dict[str, tuple[tuple[int, int | None], tuple[_Condition, ...]]]:
+def _conditional(pid: int) -> dict[str, tuple[tuple[int, int | None], tuple[_Condition, ...]]]:
     """Calls that are allowed with some arguments only."""
     no_truncating_reader = (0o1003, (0, 1, 2, 3, 0o1001, 0o1002, 0o1003))  # O_TRUNC with O_RDONLY gets past old Landlock
     null_limit = ((_low(0), _ANY, (0,)), (_low(2), _ANY, (0,)), (_high(2), _ANY, (0,)))
@@ -118,7 +118,7 @@ def _program(machine: str, pid: int) -> list[_Line]:
     for numbers in ALLOWED.values():
         if (number := numbers[column]) is not None:
             lines += [(_EQUAL, 0, 1, number), (_GIVE, 0, 0, _ALLOW)]
-    for numbers, conditions in conditional(pid).values():
+    for numbers, conditions in _conditional(pid).values():
         if (number := numbers[column]) is not None:
             block = _block(conditions)
             lines += [(_EQUAL, 0, len(block), number), *block]

@@ -1,6 +1,6 @@
 """The process that all programs are forked from. It has imported what they need and runs no code of a model.
 
-It reads jobs from a socket: twenty bytes (seconds, memory), with the files of the program, the test and the answer. It ends
+It reads jobs from a socket: sixteen bytes (seconds, memory), with the files of the program, the test and the answer. It ends
 when the socket does.
 """
 
