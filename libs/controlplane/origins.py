@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -18,8 +19,10 @@ _ID = re.compile(r"[cr]_[0-9a-f]{16}")
 
 
 def places(session: Session, start: FromSpec, project: str) -> dict[str, str]:
-    """The folders of the model and its tokenizer, as overrides of a recipe, if it names a checkpoint or a run of this project by its
-    id; empty otherwise. Raises NotFound."""
+    """The folders of the model and its tokenizer, as overrides of a recipe that names a checkpoint or a run of this project.
+
+    Empty if it names no id but a folder. Raises NotFound.
+    """
     if not _ID.fullmatch(start.model):
         return {}
     if start.model.startswith("c_"):
@@ -53,10 +56,7 @@ def _model_of(session: Session, run: str, start: FromSpec) -> str:
 
 def _first(session: Session, run: str, stages: list[str] | tuple[str, ...], name: str) -> str | None:
     for stage in stages:
-        try:
-            artifact = views.artifact(session, run, stage, name)
-        except NotFound:  # a run need not have every stage
-            continue
-        if artifact is not None:
-            return artifact.path
+        with suppress(NotFound):  # a run need not have every stage
+            if artifact := views.artifact(session, run, stage, name):
+                return artifact.path
     return None

@@ -4,7 +4,8 @@ Event ids follow commit order within a run, but not between runs: a transaction 
 reader has seen a greater one. So the reader passes an id only when it is settled. It notes the newest id of the sequence (the
 mark), and after that takes a transaction id for itself. When every transaction before that one has ended, no event up to the
 mark can still appear, because whoever writes an event has locked or inserted the run first, and so had a transaction id before
-it drew the event's id. (A snapshot's xmax would not do: it follows the last transaction that ended, so open ones may lie past it.) An open transaction of any database of the server that has written something therefore delays deliveries.
+it drew the event's id. (A snapshot's xmax would not do: it follows the last transaction that ended, so open ones may lie past
+it.) An open transaction of any database of the server that has written something therefore delays deliveries.
 """
 
 from __future__ import annotations

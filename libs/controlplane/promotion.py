@@ -42,7 +42,7 @@ def demote(session: Session, checkpoint_id: str) -> Checkpoint:
 
 
 def promote_final(g: Gate, stage: Stage) -> None:
-    """Promote the final checkpoint of a stage that succeeded, if its model is a chat model or the run's last one."""
+    """Promote the final checkpoint of a stage that succeeded, if its model is a chat model or, in a run without one, the last."""
     recipe = Recipe.model_validate(g.run.config)
     if not any(definition.promotes for definition in graph.stages(recipe) if definition.name == stage.name):
         return

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 
 from pydantic import BaseModel
@@ -73,9 +74,21 @@ def recipe_of(
     is the hash of a plan: its figures are used again. Raises ProblemError, which names every wrong field.
     """
     assert isinstance(request.recipe, str | dict)
-    try:
+    with _refusing():
         overrides = {**request.overrides, **_located(request, ledger, project)}
         return checked(request.recipe, overrides, lambda recipe: _planned(recipe, on, ledger, follows))
+
+
+def figures_of(recipe: Recipe, on: Hardware, ledger: SessionFactory) -> plan.Plan:
+    """The plan of a recipe, with the figures of finished runs. Raises ProblemError, which names every wrong field."""
+    with _refusing():
+        return _planned(recipe, on, ledger, None)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
     except RecipeError as err:
         raise refused(err.problems) from err
     except NotFound as err:
@@ -94,16 +107,6 @@ def _located(request: RecipeRequest, ledger: SessionFactory, project: str) -> di
         return {}
     with ledger() as session:
         return origins.places(session, start, project)
-
-
-def figures_of(recipe: Recipe, on: Hardware, ledger: SessionFactory, *, follows: str | None = None) -> plan.Plan:
-    """The plan of a recipe, with the figures of finished runs. Raises ProblemError, which names every wrong field."""
-    try:
-        return _planned(recipe, on, ledger, follows)
-    except RecipeError as err:
-        raise refused(err.problems) from err
-    except OverflowError as err:
-        raise refused([_too_large(err)]) from err
 
 
 def _planned(recipe: Recipe, on: Hardware, ledger: SessionFactory, follows: str | None) -> plan.Plan:
