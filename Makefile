@@ -9,7 +9,7 @@ env:           ## make or refresh .venv: pinned packages, a release build of rus
 	@tools/env.sh
 hooks: env     ## check each commit before it is made: ruff, mypy, import walls
 	@$(BIN)/pre-commit install
-demo: env      ## train a chat model on this machine and talk to it (DATA=<parquet folder>, SET=<overrides>, ONCE=1)
+demo: env      ## train a chat model on this machine and talk to it (DATA=<folder of text>, SET=<overrides>, ONCE=1)
 	@$(PY) -m services.standalone demo
 up: env        ## run the whole stack on loopback, until Ctrl-C
 	@$(PY) -m services.standalone up
