@@ -61,7 +61,7 @@ def test_the_whole_command(home: Path) -> None:
     }, done.stdout + done.stderr
     wrong = [line for line in lines if line.startswith("✗")]
     assert done.returncode == (1 if wrong else 0)
-    assert lines[-1].startswith(f"{len(wrong)} problems")
+    assert lines[-1] == f"problems: {len(wrong)}, warnings: {sum(line.startswith('!') for line in lines)}"
 
 
 def test_a_home_that_is_a_file_and_a_key_that_others_read(tmp_path: Path) -> None:
