@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from client import rendering, text
-from client.cli_local import BAD_INPUT, hand_over
+from client.cli_local import given, hand_over, told
 
 TokenizerOption = Annotated[
     Path | None, typer.Option("--tokenizer", metavar="DIR", help="folder of a tokenizer; default: that of the newest run here")
@@ -50,7 +49,7 @@ def check(
     Ends with 1 if a run would refuse the file.
     """
     options = {"--tokenizer": tokenizer, "--tasks": tasks, "--core": core, "--context": context}
-    _run("check", [*_given(options), *(["--json"] if as_json else [])], str(file))
+    _run("check", *given(options), *(["--json"] if as_json else []), "--", str(file))
 
 
 def identity(
@@ -63,7 +62,7 @@ def identity(
 ) -> None:
     """Write conversations in which a model learns who it is, from templates: one file to train on, one to validate on."""
     options = {"--name": name, "--facts": facts, "--out": out, "--rows": rows, "--seed": seed}
-    _run("identity", [*_given(options), *(["--force"] if force else [])])
+    _run("identity", *given(options), *(["--force"] if force else []))
 
 
 def inspect(
@@ -77,9 +76,9 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Show conversations as the model reads them, with the tokens that it learns in colour; [[…]] where there is no colour."""
-    places = {"--tokenizer": tokenizer, "--tasks": tasks}
-    options = {"--row": row, "--count": count, "--split": split, "--context": context}
-    command = [sys.executable, "-m", "nanochat.chats", "inspect", *_given(places), *_given(options), "--", what]
+    looks = {"--tokenizer": tokenizer, "--tasks": tasks, "--context": context}
+    rows = {"--row": row, "--count": count, "--split": split}
+    command = [sys.executable, "-m", "nanochat.chats", "inspect", *given({**looks, **rows}), "--", what]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=False)
     out = text.console()
     for line in done.stdout.splitlines():
@@ -87,13 +86,8 @@ def inspect(
             typer.echo(line)
         else:
             out.print(rendering.shown(json.loads(line), colored=out.is_terminal), soft_wrap=True, highlight=False)
-    raise typer.Exit({0: 0, 2: 2, BAD_INPUT: 2}.get(done.returncode, 1))
+    raise typer.Exit(told(done.returncode))
 
 
-def _given(options: Mapping[str, object]) -> list[str]:
-    return [f"{option}={value}" for option, value in options.items() if value is not None]
-
-
-def _run(command: str, options: list[str], *arguments: str) -> None:
-    code = hand_over(["-m", "nanochat.chats", command, *options, *(["--", *arguments] if arguments else [])])
-    raise typer.Exit({0: 0, 2: 2, BAD_INPUT: 2}.get(code, 1))
+def _run(*arguments: str) -> None:
+    raise typer.Exit(told(hand_over(["-m", "nanochat.chats", *arguments])))

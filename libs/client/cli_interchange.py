@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from client.cli_local import BAD_INPUT, hand_over
+from client.cli_local import hand_over, told
 from client.cli_runs import connect
 from client.errors import ClientError
 
@@ -86,4 +86,4 @@ def _flags(flags: dict[str, bool]) -> list[str]:
 
 def _run(command: str, options: list[str], *folders: Path) -> None:
     code = hand_over(["-m", "nanochat.interchange", command, *options, "--", *map(str, folders)])
-    raise typer.Exit({0: 0, BAD_INPUT: 2}.get(code, 1))
+    raise typer.Exit(told(code))

@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -18,7 +18,6 @@ from client.models import Plan
 
 BAD_INPUT = 64  # nanochat.contract.contract.Exit.BAD_INPUT; the client may not import nanochat
 
-
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="override one field, such as base.num_iterations=20")
 ]
@@ -26,7 +25,6 @@ DataOption = Annotated[
     Path | None,
     typer.Option("--data", metavar="FOLDER", help="train on the text in this folder: .parquet or .jsonl with `text`, or .txt"),
 ]
-
 FromOption = Annotated[
     str | None,
     typer.Option("--from", metavar="MODEL", help="start from this model: a folder, or the id of a checkpoint or a run"),
@@ -69,10 +67,8 @@ def local_run(
 ) -> None:
     """Run a whole recipe on this machine, without any service. Run it again with the same --out to resume."""
     options = {"--overrides": json.dumps(overrides_of(set_, data, from_, first)), "--out": out, "--nproc": nproc}
-    given = [text for option, value in options.items() if value is not None for text in (option, str(value))]
-    given += ["--log", *log] if log else []
-    code = hand_over(["-m", "nanochat.local.run", recipe, *given])
-    raise typer.Exit({0: 0, BAD_INPUT: 2}.get(code, 1))
+    trackers = ["--log", *log] if log else []
+    raise typer.Exit(told(hand_over(["-m", "nanochat.local.run", recipe, *given(options), *trackers])))
 
 
 def plan_here(recipe: str, overrides: dict[str, Any], hardware: Sequence[str]) -> Plan:
@@ -83,7 +79,7 @@ def plan_here(recipe: str, overrides: dict[str, Any], hardware: Sequence[str]) -
     command = [sys.executable, "-m", "nanochat.local.plan", recipe, "--overrides", json.dumps(overrides), *hardware]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode:
-        raise typer.Exit(2 if done.returncode in (2, BAD_INPUT) else 1)
+        raise typer.Exit(told(done.returncode))
     return Plan.model_validate_json(done.stdout)
 
 
@@ -102,6 +98,16 @@ def _absolute(place: str) -> str:
     """A folder by its whole path, as a worker needs it; an id as it is."""
     path = Path(place).expanduser()
     return str(path.resolve()) if path.exists() else place
+
+
+def given(options: Mapping[str, object]) -> list[str]:
+    """The options that have a value, as arguments."""
+    return [f"{option}={value}" for option, value in options.items() if value is not None]
+
+
+def told(code: int) -> int:
+    """The exit code of a command whose process ended with `code`: 2 for wrong arguments and bad input, 1 for every other failure."""
+    return 0 if code == 0 else 2 if code in (2, BAD_INPUT) else 1
 
 
 def hand_over(arguments: list[str]) -> int:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from client.cli_runs import Json, PriorityOption, RunArg, connect
-from client.text import number
+from client.text import console, number
 
-out = Console()
+out = console()
 
 
 def register(app: typer.Typer) -> None:

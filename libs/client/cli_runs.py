@@ -13,7 +13,7 @@ import typer
 from rich.markdown import Markdown
 from rich.table import Table
 
-from client.cli_local import DataOption, FirstOption, FromOption, SetOption, overrides_of, plan_here
+from client.cli_local import DataOption, FirstOption, FromOption, SetOption, given, overrides_of, plan_here
 from client.client import Client
 from client.models import Run
 from client.settings import discover
@@ -98,7 +98,7 @@ def plan(
         "--peak-tflops": peak_tflops,
         "--usd-per-hour": usd_per_hour,
     }
-    hardware = [text for option, value in named.items() if value is not None for text in (option, str(value))]
+    hardware = given(named)
     overrides = overrides_of(set_, data, from_, first)
     if hardware:
         answer = plan_here(recipe, overrides, hardware)
