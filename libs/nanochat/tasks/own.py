@@ -20,10 +20,17 @@ def load(use: OwnTask, source: TaskSource) -> Task:
 
 
 def check(use: OwnTask, source: TaskSource) -> None:
-    """Make every problem of the task. Raises StageError."""
+    """Make every problem of the task. Raises StageError, naming the first of which none can be made."""
     task = load(use, source)
     for index in range(len(task)):
-        task[index]
+        try:
+            task[index]
+        except StageError:
+            raise
+        except Exception as err:  # anything may go wrong in a user's code
+            raise StageError(
+                f"row {index} of task {use.name!r} makes no problem: {type(err).__name__}: {err}", code="bad_task"
+            ) from err
 
 
 def offered(name: str, source: TaskSource) -> Task:

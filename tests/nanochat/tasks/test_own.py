@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nanochat.config.recipe import RecipeError, resolve
-from nanochat.contract.contract import StageError
+from nanochat.contract.contract import Exit, StageError
 from nanochat.planning import graph, preflight
 from nanochat.tasks import own
 from nanochat.tasks.questions import Questions
@@ -112,6 +112,27 @@ def test_the_data_stage_is_told_what_to_check() -> None:
 def test_a_package_that_is_not_installed_is_named() -> None:
     with pytest.raises(StageError, match="no installed package offers the task 'no_such_task'"):
         own.load(OwnTask(name="no_such_task"), TaskSource())
+
+
+BROKEN = """
+from nanochat.tasks.base import Task, user_and_assistant
+class Broken(Task):
+    name = "broken"
+    def __init__(self, source): ...
+    def __len__(self): return 3
+    def conversation(self, index): return {"messages": user_and_assistant("a?", ["b"][index])}
+"""
+
+
+def test_a_package_whose_problem_cannot_be_made_is_named_with_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_task.py").write_text(BROKEN)
+    (tmp_path / "broken-1.dist-info").mkdir()
+    (tmp_path / "broken-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (tmp_path / "broken-1.dist-info/entry_points.txt").write_text("[nanochat.tasks]\nbroken = broken_task:Broken\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(StageError, match="row 1 of task 'broken' makes no problem: IndexError") as caught:
+        own.check(OwnTask(name="broken"), TaskSource())
+    assert caught.value.exit_code == Exit.BAD_INPUT
 
 
 def test_the_example_package_is_installed_and_evaluated(tmp_path: Path) -> None:
