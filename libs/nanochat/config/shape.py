@@ -72,6 +72,17 @@ class GPTConfig:
         return sum(self.has_value_embed(layer) for layer in range(self.n_layer))
 
 
+# Field of GPTConfig -> that of transformers. The other fields have no other name there.
+HF_NAMES = {
+    "sequence_len": "max_position_embeddings",
+    "vocab_size": "vocab_size",
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+    "n_kv_head": "num_key_value_heads",
+    "n_embd": "hidden_size",
+}
+
+
 def matrix_params(config: GPTConfig) -> int:
     """Parameters in the blocks' matrices: q, k, v, out, both MLP matrices (C to 4C and back), gates of value embeddings."""
     width, kv_width = config.n_embd, config.n_kv_head * config.head_dim

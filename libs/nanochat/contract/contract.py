@@ -244,6 +244,12 @@ def checkpoint_gone(spec: StageSpec, err: StageError) -> StageError:
     return err
 
 
+def attempts(stage: Path, file: str = "") -> dict[int, Path]:
+    """The folders of a stage's attempts by number, the newest first; those that hold `file`."""
+    found = {int(p.name.removeprefix("attempt-")): p for p in stage.glob("attempt-*") if (p / file).exists()}
+    return dict(sorted(found.items(), reverse=True))
+
+
 def read_manifest(artifact: Artifact) -> dict[str, Any]:
     """The parsed manifest, checked against the artifact's digest. Raises StageError if it is missing or differs."""
     path = artifact.dir / MANIFEST

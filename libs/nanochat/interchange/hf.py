@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from nanochat.config.shape import GPTConfig
+from nanochat.config.shape import HF_NAMES, GPTConfig
 from nanochat.interchange import names, tensors
 from nanochat.interchange.folder import Refused, appearing
 from nanochat.interchange.tensors import Lazy, Tensors
@@ -31,20 +31,11 @@ ENDS = ("<|assistant_end|>", "<|bos|>")  # the engine ends an answer at either
 HERE = Path(__file__).parent
 CODE = ("configuration_nanochat_modern.py", "modeling_nanochat_modern.py")
 
-# Field of GPTConfig -> that of transformers. The other fields keep their names in the configuration with our own code.
-FIELDS = {
-    "sequence_len": "max_position_embeddings",
-    "vocab_size": "vocab_size",
-    "n_layer": "num_hidden_layers",
-    "n_head": "num_attention_heads",
-    "n_kv_head": "num_key_value_heads",
-    "n_embd": "hidden_size",
-}
 # Switch that `NanoChatForCausalLM` lacks -> its value without effect.
 SWITCHES = {
     field.name: field.default
     for field in fields(GPTConfig)
-    if field.name not in FIELDS and field.name not in ("rope_base", "window")
+    if field.name not in HF_NAMES and field.name not in ("rope_base", "window")
 }
 
 
@@ -112,14 +103,14 @@ def config_of(description: dict[str, Any], where: Path) -> tuple[GPTConfig, floa
             " (exported by this program). Other architectures cannot be imported"
         )
     try:
-        values = {ours: description[theirs] for ours, theirs in FIELDS.items() if theirs != "num_key_value_heads"}
+        values = {ours: description[theirs] for ours, theirs in HF_NAMES.items() if theirs != "num_key_value_heads"}
     except KeyError as err:
         raise Refused(f"{where} lacks the field {err}: copy it from the source again") from err
     values["n_kv_head"] = description.get("num_key_value_heads") or values["n_head"]
     wrong = {name: value for name, value in values.items() if type(value) is not int or value < 1}
     if wrong:
         name, value = next(iter(wrong.items()))
-        raise Refused(f"{where}: {FIELDS[name]} is {value!r}; expected a whole number above 0")
+        raise Refused(f"{where}: {HF_NAMES[name]} is {value!r}; expected a whole number above 0")
     if (
         values["n_embd"] % values["n_head"]
         or values["n_head"] % values["n_kv_head"]
@@ -188,7 +179,7 @@ def _native(config: GPTConfig) -> dict[str, Any]:
 
 
 def _modern(config: GPTConfig) -> dict[str, Any]:
-    others = {name: value for name, value in asdict(config).items() if name not in FIELDS}
+    others = {name: value for name, value in asdict(config).items() if name not in HF_NAMES}
     return {
         "architectures": ["NanochatModernForCausalLM"],
         "model_type": MODERN,
@@ -203,7 +194,7 @@ def _modern(config: GPTConfig) -> dict[str, Any]:
 
 
 def _shape(config: GPTConfig) -> dict[str, Any]:
-    return {theirs: getattr(config, ours) for ours, theirs in FIELDS.items()}
+    return {theirs: getattr(config, ours) for ours, theirs in HF_NAMES.items()}
 
 
 def _special_ids(tokenizer: Tokenizer | None) -> dict[str, Any]:

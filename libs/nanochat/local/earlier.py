@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nanochat.config.recipe import Recipe
-from nanochat.contract.contract import EVENTS, MANIFEST, SPEC, Artifact, StageError, StageSpec, verify
+from nanochat.contract.contract import EVENTS, MANIFEST, SPEC, Artifact, StageError, StageSpec, attempts, verify
 from nanochat.contract.events import read
 from nanochat.planning import graph
 
@@ -32,10 +32,9 @@ class Earlier:
 
 def look(folder: Path, wanted: StageSpec) -> Earlier:
     """Compare the attempts in a stage's folder, from the newest back to the first that differs, with the stage as it would run now."""
-    numbers = sorted((int(p.name.removeprefix("attempt-")) for p in folder.glob("attempt-*")), reverse=True)
-    last = numbers[0] if numbers else 0
-    for number in numbers:
-        attempt = folder / f"attempt-{number}"
+    found = attempts(folder)
+    last = max(found, default=0)
+    for number, attempt in found.items():
         if difference := _difference(attempt, wanted):
             return Earlier(last, difference=difference if number == last else "")
         if (attempt / MANIFEST).exists():

@@ -54,7 +54,7 @@ _TEXT = {"shards": "data.shards", "tokenizer": "tok_train.tokenizer"}
 _CHAT = {**_TEXT, "tasks": "data.tasks"}
 _MODEL = ("model", "results")
 GENERATED, CHECKED = "generated", "checked"
-OWN_FILES = "own_files"
+OWN_FILES, WORD_LIST = "own_files", "word_list"
 
 STAGES: tuple[StageDef, ...] = (
     StageDef(
@@ -191,15 +191,14 @@ STAGES: tuple[StageDef, ...] = (
     # Reads the results of every other stage of the run; `stages` fills in its inputs.
     StageDef("report", "report", "Report", "Report", "cpu", (), outputs=("report", "results")),
 )
-_TRAINED = tuple(stage.name for stage in STAGES if stage.trains)
+TRAINED = tuple(stage.name for stage in STAGES if stage.trains)
 
 
 def stages(recipe: Recipe) -> list[StageDef]:
     """The stages of this recipe, in an order in which producers precede consumers.
 
     A stage whose model would come from one that is left out reads that of the training stage before it, or the model from which
-    the run starts. If the recipe has none
-    of the stages whose model is promoted, its last training stage promotes.
+    the run starts. If the recipe has none of the stages whose model is promoted, its last training stage promotes.
     """
     chosen = [s for s in STAGES if all(_is_set(recipe, field) for field in s.enabled_by)]
     if recipe.from_ is not None:
@@ -219,16 +218,16 @@ def _is_set(recipe: Recipe, field: str) -> bool:
 
 def _inputs(stage: StageDef, trained: Sequence[str]) -> Mapping[str, str]:
     wanted = stage.inputs.get("model", "").partition(".")[0]
-    if wanted not in _TRAINED:
+    if wanted not in TRAINED:
         return stage.inputs
-    before = [name for name in _TRAINED[: _TRAINED.index(wanted) + 1] if name in trained]
+    before = [name for name in TRAINED[: TRAINED.index(wanted) + 1] if name in trained]
     return {**stage.inputs, "model": f"{before[-1] if before else 'start'}.model"}
 
 
 def _from(first: str, chosen: Sequence[StageDef]) -> list[StageDef]:
     """Of the `chosen` stages, those of a run whose stage `first` starts from a model that exists: without those that would have
     made the model and its tokenizer, and without the evaluations of these."""
-    before = _TRAINED[: _TRAINED.index(first)]
+    before = TRAINED[: TRAINED.index(first)]
     models = {f"{name}.model" for name in before}
     out = {*before, "tok_train", "tok_eval"} | {s.name for s in chosen if not s.trains and s.inputs.get("model") in models}
     kept = []
@@ -250,7 +249,7 @@ def evaluation_of(trained: StageDef) -> StageDef | None:
 def config(recipe: Recipe, stage: StageDef) -> Config:
     """The resolved configuration of one stage: the sections of the recipe that it sees, its parameters, the recipe's name.
 
-    The data stage also sees which generated tasks the run uses, to say which of them its words cannot feed.
+    The data stage also sees what it must fetch and check for the other sections.
     """
     sections = {name: getattr(recipe, name).model_dump(mode="json") for name in stage.sections}
     return {
@@ -269,7 +268,7 @@ def _data_extras(recipe: Recipe) -> Config:
         GENERATED: generated(recipe),
         CHECKED: checked(recipe),
         **({OWN_FILES: own} if own else {}),
-        **({"word_list": recipe.data.words} if any(BY_NAME[use["task"]].word_list for use in generated(recipe)) else {}),
+        **({WORD_LIST: recipe.data.words} if any(BY_NAME[use["task"]].word_list for use in generated(recipe)) else {}),
     }
 
 

@@ -10,20 +10,12 @@ from typing import Any
 
 from nanochat.config.from_spec import First, FromSpec
 from nanochat.config.recipe import Recipe
-from nanochat.config.shape import GPTConfig
-from nanochat.contract.contract import MANIFEST
+from nanochat.config.shape import HF_NAMES, GPTConfig
+from nanochat.contract.contract import MANIFEST, attempts
 from nanochat.planning import graph
 
 META, PLAIN, HF_CONFIG, TOKENIZER = "meta.json", "nanochat.json", "config.json", "tokenizer.json"
 PADDING = 128  # fewer rows than this after the last token are padding, which an import cuts off
-# transformers' name of each part of the shape that its configuration has -> ours
-HF_NAMES = {
-    "num_hidden_layers": "n_layer",
-    "num_attention_heads": "n_head",
-    "num_key_value_heads": "n_kv_head",
-    "hidden_size": "n_embd",
-    "max_position_embeddings": "sequence_len",
-}
 # A part of the shape -> the field of the recipe that decides it.
 FIELDS = {"n_layer": "model.depth", "sequence_len": "model.seq_len", "vocab_size": "tokenizer.vocab_size"}
 
@@ -45,9 +37,8 @@ class Origin:
 
 def sources(first: First) -> list[str]:
     """The stages of another run whose model `first` can start from, the best first."""
-    trained = [stage.name for stage in graph.STAGES if stage.trains]
-    before = trained[: trained.index(first)] or trained[:1]
-    return before[::-1]
+    before = graph.TRAINED[: graph.TRAINED.index(first)] or graph.TRAINED[:1]
+    return list(reversed(before))
 
 
 def find(start: FromSpec) -> Origin:
@@ -62,8 +53,8 @@ def find(start: FromSpec) -> Origin:
     if (place / PLAIN).is_file() or (place / HF_CONFIG).is_file():
         return _foreign(place)
     for stage in sources(start.first):
-        for attempt in sorted(place.glob(f"{stage}/attempt-*/{MANIFEST}"), key=_number, reverse=True):
-            model = _read(attempt)["outputs"]["model"]["path"]
+        for attempt in attempts(place / stage, MANIFEST).values():
+            model = _read(attempt / MANIFEST)["outputs"]["model"]["path"]
             return _ours(Path(model), start.tokenizer or _tokenizer_of(place))
     raise NoOrigin(
         f"folder {place} holds no model: no {META}, {PLAIN} or {HF_CONFIG}, and no finished {' or '.join(sources(start.first))} "
@@ -115,20 +106,16 @@ def _foreign(folder: Path) -> Origin:
     if (folder / PLAIN).is_file():
         return Origin(folder, folder, dict(_read(folder / PLAIN).get("model_config", {})), foreign=True)
     described = _read(folder / HF_CONFIG)
-    names = {**HF_NAMES, "vocab_size": "vocab_size"}
-    return Origin(folder, folder, {ours: described[key] for key, ours in names.items() if key in described}, foreign=True)
+    shape = {ours: described[theirs] for ours, theirs in HF_NAMES.items() if theirs in described}
+    return Origin(folder, folder, shape, foreign=True)
 
 
 def _tokenizer_of(run: Path) -> Path | None:
     """The tokenizer of a local run: of the newest attempt that made one, or of the model that the run itself started from."""
     for stage in ("start", "tok_train"):
-        for manifest in sorted(run.glob(f"{stage}/attempt-*/{MANIFEST}"), key=_number, reverse=True):
-            return Path(_read(manifest)["outputs"]["tokenizer"]["path"])
+        for attempt in attempts(run / stage, MANIFEST).values():
+            return Path(_read(attempt / MANIFEST)["outputs"]["tokenizer"]["path"])
     return None
-
-
-def _number(manifest: Path) -> int:
-    return int(manifest.parent.name.removeprefix("attempt-"))
 
 
 def _read(path: Path) -> dict[str, Any]:

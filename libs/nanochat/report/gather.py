@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.config.recipe import Recipe
-from nanochat.contract.contract import MANIFEST, SPEC, Artifact, Exit, ExitReport, read_manifest
+from nanochat.contract.contract import MANIFEST, SPEC, Artifact, Exit, ExitReport, attempts, read_manifest
 from nanochat.planning.graph import stages
 from nanochat.report import build, record
 from nanochat.report.card import StageCard
@@ -23,8 +23,8 @@ def from_results(name: str, results: Artifact) -> StageCard:
 
 def missing(run: Path, names: list[str]) -> list[StageCard]:
     """The cards of stages of a run whose results are not there when the report is made: evaluations that failed."""
-    attempts = {name: _newest(run / name) for name in names}
-    begun = {name: _begun(name, attempt) for name, attempt in attempts.items() if attempt is not None}
+    newest = {name: _newest(run / name) for name in names}
+    begun = {name: _begun(name, attempt) for name, attempt in newest.items() if attempt is not None}
     return [begun[name] if name in begun and begun[name].state == "failed" else build.card(name, "failed") for name in names]
 
 
@@ -35,8 +35,7 @@ def from_run(folder: Path, recipe: Mapping[str, Any]) -> list[StageCard]:
 
 
 def _newest(stage: Path) -> Path | None:
-    attempts = {int(p.name.removeprefix("attempt-")): p for p in stage.glob("attempt-*") if (p / SPEC).exists()}
-    return attempts[max(attempts)] if attempts else None
+    return next(iter(attempts(stage, SPEC).values()), None)
 
 
 def _begun(name: str, attempt: Path) -> StageCard:

@@ -22,7 +22,7 @@ from nanochat.data.hub import core_bundle, own_files, task_files, word_list
 from nanochat.data.overlap import WORTH_A_WARNING
 from nanochat.data.shards import Shard, require_text, write_index
 from nanochat.data.words import frequent_words
-from nanochat.planning.graph import GENERATED, SAMPLE
+from nanochat.planning.graph import GENERATED, OWN_FILES, SAMPLE, WORD_LIST
 from nanochat.stages.data_checks import allowed, check_core, check_tasks
 from nanochat.tasks.catalog import SPLITS, is_url
 from nanochat.tasks.registry import named
@@ -41,7 +41,7 @@ def run(ctx: StageContext) -> None:
     started = time.monotonic()
     with Fetcher(received=report.received, stopped=ctx.stop_requested, warn=report.warn) as fetcher:
         try:
-            own = own_files(ctx.spec.config.get("own_files", []), _tasks_root(spec), Path(ctx.spec.cache_dir), fetcher)
+            own = own_files(ctx.spec.config.get(OWN_FILES, []), _tasks_root(spec), Path(ctx.spec.cache_dir), fetcher)
             given_words = _given_words(ctx, fetcher)
             corpus = open_corpus(spec.source, Path(ctx.spec.cache_dir), doc_cap, fetcher, report.progress)
             train, val = _gather_shards(ctx, spec, corpus, report)
@@ -184,9 +184,8 @@ def _can_be_drawn(task: str, split: str, source: TaskSource) -> bool:
 
 def _given_words(ctx: StageContext, fetcher: Fetcher) -> Path | None:
     """The file of data.words, if a task of the run draws from it."""
-    return (
-        word_list(ctx.spec.config["word_list"], Path(ctx.spec.cache_dir), fetcher) if "word_list" in ctx.spec.config else None
-    )
+    given = ctx.spec.config
+    return word_list(given[WORD_LIST], Path(ctx.spec.cache_dir), fetcher) if WORD_LIST in given else None
 
 
 def _tasks_root(spec: DataSpec) -> Path | None:
