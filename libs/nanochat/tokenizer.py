@@ -99,7 +99,7 @@ class Tokenizer:
 
     # -- conversations --
 
-    def render(self, conversation: Conversation, max_tokens: int) -> tuple[list[int], list[int]]:
+    def render(self, conversation: Conversation, max_tokens: int = sys.maxsize) -> tuple[list[int], list[int]]:
         """Render a conversation as (ids, mask), both cut to the first `max_tokens`. The mask is 1 for tokens to learn.
 
         The assistant learns its own text, its tool calls including their end token, and its end of turn. It does not learn the
@@ -134,7 +134,7 @@ class Tokenizer:
             messages = messages[:-1]
         if not messages or messages[-1]["role"] != "user":
             raise ValueError("a conversation to complete must have a user message to answer")
-        ids, _ = self.render({"messages": messages}, sys.maxsize)
+        ids, _ = self.render({"messages": messages})
         return [*ids, self._special["<|assistant_start|>"]]
 
     def _assistant(self, message: Message, position: int, learned: bool, add: _Add) -> None:

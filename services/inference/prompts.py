@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
@@ -97,7 +96,7 @@ def check_token_ids(tokens: Sequence[int], vocabulary: int, param: str) -> None:
 
 
 def _rendered(messages: Sequence[ChatMessage], body: MessagesBody, tokenizer: Tokenizer) -> list[int]:
-    tokens, _ = tokenizer.render({"messages": turns(messages)}, sys.maxsize)
+    tokens, _ = tokenizer.render({"messages": turns(messages)})
     if body.continue_final_message:
         return tokens[:-1]  # without the <|assistant_end|> of the message that goes on
     return [*tokens, tokenizer.special("<|assistant_start|>")] if body.begins_turn else tokens

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from nanochat.chats.overlap import Questions
 from nanochat.tasks.base import Conversation, reference
@@ -17,21 +17,17 @@ from nanochat.tasks.formats import NotAConversation
 from nanochat.tokenizer import Tokenizer
 
 
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Broken(Frozen):
+class Broken(BaseModel, frozen=True):
     place: int = Field(description="Line, or row, of the file.")
     problem: str = Field(description="Why it is no conversation.")
 
 
-class Overlap(Frozen):
+class Overlap(BaseModel, frozen=True):
     place: int = Field(description="Line, or row, of the file.")
     task: str = Field(description="The evaluation that asks the same.")
 
 
-class Tokens(Frozen):
+class Tokens(BaseModel, frozen=True):
     """Figures that need a tokenizer."""
 
     tokenizer: str = Field(description="Folder of the tokenizer.")
@@ -51,7 +47,7 @@ class Tokens(Frozen):
         return self.trained / max(1, self.total - self.cut)
 
 
-class Check(Frozen):
+class Check(BaseModel, frozen=True):
     """A file of conversations, checked."""
 
     file: str
@@ -125,14 +121,14 @@ def check(
     )
 
 
-class _Length(Frozen):
+class _Length(BaseModel, frozen=True):
     place: int
     tokens: int
     trained: int
 
     @classmethod
     def of(cls, conversation: Conversation, tokenizer: Tokenizer, context: int, place: int) -> _Length:
-        ids, mask = tokenizer.render(conversation, 2**62)
+        ids, mask = tokenizer.render(conversation)
         return cls(place=place, tokens=len(ids), trained=sum(mask[:context]))
 
 

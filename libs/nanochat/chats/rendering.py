@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from nanochat.config.data_spec import SPECIAL_TOKENS
 from nanochat.tasks.base import Conversation
 from nanochat.tokenizer import Tokenizer
 
 
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Token(Frozen):
+class Token(BaseModel, frozen=True):
     id: int
     text: str = Field(description="Its text; U+FFFD stands for part of a character.")
     trained: bool = Field(description="Whether SFT learns it. Midtraining learns every token.")
     special: bool = Field(description="Whether it is a special token, as <|bos|>.")
 
 
-class Span(Frozen):
+class Span(BaseModel, frozen=True):
     """Neighbouring tokens that are alike. Their text is decoded together, so that no character is broken."""
 
     text: str
@@ -31,7 +27,7 @@ class Span(Frozen):
     special: bool
 
 
-class Rendered(Frozen):
+class Rendered(BaseModel, frozen=True):
     """One conversation. `tokens` are those that a context keeps."""
 
     source: str = Field(description="The file or the task.")
@@ -44,7 +40,7 @@ class Rendered(Frozen):
 
 def rendered(conversation: Conversation, tokenizer: Tokenizer, context: int, *, source: str = "", place: str = "") -> Rendered:
     """Render a conversation as SFT does. Raises ValueError when its roles do not alternate."""
-    ids, mask = tokenizer.render(conversation, 2**62)
+    ids, mask = tokenizer.render(conversation)
     special = {tokenizer.special(name) for name in SPECIAL_TOKENS}
     kept = [
         Token(id=token, text=tokenizer.decode([token]), trained=bool(trained), special=token in special)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
 
-from nanochat.contract.contract import StageError
+from nanochat.data.lengths import nothing_to_learn
 from nanochat.data.packing import BestFit, pad_rows
 from nanochat.data.position import State, check_state, identity_of
 from nanochat.tasks.base import Conversation
@@ -92,7 +91,7 @@ class BestFitLoader:
         return ids, mask
 
     def _refill(self, *, may_begin_pass: bool) -> None:
-        passes = 0
+        begun = False  # a pass, in this call
         while len(self._buffer) < BUFFER:
             if self._position < self._share:
                 if not self._add(self._position):
@@ -100,18 +99,14 @@ class BestFitLoader:
                 self._position += 1
             elif len(self._buffer) or not may_begin_pass:
                 return
-            elif passes:
-                raise StageError(
-                    f"none of the {len(self)} conversations has an answer that begins within {self._seq_len} tokens",
-                    code="nothing_to_learn",
-                    hint="raise model.seq_len or use a mixture with shorter questions",
-                )
+            elif begun:
+                raise nothing_to_learn(len(self), self._seq_len)
             else:
-                self._pass, self._position, passes = self._pass + 1, 0, passes + (self._position > 0)
+                self._pass, self._position, begun = self._pass + 1, 0, True
 
     def _add(self, place: int) -> bool:
         """Let a conversation wait. Returns False for one without targets."""
-        ids, mask = self._tokenizer.render(self._mixture[(self._rank + place * self._world_size) % len(self)], sys.maxsize)
+        ids, mask = self._tokenizer.render(self._mixture[(self._rank + place * self._world_size) % len(self)])
         if self._answers_only and not any(mask[1 : self._seq_len + 1]):
             return False
         self._buffer.add(place, np.array([ids, mask if self._answers_only else [1] * len(ids)], dtype=np.int64).T)

@@ -7,12 +7,14 @@ import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from nanochat.contract.contract import StageError
+from nanochat.tasks.catalog import CORE_CONFIG
 
 Kind = Literal["multiple_choice", "schema", "language_modeling"]
 Item = dict[str, Any]
@@ -72,13 +74,19 @@ def bundle_root(artifact: Path) -> Path | None:
     return Path(root) if root else None
 
 
+def bundle_in(folder: Path) -> Path | None:
+    """The bundle that a folder is, or that a folder in it is; None if there is none."""
+    places = (folder, *sorted(p for p in folder.iterdir() if p.is_dir()))
+    return next((place for place in places if (place / CORE_CONFIG).is_file()), None)
+
+
 def read_tasks(root: Path, *, corrected: bool = False) -> list[CoreTask]:
     """The tasks of the bundle that belong to CORE, in the bundle's order. A task's file may be missing.
 
     `corrected` replaces the bundle's baselines by those that DCLM corrected later. Raises StageError when the folder is not a CORE bundle.
     """
     try:
-        config = yaml.safe_load((root / "core.yaml").read_text(encoding="utf-8"))
+        config = yaml.safe_load((root / CORE_CONFIG).read_text(encoding="utf-8"))
         with (root / "eval_meta_data.csv").open(encoding="utf-8", newline="") as file:
             baselines = {row["Eval Task"]: float(row["Random baseline"]) / 100 for row in csv.DictReader(file)}
         baselines |= CORRECTED if corrected else {}
@@ -121,7 +129,7 @@ def problems(root: Path, lines: int | None = None) -> dict[str, str]:
             found[label] = f"{label}: no file {task.file}"
             continue
         try:
-            for _ in zip(_items(task), range(lines) if lines else iter(int, 1)):  # noqa: B905 - the shorter one ends it
+            for _ in islice(_items(task), lines):
                 pass
         except StageError as err:
             found[label] = f"{label}: {err}"

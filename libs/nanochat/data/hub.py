@@ -1,4 +1,4 @@
-"""Find task data and the CORE bundle in a folder, or fetch them into the cache (from a Hugging Face hub, or as a zip file)."""
+"""Find what a recipe names beside its text (task data, the user's own files, the word list, the CORE bundle), or fetch it into the cache."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pyarrow.parquet as pq
 
 from nanochat.contract.contract import StageError
+from nanochat.data.core_bundle import bundle_in
 from nanochat.data.fetch import Fetcher
 from nanochat.tasks.catalog import CORE_CONFIG, SPLITS, Split, find_in_folder, is_url
 from nanochat.tasks.chat_file import open_checked, own_path
@@ -78,12 +79,12 @@ def core_bundle(place: str | None, cache_dir: Path, fetcher: Fetcher) -> Path | 
     root = _unpacked(place, cache_dir / "core" / _name(place), fetcher) if is_url(place) else Path(place).expanduser().resolve()
     if not root.is_dir():
         raise StageError(f"no folder {root}", code="folder_missing", hint="check data.core")
-    for candidate in (root, *sorted(p for p in root.iterdir() if p.is_dir())):
-        if (candidate / CORE_CONFIG).is_file():
-            return candidate
-    raise StageError(
-        f"{root} does not contain {CORE_CONFIG}", code="core_missing", hint="set data.core to the folder of a CORE bundle"
-    )
+    bundle = bundle_in(root)
+    if bundle is None:
+        raise StageError(
+            f"{root} does not contain {CORE_CONFIG}", code="core_missing", hint="set data.core to the folder of a CORE bundle"
+        )
+    return bundle
 
 
 def _unpacked(url: str, home: Path, fetcher: Fetcher) -> Path:

@@ -35,5 +35,14 @@ def check_lengths(ctx: StageContext, rows: Sequence[Conversation], tokenizer: To
     return {"rows_measured": len(lengths), "rows_longer": longer}
 
 
+def nothing_to_learn(rows: int, seq_len: int) -> StageError:
+    """A whole pass over the conversations has given no target."""
+    return StageError(
+        f"none of the {rows} conversations has an answer that begins within {seq_len} tokens",
+        code="nothing_to_learn",
+        hint="raise model.seq_len or use a mixture with shorter questions",
+    )
+
+
 def _length(conversation: Conversation, tokenizer: Tokenizer) -> int:
-    return len(tokenizer.render(conversation, 2**62)[0])
+    return len(tokenizer.render(conversation)[0])

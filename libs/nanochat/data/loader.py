@@ -2,13 +2,12 @@
 
 All three are infinite, resume exactly, and share one interface. `next_batch()` returns inputs and targets, both (B, T) int64 on
 the CPU; a target of -1 does not count in the loss. `state()` returns the position after the batches returned so far, as JSON.
-A state belongs to one rank of one world size: save the state of every rank, and give each rank its own. The fourth loader, for
-text in rows that each start a document, is in `bos_aligned.py`.
+A state belongs to one rank of one world size: save the state of every rank, and give each rank its own. Two more loaders pack by
+best fit: `bos_aligned.py` text in rows that each start a document, `best_fit.py` whole conversations.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from nanochat.contract.contract import StageError
 from nanochat.data.documents import Documents, Place
+from nanochat.data.lengths import nothing_to_learn
 from nanochat.data.packing import TokenQueue, pad_rows, shift
 from nanochat.data.position import State, check_state, identity_of
 from nanochat.tasks.base import Conversation
@@ -105,7 +104,7 @@ class ConversationLoader:
         count = self._batch_size * self._seq_len + 1
         while len(self._queue) < count:
             place, conversation = self._round_robin.take()
-            ids, _ = self._tokenizer.render(conversation, sys.maxsize)
+            ids, _ = self._tokenizer.render(conversation)
             if len(ids) > self._seq_len:
                 self._cuts.append((place, len(ids) - self._seq_len))
             self._queue.push(place, np.array(ids[: self._seq_len], dtype=np.uint32), self._skip)
@@ -165,11 +164,9 @@ class SftLoader:
     def next_batch(self) -> tuple[Tensor, Tensor]:
         """Return (inputs, targets), both (B, T) int64, T <= `seq_len`. Raises StageError when no conversation has a target."""
         everyones = [self._next_row() for _ in range(self._batch_size * self._world_size)]
-        mine = [
-            (ids[: self._seq_len + 1], mask[: self._seq_len + 1]) for ids, mask in everyones[self._rank :: self._world_size]
-        ]
-        self._cut += sum(max(0, len(ids) - self._seq_len - 1) for ids, _ in everyones[self._rank :: self._world_size])
-        return pad_rows(mine, self._pad)
+        mine, kept = everyones[self._rank :: self._world_size], self._seq_len + 1
+        self._cut += sum(max(0, len(ids) - kept) for ids, _ in mine)
+        return pad_rows([(ids[:kept], mask[:kept]) for ids, mask in mine], self._pad)
 
     def state(self) -> State:
         counts = {"cut_tokens": self._cut, "skipped_conversations": self._skipped}
@@ -177,16 +174,12 @@ class SftLoader:
 
     def _next_row(self) -> tuple[list[int], list[int]]:
         for _ in range(len(self)):
-            ids, mask = self._tokenizer.render(self._mixture[self._position % len(self)], sys.maxsize)
+            ids, mask = self._tokenizer.render(self._mixture[self._position % len(self)])
             self._position += 1
             if any(mask[: self._seq_len + 1]):
                 return ids, mask
             self._skipped += self._rank == 0  # every rank sees it
-        raise StageError(
-            f"none of the {len(self)} conversations has an answer that begins within {self._seq_len} tokens",
-            code="nothing_to_learn",
-            hint="raise model.seq_len or use a mixture with shorter questions",
-        )
+        raise nothing_to_learn(len(self), self._seq_len)
 
 
 class _RoundRobin:

@@ -1,8 +1,8 @@
 """Map the saved states of a loader to another number of ranks.
 
 The new position may skip data that the old ranks had not finished, but it never repeats data that they had used, which would
-lower the loss without any learning. With best-fit packing, the skipped data include the documents that were waiting: about
-`bos_aligned.BUFFER` per rank.
+lower the loss without any learning. With best-fit packing, the skipped data include what was waiting on each rank: about
+`bos_aligned.BUFFER` documents, or `best_fit.BUFFER` conversations.
 """
 
 from __future__ import annotations

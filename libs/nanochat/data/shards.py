@@ -178,15 +178,21 @@ def _reading(path: Path, part: str | Callable[[], str]) -> Iterator[None]:
 def _unreadable(path: Path, part: str, err: Exception) -> StageError:
     if isinstance(err, FileNotFoundError):
         return StageError(f"shard {path} is missing", code="shard_missing", hint=RESTORE)
+    return not_read(
+        f"{part} of shard {path} cannot be read",
+        err,
+        "replace the file; remove a downloaded one, and the data stage fetches it again",
+    )
+
+
+def not_read(what: str, err: Exception, mend: str) -> StageError:
+    """A failure that may pass when the operating system reports it; else damaged text, which `mend` says how to mend."""
     # Only errors of the operating system have a number. Arrow's own OSErrors, about the content, have none.
     passing = isinstance(err, OSError) and err.errno is not None
-    why = " ".join(str(err).split())
     return StageError(
-        f"{part} of shard {path} cannot be read: {why}",
+        f"{what}: {' '.join(str(err).split())}",
         code="shard_not_read" if passing else "shard_unreadable",
-        hint="check the disk, then resume"
-        if passing
-        else "replace the file; remove a downloaded one, and the data stage fetches it again",
+        hint="check the disk, then resume" if passing else mend,
         exit_code=Exit.FAILED if passing else Exit.BAD_INPUT,
     )
 

@@ -17,10 +17,10 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from nanochat.contract.contract import Exit, StageError
+from nanochat.contract.contract import StageError
 from nanochat.data.fetch import Stopped
 from nanochat.data.folder import Form, Part, named
-from nanochat.data.shards import ROW_GROUP, texts_of, write_arrays
+from nanochat.data.shards import ROW_GROUP, not_read, texts_of, write_arrays
 
 VERSION = 1  # part of the cache key: raise it when the rewriting changes
 HELD_OUT = 20  # one document in twenty, the last ones
@@ -186,10 +186,4 @@ def _no_text(path: Path, number: int, what: str, hint: str) -> StageError:
 
 
 def _damaged(path: Path, where: str, err: Exception) -> StageError:
-    passing = isinstance(err, OSError) and err.errno is not None
-    return StageError(
-        f"{path} cannot be read {where}: {' '.join(str(err).split())}",
-        code="shard_not_read" if passing else "shard_unreadable",
-        hint="check the disk, then resume" if passing else "replace the file",
-        exit_code=Exit.FAILED if passing else Exit.BAD_INPUT,
-    )
+    return not_read(f"{path} cannot be read {where}", err, "replace the file")

@@ -114,12 +114,12 @@ def _core(recipe: Recipe) -> Iterator[Problem]:
     if not root.is_dir():
         yield "data.core", f"no folder {root}; give the folder of a CORE bundle, a zip's URL, or none"
         return
-    folders = [folder for folder in (root, *sorted(root.glob("*/"))) if (folder / CORE_CONFIG).is_file()]
-    if not folders:
+    bundle = core_bundle.bundle_in(root)
+    if bundle is None:
         yield "data.core", f"folder {root} holds no {CORE_CONFIG}; give the folder of a CORE bundle"
         return
     try:
-        found = core_bundle.problems(folders[0], CHECKED_CORE_ROWS)
+        found = core_bundle.problems(bundle, CHECKED_CORE_ROWS)
     except StageError as err:
         yield "data.core", _message(err)
         return
