@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nanochat.chats import chosen, found, persona
@@ -38,8 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    source = found.task_source(args.tasks)
-    evaluations = Questions.of(source[0] if source else None, found.core(args.core, args.tasks))
+    evaluations = Questions.of(found.task_source(args.tasks), found.core(args.core, args.tasks))
     checked = check(args.file, found.tokenizer(args.tokenizer), args.context, evaluations)
     if args.json:
         sys.stdout.write(checked.model_dump_json() + "\n")
@@ -57,8 +56,8 @@ def _inspect(args: argparse.Namespace) -> int:
             hint="name the folder of one with --tokenizer",
         )
     if args.what in BY_NAME and BY_NAME[args.what].kind != "file":
-        source = found.task_source(args.tasks)
-        chats = chosen.of_task(args.what, args.split, source[0] if source else TaskSource(), args.row, args.count)
+        source = found.task_source(args.tasks) or TaskSource()
+        chats = chosen.of_task(args.what, args.split, source, args.row, args.count)
     elif Path(args.what).is_file():
         chats = chosen.of_file(Path(args.what), args.row, args.count)
     else:
@@ -110,7 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     looks = argparse.ArgumentParser(add_help=False)
     looks.add_argument("--tokenizer", type=Path, help="folder of a tokenizer (default: that of the newest run here)")
     looks.add_argument("--tasks", type=Path, help="folder of task data (default: those of the newest run here)")
-    looks.add_argument("--context", type=_length, default=ModelSpec().seq_len, help="tokens of a row that are kept")
+    looks.add_argument(
+        "--context", type=_up_to(2**20, "a number of tokens"), default=ModelSpec().seq_len, help="tokens of a row that are kept"
+    )
     looks.add_argument("--json", action="store_true")
     one = commands.add_parser("check", parents=[looks])
     one.add_argument("file", type=Path)
@@ -118,15 +119,15 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(run=_check)
     some = commands.add_parser("inspect", parents=[looks])
     some.add_argument("what")
-    some.add_argument("--row", type=_count, default=1)
-    some.add_argument("--count", type=_count, default=1)
+    some.add_argument("--row", type=_up_to(10**9, "a row"), default=1)
+    some.add_argument("--count", type=_up_to(10**9, "a number of rows"), default=1)
     some.add_argument("--split")
     some.set_defaults(run=_inspect)
     who = commands.add_parser("identity")
     who.add_argument("--name", type=_name, required=True)
     who.add_argument("--facts", type=Path, required=True)
     who.add_argument("--out", type=Path)
-    who.add_argument("--rows", type=_rows, default=1000)
+    who.add_argument("--rows", type=_up_to(100_000, "a number of conversations"), default=1000)
     who.add_argument("--seed", type=int, default=42)
     who.add_argument("--force", action="store_true")
     who.set_defaults(run=_identity)
@@ -140,25 +141,15 @@ def _name(text: str) -> str:
     return name
 
 
-def _rows(text: str) -> int:
-    value = int(text)
-    if not 0 < value <= 100_000:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of conversations from 1 to 100,000")
-    return value
+def _up_to(most: int, noun: str) -> Callable[[str], int]:
+    """The parser of an argument from 1 to `most`."""
 
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not 0 < int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not {noun} from 1 to {most:,}")
+        return int(text)
 
-def _count(text: str) -> int:
-    value = int(text)
-    if not 0 < value <= 10**9:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of 1 or more")
-    return value
-
-
-def _length(text: str) -> int:
-    value = int(text)
-    if not 0 < value <= 2**20:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of tokens from 1 to {2**20:,}")
-    return value
+    return parse
 
 
 if __name__ == "__main__":

@@ -18,15 +18,15 @@ def tokenizer(given: Path | None) -> tuple[Tokenizer, Path] | None:
     return (Tokenizer.load(folder), folder) if folder else None
 
 
-def task_source(given: Path | None) -> tuple[TaskSource, Path] | None:
-    """Task data and their folder; None if none is given and no run on this machine has any. Raises StageError."""
+def task_source(given: Path | None) -> TaskSource | None:
+    """Task data; None if none is given and no run on this machine has any. Raises StageError."""
     if given is None:
         folder = _newest("data", "tasks", INDEX)
-        return (TaskSource.load(folder), folder) if folder else None
+        return TaskSource.load(folder) if folder else None
     if not given.is_dir():
         raise StageError(f"no folder {given}", code="folder_missing", hint="give the folder of task data, as in data.tasks")
     files = {key: tuple(paths) for key, paths in find_in_folder(given).items()}
-    return TaskSource(files, given), given
+    return TaskSource(files, given)
 
 
 def core(given: Path | None, tasks: Path | None) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from nanochat.contract.contract import StageError
@@ -29,30 +30,32 @@ class Questions:
     def of(cls, source: TaskSource | None, core: Path | None) -> Questions:
         """All questions of the judged data sets that the source has, and of the tasks in the folder of a CORE bundle."""
         found = cls([])
-        for task in TASKS if source else ():
-            assert source is not None
-            if task.judge is None or f"{task.name}/test" not in source.files:
-                continue
-            try:
-                rows = named(task.name, "test", source)
-            except StageError:
-                continue  # a file that cannot be read has no questions to compare with
-            found.tasks.append(task.name)
-            for conversation in rows:
-                for text in questions(conversation):
-                    found._task_of.setdefault(text, task.name)
-        for core_task in core_bundle.read_tasks(core) if core else ():
-            if core_task.file.is_file():
-                name = f"core/{core_task.label}"
-                found.tasks.append(name)
-                for item in core_bundle.read_items(core_task):
-                    for text in _of_item(item):
-                        found._task_of.setdefault(text, name)
+        for name, texts in chain(_of_source(source) if source else (), _of_bundle(core) if core else ()):
+            found.tasks.append(name)
+            for text in texts:
+                found._task_of.setdefault(text, name)
         return found
 
     def asked_in(self, conversation: Conversation) -> str | None:
         """The task that asks the same as one of the user's messages."""
         return next((self._task_of[text] for text in questions(conversation) if text in self._task_of), None)
+
+
+def _of_source(source: TaskSource) -> Iterator[tuple[str, Iterator[str]]]:
+    for task in TASKS:
+        if task.judge is None or f"{task.name}/test" not in source.files:
+            continue
+        try:
+            rows = named(task.name, "test", source)
+        except StageError:
+            continue  # a file that cannot be read has no questions to compare with
+        yield task.name, chain.from_iterable(map(questions, rows))
+
+
+def _of_bundle(root: Path) -> Iterator[tuple[str, Iterator[str]]]:
+    for task in core_bundle.read_tasks(root):
+        if task.file.is_file():
+            yield f"core/{task.label}", chain.from_iterable(map(_of_item, core_bundle.read_items(task)))
 
 
 def _of_item(item: core_bundle.Item) -> Iterator[str]:

@@ -21,7 +21,6 @@ SPECIAL_TOKENS = (
     "<|output_end|>",
 )
 
-
 FileName = Annotated[str, Field(min_length=1, max_length=255)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(one_line)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -105,7 +104,6 @@ class DataSpec(Spec):
         description="The CORE evaluation bundle: a folder, the URL of a zip file, or null for none. "
         'TOML has no null: write "none".',
     )
-
     words: PlaceText | None = Field(
         default="https://raw.githubusercontent.com/dwyl/english-words/refs/heads/master/words_alpha.txt",
         description="The word list of the tasks spellingbee and simplespelling, one word on each line: a file, a URL, or null for "

@@ -2,7 +2,7 @@
 
 A recipe is a TOML file under `recipes/` or a table such as the JSON object of a request. `resolve` applies dotted overrides to
 it and returns a frozen `Recipe`. Defaults are those of nanochat's d20 speedrun (MIT, November 2025), so `Recipe()` is that run.
-The sections are defined in `data_spec.py`, `model_spec.py`, `train_spec.py` and `eval_spec.py`; import them from here.
+The sections are defined in the `*_spec.py` files beside this one; import them from here.
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ __all__ = [
     "names",
     "resolve",
 ]
-
 
 ROUNDS = 5  # looks at a recipe with faults: later ones see what earlier faults hid
 

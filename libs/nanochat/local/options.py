@@ -8,7 +8,7 @@ from typing import Any
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """Add `recipe` and `--overrides`. The `nanochat` command converts its `--set` and `--data` to the JSON of `--overrides`."""
+    """Add `recipe` and `--overrides`, in which the `nanochat` command hands on its `--set`, `--data`, `--from` and `--first`."""
     parser.add_argument("recipe", help="name of a shipped recipe, or a TOML file")
     parser.add_argument(
         "--overrides", type=table, default={}, metavar="JSON", help='fields to change: {"base.num_iterations": 20}'

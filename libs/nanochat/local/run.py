@@ -244,7 +244,7 @@ def main(argv: list[str] | None = None) -> int:
         for name, text in err.problems:
             sys.stderr.write(f"{name}: {text}\n")
         return Exit.BAD_INPUT
-    home = Path(os.environ.get("NANOCHAT_HOME", ".nanochat"))
+    home = Path(os.environ.get("NANOCHAT_HOME") or ".nanochat")
     out = args.out or home / "local" / recipe.name
     # No exception out of a handler: `timeout` sends SIGTERM twice, and the second would end the stopping of the stages.
     stop = threading.Event()

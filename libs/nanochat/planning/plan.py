@@ -131,8 +131,9 @@ def plan(
 ) -> Plan:
     """The whole run on `world_size` processes, each with one `gpu` (a name as in `gpus.GPUS`, or the driver's).
 
-    Its memory, bf16 peak and price are the table's unless given. `measured` overrides the table's speed. Each stage takes the largest device batch that fits, the
-    recipe's at most. Raises RecipeError, naming the field and the nearest sizes that fit, when a batch does not divide.
+    Its memory, bf16 peak and price are the table's unless given. `measured` overrides the table's speed. Each stage takes the
+    largest device batch that fits, the recipe's at most. Raises RecipeError, naming the field and the nearest sizes that fit, when
+    a batch does not divide.
     """
     config = GPTConfig.of(recipe.model, recipe.tokenizer.vocab_size)
     on = gpus.hardware(world_size, gpu, memory_gib=gpu_memory_gib, peak_tflops=peak_tflops, usd_per_hour=usd_per_hour)

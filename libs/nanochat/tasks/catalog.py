@@ -146,7 +146,7 @@ TASKS: tuple[TaskDef, ...] = (
             "test": Split("HuggingFaceTB/smol-smoltalk", "default", "test", ("smoltalk/test*", "chat/*_test.jsonl"), 24_229),
         },
     ),
-    TaskDef("jsonl", "A file of conversations", "file", "conversations:Conversations"),
+    TaskDef("jsonl", "A file of conversations", "file", "conversations:OwnConversations"),
 )
 BY_NAME: dict[str, TaskDef] = {task.name: task for task in TASKS}
 TRAINABLE = tuple(task.name for task in TASKS if task.is_trainable)

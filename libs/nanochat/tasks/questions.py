@@ -132,12 +132,7 @@ def _regex(row: Mapping[str, Any]) -> Conversation:
 
 def _number(row: Mapping[str, Any]) -> Conversation:
     number = row["number"]
-    if (
-        isinstance(number, bool)
-        or not isinstance(number, int | float)
-        or number in (float("inf"), float("-inf"))
-        or number != number
-    ):
+    if type(number) not in (int, float) or not Decimal(number).is_finite():
         raise ValueError("has a 'number' that is none")
     return {"messages": user_and_assistant(row["question"], str(number)), "rule": "number"}
 

@@ -8,7 +8,6 @@ from nanochat.contract.contract import StageError
 from nanochat.tasks.base import Task
 from nanochat.tasks.catalog import BY_NAME, TaskDef
 from nanochat.tasks.chat_file import open_checked
-from nanochat.tasks.conversations import OwnConversations
 from nanochat.tasks.source import TaskSource
 from nanochat.tasks.use import TaskUse
 
@@ -31,7 +30,8 @@ def named(
     if definition.kind == "file":
         if path is None:
             raise StageError("task jsonl names no file", code="bad_task", hint="give its `path`")
-        return OwnConversations(definition, open_checked(source.own_file(path)), limit)
+        own: Task = _class_of(definition)(definition, open_checked(source.own_file(path)), limit)
+        return own
     if split not in definition.split_names:
         raise StageError(
             f"task {task} has no split {split!r}", code="bad_task", hint=f"it has: {', '.join(definition.split_names)}"
