@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from nanochat.contract.contract import StageError
 from nanochat.distributed import Ranks
 from nanochat.engine import Engine, PromptTooLong, Request, Sampling
 from nanochat.engine.scorer import Scorer
+from nanochat.eval import estimates
 from nanochat.model import GPT
 from nanochat.tasks.base import Conversation, Task
 from nanochat.tasks.catalog import TASKS
@@ -57,7 +57,7 @@ class ChatResult:
 
     @property
     def stderr(self) -> float:
-        return math.sqrt(self.accuracy * (1 - self.accuracy) / self.n) if self.n else 0.0
+        return estimates.stderr(self.accuracy, self.n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +117,15 @@ class Evaluator:
             if progress:
                 progress(min(done, n), n)
 
-        examples: list[Example] = []
         if task.eval_type == "categorical":
-            right, skipped = self._categorical(task, mine, batch_size, advance)
-            return ChatResult(*self._shares(n, right, skipped=skipped))
+            right, too_long = self._ranks.sum(*self._categorical(task, mine, batch_size, advance))
+            return ChatResult(right / n if n else 0.0, n, int(too_long))
         rights, skipped, examples = self._generative(task, mine, answering, advance)
         steps = [k for k in PASS_AT if k < answering.num_samples] + [answering.num_samples]
-        sums = [sum(pass_at_k(right, answering.num_samples, k) for right in rights) for k in steps]
+        sums = [sum(estimates.pass_at_k(right, answering.num_samples, k) for right in rights) for k in steps]
         totals = self._ranks.sum(*sums, skipped)
-        passed = {k: total / n if n else 0.0 for k, total in zip(steps, totals, strict=False)}
+        passed = {k: total / n if n else 0.0 for k, total in zip(steps, totals[:-1], strict=True)}
         return ChatResult(passed[answering.num_samples], n, int(totals[-1]), examples, passed)
-
-    def _shares(self, n: int, right: int, *, skipped: int) -> tuple[float, int, int]:
-        all_right, all_skipped = self._ranks.sum(right, skipped)
-        return all_right / n if n else 0.0, n, int(all_skipped)
 
     def _generative(
         self, task: Task, indices: range, how: Answering, advance: Callable[[int], None]
@@ -205,11 +200,6 @@ def _judged(task: Task, index: int, texts: list[str]) -> list[bool]:
     conversation = task[index]
     known = {text: task.evaluate(conversation, text) for text in dict.fromkeys(texts)}
     return [known[text] for text in texts]
-
-
-def pass_at_k(right: int, of: int, k: int) -> float:
-    """The chance that at least one of k answers is right, drawn from `of` answers of which `right` are (Chen et al. 2021)."""
-    return 1 - math.comb(of - right, k) / math.comb(of, k)
 
 
 def table(results: Mapping[str, ChatResult]) -> str:

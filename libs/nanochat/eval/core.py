@@ -22,7 +22,7 @@ from nanochat.contract.contract import StageError
 from nanochat.data.core_bundle import ROWS, CoreTask, Item, read_items, read_tasks
 from nanochat.distributed import Ranks
 from nanochat.engine.scorer import Scorer
-from nanochat.eval import core_prompts
+from nanochat.eval import core_prompts, estimates
 from nanochat.model import GPT
 from nanochat.tokenizer import Tokenizer
 
@@ -154,7 +154,7 @@ def _result(task: CoreTask, accuracy: float, n: int, rows: int) -> TaskResult:
     return {
         "accuracy": accuracy,
         "centered": (accuracy - task.baseline) / scale,
-        "stderr": math.sqrt(accuracy * (1 - accuracy) / n),
+        "stderr": estimates.stderr(accuracy, n),
         "n": n,
         "rows": rows,
         "baseline": task.baseline,

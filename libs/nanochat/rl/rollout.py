@@ -8,7 +8,6 @@ has the same weight.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from torch import Tensor
 from nanochat.config.recipe import RlSpec
 from nanochat.distributed import Ranks
 from nanochat.engine import Engine, PromptTooLong, Request, Sampling
+from nanochat.eval.estimates import pass_at_k
 from nanochat.model import GPT
 from nanochat.rl.rewards import Judge
 from nanochat.tasks.base import Task
@@ -136,7 +136,7 @@ def pass_at(
 ) -> list[float]:
     """Estimate pass@1 to pass@k on the first `eval_examples` questions, from k completions each at the training temperature.
 
-    Uses the unbiased estimator of Chen et al. 2021. A question that does not fit counts as wrong. Every rank must call this.
+    A question that does not fit counts as wrong. Every rank must call this.
     """
     n = min(len(task), spec.eval_examples)
     mine = range(ranks.rank, n, ranks.world_size)
@@ -145,5 +145,5 @@ def pass_at(
     for group in rollouts(engine, tokenizer, task, mine, spec.model_copy(update={"num_samples": k}), right, seed, "eval"):
         correct = int(sum(group.rewards)) if group else 0
         for size in range(1, k + 1):
-            sums[size - 1] += 1 - math.comb(k - correct, size) / math.comb(k, size)
+            sums[size - 1] += pass_at_k(correct, k, size)
     return [total / n for total in ranks.sum(*sums)]
