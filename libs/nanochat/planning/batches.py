@@ -40,7 +40,7 @@ def accumulation(field: str, total_tokens: int, device_batch_size: int, seq_len:
     micro = device_batch_size * seq_len * world_size
     if total_tokens % micro == 0:
         return total_tokens // micro
-    near = " or ".join(f"{n:,}" for n in multiples(total_tokens, micro))
+    near = " or ".join(f"{n:,}" for n in _multiples(total_tokens, micro))
     rows, left = divmod(total_tokens, seq_len * world_size)
     also = f"; or set {field}.device_batch_size to {_divisor(rows, device_batch_size)}" if rows and not left else ""
     raise RecipeError(
@@ -59,7 +59,7 @@ def example_accumulation(field: str, examples: int, device_batch_size: int, worl
     micro = device_batch_size * world_size
     if examples % micro == 0:
         return examples // micro
-    near = " or ".join(f"{n:,}" for n in multiples(examples, micro))
+    near = " or ".join(f"{n:,}" for n in _multiples(examples, micro))
     also = (
         f"; or set {field}.device_batch_size to {_divisor(examples // world_size, device_batch_size)}"
         if examples % world_size == 0
@@ -76,13 +76,22 @@ def example_accumulation(field: str, examples: int, device_batch_size: int, worl
     )
 
 
+def questions_per_rank(examples: int, world_size: int) -> int:
+    """Questions of each rank in one step of reinforcement learning. Raises RecipeError if that is not a whole number."""
+    if examples % world_size == 0:
+        return examples // world_size
+    near = " or ".join(str(n) for n in _multiples(examples, world_size))
+    problem = f"{examples} questions are not a multiple of {world_size} processes; the nearest that fit: {near}"
+    raise RecipeError([("rl.examples_per_step", problem)])
+
+
 def _fitting(config: GPTConfig, at_most: int, micro: int, world_size: int, memory_gib: float | None) -> BatchSplit:
     rows = at_most * micro
     size = memory.largest_batch(config, at_most, rows, world_size, memory_gib)
     return BatchSplit(size, rows // size)
 
 
-def multiples(wanted: int, unit: int) -> list[int]:
+def _multiples(wanted: int, unit: int) -> list[int]:
     """The nearest multiples of `unit` below and above `wanted`, without 0."""
     below = wanted // unit * unit
     return [n for n in (below, below + unit) if n]

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nanochat.config.recipe import BaseSpec, Recipe, RecipeError, SftSpec, TaskUse
+from nanochat.config.recipe import BaseSpec, Recipe, RecipeError, RlSpec, SftSpec, TaskUse
 from nanochat.config.shape import GPTConfig, flops_per_token, num_params, scaling_params
 from nanochat.planning import gpus, graph, memory
-from nanochat.planning.batches import BatchSplit, example_batch, multiples, token_batch
+from nanochat.planning.batches import BatchSplit, example_batch, questions_per_rank, token_batch
 from nanochat.planning.gpus import Hardware
 from nanochat.planning.measured import Measured
 from nanochat.tasks.catalog import BY_NAME
@@ -206,8 +206,8 @@ def eval_steps(eval_tokens: int, device_batch_size: int, seq_len: int, world_siz
     return max(1, eval_tokens // (device_batch_size * seq_len * world_size))
 
 
-def sft_steps(spec: SftSpec, rows: int) -> int:
-    """Optimizer steps over `rows` conversations. An incomplete last batch is dropped."""
+def example_steps(spec: SftSpec | RlSpec, rows: int) -> int:
+    """Optimizer steps over `rows` conversations or questions. An incomplete last batch is dropped."""
     return spec.num_iterations or max(1, spec.num_epochs * rows // spec.examples_per_step)
 
 
@@ -239,7 +239,7 @@ def _sft(stage: str, recipe: Recipe, config: GPTConfig, on: Hardware) -> StagePl
     each = min(TOKENS_PER_ROW, config.sequence_len)
     if spec.packing == "best_fit":  # full rows, as many as the conversations take
         each, conversations = config.sequence_len, conversations and math.ceil(conversations * each / config.sequence_len)
-    steps = spec.num_iterations if conversations is None else sft_steps(spec, conversations)
+    steps = spec.num_iterations if conversations is None else example_steps(spec, conversations)
     step_tokens = spec.examples_per_step * each
     planned = _trained(stage, batch, steps, step_tokens, spec.eval_batches, config, on)
     return planned.model_copy(update={"estimated": True})
@@ -264,26 +264,16 @@ def _trained(
 
 def _rl(stage: str, recipe: Recipe, config: GPTConfig, on: Hardware) -> StagePlan:
     """Only the number of steps is known in advance: the model decides how long its completions are."""
-    spec, world_size = recipe.rl, on.world_size
-    if spec.examples_per_step % world_size:
-        near = " or ".join(str(n) for n in multiples(spec.examples_per_step, world_size))
-        raise RecipeError(
-            [
-                (
-                    "rl.examples_per_step",
-                    f"{spec.examples_per_step} questions are not a multiple of {world_size} processes; the nearest that fit: {near}",
-                )
-            ]
-        )
+    spec = recipe.rl
     rows = BY_NAME[spec.task].rows("train", spec.size)
-    steps = spec.num_iterations or (spec.num_epochs * rows // spec.examples_per_step if rows else None)
+    steps = spec.num_iterations if rows is None else example_steps(spec, rows)
     return StagePlan(
         stage=stage,
         steps=steps,
         tokens=None,
         flops=None,
         device_batch_size=spec.device_batch_size,
-        accumulation=spec.examples_per_step // world_size,
+        accumulation=questions_per_rank(spec.examples_per_step, on.world_size),
         estimated=True,
     )
 

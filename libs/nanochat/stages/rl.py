@@ -6,8 +6,10 @@ from statistics import fmean
 from typing import Any
 
 from nanochat.config.recipe import RlSpec
-from nanochat.contract.contract import StageContext, StageError
+from nanochat.contract.contract import StageContext
 from nanochat.optim import schedule
+from nanochat.planning import plan
+from nanochat.planning.batches import questions_per_rank
 from nanochat.rl import rewards, rollout
 from nanochat.rl.policy import Policy, Subject
 from nanochat.tasks import registry
@@ -24,12 +26,7 @@ def run(ctx: StageContext) -> None:
     """Publish `model` and `results`. Raises StageError, also on a stop request."""
     spec = section(ctx, "rl", RlSpec)
     with session(ctx, deterministic=spec.deterministic) as ranks:
-        if spec.examples_per_step % ranks.world_size:
-            raise StageError(
-                f"rl.examples_per_step {spec.examples_per_step} is not a multiple of the {ranks.world_size} processes",
-                code="indivisible_batch",
-                hint="change rl.examples_per_step or the number of processes",
-            )
+        questions_per_rank(spec.examples_per_step, ranks.world_size)  # raises before anything is loaded
         tokenizer, digest = tokenizer_of(ctx)
         source = TaskSource.load(ctx.input("tasks"))
         train = registry.named(spec.task, "train", source, size=spec.size, limit=spec.size)
@@ -37,7 +34,7 @@ def run(ctx: StageContext) -> None:
         reward = rewards.load(spec.reward, train)
         resume = open_resume(ctx)
         state = resume.loader_states()[0] if resume else {}  # the same on every rank
-        steps = spec.num_iterations or max(1, spec.num_epochs * len(train) // spec.examples_per_step)
+        steps = plan.example_steps(spec, len(train))
         start, _ = load_model(ctx.input("model"), ranks.device)
         subject = Subject(build_model(ctx, ranks, tokenizer, digest, fresh=None), start, tokenizer)
         policies: list[Policy] = []

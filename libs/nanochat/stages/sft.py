@@ -38,7 +38,7 @@ def run(ctx: StageContext) -> None:
         source = TaskSource.load(ctx.input("tasks"))
         mixture = load_mixture(spec.train, source)
         packed = spec.packing == "best_fit"
-        steps = plan.sft_steps(spec, len(mixture)) if not packed else spec.num_iterations
+        steps = plan.example_steps(spec, len(mixture)) if not packed else spec.num_iterations
         resume = open_resume(ctx)
         config = config_of(ctx)
         lengths = check_lengths(ctx, mixture, tokenizer, config.sequence_len + 1)
