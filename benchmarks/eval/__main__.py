@@ -10,7 +10,7 @@ Needs only torch, numpy, safetensors, pydantic and this tree; --data needs the w
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,10 +59,10 @@ def main(argv: list[str] | None = None) -> None:
     print(bench.title, flush=True)
     rows: list[Measurement] = []
     failed: list[str] = []
-    parts: dict[str, Callable[[Bench], object]] = {"core": core, "chat": chat}
+    parts: dict[str, Callable[[Bench], Iterator[Measurement]]] = {"core": core, "chat": chat}
     for name in options.only or PARTS:
         with attempted(name, failed):
-            for row in parts[name](bench):  # type: ignore[attr-defined]
+            for row in parts[name](bench):
                 rows.append(row)
                 show(row)
     for row in together(bench):

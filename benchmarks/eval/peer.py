@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.eval.workload import Span
+from nanochat.engine.scorer import ScoredSequence
 from nanochat.model import GPT
 
 
 @torch.no_grad()
-def score(model: GPT, spans: list[Span]) -> tuple[list[float], bool]:
+def score(model: GPT, spans: list[ScoredSequence]) -> tuple[list[float], bool]:
     """The mean loss of each span of an item, and whether the first is what the model would say."""
     longest = max(len(span.ids) for span in spans)
     ids = torch.tensor([span.ids + [0] * (longest - len(span.ids)) for span in spans], device=model.get_device())

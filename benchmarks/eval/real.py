@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import rustbpe
-from benchmarks.eval.workload import ChatTask, CoreTask, Span, taken
+from benchmarks.eval.workload import ChatTask, CoreTask, taken
 from nanochat.config.recipe import SPECIAL_TOKENS
 from nanochat.data.core_bundle import ROWS, read_items, read_tasks
 from nanochat.eval import core_prompts
@@ -17,18 +17,15 @@ from nanochat.tasks.catalog import BY_NAME, TASKS, find_in_folder
 from nanochat.tasks.source import TaskSource
 from nanochat.tokenizer import Tokenizer
 
-CHARS = 20_000_000  # of the CORE files, from which the tokenizer learns
 WORDS = "words/words_alpha.txt"
 
 
 def tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
     """A tokenizer of this size, trained on the folder's CORE files."""
-    texts, chars = [], 0
+    texts: list[str] = []
     for path in sorted((folder / "core/eval_data").rglob("*.jsonl")):
         lines = path.read_text(encoding="utf-8").splitlines()
-        for line in lines[:: max(1, len(lines) // 500)]:
-            texts.append(line)
-            chars += len(line)
+        texts += lines[:: max(1, len(lines) // 500)]
     return Tokenizer.from_merges(rustbpe.train(texts, vocab_size - len(SPECIAL_TOKENS)))
 
 
@@ -48,8 +45,7 @@ def core(folder: Path, encoder: Tokenizer, share: float, least: int, limit: int)
         encoded = iter(encoder.encode_batch([text for group in texts for text in group]))
         rows = [core_prompts.rows(task, [next(encoded) for _ in group], encoder.bos) for group in texts]
         seconds += time.perf_counter() - start
-        spans = [[Span(r.ids, r.start, r.end) for r in (row.cropped(limit) for row in group)] for group in rows]
-        found.append(CoreTask(task.label, ROWS[task.label], spans))
+        found.append(CoreTask(task.label, ROWS[task.label], [[row.cropped(limit) for row in group] for group in rows]))
     return found, seconds
 
 

@@ -13,17 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nanochat.engine.scorer import ScoredSequence
+
 SIZES = Path(__file__).with_name("sizes.json")
 FIRST_TOKEN = 16  # random tokens start here: before them are the special ones of `benchmarks.engine.subject`
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A sequence with the span that is scored, as `nanochat.engine.scorer.ScoredSequence`."""
-
-    ids: list[int]
-    start: int
-    end: int
 
 
 @dataclass(frozen=True)
@@ -32,7 +25,7 @@ class CoreTask:
 
     label: str
     rows: int
-    items: list[list[Span]]
+    items: list[list[ScoredSequence]]
 
 
 @dataclass(frozen=True)
@@ -86,9 +79,9 @@ def _spread(sizes: list[Any], count: int) -> Iterator[Any]:
     return iter(order)
 
 
-def _item(draw: _Tokens, size: list[int], limit: int) -> list[Span]:
+def _item(draw: _Tokens, size: list[int], limit: int) -> list[ScoredSequence]:
     """`size` is the shared tokens, the tokens of the span (0: all that are not shared), then each sequence's own tokens."""
     shared, span, *own = size
     shared = max(1, min(shared, limit - max(own)))
     beginning = draw(shared)
-    return [Span([*beginning, *draw(count)], shared + count - (span or count), shared + count) for count in own]
+    return [ScoredSequence([*beginning, *draw(count)], shared + count - (span or count), shared + count) for count in own]

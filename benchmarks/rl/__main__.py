@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from benchmarks.cards import cards, device
 from benchmarks.options import Options, Parser, positive_int
-from benchmarks.result import Measurement, finish
+from benchmarks.result import Measurement, finish, show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     rows: list[Measurement] = []
     for row in bench.rows():
         rows.append(row)
-        show(row)  # at once: a machine that is taken away takes no reading with it
+        show(row)
     finish("rl", device(), rows, options)
-
-
-def show(row: Measurement) -> None:
-    peer = f"{row['ratio']:.2f} x {row['peer']}" if row["ratio"] else ""
-    verdict = {None: "", True: "met", False: "MISSED"}[row["ok"]]
-    print(f"{row['name']:<56} {row['value']:>12,.3f} {row['unit']:<8} {peer:<60} {verdict}".rstrip(), flush=True)
 
 
 if __name__ == "__main__":
