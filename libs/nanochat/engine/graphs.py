@@ -28,8 +28,8 @@ LEAST_TOKENS = 64  # of a pass over prompts: a smaller one is hardly faster
 class Graphs:
     """Graphs of `model` over `pool`, captured when they are first needed; without `capture`, plain calls.
 
-    A pass over prompts has at most `tokens` tokens, and a row at most `context`. Rows that decode draw into the first half of `drawn` (2 x MAX_DRAWN,) int64, rows
-    whose prompt has just been read into the second half. The next step takes its tokens from there.
+    A pass over prompts has at most `tokens` tokens, and a row at most `context`. Rows that decode draw into the first half of `drawn`
+    (2 x MAX_DRAWN,) int64, rows whose prompt has just been read into the second half. The next step takes its tokens from there.
     """
 
     def __init__(self, model: GPT, pool: Pool, tokens: int, context: int | None, *, capture: bool, int8: bool):

@@ -86,7 +86,7 @@ class Scorer:
     """Log probabilities under one model. On a GPU it runs through the engine's kernels and graphs of prompts, without padding.
 
     Matrices are multiplied in `dtype`, by default the device's native one. `limit` is the longest sequence. On other devices
-    `batch_tokens` bounds a pass. `refresh` it after the model's weights have changed.
+    `batch_tokens` bounds a pass. After the model's weights have changed, make another one: it may hold a copy of them.
     """
 
     def __init__(self, model: GPT, *, dtype: torch.dtype | None = None, batch_tokens: int = 4096):
@@ -98,10 +98,6 @@ class Scorer:
         kept = min(POSITIONS.get(self.device.type, CPU_POSITIONS), affordable(config, dtype, self.device, CACHE_SHARE))
         self._count = -(-max(kept, self.limit) // self._size)
         self._runner = Runner(model, dtype, self._count, self._budget, cache_dtype=dtype, context=self.limit)
-
-    def refresh(self) -> None:
-        """Take over the model's weights."""
-        self._runner.refresh()
 
     @torch.no_grad()
     def spans(self, groups: Sequence[Sequence[ScoredSequence]]) -> list[list[Score]]:

@@ -26,10 +26,10 @@ LEAST_ROWS, MOST_ROWS = 64, 512  # answers that the engine generates at once: a 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What learns: the policy, and the model as it was at the start (None: the distance to it is not measured)."""
+    """What learns: the policy, and the model as it was at the start."""
 
     model: GPT
-    start: GPT | None
+    start: GPT
     tokenizer: Tokenizer
 
 
@@ -99,7 +99,7 @@ class Policy:
             "reward": self.state["rewards"][-1],
             "sequence_length": sums["tokens"] / answers,
             "entropy": sums["surprise"] / measured,
-            "kl": sums["kl"] / measured if self._start is not None else None,
+            "kl": sums["kl"] / measured,
             "sampling_pct": 100 * sums["sampling_s"] / sums["step_s"],
             "rollout_tok_per_s": sums["tokens"] * self._ranks.world_size / max(sums["sampling_s"], 1e-9),
             "unjudged": sums["failed"],
@@ -149,7 +149,7 @@ class Policy:
                 inputs, targets = (t.to(self._ranks.device) for t in rollout.padded(group.ids[rows], group.masks[rows], pad))
                 with self._ranks.autocast():
                     losses = self._model(inputs, targets, reduction="none")
-                    before = self._start(inputs, targets, reduction="none") if self._start is not None else losses
+                    before = self._start(inputs, targets, reduction="none")
                 log_ratio = losses - before  # 0 where a target does not count
                 surprise += losses.sum().item()
                 kl += (log_ratio.exp() - 1 - log_ratio).sum().item()

@@ -1,14 +1,14 @@
-"""base_train: pretrain a base model from fresh weights, by next-token prediction on the text of the shards."""
+"""base_train: pretrain a base model, from fresh weights or a given model, by next-token prediction on the text of the shards."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from nanochat.config import scaling
 from nanochat.config.recipe import BaseSpec, ModelSpec, Packing
 from nanochat.contract.contract import StageContext, StageError
 from nanochat.data.bos_aligned import BosAlignedLoader, cropped_pct
+from nanochat.data.core_bundle import bundle_root
 from nanochat.data.loader import TextLoader
 from nanochat.data.position import State
 from nanochat.data.shards import ShardIndex
@@ -94,11 +94,11 @@ def _momentum(spec: BaseSpec, step: int, steps: int) -> float:
 
 
 def _core(ctx: StageContext, spec: BaseSpec, model: GPT, tokenizer: Tokenizer, ranks: Ranks) -> Callback:
-    root = json.loads((ctx.input("core") / "core.json").read_text(encoding="utf-8"))["root"]
+    bundle = bundle_root(ctx.input("core"))
 
     def run_core(step: int) -> Values:
         try:
-            result = core.evaluate(model, tokenizer, Path(root) if root else None, ranks, max_per_task=spec.core_max_per_task)
+            result = core.evaluate(model, tokenizer, bundle, ranks, max_per_task=spec.core_max_per_task)
         except StageError as err:  # the bundle as a whole; the figures have a hole, and training goes on
             ctx.events.emit("warning", code="evaluation_failed", message=f"CORE was not evaluated at step {step}: {err}")
             return {}

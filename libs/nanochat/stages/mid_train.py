@@ -33,9 +33,8 @@ def run(ctx: StageContext) -> None:
         source = TaskSource.load(ctx.input("tasks"))
         mixture = load_mixture(spec.train, source)
         resume = open_resume(ctx)
-        config = config_of(ctx)
-        lengths = check_lengths(ctx, mixture, tokenizer, config.sequence_len)
         config, packed = config_of(ctx), spec.packing == "best_fit"
+        lengths = check_lengths(ctx, mixture, tokenizer, config.sequence_len)
 
         def trainer(batch: BatchSplit) -> Trainer:
             model = build_model(ctx, ranks, tokenizer, digest, fresh=None)

@@ -14,8 +14,6 @@ from nanochat.planning.origin import NoOrigin, Origin, find
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.checkpoint import META, MODEL, load_config
 
-HINT = "correct the section `from` of the recipe"
-
 
 def run(ctx: StageContext) -> None:
     """Publish `model`, `tokenizer` and `results`. Raises StageError."""
@@ -30,7 +28,7 @@ def run(ctx: StageContext) -> None:
         else:
             model, tokenizer = _copies(ctx, origin)
     except (NoOrigin, Refused) as err:
-        raise StageError(str(err), code="bad_start", hint=HINT) from err
+        raise StageError(str(err), code="bad_start", hint="correct the section `from` of the recipe") from err
     config, meta = load_config(model)
     digest, size = artifact_at(tokenizer).sha256, Tokenizer.load(tokenizer).vocab_size
     if size != config.vocab_size or meta.get("tokenizer_sha256") not in (None, digest):

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from nanochat import distributed
 from nanochat.config.recipe import InitSpec, RecipeError, Spec
@@ -138,10 +138,8 @@ def build_loader(make: Callable[[dict[str, Any] | None], LoaderT], resume: Resum
     return make(state_near(make(None), states))
 
 
-def _check_tokenizer(
-    ctx: StageContext, model: GPT, meta: BaseModel | dict[str, Any], tokenizer: Tokenizer, digest: str
-) -> None:
-    made_for = dict(meta).get("tokenizer_sha256")
+def _check_tokenizer(ctx: StageContext, model: GPT, meta: dict[str, Any], tokenizer: Tokenizer, digest: str) -> None:
+    made_for = meta.get("tokenizer_sha256")
     if model.config.vocab_size != tokenizer.vocab_size or (made_for and made_for != digest):
         raise StageError(
             f"the model of stage {ctx.spec.stage} was trained with tokenizer {made_for} of {model.config.vocab_size} tokens, "

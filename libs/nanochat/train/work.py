@@ -23,15 +23,19 @@ Forward = Callable[..., Tensor]
 class Gradients:
     """One rank's part of a step. Its gradients are in the parameters.
 
-    The loss of the step is the sum of all ranks' `loss` (0-D) divided by the sum of their `weight`. `tokens` counts for the speed.
-    With `targets` the gradient is a sum over that many targets, not a mean. `sums` are added up over the ranks.
+    With `targets`, gradient and `loss` (0-D) are sums over that many targets, otherwise means. `tokens` counts for the speed. `sums`
+    are added up over the ranks.
     """
 
     loss: Tensor
     tokens: int
-    weight: float = 1
     targets: int | None = None
     sums: Values = field(default_factory=dict)
+
+    @property
+    def weight(self) -> int:
+        """The loss of the step is the sum of all ranks' `loss` divided by the sum of their weights."""
+        return 1 if self.targets is None else self.targets
 
 
 class Impossible(StageError):
@@ -114,7 +118,7 @@ class MicroBatches:
             losses.append(loss.detach())
         found = torch.stack(losses)
         if self._by_target:
-            return Gradients(found.sum(), tokens, weight=counted, targets=counted)
+            return Gradients(found.sum(), tokens, targets=counted)
         return Gradients(found.mean(), tokens)
 
     def figures(self, sums: Values) -> dict[str, float | None]:

@@ -55,6 +55,16 @@ def test_a_bad_line_is_a_warning_and_a_hole_in_the_figures(pretraining, line, tr
     assert run.results()["val_bpb"] == trained.results()["val_bpb"]
 
 
+def test_the_last_checkpoint_is_on_disk_before_the_evaluations_of_its_step(pretraining):
+    run = pretraining("unsaved", core_every=1000, save_every=-1)
+    assert run.in_process() == 0, run.error()
+    first, final = run.events("checkpoint")
+    assert (first["step"], first["final"], first["val_bpb"]) == (24, False, None)
+    assert (final["step"], final["final"], final["val_bpb"]) == (24, True, run.results()["val_bpb"])
+    evaluated = [e for e in run.events("metric") if "val_bpb" in e["values"]][-1]
+    assert first["seq"] < evaluated["seq"] < final["seq"]
+
+
 def test_a_bundle_that_is_none_any_more_does_not_end_training(pretraining, bundle, trained):
     (bundle / "core.yaml").write_text("[")
     run = pretraining("broken", core_every=1000)
