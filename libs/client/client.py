@@ -31,6 +31,7 @@ from client.models import (
     MetricSeries,
     Model,
     NewKey,
+    OwnKey,
     Plan,
     Queued,
     RecipeInfo,
@@ -349,6 +350,10 @@ class Client:
 
     def workers(self) -> list[Worker]:
         return _items(self._http.get("/v1/workers"), Worker)
+
+    def own_key(self) -> OwnKey:
+        """What this client's key may do, in which project, and until when."""
+        return OwnKey.model_validate(self._http.get("/v1/key"))
 
     # -- keys and the audit trail, for keys of admins --
 

@@ -409,15 +409,20 @@ class Catalog(BaseModel):
         return [metric for metric in self.metrics if metric.column]
 
 
-class Key(BaseModel):
-    """An API key, without its secret."""
+class OwnKey(BaseModel):
+    """The key that a client sends."""
 
     id: str
     name: str
     role: str
     project: str
-    created_at: datetime
     expires_at: datetime | None
+
+
+class Key(OwnKey):
+    """An API key, without its secret."""
+
+    created_at: datetime
     revoked_at: datetime | None
 
 

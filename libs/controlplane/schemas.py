@@ -352,8 +352,8 @@ class ModelView(BaseModel):
     tokenizer: ContentView = Field(description="The tokenizer of its run.")
 
 
-class KeyView(BaseModel):
-    """An API key, without its secret."""
+class OwnKeyView(BaseModel):
+    """The key that a request was sent with."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -363,8 +363,13 @@ class KeyView(BaseModel):
         description="What the key may do: `viewer` reads, `operator` also steers runs, `admin` also manages keys."
     )
     project: str = Field(description="Project whose runs the key sees.")
-    created_at: CreatedAt
     expires_at: datetime | None = Field(description="From when on it is refused; null means never.")
+
+
+class KeyView(OwnKeyView):
+    """An API key, without its secret."""
+
+    created_at: CreatedAt
     revoked_at: datetime | None = Field(description="When it was revoked; null if it was not.")
 
 

@@ -115,6 +115,18 @@ def test_a_name_stands_for_a_run_only_if_it_is_unique(api: Api) -> None:
     assert api.http.get(f"/v1/runs/{second.id}").json()["id"] == second.id != impostor.id
 
 
+@pytest.mark.parametrize("role", Role)
+def test_a_key_can_ask_what_it_is(api: Api, role: Role) -> None:
+    end = datetime.now(UTC) + timedelta(hours=1)
+    with make(api, role, "own", expires_at=end.isoformat()) as holder:
+        answer = holder.get("/v1/key").json()
+        assert datetime.fromisoformat(answer.pop("expires_at")) == end
+        assert re.fullmatch(r"k_[0-9a-f]{16}", answer.pop("id"))
+        assert answer == {"name": f"a {role}", "role": role, "project": "own"}  # no secret, and nothing of other keys
+    with api.client() as client:
+        assert (client.own_key().role, client.own_key().project, client.own_key().expires_at) == ("admin", "default", None)
+
+
 def test_keys_expire_and_are_revoked(api: Api) -> None:
     client = make(api, Role.VIEWER, expires_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
     key = api.http.get("/v1/keys").json()["items"][0]

@@ -1,4 +1,4 @@
-"""API keys and the audit trail, for admins. An admin's key manages the keys of all projects."""
+"""The caller's own key; and, for admins, all API keys and the audit trail. An admin's key manages the keys of all projects."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from controlplane import audit, keys
 from controlplane.roles import DEFAULT_PROJECT, Role
-from controlplane.schemas import AuditPage, KeyView
+from controlplane.schemas import AuditPage, KeyView, OwnKeyView
 from nanochat.contract.bounds import one_line
-from services.api.auth import Admin
+from services.api.auth import Admin, Caller
 from services.api.database import Ledger
 from services.api.fields import BIGINT, Moment
 from services.api.problems import responses
@@ -61,6 +61,12 @@ class KeyList(BaseModel):
     """The API keys."""
 
     items: list[KeyView] = Field(description="All keys, also revoked and expired ones, the newest first.")
+
+
+@router.get("/key", responses=responses())
+def get_own_key(caller: Caller) -> OwnKeyView:
+    """Get the key that the request was sent with: its name, what it may do, in which project, and until when."""
+    return OwnKeyView.model_validate(caller)
 
 
 @router.post("/keys", status_code=201, responses=responses(*REFUSED_BODY))
