@@ -1,5 +1,5 @@
 #!/bin/sh
-# Random passwords, the first API key and the key of the webhooks' secrets, as an env file for kustomize's secretGenerator.
+# Random passwords, the first API key, the key of the webhooks' secrets and that of the dashboard's cookies, as an env file for kustomize's secretGenerator.
 set -eu
 umask 077
 random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
@@ -11,4 +11,5 @@ database-url=postgresql+psycopg://nanochat:$postgres@postgres:5432/nanochat
 redis-url=redis://:$redis@redis:6379/0
 admin.key=nc_$(random)
 webhook.key=$(random)
+session.key=$(random)
 END

@@ -14,8 +14,9 @@ from pydantic_settings import CliApp
 from client.errors import ClientError
 from client.settings import discover
 from services import logs
+from services.ui.access.sessions import Sessions, secret_of
 from services.ui.app import create_app
-from services.ui.platform import connect
+from services.ui.platform import Platforms
 from services.ui.settings import Settings
 
 BAD_INPUT = 64
@@ -24,12 +25,14 @@ BAD_INPUT = 64
 def main() -> int:
     try:
         logs.configure()
-        settings, platform = CliApp.run(Settings), connect(discover())
+        settings, platform = CliApp.run(Settings), discover()
     except (ValidationError, ClientError) as err:
         sys.stderr.write(f"services.ui: {err}\n")
         return BAD_INPUT
+    secret = settings.session_key.get_secret_value() if settings.session_key else secret_of(platform.home)
+    hosts = [name.strip().lower() for name in settings.ui_hosts.split(",") if name.strip()]
     uvicorn.run(
-        create_app(platform, settings.poll_s),
+        create_app(Platforms(platform.api_url, platform.inference_url), Sessions(secret), hosts, settings.poll_s),
         host=settings.host,
         port=settings.port,
         log_config=None,

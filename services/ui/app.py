@@ -1,12 +1,12 @@
-"""The dashboard as one FastAPI application: the Runs page at `/`, the Chat page at `/chat`; `/health`, `/ready` and `/metrics`."""
+"""The dashboard as one FastAPI application: static pages over the two REST APIs, the chat in Gradio, and the probes."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import gradio as gr
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import Metric
@@ -15,8 +15,13 @@ from prometheus_client.registry import Collector
 from client.errors import ApiError, ClientError
 from services.http_metrics import RequestMetrics, TimeRequests
 from services.metrics import gauge
-from services.ui import chat_page, runs_page
-from services.ui.platform import Platform
+from services.ui import chat_page, pages
+from services.ui.access import signin
+from services.ui.access.guard import CHAT, Guard, visitor_secret
+from services.ui.access.sessions import Sessions
+from services.ui.assets import Assets
+from services.ui.platform import Platform, Platforms
+from services.ui.proxy import Proxy
 from services.ui.theme import CSS, theme
 
 # Gradio by default runs one event of a kind at a time, for all visitors together.
@@ -24,20 +29,17 @@ CONCURRENCY = 32
 QUEUE = 256
 
 
-def build(platform: Platform, poll_s: float) -> gr.Blocks:
+def build(platforms: Platforms, poll_s: float) -> gr.Blocks:
     demo: gr.Blocks
-    with gr.Blocks(title="nanochat", analytics_enabled=False, fill_width=True) as demo:
-        _navbar()
-        runs_page.build(demo, platform.api, poll_s)
-    with demo.route("Chat", "/chat"):
-        _navbar()
-        chat_page.build(demo, platform, poll_s)
+    with gr.Blocks(title="Chat · nanochat", analytics_enabled=False, fill_width=True) as demo:
+
+        def platform_of(request: gr.Request) -> Platform:
+            assert request.request is not None
+            return platforms.of(visitor_secret(request.request))
+
+        chat_page.build(demo, platform_of, poll_s)
     demo.queue(max_size=QUEUE, default_concurrency_limit=CONCURRENCY)
     return demo
-
-
-def _navbar() -> None:
-    gr.components.Navbar(main_page_name="Runs", elem_id="navbar")
 
 
 class _Doors(Collector):
@@ -56,10 +58,12 @@ def _doors(platform: Platform) -> dict[str, bool]:
     return {"api": platform.api.is_ready(), "inference": platform.inference.is_alive()}
 
 
-def create_app(platform: Platform, poll_s: float = 2.0) -> FastAPI:
-    app = FastAPI(title="nanochat ui", openapi_url=None)
+def create_app(platforms: Platforms, sessions: Sessions, hosts: Collection[str] = (), poll_s: float = 2.0) -> FastAPI:
+    proxy, assets = Proxy(platforms.api_url, platforms.inference_url, sessions), Assets()
+    app = FastAPI(title="nanochat ui", openapi_url=None, lifespan=proxy.lifespan)
     metrics = RequestMetrics()
-    metrics.registry.register(_Doors(platform))
+    metrics.registry.register(_Doors(platforms.nobody))
+    app.add_middleware(Guard, sessions=sessions, hosts=hosts)
     app.add_middleware(TimeRequests, metrics=metrics)
 
     @app.get("/health")
@@ -70,14 +74,14 @@ def create_app(platform: Platform, poll_s: float = 2.0) -> FastAPI:
     @app.get("/ready")
     def ready() -> dict[str, str]:
         """Succeeds once the pages can be shown. They are shown, and say so, while one of the two APIs is down."""
-        doors = {name: "ok" if up else "unreachable" for name, up in _doors(platform).items()}
+        doors = {name: "ok" if up else "unreachable" for name, up in _doors(platforms.nobody).items()}
         return {"status": "ready" if set(doors.values()) == {"ok"} else "degraded", **doors}
 
     @app.get("/report/{run_id}", response_class=HTMLResponse)
-    def show_report(run_id: str) -> Response:
+    def show_report(run_id: str, request: Request) -> Response:
         """The report card of a run as a page of its own, to keep or to show to others. It runs no script."""
         try:
-            return HTMLResponse(platform.api.report_page(run_id))
+            return HTMLResponse(platforms.of(visitor_secret(request)).api.report_page(run_id))
         except ApiError as err:
             return PlainTextResponse(str(err), err.status)
         except ClientError as err:
@@ -87,13 +91,15 @@ def create_app(platform: Platform, poll_s: float = 2.0) -> FastAPI:
     def show_metrics() -> Response:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    for router in (signin.router(sessions, platforms.api_url), assets.router(), pages.router(assets), proxy.router()):
+        app.include_router(router)
     with warnings.catch_warnings():
         # Gradio warns that server-side rendering is off. That is intended.
         warnings.filterwarnings("ignore", message="SSR mode")
         mounted: FastAPI = gr.mount_gradio_app(
             app,
-            build(platform, poll_s),
-            "/",
+            build(platforms, poll_s),
+            CHAT,
             theme=theme(),
             css_paths=CSS,
             footer_links=[],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -51,7 +51,7 @@ class Parts:
     clear: gr.Button
 
 
-def build(demo: gr.Blocks, platform: Platform, poll_s: float) -> None:
+def build(demo: gr.Blocks, platform_of: Callable[[gr.Request], Platform], poll_s: float) -> None:
     """Add the page's components and event handlers to `demo`, whose `with` block is open."""
     timer = gr.Timer(2 * poll_s)
     gr.HTML(header(), elem_id="header", apply_default_css=False)
@@ -89,9 +89,13 @@ def build(demo: gr.Blocks, platform: Platform, poll_s: float) -> None:
 
     models: dict[str, Any] = {"inputs": knobs.model, "outputs": [knobs.model, notice, send], "show_progress": "hidden"}
     models |= {"api_visibility": "private"}
-    demo.load(lambda chosen: offered(platform, chosen), **models)
-    timer.tick(lambda chosen: offered(platform, chosen), **models)
-    _wire(platform, Parts(log, entry, send, stop, stats, clear), knobs)
+
+    def look(chosen: str | None, request: gr.Request) -> tuple[Any, str, Any]:
+        return offered(platform_of(request), chosen)
+
+    demo.load(look, **models)
+    timer.tick(look, **models)
+    _wire(platform_of, Parts(log, entry, send, stop, stats, clear), knobs)
 
 
 def _knobs() -> Knobs:
@@ -124,7 +128,7 @@ def _label(model: ServedModel) -> str:
     return escape(named, quote=False)
 
 
-def _wire(platform: Platform, parts: Parts, knobs: Knobs) -> None:
+def _wire(platform_of: Callable[[gr.Request], Platform], parts: Parts, knobs: Knobs) -> None:
     log, entry, send, stop, stats, clear = parts.log, parts.entry, parts.send, parts.stop, parts.stats, parts.clear
     turns = gr.State(Turns())
 
@@ -132,9 +136,9 @@ def _wire(platform: Platform, parts: Parts, knobs: Knobs) -> None:
         """Move the text of the entry into the conversation."""
         return ("", [*history, {"role": "user", "content": text.strip()}]) if text.strip() else (text, history)
 
-    def reply(history: History, turns: Turns, *knob_values: Any) -> Generator[tuple[History, str]]:
+    def reply(request: gr.Request, history: History, turns: Turns, *knob_values: Any) -> Generator[tuple[History, str]]:
         if history and history[-1]["role"] == "user":
-            yield from answer(platform, history, sampling(*knob_values), turns)
+            yield from answer(platform_of(request), history, sampling(*knob_values), turns)
 
     def again(history: History, event: gr.RetryData) -> History:
         """The conversation up to the user's message that gets a new answer."""

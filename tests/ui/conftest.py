@@ -8,17 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
+from playwright.sync_api import Browser, Page, expect
 
-from client.settings import Settings
 from nanochat.contract.contract import Artifact, seal
 from nanochat.model import GPTConfig
 from services.inference.source import promoted
 from services.standalone.valkey import Valkey
+from services.ui.access.sessions import Sessions
 from services.ui.app import create_app
-from services.ui.platform import connect
+from services.ui.platform import Platforms
 from tests.api.server import Api
 from tests.api.server import serving as serving_api
 from tests.browser import browser as browser
@@ -66,15 +68,43 @@ def site(
     with (
         serving_api(module_database_url, valkey.url, folder / "home") as api,
         serving_inference(promoted(api.client()), api_key=api.key, poll_s=0.3) as inference,
-        _dashboard(Settings(api.url, inference.url, None, api.key, folder)) as url,
+        dashboard(api.url, inference.url) as url,
     ):
         yield Site(url, api, inference, folder, trained)
 
 
+PATIENCE_MS = 60_000
+SHOTS = Path(__file__).parents[1] / "artifacts" / "ui"
+
+
+@pytest.fixture
+def page(browser: Browser, site: Site, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page of a signed-in admin. The test fails when it asks another machine for anything; a screenshot is kept."""
+    elsewhere: list[str] = []
+    with visiting(browser, site) as page:
+        page.on("request", lambda r: None if r.url.startswith((site.url, "data:", "blob:")) else elsewhere.append(r.url))
+        yield page
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SHOTS / f"{request.node.name}.png", full_page=True)
+    assert elsewhere == []
+
+
 @contextmanager
-def _dashboard(settings: Settings) -> Iterator[str]:
+def visiting(browser: Browser, site: Site, key: str | None = None, **options: Any) -> Iterator[Page]:
+    """A browser of its own in which somebody is signed in: the admin, unless `key` is given. `options` as of Browser.new_context."""
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    assert context.request.post(f"{site.url}/signin", data={"key": key or site.api.key}).ok
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
+    yield page
+    context.close()
+
+
+@contextmanager
+def dashboard(api_url: str, inference_url: str) -> Iterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
-    app = create_app(connect(settings), poll_s=0.5)
+    app = create_app(Platforms(api_url, inference_url), Sessions("a secret of the tests, long enough"), poll_s=0.5)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

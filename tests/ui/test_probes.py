@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fastapi.testclient import TestClient
 
-from client.settings import Settings
+from services.ui.access.sessions import Sessions
 from services.ui.app import create_app
-from services.ui.platform import connect
+from services.ui.platform import Platforms
 
 NOBODY = "http://127.0.0.1:1"
 
 
-def test_it_is_alive_and_says_what_is_down(tmp_path: Path) -> None:
-    http = TestClient(create_app(connect(Settings(NOBODY, NOBODY, None, None, tmp_path))))
+def test_it_is_alive_and_says_what_is_down() -> None:
+    http = TestClient(create_app(Platforms(NOBODY, NOBODY), Sessions("s" * 40)), base_url="http://127.0.0.1")
     assert http.get("/health").json() == {"status": "ok"}
     ready = http.get("/ready")
     assert ready.status_code == 200

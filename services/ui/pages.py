@@ -1,0 +1,90 @@
+"""The static pages: one HTML shell, and a table of the addresses with the script that fills each."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from services.ui.access.sessions import Visitor
+from services.ui.assets import STYLE, Assets
+
+START = "js/start.js"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`script` is js/pages/<script>.js. `section` is the entry of the navigation that the page belongs to."""
+
+    path: str
+    title: str
+    script: str
+    section: str
+
+
+PAGES = (
+    Page("/signin", "Sign in", "signin", ""),
+    Page("/", "Runs", "runs", "Runs"),
+    Page("/runs/{run_id}", "Run", "run", "Runs"),
+)
+NAVIGATION = (
+    ("Runs", "/"),
+    ("Chat", "/chat"),
+)
+
+_templates = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def router(assets: Assets) -> APIRouter:
+    routes = APIRouter()
+    for page in PAGES:
+        routes.add_api_route(page.path, _shown(page, assets), methods=["GET"], include_in_schema=False)
+    return routes
+
+
+def _shown(page: Page, assets: Assets) -> Callable[[Request], Awaitable[Response]]:
+    script = f"js/pages/{page.script}.js"
+    scripts = [assets.url(name) for name in dict.fromkeys([*assets.imports(START), *assets.imports(script)])]
+
+    async def show(request: Request) -> Response:
+        visitor: Visitor | None = request.state.visitor
+        if page.script == "signin" and visitor is not None:
+            return RedirectResponse(inside(request.query_params.get("next")), 303)
+        return HTMLResponse(
+            shell(assets, page.title, page.section, visitor, scripts, assets.url(script)),
+            headers={"Cache-Control": "no-store"},
+        )
+
+    return show
+
+
+def shell(assets: Assets, title: str, section: str, visitor: Visitor | None, scripts: list[str], script: str) -> str:
+    return _templates.get_template("shell.html").render(
+        title=title,
+        section=section,
+        visitor=visitor,
+        navigation=NAVIGATION,
+        style=assets.url(STYLE),
+        theme=assets.url("js/theme.js"),
+        start=assets.url(START),
+        scripts=scripts,
+        script=script,
+    )
+
+
+def inside(address: str | None) -> str:
+    """The address if it is one of this site, else that of the first page: a link must not lead away through the sign-in."""
+    parts = urlsplit(address or "")
+    good = address and not parts.scheme and not parts.netloc and address.startswith("/") and "\\" not in address
+    return address if good and address and not address.startswith("//") else "/"

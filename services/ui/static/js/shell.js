@@ -1,0 +1,143 @@
+// What all pages share: asking before something is destroyed, showing what came of an action, the account menu.
+import { Problem } from "./api.js";
+import { fill, h } from "./dom.js";
+
+/**
+ * Ask in a dialog. Resolves to the values of `fields` (by name), or to null if the visitor thinks better of it.
+ * @param {{title: string, text?: any, action: string, danger?: boolean, fields?: HTMLElement[], run?: (values: Record<string, string>) => Promise<any>}} question
+ *   `run` is awaited while the dialog is open; its Problem is shown in the dialog
+ */
+export function ask({ title, text, action, danger = false, fields = [], run }) {
+  return new Promise((resolve) => {
+    const wrong = h("p", { class: "wrong", role: "alert", hidden: true });
+    const go = h("button", { type: "submit", class: danger ? "danger" : "primary" }, action);
+    const form = h(
+      "form",
+      { method: "dialog" },
+      h("h2", { id: "ask-title" }, title),
+      text && h("div", { class: "dim break" }, text),
+      fields,
+      wrong,
+      h("div", { class: "actions" }, h("button", { type: "button", onclick: () => dialog.close() }, "Back"), go),
+    );
+    const dialog = h("dialog", { "aria-labelledby": "ask-title" }, form);
+    let values = null;
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const given = Object.fromEntries(new FormData(form));
+      wrong.hidden = true;
+      go.setAttribute("aria-busy", "true");
+      go.disabled = true;
+      try {
+        await run?.(given);
+        values = given;
+        dialog.close();
+      } catch (err) {
+        if (!(err instanceof Problem)) throw err;
+        wrong.textContent = err.lines.join("\n");
+        wrong.hidden = false;
+      } finally {
+        go.removeAttribute("aria-busy");
+        go.disabled = false;
+      }
+    });
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(values);
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+/** A button that runs `work` and shows its Problem in `place`, which stands beside it. */
+export function act(label, work, { place, ...props } = {}) {
+  const button = h("button", { type: "button", ...props }, label);
+  button.addEventListener("click", async () => {
+    button.setAttribute("aria-busy", "true");
+    button.disabled = true;
+    if (place) fill(place);
+    try {
+      await work(button);
+    } catch (err) {
+      if (!(err instanceof Problem)) throw err;
+      if (place) fill(place, h("p", { class: "wrong", role: "alert" }, err.lines.join("\n")));
+    } finally {
+      button.removeAttribute("aria-busy");
+      button.disabled = false;
+    }
+  });
+  return button;
+}
+
+/** A field with its label, its hint and a place for what is wrong with it. */
+export function field(label, input, { hint } = {}) {
+  const id = (input.id ||= `f-${input.name || Math.random().toString(36).slice(2)}`);
+  const wrong = h("p", { class: "wrong", id: `${id}-wrong`, role: "alert", hidden: true });
+  const told = hint && h("p", { class: "hint", id: `${id}-hint` }, hint);
+  input.setAttribute("aria-describedby", [told?.id, wrong.id].filter(Boolean).join(" "));
+  const node = h("div", { class: "field" }, h("label", { for: id }, label), input, told, wrong);
+  node.input = input;
+  /** Show the text beside the field; without one, what was wrong is mended. */
+  node.wrong = (text) => {
+    wrong.textContent = text ?? "";
+    wrong.hidden = !text;
+    input.setAttribute("aria-invalid", String(Boolean(text)));
+  };
+  return node;
+}
+
+/** Tabs whose choice is in the URL. `views`: {id: {title, show(panel) → stop function or nothing}}. */
+export function tabs(views, { parameter = "tab", label = "Views" } = {}) {
+  const ids = Object.keys(views);
+  const panel = h("div", { role: "tabpanel", tabindex: "0", class: "stack" });
+  let stop = null;
+  const buttons = ids.map((id) =>
+    h("button", { type: "button", role: "tab", id: `tab-${id}`, "aria-controls": "tab-panel", onclick: () => choose(id, true) }, views[id].title),
+  );
+  panel.id = "tab-panel";
+  const bar = h("div", { class: "tabs", role: "tablist", "aria-label": label }, buttons);
+  bar.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const next = buttons[(buttons.indexOf(document.activeElement) + step + ids.length) % ids.length];
+    next.focus();
+    next.click();
+  });
+  function choose(id, byHand) {
+    stop?.();
+    buttons.forEach((button, i) => {
+      button.setAttribute("aria-selected", String(ids[i] === id));
+      button.tabIndex = ids[i] === id ? 0 : -1;
+    });
+    panel.setAttribute("aria-labelledby", `tab-${id}`);
+    if (byHand) setParam(parameter, id === ids[0] ? null : id);
+    fill(panel);
+    stop = views[id].show(panel) ?? null;
+  }
+  const wanted = new URL(location.href).searchParams.get(parameter);
+  choose(ids.includes(wanted) ? wanted : ids[0], false);
+  return { bar, panel, choose: (id) => choose(id, true) };
+}
+
+/** Put a value into the page's URL; null takes it out. Back leads to the page before, not through every change. */
+export function setParam(name, value) {
+  const url = new URL(location.href);
+  url.searchParams.delete(name);
+  for (const one of [value].flat()) if (one !== null && one !== undefined && one !== "") url.searchParams.append(name, one);
+  history.replaceState(history.state, "", url);
+}
+
+export const param = (name) => new URL(location.href).searchParams.get(name);
+export const params = (name) => new URL(location.href).searchParams.getAll(name);
+
+/** Copy to the clipboard, and say so on the button. */
+export function copyButton(text, label = "Copy") {
+  const button = h("button", { type: "button" }, label);
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(typeof text === "function" ? text() : text);
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = label), 1500);
+  });
+  return button;
+}

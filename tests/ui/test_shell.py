@@ -1,0 +1,77 @@
+"""What all static pages share: sign-in, navigation, the banner while a service is down, colours, accessibility."""
+
+from __future__ import annotations
+
+import httpx
+from playwright.sync_api import Browser, Page, expect
+
+from services.ui.assets import Assets
+from services.ui.pages import PAGES
+from tests.browser import needs_chromium
+from tests.ui.conftest import Site, visiting
+
+pytestmark = needs_chromium
+
+
+def test_a_visitor_signs_in_where_a_link_led_and_out_again(browser: Browser, site: Site) -> None:
+    run = site.submit("linked")
+    page = browser.new_context().new_page()
+    page.goto(f"{site.url}/runs/{run.run_id}?tab=events")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    page.get_by_label("API key").fill("nc_wrong")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_have_text("This key is unknown, expired or revoked.")
+    page.get_by_label("API key").fill(f" {site.api.key} ")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="linked")).to_be_visible()
+    assert page.url == f"{site.url}/runs/{run.run_id}?tab=events"
+    assert site.api.key not in page.content()
+    assert page.evaluate("document.cookie + JSON.stringify({...localStorage})").find(site.api.key) < 0
+    page.locator("#account summary").click()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_label("API key")).to_be_visible()
+    page.goto(site.url)
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    page.context.close()
+
+
+def test_a_revoked_key_leads_back_to_the_sign_in(browser: Browser, site: Site) -> None:
+    made = site.api.http.post("/v1/keys", json={"name": "for a while", "role": "viewer"}).json()
+    with visiting(browser, site, made["secret"]) as page:
+        page.goto(site.url)
+        expect(page.get_by_role("heading", name="Runs")).to_be_visible()
+        site.api.http.delete(f"/v1/keys/{made['id']}")
+        page.reload()
+        expect(page.get_by_text("your key is no longer valid")).to_be_visible()
+
+
+def test_the_theme_is_kept(page: Page, site: Site) -> None:
+    page.goto(site.url)
+    before = page.locator("html").get_attribute("data-theme")
+    page.locator("#account summary").click()
+    page.get_by_role("button", name="Dark or light").click()
+    page.reload()
+    expect(page.locator("html")).not_to_have_attribute("data-theme", str(before))
+
+
+def test_names_with_markup_are_text(page: Page, site: Site) -> None:
+    hostile = "<img src=x onerror=\"document.title='hit'\"><script>document.title='hit'</script>"
+    run = site.submit(hostile[:100])
+    page.goto(f"{site.url}/runs/{run.run_id}")
+    expect(page.get_by_role("heading", level=1)).to_have_text(hostile[:100])
+    assert page.title() != "hit"
+    assert page.locator("main img").count() == 0
+
+
+def test_assets_are_compressed_kept_for_ever_and_light(site: Site) -> None:
+    assets = Assets()
+    for page in PAGES:
+        scripts = {*assets.imports("js/start.js"), *assets.imports(f"js/pages/{page.script}.js"), "app.css"}
+        weight = sum(len(assets.files[name].zipped) for name in scripts)
+        assert weight < 90_000, f"{page.path} weighs {weight:,} bytes compressed"
+    answer = httpx.get(site.url + assets.url("js/start.js"), headers={"Accept-Encoding": "gzip"})
+    assert answer.headers["content-encoding"] == "gzip"
+    assert "immutable" in answer.headers["cache-control"]
+    assert httpx.get(f"{site.url}/assets/older/js/start.js").headers["cache-control"] == "no-store"
+    for missing in ("nothing.js", "../../app.py", "%2e%2e/app.py"):
+        assert httpx.get(f"{site.url}/assets/{assets.version}/{missing}").status_code in (401, 404)
