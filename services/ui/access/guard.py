@@ -20,7 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.ui.access.sessions import Sessions
 
-OPEN = ("/signin", "/assets/", "/health", "/ready", "/metrics", "/favicon.ico")
+PROBES = ("/health", "/ready", "/metrics")  # asked for under whatever name a monitor knows
+OPEN = ("/signin", "/assets/", "/favicon.ico", *PROBES)
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 CHAT = "/chat"
 # Gradio's pages have inline scripts and styles, and its templates are compiled in the browser.
@@ -59,8 +60,8 @@ class Guard:
         return await refusal(scope, receive, with_headers)
 
     def _refusal(self, connection: HTTPConnection) -> Response | None:
-        host = connection.headers.get("host", "")
-        if not self._is_ours(host):
+        host, path = connection.headers.get("host", ""), connection.scope["path"]
+        if not self._is_ours(host) and path not in PROBES:
             return PlainTextResponse(
                 f"The dashboard is not known as {_name(host)!r}. Set NANOCHAT_UI_HOSTS={_name(host)} to serve it under that name.\n",
                 421,
@@ -70,8 +71,7 @@ class Guard:
             return PlainTextResponse("A page of another site sent this request, so it is refused.\n", 403)
         visitor = self._sessions.visitor(connection)
         connection.scope.setdefault("state", {})["visitor"] = visitor
-        path: str = connection.scope["path"]
-        if visitor is not None or any(_under(path, allowed) for allowed in OPEN):
+        if visitor is not None or any(_under(path, prefix) for prefix in OPEN):
             return None
         if method == "GET" and "text/html" in connection.headers.get("accept", ""):
             wanted = path + (f"?{connection.url.query}" if connection.url.query else "")
