@@ -35,5 +35,12 @@ class Budget:
             usual = cls(block=16, step=256, idle=256, chunk=64, even=True)
         if step is None:
             return usual
-        idle = step * (usual.idle // usual.step)
-        return replace(usual, step=step, idle=idle, chunk=max(1, min(step // 2, usual.chunk)))  # two prompts share a step
+        return usual._with_step(step)
+
+    def shrunk(self, share: float) -> Budget:
+        """A share of the tokens of each step, for less memory."""
+        return self if share == 1 else self._with_step(max(1, int(self.step * share)))
+
+    def _with_step(self, step: int) -> Budget:
+        idle = step * (self.idle // self.step)
+        return replace(self, step=step, idle=idle, chunk=max(1, min(step // 2, self.chunk)))  # two prompts share a step

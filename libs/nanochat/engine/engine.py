@@ -44,7 +44,7 @@ class Engine:
     decodes alone reads faster. At most `max_rows` rows run at once. The cache holds
     `cache_tokens` positions, by default `max_rows` full contexts or as many as memory allows (on a GPU `cache_share` of what is free
     now), but at least one context. A step computes about `step_tokens` tokens. `graphs`: run through CUDA graphs on a GPU; each takes
-    time to capture, which a few short answers are not worth.
+    time to capture, which a few short answers are not worth. With a `share` below 1 cache and steps are that much smaller.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Engine:
         cache_share: float = GPU_CACHE_SHARE,
         step_tokens: int | None = None,
         graphs: bool = True,
+        share: float = 1.0,
     ):
         self.tokenizer, self.context = tokenizer, model.config.sequence_len
         device = model.get_device()
@@ -69,8 +70,10 @@ class Engine:
             raise ValueError("an fp8 cache needs an NVIDIA GPU of compute capability 8.9 or newer, and the model's kernels")
         if int8 and not has_kernels(model.config, device):
             raise ValueError("int8 weights need an NVIDIA GPU, and heads whose width is a power of two of at least 16")
-        tokens = cache_tokens or min(max_rows * self.context, affordable(model.config, cache_dtype, device, cache_share))
-        budget = Budget.of(model.config, device, step_tokens)
+        tokens = cache_tokens or min(
+            max_rows * self.context, affordable(model.config, cache_dtype, device, cache_share * share)
+        )
+        budget = Budget.of(model.config, device, step_tokens).shrunk(share)
         self.blocks = Blocks(-(-max(tokens, self.context) // budget.block) + 1, budget.block)
         self.scheduler = Scheduler(self.blocks, budget, max_rows=max_rows)
         self._runner = Runner(model, dtype, self.blocks.count, budget, cache_dtype=cache_dtype, int8=int8, graphs=graphs)

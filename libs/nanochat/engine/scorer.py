@@ -86,16 +86,18 @@ class Scorer:
     """Log probabilities under one model. On a GPU it runs through the engine's kernels and graphs of prompts, without padding.
 
     Matrices are multiplied in `dtype`, by default the device's native one. `limit` is the longest sequence. On other devices
-    `batch_tokens` bounds a pass. After the model's weights have changed, make another one: it may hold a copy of them.
+    `batch_tokens` bounds a pass. With a `share` below 1 everything that takes memory is that much smaller. After the model's weights have
+    changed, make another one: it may hold a copy of them.
     """
 
-    def __init__(self, model: GPT, *, dtype: torch.dtype | None = None, batch_tokens: int = 4096):
+    def __init__(self, model: GPT, *, dtype: torch.dtype | None = None, batch_tokens: int = 4096, share: float = 1.0):
         config, self.device = model.config, model.get_device()
         dtype = dtype or native_dtype(self.device)
-        self.limit, self._batch_tokens = model.rotary.length, batch_tokens
-        self._budget = Budget.of(config, self.device)
+        self.limit, self._batch_tokens, self._share = model.rotary.length, max(1, int(batch_tokens * share)), share
+        self._budget = Budget.of(config, self.device).shrunk(share)
         self._size = self._budget.block
-        kept = min(POSITIONS.get(self.device.type, CPU_POSITIONS), affordable(config, dtype, self.device, CACHE_SHARE))
+        positions = int(POSITIONS.get(self.device.type, CPU_POSITIONS) * share)
+        kept = min(positions, affordable(config, dtype, self.device, CACHE_SHARE * share))
         self._count = -(-max(kept, self.limit) // self._size)
         self._runner = Runner(model, dtype, self._count, self._budget, cache_dtype=dtype, context=self.limit)
 
@@ -256,7 +258,7 @@ class Scorer:
     def _head(self, states: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """For states (N, C) and targets (N,), in parts: the losses, and whether the target has the highest logit."""
         head = self._runner.model.lm_head
-        size = max(1, LOGITS.get(states.device.type, CPU_LOGITS) // head.weight.size(0))
+        size = max(1, int(LOGITS.get(states.device.type, CPU_LOGITS) * self._share) // head.weight.size(0))
         for some, target in zip(torch.split(states, size), torch.split(targets, size), strict=True):
             logits = softcap(head(some))
             yield F.cross_entropy(logits, target, reduction="none"), logits.argmax(dim=-1) == target

@@ -8,15 +8,15 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from statistics import fmean
 from typing import TypedDict
 
-from nanochat.contract.contract import StageError
+from nanochat.contract.contract import Exit, StageError
 from nanochat.distributed import Ranks
 from nanochat.engine import Engine, PromptTooLong, Request, Sampling
 from nanochat.engine.scorer import Scorer
 from nanochat.eval import estimates
+from nanochat.eval.halving import Halving
 from nanochat.model import GPT
 from nanochat.tasks.base import Conversation, Task
 from nanochat.tasks.catalog import TASKS
@@ -28,8 +28,9 @@ BASELINES = {task.name: task.baseline for task in TASKS if task.in_chatcore}
 FIVE = {name: guess for name, guess in BASELINES.items() if name != "spellingbee"}
 EXAMPLES = 4  # problems of a generative task that are kept to be shown
 PASS_AT = (1, 2, 4, 8, 16, 32, 64)  # numbers of answers for which pass@k is told, up to as many as there are
-JUDGES = 8  # answers that are judged at once
+JUDGES = 8  # answers that a rank judges at once, if the machine has as many cores for each of its ranks
 BATCH = {"cuda": 1024}  # problems whose letters are ranked together
+ROWS = 128  # answers that are generated at once
 
 Progress = Callable[[int, int], None]
 
@@ -74,24 +75,57 @@ class Answering:
 GREEDY = Answering()
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one rank found: the number of right answers to each of its problems, those that were too long, and a few to be shown."""
+
+    rights: list[int] = field(default_factory=list)
+    skipped: int = 0
+    examples: list[Example] = field(default_factory=list)
+
+
+class _Advance:
+    """Tells how many problems of all ranks are done, as if the others were as far as this one."""
+
+    def __init__(self, n: int, world_size: int, progress: Progress | None):
+        self._n, self._world_size, self._progress, self._done = n, world_size, progress, 0
+
+    def __call__(self, count: int) -> None:
+        self._done += count * self._world_size
+        if self._progress:
+            self._progress(min(self._done, self._n), self._n)
+
+
 class Evaluator:
     """Judges one model. What it needs on a GPU, copies in another type and graphs, is made once for all tasks.
 
     A categorical problem is right when the correct letter has the highest logit among the problem's letters. A generative problem is right
-    when any of its answers is judged right. Ranks share the problems, so every rank must call `evaluate`.
+    when any of its answers is judged right. Ranks share the problems, so every rank must call `evaluate`. A rank that runs out of memory
+    goes on with less at once, and `warn` is told.
     """
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, ranks: Ranks):
-        self._model, self._tokenizer, self._ranks = model, tokenizer, ranks
+    def __init__(self, model: GPT, tokenizer: Tokenizer, ranks: Ranks, warn: Callable[[str], None] | None = None):
+        self._model, self._tokenizer, self._ranks, self._warn = model, tokenizer, ranks, warn
         self._letters: dict[str, int] = {}
+        self._halving = Halving()
+        self._scorer: Scorer | None = None
+        self._engine: Engine | None = None
 
-    @cached_property
-    def _scorer(self) -> Scorer:
-        return Scorer(self._model, dtype=self._ranks.dtype)
+    def _scorer_now(self) -> Scorer:
+        if self._scorer is None:
+            self._scorer = Scorer(self._model, dtype=self._ranks.dtype, share=self._halving.share)
+        return self._scorer
 
-    @cached_property
-    def _engine(self) -> Engine:
-        return Engine(self._model, self._tokenizer, dtype=self._ranks.dtype)
+    def _engine_now(self) -> Engine:
+        if self._engine is None:
+            rows = max(1, int(ROWS * self._halving.share))
+            self._engine = Engine(
+                self._model, self._tokenizer, dtype=self._ranks.dtype, max_rows=rows, share=self._halving.share
+            )
+        return self._engine
+
+    def _release(self) -> None:
+        self._scorer = self._engine = None
 
     def evaluate(
         self,
@@ -109,33 +143,52 @@ class Evaluator:
         """
         n = min(len(task), max_problems or len(task))
         mine = range(self._ranks.rank, n, self._ranks.world_size)
-        done = 0
+        categorical = task.eval_type == "categorical"
 
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count * self._ranks.world_size
-            if progress:
-                progress(min(done, n), n)
+        def part() -> _Part:
+            advance = _Advance(n, self._ranks.world_size, progress)
+            if categorical:
+                return self._categorical(task, mine, batch_size, advance)
+            return self._generative(task, mine, answering, advance)
 
-        if task.eval_type == "categorical":
-            right, too_long = self._ranks.sum(*self._categorical(task, mine, batch_size, advance))
-            return ChatResult(right / n if n else 0.0, n, int(too_long))
-        rights, skipped, examples = self._generative(task, mine, answering, advance)
-        steps = [k for k in PASS_AT if k < answering.num_samples] + [answering.num_samples]
-        sums = [sum(estimates.pass_at_k(right, answering.num_samples, k) for right in rights) for k in steps]
-        totals = self._ranks.sum(*sums, skipped)
+        found = self._together(part)
+        k_max = 1 if categorical else answering.num_samples
+        steps = [k for k in PASS_AT if k < k_max] + [k_max]
+        sums = [sum(estimates.pass_at_k(right, k_max, k) for right in found.rights) for k in steps]
+        totals = self._ranks.sum(*sums, found.skipped)
         passed = {k: total / n if n else 0.0 for k, total in zip(steps, totals[:-1], strict=True)}
-        return ChatResult(passed[answering.num_samples], n, int(totals[-1]), examples, passed)
+        return ChatResult(passed[k_max], n, int(totals[-1]), found.examples, {} if categorical else passed)
 
-    def _generative(
-        self, task: Task, indices: range, how: Answering, advance: Callable[[int], None]
-    ) -> tuple[list[int], int, list[Example]]:
-        """Return the number of right answers to each problem, how many problems were too long, and the first few as examples.
+    def _together(self, part: Callable[[], _Part]) -> _Part:
+        """This rank's part, once every rank has its own. Raises StageError on every rank when one has failed for good."""
+        problem: Exception | None = None
+        found = _Part()
+        try:
+            found = self._halving.run(part, self._release)
+        except StageError as err:
+            if err.exit_code == Exit.STOPPED:
+                raise
+            problem = err
+        except Exception as err:  # of a user's task, of a package, of the device
+            problem = err
+        before = self._halving.share
+        warning = self._halving.agree(self._ranks)
+        if self._halving.share < before:
+            self._release()
+        if warning and self._warn:
+            self._warn(warning)
+        if not self._ranks.any(problem is not None):
+            return found
+        if isinstance(problem, StageError):
+            raise problem
+        why = f"{type(problem).__name__}: {problem}" if problem else "it failed in another process"
+        raise StageError(why, code="evaluation_failed") from problem
 
-        The engine answers all problems together. Each has its own seed, so its answers do not depend on the others. Answers are judged in
+    def _generative(self, task: Task, indices: range, how: Answering, advance: _Advance) -> _Part:
+        """The engine answers all problems together. Each has its own seed, so its answers do not depend on the others. Answers are judged in
         threads while it generates: programs run in processes of their own, and one that never ends takes seconds.
         """
-        tokenizer, engine, asked = self._tokenizer, self._engine, dict[Request, int]()
+        tokenizer, engine, asked = self._tokenizer, self._engine_now(), dict[Request, int]()
         skipped = 0
         for index in indices:
             sampling = Sampling(temperature=how.temperature, top_k=how.top_k, seed=how.seed + index)
@@ -148,7 +201,7 @@ class Evaluator:
         shown = set(list(asked.values())[:EXAMPLES])
         verdicts: dict[int, Future[list[bool]]] = {}
         texts: dict[int, list[str]] = {}
-        with ThreadPoolExecutor(max(1, min(JUDGES, os.cpu_count() or 1))) as judges:
+        with ThreadPoolExecutor(max(1, min(JUDGES, _cores() // self._ranks.world_size))) as judges:
             try:
                 for request in engine.finished():
                     index = asked[request]
@@ -162,25 +215,25 @@ class Evaluator:
             {"prompt": _question(task[index]), "completion": texts[index][0], "right": any(rights[index])}
             for index in sorted(shown)
         ]
-        return [sum(right) for right in rights.values()], skipped, examples
+        return _Part([sum(right) for right in rights.values()], skipped, examples)
 
-    def _categorical(self, task: Task, indices: range, batch_size: int, advance: Callable[[int], None]) -> tuple[int, int]:
-        """Return how many of the problems are right, and how many were too long for the model's context."""
-        right = skipped = 0
-        size = BATCH.get(self._ranks.device.type, batch_size)
+    def _categorical(self, task: Task, indices: range, batch_size: int, advance: _Advance) -> _Part:
+        rights: list[int] = []
+        skipped, scorer = 0, self._scorer_now()
+        size = max(1, int(BATCH.get(self._ranks.device.type, batch_size) * self._halving.share))
         for start in range(0, len(indices), size):
             conversations = [task[i] for i in indices[start : start + size]]
             prompts = [self._tokenizer.render_for_completion(conversation) for conversation in conversations]
-            asked = [(c, p) for c, p in zip(conversations, prompts, strict=True) if len(p) <= self._scorer.limit]
+            asked = [(c, p) for c, p in zip(conversations, prompts, strict=True) if len(p) <= scorer.limit]
             skipped += len(conversations) - len(asked)
             letters = sorted({letter for conversation, _ in asked for letter in conversation["letters"]})
-            logits = self._scorer.next_logits([prompt for _, prompt in asked], [self._token(letter) for letter in letters])
+            logits = scorer.next_logits([prompt for _, prompt in asked], [self._token(letter) for letter in letters])
             for (conversation, _), row in zip(asked, logits, strict=True):
                 choices = conversation["letters"]
                 guess = choices[int(row[[letters.index(letter) for letter in choices]].argmax())]
-                right += task.evaluate(conversation, guess)
+                rights.append(int(task.evaluate(conversation, guess)))
             advance(len(conversations))
-        return right, skipped
+        return _Part(rights, skipped)
 
     def _token(self, letter: str) -> int:
         if letter not in self._letters:
@@ -193,6 +246,10 @@ class Evaluator:
                 )
             self._letters[letter] = tokens[0]
         return self._letters[letter]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _judged(task: Task, index: int, texts: list[str]) -> list[bool]:

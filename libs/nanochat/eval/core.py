@@ -7,6 +7,7 @@ Differences below about 0.015 are noise: seven identical runs of nanochat spread
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import math
 import os
@@ -23,6 +24,7 @@ from nanochat.data.core_bundle import ROWS, CoreTask, Item, read_items, read_tas
 from nanochat.distributed import Ranks
 from nanochat.engine.scorer import Scorer
 from nanochat.eval import core_prompts, estimates
+from nanochat.eval.halving import Halving
 from nanochat.model import GPT
 from nanochat.tokenizer import Tokenizer
 
@@ -75,11 +77,13 @@ def evaluate(
     corrected_baselines: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
     on_task: Callable[[str, TaskResult], None] | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> CoreResult:
     """Run the tasks of the bundle, at most `max_per_task` items of each. Ranks share the items, so every rank must call this.
 
     `batch_tokens` bounds one forward pass on a CPU. `progress(done, total, label)` counts the items of all tasks; it assumes that other
-    ranks are as far as this one. `on_task(label, result)` is called after each task. Prompts that are longer than the model's
+    ranks are as far as this one. `on_task(label, result)` is called after each task. When memory runs out, less is computed at once and
+    `warn` is told. Prompts that are longer than the model's
     context lose their beginning. A task that cannot be run is among `failed`, and the others go on. Raises StageError when the folder is
     not a bundle.
     """
@@ -88,22 +92,28 @@ def evaluate(
     counts = {label: min(len(items), max_per_task or len(items)) for label, items in loaded.items()}
     total, done = sum(counts.values()), 0
     threads = max(1, (os.cpu_count() or 1) // ranks.world_size)
-    scorer = Scorer(model, dtype=ranks.dtype, batch_tokens=batch_tokens) if total else None
+    scorers, halving = _Scorers(model, ranks, batch_tokens), Halving()
     results: dict[str, TaskResult] = {}
     for task in tasks:
-        if scorer is None or task.label not in loaded:
+        if task.label not in loaded:
             continue
         items, n = loaded.pop(task.label), counts[task.label]
         right, problem = 0, ""
         for window in _windows(range(ranks.rank, n, ranks.world_size), WINDOW.get(ranks.device.type, CPU_WINDOW)):
+            count = functools.partial(
+                _count_right, scorers, halving, tokenizer, task, items[: max(n, task.shots + 1)], window, threads
+            )
             try:
-                right += _count_right(scorer, tokenizer, task, items[: max(n, task.shots + 1)], window, threads)
+                right += halving.run(count, scorers.release)
             except (StageError, RuntimeError, ValueError) as err:  # of this task alone, and perhaps of this rank alone
                 problem = f"{type(err).__name__}: {err}"
                 break
             done += len(window) * ranks.world_size
             if progress:
                 progress(min(done, total), total, task.label)
+        warning = halving.agree(ranks)
+        if warning and warn:
+            warn(warning)
         right_of_all, broken = ranks.sum(right, bool(problem))
         if broken or not n:
             failed[task.label] = problem or ("it failed on another rank" if broken else f"{task.file} has no rows")
@@ -171,10 +181,34 @@ def _windows(indices: range, size: int) -> Iterator[range]:
         yield indices[start : start + size]
 
 
+class _Scorers:
+    """The scorer for a share of the usual memory, made anew when the share changes."""
+
+    def __init__(self, model: GPT, ranks: Ranks, batch_tokens: int):
+        self._model, self._ranks, self._batch_tokens = model, ranks, batch_tokens
+        self._made: tuple[float, Scorer] | None = None
+
+    def of(self, share: float) -> Scorer:
+        if self._made is None or self._made[0] != share:
+            self.release()
+            self._made = share, Scorer(self._model, dtype=self._ranks.dtype, batch_tokens=self._batch_tokens, share=share)
+        return self._made[1]
+
+    def release(self) -> None:
+        self._made = None
+
+
 def _count_right(
-    scorer: Scorer, tokenizer: Tokenizer, task: CoreTask, items: Sequence[Item], indices: range, threads: int
+    scorers: _Scorers,
+    halving: Halving,
+    tokenizer: Tokenizer,
+    task: CoreTask,
+    items: Sequence[Item],
+    indices: range,
+    threads: int,
 ) -> int:
     """Count the items among items[indices] that the model answers correctly."""
+    scorer = scorers.of(halving.share)
     texts = [core_prompts.prompts(task, items[i], core_prompts.shots_for(items, i, task.shots)) for i in indices]
     encoded = iter(tokenizer.encode_batch([t for group in texts for t in group], num_threads=threads))
     groups = [core_prompts.rows(task, [next(encoded) for _ in group], tokenizer.bos) for group in texts]

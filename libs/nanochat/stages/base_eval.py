@@ -58,6 +58,7 @@ def run(ctx: StageContext) -> None:
             corrected_baselines=spec.core_baselines == "corrected",
             progress=Progress(ctx, stop, "example"),
             on_task=emit_task,
+            warn=lambda message: ctx.events.emit("warning", code="evaluation_out_of_memory", message=message),
         )
         for reason in result.failed.values():
             ctx.events.emit("warning", code="evaluation_failed", message=f"a task of CORE was left out: {reason}")

@@ -30,9 +30,10 @@ def run(ctx: StageContext) -> None:
         confined_by = programs.confinement(spec.tasks, spec.trust_generated_code, own_programs)
         if confined_by and not sandbox.default.is_isolated:
             message = f"programs that the model wrote ran confined by no more than this: {confined_by}; the recipe trusts them"
-            ctx.events.emit("warning", code="unconfined_programs", message=message)
+            _warn(ctx, "unconfined_programs", message)
         model = build_model(ctx, ranks, tokenizer, digest, fresh=None).eval()
-        evaluator = chat.Evaluator(model, tokenizer, ranks)
+        warn = partial(_warn, ctx, "evaluation_out_of_memory")
+        evaluator = chat.Evaluator(model, tokenizer, ranks, warn)
         answering = chat.Answering(spec.num_samples, spec.max_new_tokens, spec.temperature, spec.top_k, ctx.spec.seed)
         results: dict[str, chat.ChatResult] = {}
         for name, task in loaded.items():
@@ -44,7 +45,7 @@ def run(ctx: StageContext) -> None:
                     answering=answering,
                     progress=Progress(ctx, stop, "problem", name),
                 )
-            except StageError as err:  # the same on every rank, such as a letter that is no token
+            except StageError as err:  # raised on every rank
                 if err.exit_code == Exit.STOPPED:
                     raise
                 _leave_out(ctx, failed, name, err)
@@ -104,7 +105,11 @@ def _runs_programs(task: Task) -> bool:
 
 def _leave_out(ctx: StageContext, failed: dict[str, str], name: str, err: StageError) -> None:
     failed[name] = str(err)
-    ctx.events.emit("warning", code="evaluation_failed", message=f"{name} was not evaluated: {err}")
+    _warn(ctx, "evaluation_failed", f"{name} was not evaluated: {err}")
+
+
+def _warn(ctx: StageContext, code: str, message: str) -> None:
+    ctx.events.emit("warning", code=code, message=message)
 
 
 def _figures(result: chat.ChatResult, task: Task) -> dict[str, float | int]:

@@ -1,5 +1,6 @@
 """Chat tasks are judged the same way in batches, over ranks, and one at a time."""
 
+import threading
 import typing
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from nanochat.contract.contract import StageError
 from nanochat.distributed import Ranks
 from nanochat.engine import Engine
+from nanochat.engine.scorer import Scorer
 from nanochat.eval import chat, samples
 from nanochat.tasks.base import Task, multiple_choice, user_and_assistant
 from nanochat.tasks.registry import named
@@ -129,6 +131,92 @@ def test_pass_at_k_counts_the_right_answers(make_model, tokenizer):
     assert table[1] == "quiz,0.666667,0.272166,3,0,0.416667,0.500000,0.666667"
 
 
+def test_answers_are_judged_together_and_keep_their_order(make_model, tokenizer, monkeypatch):
+    """A verdict waits until another one is being reached. The verdict depends on the problem alone."""
+    both = threading.Barrier(2)
+
+    class Slow(Quiz):
+        eval_type = "generative"
+
+        def evaluate(self, conversation, completion):
+            both.wait(timeout=60)
+            return int(conversation["letters"][0] == "A" and len(conversation["letters"])) % 2 == 0
+
+    monkeypatch.setattr(chat, "_cores", lambda: 2)
+    task = Slow(size=10)
+    result = evaluate(make_model(tokenizer.vocab_size, seq_len=256), tokenizer, task, max_new_tokens=4)
+    right = [len(task[i]["letters"]) % 2 == 0 for i in range(10)]
+    assert result.accuracy == sum(right) / 10
+    assert [example["right"] for example in result.examples] == right[: chat.EXAMPLES]
+
+
+MESSAGE = "CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a total capacity of 8.00 GiB."
+
+
+def short_of_memory(monkeypatch, *, rows=0, prompts=0):
+    """An engine of more than so many rows, and a scorer of more than so many prompts at once, run out of memory when they compute."""
+    step, next_logits = Engine.step, Scorer.next_logits
+
+    def few_rows(self):
+        if self.scheduler.max_rows > rows:
+            raise torch.OutOfMemoryError(MESSAGE)
+        return step(self)
+
+    def few_prompts(self, asked, tokens):
+        if len(asked) > prompts:
+            raise torch.OutOfMemoryError(MESSAGE)
+        return next_logits(self, asked, tokens)
+
+    monkeypatch.setattr(Engine, "step", few_rows)
+    monkeypatch.setattr(Scorer, "next_logits", few_prompts)
+
+
+@pytest.mark.parametrize("kind", ["generative", "categorical"])
+def test_an_evaluation_that_runs_out_of_memory_goes_on_with_less_at_once(make_model, tokenizer, monkeypatch, kind):
+    model = make_model(tokenizer.vocab_size, seq_len=128)
+    task = named("sums", "test", TaskSource(), size=9) if kind == "generative" else Quiz()
+    plain = evaluate(model, tokenizer, task, max_new_tokens=8)
+    short_of_memory(monkeypatch, rows=40, prompts=2)
+    told, progress = [], []
+    evaluator = chat.Evaluator(model, tokenizer, ONE_RANK, told.append)
+    found = [
+        evaluator.evaluate(task, answering=chat.Answering(max_new_tokens=8), progress=lambda *a: progress.append(a))
+        for _ in "12"
+    ]
+    assert found == [plain, plain]
+    assert told == [
+        "out of memory: CUDA out of memory. Tried to allocate 9.00 GiB; the evaluation goes on with 1/4 of what it computes at once"
+    ]
+    assert progress[-1] == (len(task), len(task))
+
+
+def test_a_task_that_never_fits_into_memory_fails_alone(make_model, tokenizer, monkeypatch):
+    model = make_model(tokenizer.vocab_size, seq_len=128)
+    told = []
+    evaluator = chat.Evaluator(model, tokenizer, ONE_RANK, told.append)
+    with monkeypatch.context() as patch:
+        short_of_memory(patch)
+        with pytest.raises(StageError, match="OutOfMemoryError: CUDA out of memory"):
+            evaluator.evaluate(Quiz())
+    assert evaluator.evaluate(Quiz()) == evaluate(model, tokenizer, Quiz())
+    assert len(told) == 1
+
+
+def test_a_users_judge_that_raises_fails_its_task_alone(make_model, tokenizer):
+    class Broken(Quiz):
+        eval_type = "generative"
+
+        def evaluate(self, conversation, completion):
+            raise KeyError("gold")
+
+    model = make_model(tokenizer.vocab_size, seq_len=256)
+    evaluator = chat.Evaluator(model, tokenizer, ONE_RANK)
+    with pytest.raises(StageError, match="KeyError: 'gold'") as failed:
+        evaluator.evaluate(Broken(), answering=chat.Answering(max_new_tokens=4))
+    assert failed.value.code == "evaluation_failed"
+    assert evaluator.evaluate(Quiz()).n == 11
+
+
 def test_ranks_share_the_problems(make_model, tokenizer):
     model, task = make_model(tokenizer.vocab_size), Quiz()
     whole = evaluate(model, tokenizer, task, ONE_RANK)
@@ -136,6 +224,9 @@ def test_ranks_share_the_problems(make_model, tokenizer):
     class Part(Ranks):
         def sum(self, *values):
             return list(values)
+
+        def gather(self, *values):
+            return [list(values)]
 
     parts = [evaluate(model, tokenizer, task, Part(r, 3, torch.device("cpu"))) for r in range(3)]
     assert sum(p.accuracy for p in parts) == pytest.approx(whole.accuracy)

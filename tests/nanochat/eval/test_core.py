@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from nanochat.contract.contract import StageError
 from nanochat.data.core_bundle import ROWS, bundle_root, read_items, read_tasks
 from nanochat.distributed import Ranks
+from nanochat.engine.scorer import Scorer
 from nanochat.eval import core, core_prompts
 from nanochat.model import GPT, GPTConfig, init_weights
 
@@ -63,12 +64,30 @@ def test_a_model_that_knows_the_words_gets_them_right(bundle, tokenizer, make_mo
     assert result.tasks["jeopardy"]["accuracy"] == 1.0
 
 
+def test_tasks_go_on_with_less_at_once_when_memory_runs_out(bundle, tokenizer, make_model, monkeypatch):
+    model = make_model(tokenizer.vocab_size)
+    whole, told = core.evaluate(model, tokenizer, bundle, ONE_RANK, max_per_task=None), []
+    make = Scorer.__init__
+
+    def short(self, *given, batch_tokens, **more):
+        if batch_tokens * more["share"] > 600:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+        make(self, *given, batch_tokens=batch_tokens, **more)
+
+    monkeypatch.setattr(Scorer, "__init__", short)
+    found = core.evaluate(model, tokenizer, bundle, ONE_RANK, max_per_task=None, batch_tokens=4096, warn=told.append)
+    assert found == whole
+    assert len(told) == 1
+    assert "the evaluation goes on with 1/8" in told[0]
+
+
 def test_ranks_share_the_items(bundle, tokenizer, make_model, monkeypatch):
     model = make_model(tokenizer.vocab_size)
     whole = core.evaluate(model, tokenizer, bundle, ONE_RANK, max_per_task=None)
     summed = {}
     for rank in range(3):
         monkeypatch.setattr(Ranks, "sum", lambda self, *values: list(values))
+        monkeypatch.setattr(Ranks, "gather", lambda self, *values: [list(values)])
         part = core.evaluate(model, tokenizer, bundle, Ranks(rank, 3, torch.device("cpu")), max_per_task=None)
         for label, result in part.tasks.items():
             summed[label] = summed.get(label, 0) + result["accuracy"]

@@ -2,12 +2,14 @@
 
 import json
 import math
+import subprocess
 
 import pytest
 
 from nanochat.__main__ import run as run_stage
-from nanochat.contract.contract import EVENTS, STOP, Exit, ExitReport, read_manifest, seal
+from nanochat.contract.contract import EVENTS, SPEC, STOP, Exit, ExitReport, read_manifest, seal
 from nanochat.contract.events import read
+from nanochat.contract.launch import torchrun
 from nanochat.data.core_bundle import ROWS
 from nanochat.eval import samples
 from nanochat.report import sections
@@ -120,6 +122,39 @@ def test_an_evaluation_without_any_task_ends_as_bad_input(small_run, tmp_path):
     spec = small_run.spec("chat_eval_mid", tmp_path / "out", config={"chat_eval": {"tasks": ["gsm8k"]}})
     assert run_stage(spec) == Exit.BAD_INPUT
     assert "gsm8k" in ExitReport.load(tmp_path / "out").message
+
+
+ONE_RANK_IS_SHORT = """
+import os, sys, torch
+from nanochat import __main__ as stage
+from nanochat.engine import Engine
+step = Engine.step
+def short(self):
+    if os.environ["RANK"] == "1" and self.scheduler.max_rows > 70:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+    return step(self)
+Engine.step = short
+sys.exit(stage.main())
+"""
+
+
+def test_when_one_of_two_ranks_runs_out_of_memory_both_go_on_with_less_at_once(small_run, tmp_path):
+    small_run.stage("chat_eval_mid")
+    settings = {"chat_eval": {"tasks": ["sums"], "max_problems": 5, "max_new_tokens": 8}}
+    alone = small_run.spec("chat_eval_mid", tmp_path / "alone", config=settings)
+    assert run_stage(alone) == Exit.OK
+    spec = small_run.spec("chat_eval_mid", tmp_path / "two", config=settings)
+    spec.out.mkdir()
+    (spec.out / SPEC).write_text(spec.model_dump_json())
+    (tmp_path / "stage.py").write_text(ONE_RANK_IS_SHORT)
+    command = torchrun(2, str(tmp_path / "stage.py"), spec.kind, "--spec", str(spec.out / SPEC))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    (warning,) = [e for e in read(spec.out / EVENTS) if e["kind"] == "warning"]
+    assert warning["code"] == "evaluation_out_of_memory"
+    assert "another process ran out of memory; the evaluation goes on with 1/2" in warning["message"]
+    one, two = (json.loads((out / "results/results.json").read_text())["tasks"] for out in (alone.out, spec.out))
+    assert one == two
 
 
 def test_a_users_own_questions_are_evaluated_beside_the_tasks(small_run, tmp_path):
