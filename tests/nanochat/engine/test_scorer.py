@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from nanochat.engine import scorer as module
 from nanochat.engine.runner import Runner
 from nanochat.engine.scorer import ScoredSequence, Scorer, common_prefix
+from tests.nanochat.engine import shared_beginnings
 from tests.nanochat.engine.switches import MODERN
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -61,6 +62,13 @@ def test_scores_are_those_of_a_plain_pass(make_model, monkeypatch, switches, pac
             assert loss == pytest.approx(wanted, abs=1e-4)
             assert exact == wanted_exact
     assert {exact for scores in scorer.spans(groups) for _, exact in scores} == {True, False}
+
+
+@pytest.mark.parametrize("switches", [{}, MODERN], ids=["speedrun", "modern"])
+def test_scores_in_bf16_are_as_near_to_fp32_as_those_of_a_plain_pass_in_bf16(make_model, switches):
+    """As tests/nanochat/engine/test_gpu.py on a GPU, with fewer tokens."""
+    model = make_model(seq_len=64, **switches)
+    shared_beginnings.assert_no_worse_than_a_plain_pass(model, torch.bfloat16, shared_beginnings.groups(30, 120))
 
 
 def test_a_beginning_in_common_is_read_once(make_model, monkeypatch):
