@@ -156,7 +156,7 @@ def _items(task: CoreTask) -> Iterator[Item]:
             try:
                 item = json.loads(line)
                 wrong = _wrong(task.kind, item)
-            except ValueError as err:
+            except (ValueError, RecursionError) as err:
                 kind = "UTF-8" if isinstance(err, UnicodeDecodeError) else "JSON"
                 raise _damaged(task, number, f"is not {kind}") from err
             if wrong:

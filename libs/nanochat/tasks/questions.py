@@ -6,19 +6,24 @@ any of several texts, a `regex`, a `number`, or a `test` with the `entry_point` 
 
 from __future__ import annotations
 
+import ast
 import json
+import keyword
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from nanochat.contract.contract import StageError
+from nanochat.tasks import sandbox
 from nanochat.tasks.base import LETTERS, Conversation, Task, multiple_choice, reference, user_and_assistant
 from nanochat.tasks.judge import JUDGES
 
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_NUMBER = re.compile(r"[-\u2212]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")  # U+2212 is the minus sign of typesetting
+REGEX_SECONDS = 5.0  # some expressions take for ever on some answers; such an answer is wrong
 EXPECTED = (
     '{"question": "…"} with "answer" (a text, several, or one of "choices"), "regex", "number", or "test" and "entry_point"'
 )
@@ -44,9 +49,11 @@ class Questions(Task):
                 if not line.strip():
                     continue
                 try:
-                    rows.append(_conversation(json.loads(line)))
+                    rows.append(_conversation(_decoded(line)))
                 except UnicodeDecodeError as err:
                     raise _wrong(path, number, "is not UTF-8") from err
+                except RecursionError as err:
+                    raise _wrong(path, number, "is nested too deeply") from err
                 except json.JSONDecodeError as err:
                     raise _wrong(path, number, f"is not JSON ({err})") from err
                 except ValueError as err:
@@ -73,6 +80,15 @@ class Questions(Task):
     def evaluate(self, conversation: Conversation, completion: str) -> bool:
         """Whether the completion is right by the rule of its line."""
         return RULES[conversation["rule"]](conversation, completion)
+
+
+def _decoded(line: bytes) -> Any:
+    row = json.loads(line)
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as err:
+        raise ValueError(f"has half a character (U+{ord(err.object[err.start]):04X})") from None
+    return row
 
 
 def _wrong(path: Path, number: int, what: str) -> StageError:
@@ -115,6 +131,8 @@ def _choice(row: Mapping[str, Any], choices: Any, answer: Any) -> Conversation:
         right = letters[choices.index(answer)]
     elif answer in letters:
         right = answer
+    elif isinstance(answer, str) and answer in choices:
+        raise ValueError(f"has the answer {answer!r}, which is {choices.count(answer)} of the choices; give its letter")
     else:
         raise ValueError(f"has the answer {answer!r}, which is no choice, no letter up to {letters[-1]} and no number from 0")
     question = multiple_choice(row["question"], choices, letters)
@@ -140,6 +158,12 @@ def _number(row: Mapping[str, Any]) -> Conversation:
 def _test(row: Mapping[str, Any]) -> Conversation:
     if not isinstance(row["test"], str) or not str(row.get("entry_point", "")).isidentifier():
         raise ValueError("has a 'test' without the name of a function as 'entry_point'")
+    if keyword.iskeyword(row["entry_point"]):
+        raise ValueError(f"has the 'entry_point' {row['entry_point']!r}, which no function can be named")
+    try:
+        ast.parse(row["test"])
+    except SyntaxError as err:
+        raise ValueError(f"has a 'test' that is no Python: {err.msg}, line {err.lineno} of it") from None
     messages = user_and_assistant(row["question"], str(row.get("solution", "")))
     return {"messages": messages, "entry_point": row["entry_point"], "test": row["test"], "rule": "tests"}
 
@@ -153,17 +177,27 @@ _READ: dict[str, Callable[[Mapping[str, Any]], Conversation]] = {
 
 
 def _any_answer(conversation: Conversation, completion: str) -> bool:
-    return completion.strip() in conversation["answers"]
+    """Equal texts may have other code points: an accent is part of its letter, or follows it."""
+    return unicodedata.normalize("NFC", completion.strip()) in {
+        unicodedata.normalize("NFC", a) for a in conversation["answers"]
+    }
 
 
 def _matches(conversation: Conversation, completion: str) -> bool:
-    return re.search(reference(conversation), completion) is not None
+    """In the sandbox, because a process of ours could not end an expression that backtracks for ever."""
+    program = f"import re\nif not re.search({reference(conversation)!a}, {completion!a}):\n    raise SystemExit(1)"
+    return sandbox.run(program, timeout_s=REGEX_SECONDS).success
 
 
 def _last_number(conversation: Conversation, completion: str) -> bool:
     """Whether the last number of the completion has the same value."""
     numbers = _NUMBER.findall(completion)
-    return bool(numbers) and Decimal(numbers[-1].replace(",", "")) == Decimal(reference(conversation))
+    try:
+        return bool(numbers) and Decimal(numbers[-1].replace(",", "").replace("\u2212", "-")) == Decimal(
+            reference(conversation)
+        )
+    except InvalidOperation:  # an exponent beyond all bounds
+        return False
 
 
 # How a line's answers are judged. Each takes the problem and a completion.

@@ -11,7 +11,7 @@ import pytest
 from nanochat.config.recipe import RecipeError, resolve
 from nanochat.contract.contract import Exit, StageError
 from nanochat.planning import graph, preflight
-from nanochat.tasks import own
+from nanochat.tasks import own, questions
 from nanochat.tasks.questions import Questions
 from nanochat.tasks.source import TaskSource
 from nanochat.tasks.use import OwnTask
@@ -31,14 +31,21 @@ def written(path: Path, *rows: object) -> Path:
         ({"answer": ["Paris", "paris"]}, ["Paris", "paris"], ["Rome"]),
         ({"regex": "(?i)\\bparis\\b"}, ["It is PARIS."], ["parish", ""]),
         ({"number": 1200}, ["It is 1,200.", "7 and then 1200.0", "#### 1200"], ["1200 or 7", "none", "12 00"]),
-        ({"number": -0.5}, ["-0.5", "= -0.50"], ["0.5"]),
+        ({"number": -0.5}, ["-0.5", "= -0.50", "\u2212.5"], ["0.5"]),
+        (
+            {"number": 100000},
+            ["1e5", "about 1.0E+5", "\u0661\u0660\u0660\u0660\u0660\u0660"],
+            ["1e999999999999999999999", "\u2212100000", "5"],
+        ),
+        ({"answer": ["서울", "café"]}, ["서울", "\u1109\u1165\u110b\u116e\u11af", "cafe\u0301 "], ["서울시", "cafe"]),
+        ({"regex": "서울(은|에)"}, ["그래서 서울은"], ["서울"]),
         (
             {"test": "def check(f):\n    assert f(3) == 9", "entry_point": "square"},
             ["def square(x):\n    return x * x", "```python\ndef square(x):\n    return x ** 2\n```"],
             ["def square(x):\n    return x", "def cube(x):\n    return 9", ""],
         ),
     ],
-    ids=["text", "texts", "regex", "number", "negative", "code"],
+    ids=["text", "texts", "regex", "number", "negative", "power", "unicode", "unicode regex", "code"],
 )
 def test_a_question_is_judged_by_what_its_line_holds(tmp_path: Path, row: dict, right: list[str], wrong: list[str]) -> None:
     task = Questions.read("mine", written(tmp_path / "q.jsonl", {"question": "What?", **row}))
@@ -46,6 +53,13 @@ def test_a_question_is_judged_by_what_its_line_holds(tmp_path: Path, row: dict, 
     assert task[0]["messages"][0] == {"role": "user", "content": "What?"}
     assert [task.evaluate(task[0], text) for text in right] == [True] * len(right)
     assert [task.evaluate(task[0], text) for text in wrong] == [False] * len(wrong)
+
+
+def test_an_expression_that_takes_for_ever_makes_the_answer_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(questions, "REGEX_SECONDS", 0.2)
+    task = Questions.read("mine", written(tmp_path / "q.jsonl", {"question": "a?", "regex": "^(a|aa)+$"}))
+    assert task.evaluate(task[0], "aaa")
+    assert not task.evaluate(task[0], "a" * 60 + "b")
 
 
 def test_choices_are_ranked_by_letter(tmp_path: Path) -> None:
@@ -73,6 +87,18 @@ def test_choices_are_ranked_by_letter(tmp_path: Path) -> None:
         ({"question": "a?", "regex": "("}, "'regex' that is none"),
         ({"question": "a?", "number": "3"}, "'number' that is none"),
         ({"question": "a?", "test": "def check(f): ..."}, "without the name of a function"),
+        ({"question": "a?", "test": "def check(f): ...", "entry_point": "class"}, "'class', which no function can be named"),
+        (
+            {"question": "a?", "test": "def check(f:\n", "entry_point": "f"},
+            "'test' that is no Python: '(' was never closed, line 1",
+        ),
+        ({"question": "a\ud800?", "answer": "b"}, "has half a character (U+D800)"),
+        (
+            {"question": "a?", "choices": ["b", "b", "c"], "answer": "b"},
+            "answer 'b', which is 2 of the choices; give its letter",
+        ),
+        ('{"question": "a?", "answer": ' + "[" * 100_000, "is nested too deeply"),
+        ('{"question": "a?", "number": NaN}', "'number' that is none"),
         ({"question": "a?", "choices": ["b", "c"], "answer": 0}, "mixes multiple choice with other questions"),
     ],
 )
@@ -145,7 +171,7 @@ def test_the_example_package_is_installed_and_evaluated(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     program = """
-from nanochat.tasks import own
+from nanochat.tasks import own, questions
 from nanochat.tasks.source import TaskSource
 from nanochat.tasks.use import OwnTask
 task = own.load(OwnTask(name="capitals"), TaskSource())
