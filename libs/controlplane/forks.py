@@ -1,7 +1,8 @@
 """Fork a run: a new run that takes over what the old one has done and its own recipe leaves unchanged.
 
-A stage is taken over if it succeeded, has the same configuration, and so has everything that it reads. It gets an attempt that
-took no time and the old artifacts, which are referenced, not copied. All other stages run.
+A stage is taken over if it succeeded, has the same configuration, and everything that it reads is as it was. It gets an attempt that
+took no time and the old artifacts, which are referenced, not copied. All other stages run. The data stage that runs again only for other
+conversations publishes the same text, so that the pretrained model is taken over all the same.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ def fork(
         stages = g.stages()
         if again is not None and again not in {stage.name for stage in stages}:
             raise NotFound(f"the new run has no stage {again!r}; it has {', '.join(stage.name for stage in stages)}")
-        reused = _reuse(g, parent, stages, again)
+        reused, same = _reuse(g, parent, stages, again)
         if start is not None:
             stage = next(stage for stage in stages if stage.name == again)
-            if missing := _producers(stage) - reused:
+            if missing := {source.partition(".")[0] for source in stage.inputs.values() if source not in same}:
                 raise Conflict(
                     f"checkpoint {from_checkpoint} does not fit: {', '.join(sorted(missing))} would run again before {again}"
                 )
@@ -108,28 +109,29 @@ def _start(session: Session, parent_id: str, checkpoint_id: str) -> Stage:
     return stage
 
 
-def _reuse(g: Gate, parent: Run, stages: list[Stage], again: str | None) -> set[str]:
-    """Take over every stage that can be, except `again`. Returns their names."""
+def _reuse(g: Gate, parent: Run, stages: list[Stage], again: str | None) -> tuple[set[str], set[str]]:
+    """Take over every stage that can be, except `again`. Returns their names, and the artifacts that are as they were."""
     old = {stage.name: stage for stage in g.session.scalars(select(Stage).where(Stage.run_id == parent.id))}
     reused: set[str] = set()
+    same: set[str] = set()
     if parent.config.get("seed") != g.run.config.get("seed"):
-        return reused
+        return reused, same
     for stage in stages:
         before = old.get(stage.name)
-        if before is None or stage.name == again or not _producers(stage) <= reused:
+        if before is None or stage.name == again or not set(stage.inputs.values()) <= same:
             continue
-        if before.status is StageStatus.SUCCEEDED and _work(before) == _work(stage):
+        if before.status is not StageStatus.SUCCEEDED or _shape(before) != _shape(stage):
+            continue
+        unaffected = graph.unaffected(stage.name, stage.outputs, before.config, stage.config)
+        same |= unaffected
+        if len(unaffected) == len(stage.outputs):
             _take_over(g, stage, before)
             reused.add(stage.name)
-    return reused
+    return reused, same
 
 
-def _work(stage: Stage) -> tuple[object, ...]:
-    return stage.kind, graph.decisive(stage.config), stage.inputs, stage.outputs
-
-
-def _producers(stage: Stage) -> set[str]:
-    return {source.partition(".")[0] for source in stage.inputs.values()}
+def _shape(stage: Stage) -> tuple[object, ...]:
+    return stage.kind, stage.inputs, stage.outputs
 
 
 def _take_over(g: Gate, stage: Stage, before: Stage) -> None:

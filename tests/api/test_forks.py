@@ -59,6 +59,30 @@ def test_a_fork_runs_only_what_its_overrides_change(api: Api, worker: ManualWork
     assert (claim.fence.attempt_no, claim.checkpoints) == (1, ())
 
 
+def test_a_fork_with_other_conversations_fetches_them_and_keeps_the_pretrained_model(api: Api, worker: ManualWorker) -> None:
+    """Conversations behind a URL are fetched by the data stage, which runs again. Only what reads them does so too."""
+    mixture = [{"jsonl": "http://127.0.0.1:9/old.jsonl"}, {"task": "sums", "size": 100}]
+    old = post(api, "/v1/runs", {"recipe": "tiny", "overrides": {"sft.train": mixture}})["id"]
+    for stage in BEFORE:
+        worker.complete(old, stage)
+    other = [{"jsonl": "http://127.0.0.1:9/new.jsonl"}, {"task": "sums", "size": 100}]
+    run = post(api, f"/v1/runs/{old}/fork", {"overrides": {"sft.train": other}})
+    assert done(run) == ["tok_train", "tok_eval", "base_train", "base_eval"]
+    claim = worker.claim(run["id"], "data")
+    assert claim.config["own_files"] == ["http://127.0.0.1:9/new.jsonl"]
+    for output in claim.outputs:
+        worker.report(claim, "artifact", name=output, path=f"/artifacts/{run['id']}/data/{output}", sha256="ab" * 32)
+    worker.finish(claim)
+    claim = worker.claim(run["id"], "mid_train")
+    assert claim.inputs["tasks"].path == f"/artifacts/{run['id']}/data/tasks"
+    assert claim.inputs["model"].path == f"/artifacts/{old}/base_train/model"
+    # A file of this machine is read by the stages that train on it; other text is another run.
+    local = [{"task": "sums", "size": 200}]
+    assert done(post(api, f"/v1/runs/{old}/fork", {"overrides": {"sft.train": local}})) == done(run)
+    body = {"overrides": {"sft.train": other, "data.source.max_chars": 7_000_000}}
+    assert done(post(api, f"/v1/runs/{old}/fork", body)) == []
+
+
 def test_a_fork_inherits_priority_and_budget_unless_it_names_others(api: Api, worker: ManualWorker) -> None:
     terms = {"priority": 7, "max_usd": 5.0, "max_hours": 2.5, "usd_per_hour": 3.0}
     old = post(api, "/v1/runs", {"recipe": "tiny", **terms})["id"]

@@ -66,6 +66,34 @@ def test_a_run_starts_from_a_checkpoint_which_is_pinned(api: Api, old: str) -> N
     assert checkpoints()["base_train"]["pinned_at"]
 
 
+def test_a_fork_of_a_run_that_started_from_a_model_starts_from_the_same_one(api: Api, old: str) -> None:
+    worker = ManualWorker(api.ledger)
+    first = submitted(api, old)
+    for stage in ("start", "data", "sft"):
+        worker.complete(first["id"], stage)
+
+    def forked(**body: Any) -> tuple[list[str], dict[str, Any]]:
+        answer = api.http.post(f"/v1/runs/{first['id']}/fork", json=body)
+        assert answer.status_code == 201, answer.text
+        run = answer.json()
+        return [stage["name"] for stage in run["stages"] if stage["status"] == "SUCCEEDED"], run
+
+    done, run = forked(overrides={"sft.num_iterations": 7})
+    assert done == ["start", "data"]
+    assert run["config"]["from"] == first["config"]["from"]
+    assert worker.claim(run["id"], "sft").inputs["model"].path == f"/artifacts/{first['id']}/start/model"
+    assert forked(overrides={"chat_eval.max_problems": 3})[0] == ["start", "data", "sft"]
+    assert forked(from_stage="sft")[0] == ["start", "data"]
+    # From an earlier stage of the same run: another model, and midtraining before SFT.
+    done, run = forked(overrides={"from.model": old, "from.first": "mid_train"})
+    assert done == ["data"]
+    assert Path(run["config"]["from"]["model"]).name == "base_train"
+    assert [stage["name"] for stage in run["stages"]][:3] == ["start", "data", "mid_train"]
+    extended = api.http.post(f"/v1/runs/{first['id']}/extend", json={"stage": "sft", "steps": 600})
+    assert extended.status_code == 201, extended.text
+    assert [s["name"] for s in extended.json()["stages"] if s["status"] == "SUCCEEDED"] == ["start", "data"]
+
+
 def test_a_run_without_a_model_is_refused(api: Api) -> None:
     empty = api.http.post("/v1/runs", json={"recipe": "tiny"}).json()["id"]
     answer = problem(api.http.post("/v1/runs", json={"recipe": "tiny", "overrides": {"from.model": empty}}), "invalid-recipe")

@@ -7,7 +7,7 @@ row and write `stages/<kind>.py` (CONTRIBUTING.md has a worked example).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -52,6 +52,7 @@ SIDE_OUTPUTS = ("results",)
 SAMPLE = "sample"  # of the text is enough for a run that does not pretrain
 _TEXT = {"shards": "data.shards", "tokenizer": "tok_train.tokenizer"}
 _CHAT = {**_TEXT, "tasks": "data.tasks"}
+PRETRAINING = {"data.tok_shards", "data.shards", "data.core"}  # what the data stage publishes apart from any conversation
 _MODEL = ("model", "results")
 GENERATED, CHECKED = "generated", "checked"
 OWN_FILES, WORD_LIST = "own_files", "word_list"
@@ -282,6 +283,19 @@ def decisive(config: Config) -> Config:
     places = config.get(OWN_FILES)
     urls = [place for place in places if is_url(place)] if isinstance(places, list) else []
     return {**kept, OWN_FILES: urls} if urls else kept
+
+
+def unaffected(stage: str, outputs: Iterable[str], before: Config, now: Config) -> set[str]:
+    """The `outputs` of a stage, as `stage.output`, that it publishes alike with both configurations.
+
+    The data stage runs again to fetch other conversations, but publishes the same text: pretraining need not run again.
+    """
+    decisions = [decisive(before), decisive(now)]
+    names = {f"{stage}.{output}" for output in outputs}
+    if decisions[0] == decisions[1]:
+        return names
+    others = [{key: value for key, value in found.items() if key != OWN_FILES} for found in decisions]
+    return names & PRETRAINING if others[0] == others[1] else set()
 
 
 def checked(recipe: Recipe) -> dict[str, object]:
