@@ -1,50 +1,63 @@
-"""The `nanochat` command, such as `nanochat submit tiny --watch`. Exit codes: 0 success, 1 failure, 2 wrong usage."""
+"""The `nanochat` command, such as `nanochat submit tiny --watch`. docs/cli.md lists the commands by task, and the exit codes."""
 
 from __future__ import annotations
 
-import sys
 from importlib import metadata
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from client import (
+    cli_chat,
     cli_chats,
     cli_checkpoints,
+    cli_compare,
+    cli_contexts,
     cli_interchange,
     cli_keys,
     cli_local,
+    cli_metrics,
     cli_models,
     cli_queue,
     cli_runs,
+    cli_stack,
     cli_steer,
     cli_storage,
     cli_sweeps,
     cli_webhooks,
     cli_workers,
 )
-from client.errors import ApiError, ClientError
+from client.cli_base import Code, code_of
+from client.errors import ClientError
 
 app = typer.Typer(
     help="POST a recipe, get a ChatGPT you trained yourself.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
-cli_local.register(app)
-cli_chats.register(app)
-cli_runs.register(app)
-cli_steer.register(app)
-cli_models.register(app)
-cli_checkpoints.register(app)
-cli_keys.register(app)
-cli_queue.register(app)
-cli_interchange.register(app)
-cli_storage.register(app)
-cli_sweeps.register(app)
-cli_workers.register(app)
-cli_webhooks.register(app)
+# In the order of `nanochat --help`.
+for room in (
+    cli_stack,
+    cli_runs,
+    cli_metrics,
+    cli_compare,
+    cli_local,
+    cli_sweeps,
+    cli_steer,
+    cli_queue,
+    cli_models,
+    cli_chat,
+    cli_checkpoints,
+    cli_interchange,
+    cli_storage,
+    cli_chats,
+    cli_contexts,
+    cli_keys,
+    cli_workers,
+    cli_webhooks,
+):
+    room.register(app)
 
 
 def _version(asked: bool) -> None:
@@ -67,10 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         app(argv)
     except ClientError as err:
-        Console(stderr=True).print(f"nanochat: {err}", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(2 if isinstance(err, ApiError) and err.status == 422 else 1) from None
+        typer.echo(f"nanochat: {err}", err=True)
+        raise SystemExit(code_of(err)) from None
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    except BrokenPipeError:  # `nanochat logs … | head`
-        sys.stderr.close()
-        raise SystemExit(0) from None
+        raise SystemExit(Code.INTERRUPTED) from None

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from client import rendering, text
+from client import cli_base, rendering
+from client.cli_base import out
 from client.cli_local import given, hand_over, told
 
 TokenizerOption = Annotated[
@@ -27,10 +28,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 def register(app: typer.Typer) -> None:
     data = typer.Typer(no_args_is_help=True, help="Look at data before anything is trained on them.")
-    data.command("check")(check)
-    app.add_typer(data, name="data")
-    app.command("identity")(identity)
-    app.command("inspect")(inspect)
+    cli_base.register(data, "Commands", check)
+    app.add_typer(data, name="data", rich_help_panel=cli_base.DATA)
+    cli_base.register(app, cli_base.DATA, identity, inspect)
 
 
 def check(
@@ -80,12 +80,13 @@ def inspect(
     rows = {"--row": row, "--count": count, "--split": split}
     command = [sys.executable, "-m", "nanochat.chats", "inspect", *given({**looks, **rows}), "--", what]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=False)
-    out = text.console()
     for line in done.stdout.splitlines():
         if as_json:
             typer.echo(line)
         else:
-            out.print(rendering.shown(json.loads(line), colored=out.is_terminal), soft_wrap=True, highlight=False)
+            out.print(
+                rendering.shown(json.loads(line), colored=out.is_terminal and not out.no_color), soft_wrap=True, highlight=False
+            )
     raise typer.Exit(told(done.returncode))
 
 

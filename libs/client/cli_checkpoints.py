@@ -1,69 +1,109 @@
-"""The commands for checkpoints: checkpoints list, pin, unpin, promote, demote, delete."""
+"""The commands for checkpoints: checkpoints list, pin, unpin, promote, demote, delete; and promote."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from client.cli_runs import RunArg, connect
-from client.text import console
+from client import cli_base, complete
+from client.cli_base import Json, RunArg, Yes, confirm, connect, emit, say, show
+from client.client import Client
+from client.errors import ApiError, ClientError
+from client.models import Checkpoint
+from client.sheet import Column, Sheet
+from client.text import when
 
-out = console()
 CheckpointArg = Annotated[
-    str, typer.Argument(metavar="CHECKPOINT", help="id of a checkpoint, c_… (see `nanochat checkpoints list`)")
+    str,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="id of a checkpoint, c_… (see `nanochat checkpoints list`), or RUN or RUN:STAGE for the newest one of a run or a stage",
+        autocompletion=complete.checkpoints,
+    ),
 ]
 checkpoints = typer.Typer(help="List, pin, promote and delete checkpoints.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
-    for command in (list_, pin, unpin, promote, demote, delete):
-        checkpoints.command(command.__name__.rstrip("_"))(command)
-    app.add_typer(checkpoints, name="checkpoints")
+    cli_base.register(checkpoints, "Commands", list_, pin, unpin, promote, demote, delete)
+    app.add_typer(checkpoints, name="checkpoints", rich_help_panel=cli_base.MODELS)
+    cli_base.register(app, cli_base.MODELS, promote)
 
 
-def list_(run_id: RunArg) -> None:
+def list_(run_id: RunArg, as_json: Json = False) -> None:
     """List the checkpoints of a run that are on disk, those of the last stage first."""
-    table = Table("id", "stage", "step", "val bpb", "GB", "promoted", "pinned", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     with connect() as client:
-        for c in client.checkpoints(run_id):
-            bpb = "" if c.val_bpb is None else f"{c.val_bpb:.4f}"
-            marks = ("yes" if c.promoted_at else "", "yes" if c.pinned_at else "")
-            table.add_row(c.id, c.stage, str(c.step), bpb, f"{c.bytes / 1e9:.2f}", *marks)
-    out.print(table)
+        items = client.checkpoints(run_id)
+    if as_json:
+        emit(list(items))
+        return
+    sheet = Sheet(
+        "id",
+        "stage",
+        Column("step", right=True),
+        Column("bits/byte", right=True, drop=2),
+        Column("GB", right=True, drop=3),
+        Column("created", drop=4),
+        Column("marks", drop=1),
+    )
+    for c in items:
+        marks = [mark for mark, given in (("promoted", c.promoted_at), ("pinned", c.pinned_at), ("final", c.final)) if given]
+        bpb = "" if c.val_bpb is None else f"{c.val_bpb:.4f}"
+        sheet.add(c.id, c.stage, str(c.step), bpb, f"{c.bytes / 1e9:.2f}", when(c.created_at), " ".join(marks))
+    show(sheet)
 
 
-def pin(checkpoint_id: CheckpointArg) -> None:
+def pin(checkpoint: CheckpointArg, as_json: Json = False) -> None:
     """Keep a checkpoint until it is unpinned."""
     with connect() as client:
-        client.pin(checkpoint_id)
-    typer.echo(f"{checkpoint_id} pinned")
+        _tell(client.pin(found(client, checkpoint)), "pinned", as_json)
 
 
-def unpin(checkpoint_id: CheckpointArg) -> None:
+def unpin(checkpoint: CheckpointArg, as_json: Json = False) -> None:
     """Let garbage collection delete a checkpoint again."""
     with connect() as client:
-        client.pin(checkpoint_id, pinned=False)
-    typer.echo(f"{checkpoint_id} unpinned")
+        _tell(client.pin(found(client, checkpoint), pinned=False), "unpinned", as_json)
 
 
-def promote(checkpoint_id: CheckpointArg) -> None:
+def promote(checkpoint: CheckpointArg, as_json: Json = False) -> None:
     """Offer a checkpoint to the inference service."""
     with connect() as client:
-        client.promote(checkpoint_id)
-    typer.echo(f"{checkpoint_id} promoted")
+        _tell(client.promote(found(client, checkpoint)), "promoted", as_json)
 
 
-def demote(checkpoint_id: CheckpointArg) -> None:
+def demote(checkpoint: CheckpointArg, as_json: Json = False) -> None:
     """Take a promotion back."""
     with connect() as client:
-        client.demote(checkpoint_id)
-    typer.echo(f"{checkpoint_id} demoted")
+        _tell(client.demote(found(client, checkpoint)), "demoted", as_json)
 
 
-def delete(checkpoint_id: CheckpointArg) -> None:
+def delete(checkpoint: CheckpointArg, yes: Yes = False, as_json: Json = False) -> None:
     """Delete a checkpoint that nothing needs for good."""
     with connect() as client:
-        client.delete_checkpoint(checkpoint_id)
-    typer.echo(f"{checkpoint_id} deleted")
+        checkpoint_id = found(client, checkpoint)
+        confirm(f"Delete the checkpoint {checkpoint_id} for good?", yes)
+        _tell(client.delete_checkpoint(checkpoint_id), "deleted", as_json)
+
+
+def found(client: Client, wanted: str) -> str:
+    """The id of a checkpoint; for `RUN` or `RUN:STAGE` that of the newest one there. Raises ClientError."""
+    if wanted.startswith("c_"):
+        return wanted
+    try:
+        items, stage = client.checkpoints(wanted), ""
+    except ApiError as err:
+        run, colon, stage = wanted.rpartition(":")
+        if err.status != 404 or not colon:
+            raise
+        items = [one for one in client.checkpoints(run) if one.stage == stage]
+    if not items:
+        raise ClientError(f"{wanted} has no checkpoints" + (": there may be no such stage" if stage else ""))
+    return items[0].id
+
+
+def _tell(checkpoint: Checkpoint, what: str, as_json: bool) -> None:
+    if as_json:
+        emit(checkpoint)
+    else:
+        say(f"{checkpoint.id} {what}")

@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from client import cli_base, complete
+from client.cli_base import connect
 from client.cli_local import hand_over, told
-from client.cli_runs import connect
+from client.cli_models import find
 from client.errors import ClientError
 
 ForceOption = Annotated[bool, typer.Option("--force", help="replace a folder that is not empty")]
@@ -27,8 +29,7 @@ class Dtype(StrEnum):
 
 
 def register(app: typer.Typer) -> None:
-    app.command("export")(export)
-    app.command("import")(import_)
+    cli_base.register(app, cli_base.MODELS, export, import_)
 
 
 def export(
@@ -37,7 +38,12 @@ def export(
         Format, typer.Option(help="hf: for transformers; safetensors: plain weights; gguf is refused with the reason")
     ],
     model: Annotated[
-        str, typer.Option(metavar="ID|DIR", help="id of a model (see `nanochat models`), or a checkpoint's directory")
+        str,
+        typer.Option(
+            metavar="MODEL|DIR",
+            help="id of a model (see `nanochat models`), name of its run, or a checkpoint's directory",
+            autocompletion=complete.models,
+        ),
     ],
     tokenizer: Annotated[
         Path | None, typer.Option(metavar="DIR", help="tokenizer of the same run, if --model is a directory")
@@ -65,16 +71,14 @@ def import_(
     _run("import", _flags({"--force": force}), folder, out)
 
 
-def _promoted(model_id: str) -> tuple[str, str]:
+def _promoted(wanted: str) -> tuple[str, str]:
     """The directories of a promoted model and its tokenizer. Raises typer.BadParameter or ClientError."""
-    if Path(model_id).exists():
+    if Path(wanted).exists():
         raise typer.BadParameter(
             "a checkpoint's directory needs --tokenizer DIR, the tokenizer of the same run", param_hint="--model"
         )
     with connect() as client:
-        found = next((model for model in client.models() if model.id == model_id), None)
-    if found is None:
-        raise ClientError(f"there is no model {model_id!r}: `nanochat models` lists those there are")
+        found = find(client.models(), wanted)
     if not Path(found.model.path).is_dir():
         raise ClientError(f"{found.model.path} is not on this machine: run the export where the checkpoints are")
     return found.model.path, found.tokenizer.path

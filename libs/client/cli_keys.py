@@ -8,16 +8,22 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from client.cli_runs import Json, connect
+from client import cli_base, complete
+from client.cli_base import Json, Yes, confirm, connect, emit, one_of, say, say_whole, show
+from client.client import Client
 from client.models import Key
-from client.text import console
+from client.sheet import Column, Sheet
+from client.text import when
 
-out = console()
 UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
-KeyArg = Annotated[str, typer.Argument(metavar="KEY", help="id of a key, k_… (see `nanochat keys list`)")]
+KeyArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="KEY", help="id of a key, k_… (see `nanochat keys list`), or its name", autocompletion=complete.keys
+    ),
+]
 keys = typer.Typer(help="Make, list, expire and revoke API keys. Needs the key of an admin.", no_args_is_help=True)
 
 
@@ -28,10 +34,9 @@ class Role(StrEnum):
 
 
 def register(app: typer.Typer) -> None:
-    for command in (make, list_, expire, revoke):
-        keys.command(command.__name__.rstrip("_"))(command)
-    app.add_typer(keys, name="keys")
-    app.command("audit")(audit)
+    cli_base.register(keys, "Commands", make, list_, expire, revoke)
+    app.add_typer(keys, name="keys", rich_help_panel=cli_base.FLEET)
+    cli_base.register(app, cli_base.FLEET, audit)
 
 
 def make(
@@ -43,10 +48,15 @@ def make(
     expires: Annotated[
         str | None, typer.Option(metavar="TIME", help="lifetime, such as 12h or 30d; without it, for ever")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Make a key and print it. It cannot be printed again."""
     with connect() as client:
-        typer.echo(client.make_key(name, role, project, None if expires is None else _after(expires)).secret)
+        made = client.make_key(name, role, project, None if expires is None else _after(expires))
+    if as_json:
+        emit(made)
+    else:
+        say_whole(made.secret)
 
 
 def list_(as_json: Json = False) -> None:
@@ -54,29 +64,39 @@ def list_(as_json: Json = False) -> None:
     with connect() as client:
         items = client.keys()
     if as_json:
-        typer.echo("\n".join(key.model_dump_json() for key in items))
+        emit(list(items))
         return
-    table = Table("id", "name", "role", "project", "created", "state", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    sheet = Sheet(
+        "id",
+        Column("name", wrap=True),
+        "role",
+        Column("project", drop=1),
+        Column("created", drop=3),
+        Column("state", wrap=True),
+    )
     for key in items:
-        table.add_row(key.id, key.name, key.role, key.project, _time(key.created_at), _state(key))
-    out.print(table)
+        sheet.add(key.id, key.name, key.role, key.project, when(key.created_at), _state(key))
+    show(sheet)
 
 
 def expire(
-    key_id: KeyArg,
+    key: KeyArg,
     within: Annotated[str, typer.Option("--in", metavar="TIME", help="such as 0m, 12h or 30d; `never` takes the end away")],
+    as_json: Json = False,
 ) -> None:
     """Set when a key expires."""
     with connect() as client:
-        key = client.expire_key(key_id, None if within == "never" else _after(within))
-    typer.echo(f"{key.id} {_state(key)}")
+        changed = client.expire_key(_id(client, key), None if within == "never" else _after(within))
+    _tell(changed, as_json)
 
 
-def revoke(key_id: KeyArg) -> None:
+def revoke(key: KeyArg, yes: Yes = False, as_json: Json = False) -> None:
     """Revoke a key for good."""
     with connect() as client:
-        key = client.revoke_key(key_id)
-    typer.echo(f"{key.id} {_state(key)}")
+        key_id = _id(client, key)
+        confirm(f"Revoke the key {key}? Programs that use it are refused from then on.", yes)
+        revoked = client.revoke_key(key_id)
+    _tell(revoked, as_json)
 
 
 def audit(
@@ -86,13 +106,32 @@ def audit(
     with connect() as client:
         page = client.audit(limit=limit)
     if as_json:
-        typer.echo(page.model_dump_json(indent=1))
+        emit(page)
         return
-    table = Table("time", "key", "project", "action", "target", "outcome", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    sheet = Sheet(
+        Column("time", drop=1),
+        Column("key", wrap=True),
+        Column("project", drop=4),
+        "action",
+        Column("target", wrap=True),
+        Column("outcome", drop=2, wrap=True),
+    )
     for entry in page.items:
         target = " ".join([*entry.target.values(), *([f"→ {entry.made}"] if entry.made else [])])
-        table.add_row(_time(entry.at), entry.key_name, entry.project, entry.action, target, entry.outcome or "unknown")
-    out.print(table)
+        sheet.add(when(entry.at), entry.key_name, entry.project, entry.action, target, entry.outcome or "unknown")
+    show(sheet)
+
+
+def _id(client: Client, wanted: str) -> str:
+    items = client.keys()
+    return one_of((key for key in items if key.revoked_at is None), wanted, "key")
+
+
+def _tell(key: Key, as_json: bool) -> None:
+    if as_json:
+        emit(key)
+    else:
+        say(f"{key.id} {_state(key)}")
 
 
 def _after(text: str) -> datetime:
@@ -104,11 +143,7 @@ def _after(text: str) -> datetime:
 
 def _state(key: Key) -> str:
     if key.revoked_at is not None:
-        return f"revoked {_time(key.revoked_at)}"
+        return f"revoked {when(key.revoked_at)}"
     if key.expires_at is None:
         return "valid"
-    return f"{'expired' if key.expires_at <= datetime.now(UTC) else 'valid until'} {_time(key.expires_at)}"
-
-
-def _time(at: datetime) -> str:
-    return at.astimezone().strftime("%Y-%m-%d %H:%M")
+    return f"{'expired' if key.expires_at <= datetime.now(UTC) else 'valid until'} {when(key.expires_at)}"

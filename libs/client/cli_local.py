@@ -1,4 +1,4 @@
-"""Commands that need no API: up, doctor, local-run, and plan with named GPUs. Each starts a process of its own."""
+"""Commands that need no API: local-run, and plan with named GPUs. Each starts a process of its own."""
 
 from __future__ import annotations
 
@@ -13,10 +13,20 @@ from typing import Annotated, Any
 
 import typer
 
-from client import overrides
+from client import cli_base, complete, overrides
+from client.cli_base import Code
 from client.models import Plan
 
-BAD_INPUT = 64  # nanochat.contract.contract.Exit.BAD_INPUT; the client may not import nanochat
+BAD_INPUT, STOPPED = 64, 75  # of nanochat.contract.contract.Exit; the client may not import nanochat
+
+RecipeArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="name of a shipped recipe (see `nanochat recipes`), or a .toml file",
+        autocompletion=complete.recipes,
+    ),
+]
 
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="override one field, such as base.num_iterations=20")
@@ -36,23 +46,11 @@ FirstOption = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    app.command("up", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(up)
-    app.command()(doctor)
-    app.command("local-run")(local_run)
-
-
-def up(context: typer.Context) -> None:
-    """Start the whole platform on this machine, with its own Postgres and Redis. Ctrl-C stops everything."""
-    raise typer.Exit(hand_over(["-m", "services.standalone", "up", *context.args]))
-
-
-def doctor() -> None:
-    """Find what keeps this machine from running the platform, and say what to do about it."""
-    raise typer.Exit(hand_over(["-m", "services.standalone.doctor"]))
+    cli_base.register(app, cli_base.RUNS, local_run)
 
 
 def local_run(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="name of a shipped recipe, or a .toml file")],
+    recipe: RecipeArg,
     set_: SetOption = None,
     data: DataOption = None,
     from_: FromOption = None,
@@ -106,8 +104,8 @@ def given(options: Mapping[str, object]) -> list[str]:
 
 
 def told(code: int) -> int:
-    """The exit code of a command whose process ended with `code`: 2 for wrong arguments and bad input, 1 for every other failure."""
-    return 0 if code == 0 else 2 if code in (2, BAD_INPUT) else 1
+    """The exit code of a command whose process ended with `code`. A process that was stopped was stopped by Ctrl-C."""
+    return {0: Code.OK, 2: Code.USAGE, BAD_INPUT: Code.USAGE, STOPPED: Code.INTERRUPTED}.get(code, Code.FAILED)
 
 
 def hand_over(arguments: list[str]) -> int:

@@ -1,8 +1,7 @@
-"""The commands for runs: submit, plan, ps, show, watch, logs, report, recipes."""
+"""The commands for runs: submit, plan, ps, show, watch, logs, events, report, recipes."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 import tomllib
 import webbrowser
@@ -11,33 +10,27 @@ from typing import Annotated, Any
 
 import typer
 from rich.markdown import Markdown
-from rich.table import Table
 
-from client.cli_local import DataOption, FirstOption, FromOption, SetOption, given, overrides_of, plan_here
+from client import cli_base, complete
+from client.cli_base import Code, Json, RunArg, connect, emit, emit_line, out, say, say_whole, show, warn
+from client.cli_local import DataOption, FirstOption, FromOption, RecipeArg, SetOption, given, overrides_of, plan_here
 from client.client import Client
-from client.models import Run
-from client.settings import discover
-from client.text import RunTable, console, plan_summary, plan_table, runs_table, troubles
-from client.watch import watch
+from client.event_text import QUIET, event_line
+from client.models import LogLine, Run
+from client.repl import visible
+from client.sheet import Column, Sheet, clean
+from client.text import RunTable, facts, plan_summary, plan_table, runs_table, troubles
+from client.watch import Looks, watch
 
-RecipeArg = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="name of a shipped recipe (see `nanochat recipes`), or a .toml file")
-]
-RunArg = Annotated[
-    str, typer.Argument(metavar="RUN", help="id of a run, r_… (see `nanochat ps`), or its name if only one has it")
-]
-Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 PriorityOption = Annotated[int | None, typer.Option(min=-100, max=100, help="a greater priority goes first")]
 MaxUsd = Annotated[float | None, typer.Option(metavar="USD", help="pause when this is spent")]
 MaxHours = Annotated[float | None, typer.Option(metavar="HOURS", help="pause after this many hours of work")]
-UsdPerHour = Annotated[float | None, typer.Option(metavar="USD", help="price of one GPU")]
-
-out = console()
+UsdPerHour = Annotated[float | None, typer.Option(metavar="USD", help="price of one GPU per hour")]
+StageOption = Annotated[str | None, typer.Option(help="only this stage", autocompletion=complete.stages)]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (submit, plan, ps, show, watch_, logs, report, recipes):
-        app.command(command.__name__.rstrip("_"))(command)
+    cli_base.register(app, cli_base.RUNS, submit, plan, ps, show_, watch_, logs, events, report, recipes)
 
 
 def submit(
@@ -47,15 +40,16 @@ def submit(
     from_: FromOption = None,
     first: FirstOption = None,
     name: Annotated[str | None, typer.Option(help="name of the run")] = None,
-    watch_it: Annotated[bool, typer.Option("--watch", "-w", help="show the run until it finishes")] = False,
+    watch_it: Annotated[bool, typer.Option("--watch", "-w", "--follow", "-f", help="show the run until it finishes")] = False,
     idempotency_key: Annotated[str | None, typer.Option(help="two submissions with the same key start one run")] = None,
     plan: Annotated[str | None, typer.Option(metavar="HASH", help="refuse if the run would differ from this plan")] = None,
     priority: PriorityOption = None,
     max_usd: MaxUsd = None,
     max_hours: MaxHours = None,
     usd_per_hour: UsdPerHour = None,
+    as_json: Json = False,
 ) -> None:
-    """Start a run."""
+    """Start a run and print its id."""
     what, overrides = recipe_of(recipe), overrides_of(set_, data, from_, first)
     with connect() as client:
         run = client.submit(
@@ -69,9 +63,14 @@ def submit(
             max_hours=max_hours,
             usd_per_hour=usd_per_hour,
         )
-        typer.echo(run.id)
+        if as_json:
+            emit(run)
+        else:
+            say(run.id)
         if watch_it:
             _watch(client, run.id)
+        elif out.is_terminal and not as_json:
+            warn(f"See what it does: nanochat watch {run.id}")
 
 
 def plan(
@@ -107,71 +106,115 @@ def plan(
         with connect() as client:
             answer = client.plan(what, overrides)
     if as_json:
-        typer.echo(answer.model_dump_json(indent=1))
+        emit(answer)
         return
-    out.print(plan_table(answer))
-    for line in plan_summary(answer):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
-    for warning in answer.warnings:
-        out.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+    show(plan_table(answer))
+    say(*plan_summary(answer), *(f"warning: {warning}" for warning in answer.warnings))
     if not hardware:
-        typer.echo(f"Submit this very plan: nanochat submit {recipe} --plan {answer.hash}")
+        say_whole(f"Submit this very plan: nanochat submit {recipe} --plan {answer.hash}")
 
 
 def ps(
     status: Annotated[str | None, typer.Option(help="only runs with this status, such as RUNNING")] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="how many runs, newest first")] = 20,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="print ids alone")] = False,
     as_json: Json = False,
 ) -> None:
     """List runs, newest first."""
     with connect() as client:
         page = client.runs_page(status=status, limit=limit)
     if as_json:
-        typer.echo(page.model_dump_json(indent=1))
+        emit(page)
+    elif quiet:
+        say(*(run.id for run in page.items))
     elif page.items:
-        out.print(runs_table(page.items))
+        show(runs_table(page.items))
     else:
-        typer.echo("No runs yet. Start one: nanochat submit tiny --watch")
+        warn("No such runs." if status else "No runs yet. Start one: nanochat submit tiny --watch")
 
 
-def show(run_id: RunArg, as_json: Json = False) -> None:
+def show_(run_id: RunArg, as_json: Json = False) -> None:
     """Show a run and its stages."""
     with connect() as client:
         run = client.run(run_id)
         if as_json:
-            typer.echo(run.model_dump_json(indent=1))
-        else:
-            out.print(RunTable(run, client.catalog()))
+            emit(run)
+            return
+        table = RunTable(run, client.catalog())
+    if out.is_terminal:
+        out.print(table)
+    else:
+        say(clean(f"{run.id} {run.name} {run.status} {run.detail}").rstrip())
+        show(table.sheet())
+        say(*troubles(run))
+    say(*(clean(line) for line in facts(run)))
 
 
-def watch_(run_id: RunArg) -> None:
-    """Show a run live until it finishes. Exits with 0 only if it succeeded."""
-    with connect() as client:
+def watch_(
+    run_id: RunArg, as_json: Annotated[bool, typer.Option("--json", help="print the run as JSON, a line per change")] = False
+) -> None:
+    """Show a run live until it finishes. Ends with 0 only if it succeeded."""
+    with connect(tries=1) as client:
+        if as_json:
+            raise typer.Exit(_watch_json(client, run_id))
         _watch(client, run_id)
 
 
 def logs(
     run_id: RunArg,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="keep printing until the run finishes")] = False,
-    stage: Annotated[str | None, typer.Option(help="only this stage")] = None,
+    stage: StageOption = None,
     attempt: Annotated[int | None, typer.Option(help="only this attempt", min=1)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON, a line each")] = False,
 ) -> None:
-    """Print the output of the stages of a run."""
+    """Print the output of the stages of a run. If they have printed nothing, its newest events."""
     with connect() as client:
-        if not client.logs(run_id, stage, attempt, 0).items:
-            typer.echo(f"No output yet; stages print little. For progress and metrics: nanochat watch {run_id}", err=True)
+        after, lines = 0, client.logs(run_id, stage, attempt, 0).items
+        if not lines and not follow:
+            warn("The stages have printed nothing; these are the run's events.")
+            _events(client, run_id, stage, as_json)
+            return
+        if not lines:
+            warn(f"No output yet; stages print little. For progress and metrics: nanochat watch {run_id}")
         if follow:
             for line in client.follow_logs(run_id, stage, attempt):
-                typer.echo(f"{line.stage}#{line.attempt} | {line.line}")
+                _line(line, as_json)
             return
-        after = 0
-        while True:
-            page = client.logs(run_id, stage, attempt, after)
-            for line in page.items:
-                typer.echo(f"{line.stage}#{line.attempt} | {line.line}")
-            if not page.items:
-                return
-            after = page.next_after
+        while lines:
+            for line in lines:
+                _line(line, as_json)
+            after = lines[-1].id
+            lines = client.logs(run_id, stage, attempt, after).items
+
+
+def events(
+    run_id: RunArg,
+    kind: Annotated[list[str] | None, typer.Option(help="only events of this kind, such as run_status; repeat it")] = None,
+    as_json: Json = False,
+) -> None:
+    """List what has happened in a run: changes of status, checkpoints, evaluations, warnings."""
+    with connect() as client:
+        _events(client, run_id, None, as_json, kind)
+
+
+def _events(client: Client, run_id: str, stage: str | None, as_json: bool, kinds: list[str] | None = None) -> None:
+    after = 0
+    while page := client.events(run_id, after, kinds).items:
+        for event in page:
+            if stage not in (None, event.stage) or (not kinds and event.kind in QUIET):
+                continue
+            if as_json:
+                emit_line(event)
+            else:
+                say(event_line(event))
+        after = page[-1].id
+
+
+def _line(line: LogLine, as_json: bool) -> None:
+    if as_json:
+        emit_line(line)
+    else:
+        typer.echo(f"{line.stage}#{line.attempt} | {visible(line.line) if out.is_terminal else line.line}")
 
 
 def report(
@@ -188,7 +231,7 @@ def report(
                 client.report_page(run_id), html or Path(tempfile.mkdtemp(prefix="nanochat-report-")) / "report.html", open_it
             )
         elif as_json:
-            typer.echo(json.dumps(client.report_data(run_id), indent=1, ensure_ascii=False))
+            emit(client.report_data(run_id))
         elif raw or not out.is_terminal:
             typer.echo(client.report(run_id))
         else:
@@ -205,21 +248,17 @@ def _show_page(page: str, file: Path, open_it: bool) -> None:
         typer.echo("There is no browser here: open the file in one.", err=True)
 
 
-def recipes() -> None:
+def recipes(as_json: Json = False) -> None:
     """List the recipes that ship with the platform."""
     with connect() as client:
-        table = Table("recipe", "description", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for recipe in client.recipes():
-            table.add_row(recipe.name, recipe.description)
-    out.print(table)
-
-
-# -- arguments --
-
-
-def connect() -> Client:
-    settings = discover()
-    return Client(settings.api_url, settings.require_key())
+        items = client.recipes()
+    if as_json:
+        emit(list(items))
+        return
+    sheet = Sheet("recipe", Column("description", wrap=True))
+    for recipe in items:
+        sheet.add(recipe.name, recipe.description)
+    show(sheet)
 
 
 def recipe_of(text: str) -> str | dict[str, Any]:
@@ -241,17 +280,21 @@ def _watch(client: Client, run_id: str) -> None:
     try:
         status = watch(client, run_id, console=out)
     except KeyboardInterrupt:
-        typer.echo(
-            f"{run_id} is still running. Show it again: nanochat watch {run_id}. Cancel it: nanochat cancel {run_id}", err=True
-        )
-        raise typer.Exit(130) from None
+        warn(f"{run_id} is still running. Show it again: nanochat watch {run_id}. Cancel it: nanochat cancel {run_id}")
+        raise typer.Exit(Code.INTERRUPTED) from None
     if status != "SUCCEEDED":
         _explain(client.run(run_id))
-        raise typer.Exit(1)
+        raise typer.Exit(Code.FAILED)
+
+
+def _watch_json(client: Client, run_id: str) -> Code:
+    last: Run | None = None
+    for look in Looks(client, run_id):
+        if look.run is not None and look.run != last:
+            last = look.run
+            emit_line(last)
+    return Code.OK if last is not None and last.status == "SUCCEEDED" else Code.FAILED
 
 
 def _explain(run: Run) -> None:
-    typer.echo(f"{run.id} {run.status}", err=True)
-    for line in troubles(run):
-        typer.echo(line, err=True)
-    typer.echo(f"For its output: nanochat logs {run.id}", err=True)
+    warn(f"{run.id} {run.status}", *troubles(run), f"For its output: nanochat logs {run.id}")

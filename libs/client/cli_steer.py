@@ -6,60 +6,78 @@ from typing import Annotated
 
 import typer
 
+from client import cli_base, complete
+from client.cli_base import Json, RunArg, Yes, confirm, connect, emit, say
 from client.cli_local import SetOption, overrides_of
-from client.cli_runs import MaxHours, MaxUsd, PriorityOption, RunArg, UsdPerHour, connect
+from client.cli_runs import MaxHours, MaxUsd, PriorityOption, UsdPerHour
 from client.models import Run
+from client.sheet import clean
 
 NewName = Annotated[str | None, typer.Option(help="name of the new run")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (pause, resume, cancel, retry, fork, extend, edit, delete):
-        app.command(command.__name__)(command)
+    cli_base.register(app, cli_base.STEER, pause, resume, cancel, retry, fork, extend, edit, delete)
 
 
-def pause(run_id: RunArg) -> None:
+def pause(run_id: RunArg, as_json: Json = False) -> None:
     """Pause a run: its running stage saves a checkpoint and frees its worker."""
     with connect() as client:
-        _say(client.pause(run_id))
+        _tell(client.pause(run_id), as_json)
 
 
-def resume(run_id: RunArg) -> None:
+def resume(run_id: RunArg, as_json: Json = False) -> None:
     """Resume a paused run from its last checkpoints."""
     with connect() as client:
-        _say(client.resume(run_id))
+        _tell(client.resume(run_id), as_json)
 
 
 def cancel(
     run_id: RunArg,
     now: Annotated[bool, typer.Option("--now", help="kill the running stage; it saves nothing")] = False,
+    yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
     """Cancel a run for good: waiting stages at once, a running stage at its next step."""
     with connect() as client:
-        _say(client.cancel(run_id, now=now))
+        run = client.run(run_id)
+        if not run.is_finished:
+            confirm(clean(f"Cancel {run.id} {run.name}, which is {run.status}? It cannot be resumed."), yes)
+        _tell(client.cancel(run.id, now=now), as_json)
 
 
 def retry(
     run_id: RunArg,
-    stage: Annotated[str | None, typer.Option(help="only this stage; all that failed if left out")] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="only this stage; all that failed if left out", autocompletion=complete.stages)
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Retry what failed, from the last checkpoints."""
     with connect() as client:
-        _say(client.retry(run_id, stage))
+        _tell(client.retry(run_id, stage), as_json)
 
 
 def fork(
     run_id: RunArg,
     set_: SetOption = None,
-    stage: Annotated[str | None, typer.Option("--from", help="stage that runs again, with all that follow from it")] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option("--from", help="stage that runs again, with all that follow from it", autocompletion=complete.stages),
+    ] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="checkpoint to start its stage from, c_… (see `nanochat checkpoints list`)")
+        str | None,
+        typer.Option(
+            help="checkpoint to start its stage from, c_… (see `nanochat checkpoints list`)",
+            autocompletion=complete.checkpoints,
+        ),
     ] = None,
     name: NewName = None,
     priority: PriorityOption = None,
     max_usd: MaxUsd = None,
     max_hours: MaxHours = None,
     usd_per_hour: UsdPerHour = None,
+    as_json: Json = False,
 ) -> None:
     """Start a run with the recipe of another one, changed by --set. What succeeded and does not change is not run again.
 
@@ -69,18 +87,19 @@ def fork(
     with connect() as client:
         changes = overrides_of(set_, None)
         run = client.fork(run_id, changes, from_stage=stage, from_checkpoint=checkpoint, name=name, **terms)
-    typer.echo(run.id)
+    _made(run, as_json)
 
 
 def extend(
     run_id: RunArg,
-    stage: Annotated[str, typer.Argument(help="training stage, such as base_train")],
+    stage: Annotated[str, typer.Argument(help="training stage, such as base_train", autocompletion=complete.stages)],
     steps: Annotated[int, typer.Argument(min=1, help="steps that it is to have in all")],
     name: NewName = None,
     priority: PriorityOption = None,
     max_usd: MaxUsd = None,
     max_hours: MaxHours = None,
     usd_per_hour: UsdPerHour = None,
+    as_json: Json = False,
 ) -> None:
     """Start a run that trains a stage of another one for more steps, and all that follows from it.
 
@@ -88,7 +107,7 @@ def extend(
     """
     terms = {"priority": priority, "max_usd": max_usd, "max_hours": max_hours, "usd_per_hour": usd_per_hour}
     with connect() as client:
-        typer.echo(client.extend(run_id, stage, steps, name, **terms).id)
+        _made(client.extend(run_id, stage, steps, name, **terms), as_json)
 
 
 def edit(
@@ -99,18 +118,31 @@ def edit(
     archive: Annotated[
         bool | None, typer.Option("--archive/--unarchive", help="leave a finished run out of lists, or not")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Change the name, notes or labels of a run, or archive it."""
     with connect() as client:
-        _say(client.edit(run_id, name=name, notes=notes, labels=label, archived=archive))
+        _tell(client.edit(run_id, name=name, notes=notes, labels=label, archived=archive), as_json)
 
 
-def delete(run_id: RunArg) -> None:
+def delete(run_id: RunArg, yes: Yes = False) -> None:
     """Delete a finished run and its checkpoints for good."""
     with connect() as client:
-        client.delete(run_id)
-    typer.echo(f"{run_id} deleted")
+        run = client.run(run_id)
+        confirm(clean(f"Delete {run.id} {run.name} with all its checkpoints for good?"), yes)
+        client.delete(run.id)
+    say(f"{run.id} deleted")
 
 
-def _say(run: Run) -> None:
-    typer.echo(f"{run.id} {run.status}")
+def _tell(run: Run, as_json: bool) -> None:
+    if as_json:
+        emit(run)
+    else:
+        say(f"{run.id} {run.status}")
+
+
+def _made(run: Run, as_json: bool) -> None:
+    if as_json:
+        emit(run)
+    else:
+        say(run.id)

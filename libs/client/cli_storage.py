@@ -2,58 +2,94 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from client.cli_runs import connect
-from client.text import console
+from client import cli_base, complete
+from client.cli_base import Json, RunArg, Yes, confirm, connect, emit, say, show
+from client.cli_checkpoints import found
+from client.models import Garbage
+from client.sheet import Column, Sheet
+from client.text import when
 
 GIB = 2**30
-out = console()
 
 
 def register(app: typer.Typer) -> None:
-    for command in (gc, download, lineage):
-        app.command(command.__name__)(command)
+    cli_base.register(app, cli_base.MODELS, gc, download, lineage)
 
 
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only list what would be deleted")] = False,
+    yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
     """Mark the checkpoints that nothing needs. A worker deletes their files a day later; a pin or a promotion keeps them."""
     with connect() as client:
-        found = client.collect_garbage(dry_run=dry_run)
-    if not found.items:
-        typer.echo("Nothing to delete: every checkpoint is needed.")
-        return
-    table = Table("checkpoint", "run", "stage", "step", "GiB", "deleted after", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for item in found.items:
-        when = item.delete_after.astimezone().strftime("%Y-%m-%d %H:%M") if item.delete_after else "not marked"
-        table.add_row(item.id, f"{item.run_id} {item.run_name}", item.stage, str(item.step), f"{item.bytes / GIB:.2f}", when)
-    out.print(table)
-    typer.echo(f"{len(found.items)} checkpoints, {found.bytes / GIB:.2f} GiB" + (". Nothing was changed." if dry_run else ""))
+        garbage = client.collect_garbage(dry_run=True)
+        if garbage.items and not dry_run:
+            confirm(f"Mark {_sum(garbage)}, for deletion?", yes)
+            garbage = client.collect_garbage(dry_run=False)
+    if as_json:
+        emit(garbage)
+    elif not garbage.items:
+        say("Nothing to delete: every checkpoint is needed.")
+    else:
+        show(_sheet(garbage))
+        say(_sum(garbage) + (". Nothing was changed." if dry_run else ""))
+
+
+def _sum(garbage: Garbage) -> str:
+    return f"{len(garbage.items)} checkpoints, {garbage.bytes / GIB:.2f} GiB"
+
+
+def _sheet(garbage: Garbage) -> Sheet:
+    sheet = Sheet(
+        "checkpoint",
+        Column("run", drop=2),
+        Column("name", wrap=True, drop=4),
+        "stage",
+        Column("step", right=True, drop=1),
+        Column("GiB", right=True),
+        Column("deleted after", drop=3),
+    )
+    for item in garbage.items:
+        after = when(item.delete_after) or "not marked"
+        sheet.add(item.id, item.run_id, item.run_name, item.stage, str(item.step), f"{item.bytes / GIB:.2f}", after)
+    return sheet
 
 
 def download(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="id of a checkpoint or of a model")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="id of a checkpoint or of a model, or RUN or RUN:STAGE for the newest checkpoint there",
+            autocompletion=complete.checkpoints,
+        ),
+    ],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where to put its files")],
 ) -> None:
     """Download a checkpoint and check its digests. If it is interrupted, run it again: it continues."""
     with connect() as client:
-        client.download(checkpoint, folder)
-    typer.echo(f"{folder} holds {checkpoint}")
+        wanted = checkpoint if checkpoint.startswith("m_") else found(client, checkpoint)
+        client.download(wanted, folder)
+    say(f"{folder} holds {wanted}")
 
 
 def lineage(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="id of the run")],
+    run_id: RunArg,
     of: Annotated[
         str | None, typer.Option(metavar="NODE", help="only what this was made from: a checkpoint's id, or stage.artifact")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Print what every checkpoint and score of a run was made from, as a Mermaid flowchart."""
     with connect() as client:
-        sys.stdout.write(client.lineage(run_id, of).mermaid)
+        made = client.lineage(run_id, of)
+    if as_json:
+        emit(made)
+    else:
+        typer.echo(made.mermaid, nl=False)

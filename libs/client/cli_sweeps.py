@@ -8,21 +8,27 @@ from typing import Annotated, Any
 
 import typer
 
-from client import svg, sweep_options
+from client import cli_base, complete, svg, sweep_options
+from client.cli_base import Json, Yes, confirm, connect, emit, say, warn
+from client.cli_base import show as show_sheet
 from client.cli_local import DataOption, SetOption, overrides_of
-from client.cli_runs import Json, connect, recipe_of
+from client.cli_runs import recipe_of
+from client.sheet import clean
 from client.sweep_models import Sweep, SweepCurves
 from client.sweep_text import changes, plan_lines, plan_table, runs_table, sweeps_table
-from client.text import console
 
-out = console()
 SKIP = 0.04  # of the width of a plot: with the first steep fall in view the rest would be a flat line
 
 WhatArg = Annotated[
     str,
     typer.Argument(metavar="RECIPE|FILE", help="name of a shipped recipe, or a .toml file with a recipe or with a whole sweep"),
 ]
-SweepArg = Annotated[str, typer.Argument(metavar="SWEEP", help="id of a sweep, s_… (see `nanochat sweep list`), or its name")]
+SweepArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="SWEEP", help="id of a sweep, s_… (see `nanochat sweep list`), or its name", autocompletion=complete.sweeps
+    ),
+]
 GridOption = Annotated[
     list[str] | None, typer.Option("--grid", metavar="FIELD=V,V…", help="every combination of these values, as model.depth=4,8")
 ]
@@ -57,9 +63,8 @@ sweep = typer.Typer(help="Start sweeps of runs, and compare what they reach.", n
 
 
 def register(app: typer.Typer) -> None:
-    for command in (submit, plan, ablate, list_, show, plot, pause, resume, cancel, edit, delete):
-        sweep.command(command.__name__.rstrip("_"))(command)
-    app.add_typer(sweep, name="sweep")
+    cli_base.register(sweep, "Commands", submit, plan, ablate, list_, show, plot, pause, resume, cancel, edit, delete)
+    app.add_typer(sweep, name="sweep", rich_help_panel=cli_base.RUNS)
 
 
 def submit(
@@ -81,6 +86,7 @@ def submit(
     usd_per_hour: PriceOption = None,
     stop_early: StopOption = None,
     keep: KeepOption = None,
+    as_json: Json = False,
 ) -> None:
     """Start a sweep and print its id."""
     options = {
@@ -96,8 +102,7 @@ def submit(
         "stop_early": sweep_options.stop_early(stop_early, keep),
     }
     body = _body(what, options)
-    with connect() as client:
-        typer.echo(client.sweeps.submit(body).id)
+    _start(body, as_json)
 
 
 def plan(
@@ -142,6 +147,7 @@ def ablate(
     stop_early: StopOption = None,
     keep: KeepOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the runs and their cost, and start nothing")] = False,
+    as_json: Json = False,
 ) -> None:
     """Start a recipe, and the recipe with each one of its switches flipped: `nanochat sweep ablate modern`."""
     options = {
@@ -153,10 +159,9 @@ def ablate(
     }
     body = _body(recipe, options)
     if dry_run:
-        _plan(body, as_json=False)
+        _plan(body, as_json=as_json)
         return
-    with connect() as client:
-        typer.echo(client.sweeps.submit(body).id)
+    _start(body, as_json)
 
 
 def list_(
@@ -168,11 +173,11 @@ def list_(
     with connect() as client:
         page = client.sweeps.page(limit, archived=archived)
     if as_json:
-        typer.echo(page.model_dump_json(indent=1))
+        emit(page)
     elif page.items:
-        out.print(sweeps_table(page.items))
+        show_sheet(sweeps_table(page.items))
     else:
-        typer.echo("No sweeps yet. Start one: nanochat sweep submit tiny --depths 2,4")
+        warn("No sweeps yet. Start one: nanochat sweep submit tiny --depths 2,4")
 
 
 def show(
@@ -189,12 +194,12 @@ def show(
             return
         found = client.sweeps.get(sweep_id, metric, stage)
     if as_json:
-        typer.echo(found.model_dump_json(indent=1))
+        emit(found)
         return
     counts = ", ".join(f"{n} {status}" for status, n in sorted(found.runs.items()))
     early = f", {found.stopped_early} stopped early" if found.stopped_early else ""
-    out.print(f"{found.id} {found.name}  {found.status}  {counts}{early}", markup=False, highlight=False, soft_wrap=True)
-    out.print(runs_table(found))
+    say(clean(f"{found.id} {found.name}  {found.status}  {counts}{early}"))
+    show_sheet(runs_table(found))
 
 
 def plot(
@@ -217,24 +222,28 @@ def plot(
         raise typer.BadParameter(f"{file}: {err.strerror}", param_hint="--out") from err
 
 
-def pause(sweep_id: SweepArg) -> None:
+def pause(sweep_id: SweepArg, as_json: Json = False) -> None:
     """Pause every run of a sweep."""
     with connect() as client:
-        _say(client.sweeps.pause(sweep_id))
+        _tell(client.sweeps.pause(sweep_id), as_json)
 
 
-def resume(sweep_id: SweepArg) -> None:
+def resume(sweep_id: SweepArg, as_json: Json = False) -> None:
     """Resume every paused run of a sweep."""
     with connect() as client:
-        _say(client.sweeps.resume(sweep_id))
+        _tell(client.sweeps.resume(sweep_id), as_json)
 
 
 def cancel(
-    sweep_id: SweepArg, now: Annotated[bool, typer.Option("--now", help="kill running stages; they save nothing")] = False
+    sweep_id: SweepArg,
+    now: Annotated[bool, typer.Option("--now", help="kill running stages; they save nothing")] = False,
+    yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
     """Cancel every unfinished run of a sweep for good."""
+    confirm(f"Cancel every unfinished run of the sweep {sweep_id}? They cannot be resumed.", yes)
     with connect() as client:
-        _say(client.sweeps.cancel(sweep_id, now=now))
+        _tell(client.sweeps.cancel(sweep_id, now=now), as_json)
 
 
 def edit(
@@ -244,17 +253,19 @@ def edit(
     archive: Annotated[
         bool | None, typer.Option("--archive/--unarchive", help="leave a finished sweep and its runs out of lists, or not")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Change the name of a sweep or how many runs go on at once, or archive it with its runs."""
     with connect() as client:
-        _say(client.sweeps.edit(sweep_id, name=name, max_parallel=max_parallel, archived=archive))
+        _tell(client.sweeps.edit(sweep_id, name=name, max_parallel=max_parallel, archived=archive), as_json)
 
 
-def delete(sweep_id: SweepArg) -> None:
+def delete(sweep_id: SweepArg, yes: Yes = False) -> None:
     """Delete a finished sweep with all its runs and their checkpoints for good."""
+    confirm(f"Delete the sweep {sweep_id} with all its runs and their checkpoints for good?", yes)
     with connect() as client:
         client.sweeps.delete(sweep_id)
-    typer.echo(f"{sweep_id} deleted")
+    say(f"{sweep_id} deleted")
 
 
 def _body(what: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,11 +286,10 @@ def _plan(body: Mapping[str, Any], *, as_json: bool) -> None:
     with connect() as client:
         found = client.sweeps.plan(body)
     if as_json:
-        typer.echo(found.model_dump_json(indent=1))
+        emit(found)
         return
-    out.print(plan_table(found))
-    for line in plan_lines(found):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    show_sheet(plan_table(found))
+    say(*plan_lines(found))
 
 
 def _picture(found: Sweep, curves: SweepCurves) -> str:
@@ -301,6 +311,18 @@ def _picture(found: Sweep, curves: SweepCurves) -> str:
     )
 
 
-def _say(found: Sweep) -> None:
+def _start(body: Mapping[str, Any], as_json: bool) -> None:
+    with connect() as client:
+        made = client.sweeps.submit(body)
+    if as_json:
+        emit(made)
+    else:
+        say(made.id)
+
+
+def _tell(found: Sweep, as_json: bool) -> None:
     left = f"  {found.pending} runs follow within seconds" if found.pending else ""
-    typer.echo(f"{found.id} {found.status}{left}")
+    if as_json:
+        emit(found)
+    else:
+        say(f"{found.id} {found.status}{left}")

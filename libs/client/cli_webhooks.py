@@ -7,19 +7,27 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from client.cli_runs import Json, connect
-from client.text import console
-from client.webhooks import Delivery, Webhook
+from client import cli_base, complete
+from client.cli_base import Code, Json, Yes, confirm, connect, emit, one_of, say, say_whole, show
+from client.client import Client
+from client.sheet import Column, Sheet
+from client.text import when
+from client.webhooks import Delivery, NewWebhook, Webhook
 
 PING_WAIT_S = 30.0  # a try takes at most 15 s
 POLL_S = 0.5
 
-out = console()
 webhook = typer.Typer(help="Send the events of runs to other programs. Needs the key of an operator.", no_args_is_help=True)
 
-HookArg = Annotated[str, typer.Argument(metavar="WEBHOOK", help="id of a webhook, h_… (see `nanochat webhook list`)")]
+HookArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="WEBHOOK",
+        help="id of a webhook, h_… (see `nanochat webhook list`), or its name",
+        autocompletion=complete.webhooks,
+    ),
+]
 DeliveryArg = Annotated[str, typer.Argument(metavar="DELIVERY", help="id of a delivery, msg_…")]
 KindOption = Annotated[
     list[str] | None, typer.Option("--kind", help="kind of event, such as run_status or budget_warning; may be repeated")
@@ -39,9 +47,8 @@ class Status(StrEnum):
 
 
 def register(app: typer.Typer) -> None:
-    for command in (make, list_, change, rotate, ping, deliveries, redeliver, delete):
-        webhook.command(command.__name__.rstrip("_"))(command)
-    app.add_typer(webhook, name="webhook")
+    cli_base.register(webhook, "Commands", make, list_, change, rotate, ping, deliveries, redeliver, delete)
+    app.add_typer(webhook, name="webhook", rich_help_panel=cli_base.FLEET)
 
 
 def make(
@@ -49,31 +56,36 @@ def make(
     name: Annotated[str, typer.Option(help="name of the webhook")],
     kind: KindOption = None,
     format: Annotated[Format, typer.Option(help="form of the body; slack is for Slack's incoming webhooks")] = Format.JSON,
-    run: Annotated[str | None, typer.Option(help="only events of this run: its id or name")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="only events of this run: its id or name", autocompletion=complete.runs)
+    ] = None,
     label: LabelOption = None,
+    as_json: Json = False,
 ) -> None:
     """Make a webhook and print its id and its secret. The secret cannot be printed again."""
     with connect() as client:
         made = client.webhooks.make(name, url, kinds=kind or None, format=format, run=run, labels=label or ())
-    typer.echo(f"{made.id} {made.secret}")
+    _secret(made, f"{made.id} {made.secret}", as_json)
 
 
 def list_(as_json: Json = False) -> None:
     """List the project's webhooks and how they are doing."""
     with connect() as client:
-        items, cursor = [], None
-        while True:
-            page = client.webhooks.page(limit=200, cursor=cursor)
-            items += page.items
-            if (cursor := page.next_cursor) is None:
-                break
+        items = _all(client)
     if as_json:
-        typer.echo("\n".join(item.model_dump_json() for item in items))
+        emit(list(items))
         return
-    table = Table("id", "name", "host", "kinds", "waiting", "state", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    sheet = Sheet(
+        "id",
+        Column("name", wrap=True),
+        Column("host", drop=2, wrap=True),
+        Column("kinds", drop=3, wrap=True),
+        Column("waiting", right=True, drop=1),
+        Column("state", wrap=True),
+    )
     for item in items:
-        table.add_row(item.id, item.name, item.origin, ", ".join(item.kinds), str(item.waiting), _state(item))
-    out.print(table)
+        sheet.add(item.id, item.name, item.origin, ", ".join(item.kinds), str(item.waiting), _state(item))
+    show(sheet)
 
 
 def change(
@@ -84,35 +96,45 @@ def change(
     format: Annotated[Format | None, typer.Option(help="new form of the body")] = None,
     label: LabelOption = None,
     active: Annotated[bool | None, typer.Option("--on/--off", help="switch it on or off")] = None,
+    as_json: Json = False,
 ) -> None:
     """Change a webhook, or switch it off or on."""
     with connect() as client:
         changed = client.webhooks.change(
-            webhook_id, name=name, url=url, kinds=kind or None, format=format, labels=label or None, active=active
+            _id(client, webhook_id), name=name, url=url, kinds=kind or None, format=format, labels=label or None, active=active
         )
-    typer.echo(f"{changed.id} {_state(changed)}")
+    if as_json:
+        emit(changed)
+    else:
+        say(f"{changed.id} {_state(changed)}")
 
 
 def rotate(
     webhook_id: HookArg,
     overlap: Annotated[float, typer.Option(metavar="HOURS", min=0, max=168, help="how long the old secret signs as well")] = 24,
+    as_json: Json = False,
 ) -> None:
     """Give a webhook a new secret and print it."""
     with connect() as client:
-        typer.echo(client.webhooks.rotate(webhook_id, overlap).secret)
+        made = client.webhooks.rotate(_id(client, webhook_id), overlap)
+    _secret(made, made.secret, as_json)
 
 
-def ping(webhook_id: HookArg) -> None:
+def ping(webhook_id: HookArg, as_json: Json = False) -> None:
     """Try a webhook, and wait for the answer of its receiver."""
     with connect() as client:
-        sent = client.webhooks.ping(webhook_id)
+        hook = _id(client, webhook_id)
+        sent = client.webhooks.ping(hook)
         deadline = time.monotonic() + PING_WAIT_S
         while not sent.has_ended and time.monotonic() < deadline:
             time.sleep(POLL_S)
-            sent = client.webhooks.delivery(webhook_id, sent.id)
-    typer.echo(f"{sent.id} {_outcome(sent)}")
+            sent = client.webhooks.delivery(hook, sent.id)
+    if as_json:
+        emit(sent)
+    else:
+        say(f"{sent.id} {_outcome(sent)}")
     if sent.status != Status.DELIVERED:
-        raise typer.Exit(1)
+        raise typer.Exit(Code.FAILED)
 
 
 def deliveries(
@@ -123,27 +145,59 @@ def deliveries(
 ) -> None:
     """List what was sent to a webhook, what waits, and what became of it."""
     with connect() as client:
-        page = client.webhooks.deliveries(webhook_id, status=status, limit=limit)
+        page = client.webhooks.deliveries(_id(client, webhook_id), status=status, limit=limit)
     if as_json:
-        typer.echo("\n".join(item.model_dump_json() for item in page.items))
+        emit(page)
         return
-    table = Table("id", "time", "kind", "run", "tries", "outcome", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    sheet = Sheet(
+        "id",
+        Column("time", drop=1),
+        Column("kind", drop=2),
+        Column("run", drop=3),
+        Column("tries", right=True, drop=4),
+        Column("outcome", wrap=True),
+    )
     for item in page.items:
-        at = item.created_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(item.id, at, item.kind, item.run_id or "", str(item.tries), _outcome(item))
-    out.print(table)
+        sheet.add(item.id, when(item.created_at), item.kind, item.run_id or "", str(item.tries), _outcome(item))
+    show(sheet)
 
 
-def redeliver(webhook_id: HookArg, delivery_id: DeliveryArg) -> None:
+def redeliver(webhook_id: HookArg, delivery_id: DeliveryArg, as_json: Json = False) -> None:
     """Send a delivery that has ended once more."""
     with connect() as client:
-        typer.echo(f"{client.webhooks.redeliver(webhook_id, delivery_id).id} will be sent again")
+        again = client.webhooks.redeliver(_id(client, webhook_id), delivery_id)
+    if as_json:
+        emit(again)
+    else:
+        say(f"{again.id} will be sent again")
 
 
-def delete(webhook_id: HookArg) -> None:
+def delete(webhook_id: HookArg, yes: Yes = False) -> None:
     """Delete a webhook for good, with its deliveries."""
     with connect() as client:
-        typer.echo(f"{client.webhooks.delete(webhook_id).id} deleted")
+        hook = _id(client, webhook_id)
+        confirm(f"Delete the webhook {webhook_id} for good?", yes)
+        say(f"{client.webhooks.delete(hook).id} deleted")
+
+
+def _all(client: Client) -> list[Webhook]:
+    items, cursor = [], None
+    while True:
+        page = client.webhooks.page(limit=200, cursor=cursor)
+        items += page.items
+        if (cursor := page.next_cursor) is None:
+            return items
+
+
+def _id(client: Client, wanted: str) -> str:
+    return one_of(_all(client), wanted, "webhook")
+
+
+def _secret(made: NewWebhook, text: str, as_json: bool) -> None:
+    if as_json:
+        emit(made)
+    else:
+        say_whole(text)
 
 
 def _state(hook: Webhook) -> str:

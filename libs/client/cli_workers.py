@@ -5,27 +5,34 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from client.cli_runs import connect
+from client import cli_base, complete
+from client.cli_base import Json, connect, emit, show, warn
 from client.models import Worker
-from client.text import console
+from client.sheet import Column, Sheet
+from client.text import duration
 
-out = console()
 worker = typer.Typer(help="List workers, and take them out of service for maintenance.", no_args_is_help=True)
-WorkerArg = Annotated[str, typer.Argument(metavar="WORKER", help="id of a worker (see `nanochat worker list`)")]
+WorkerArg = Annotated[
+    str, typer.Argument(metavar="WORKER", help="id of a worker (see `nanochat worker list`)", autocompletion=complete.workers)
+]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (list_, drain, undrain):
-        worker.command(command.__name__.rstrip("_"))(command)
-    app.add_typer(worker, name="worker")
+    cli_base.register(worker, "Commands", list_, drain, undrain)
+    app.add_typer(worker, name="worker", rich_help_panel=cli_base.FLEET)
 
 
-def list_() -> None:
+def list_(as_json: Json = False) -> None:
     """List all workers and the stages that they run."""
     with connect() as client:
-        _show(client.workers())
+        workers = client.workers()
+    if as_json:
+        emit(list(workers))
+    elif workers:
+        _show(workers)
+    else:
+        warn("No workers. `nanochat up` starts one for each queue.")
 
 
 def drain(
@@ -33,21 +40,36 @@ def drain(
     hand_over: Annotated[
         bool, typer.Option("--hand-over", help="stop its running stages with a checkpoint; another worker continues them")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Let a worker take no new stages; its running ones end by themselves. Needs the key of an admin."""
     with connect() as client:
-        _show([client.drain(worker_id, hand_over=hand_over)])
+        _tell(client.drain(worker_id, hand_over=hand_over), as_json)
 
 
-def undrain(worker_id: WorkerArg) -> None:
+def undrain(worker_id: WorkerArg, as_json: Json = False) -> None:
     """Let a worker take stages again. Needs the key of an admin."""
     with connect() as client:
-        _show([client.undrain(worker_id)])
+        _tell(client.undrain(worker_id), as_json)
+
+
+def _tell(changed: Worker, as_json: bool) -> None:
+    if as_json:
+        emit(changed)
+    else:
+        _show([changed])
 
 
 def _show(workers: list[Worker]) -> None:
-    table = Table("worker", "queue", "status", "GPUs", "runs", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    sheet = Sheet(
+        "worker",
+        "queue",
+        "status",
+        Column("GPUs", drop=1, wrap=True),
+        Column("runs", wrap=True),
+        Column("last sign", right=True, drop=2),
+    )
     for w in workers:
         gpus = f"{w.gpus} × {w.gpu_name}" if w.gpus else ""
-        table.add_row(w.id, w.queue, w.status, gpus, ", ".join(w.attempts))
-    out.print(table)
+        sheet.add(w.id, w.queue, w.status, gpus, ", ".join(w.attempts), f"{duration(w.heartbeat_at, None)} ago")
+    show(sheet)

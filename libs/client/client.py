@@ -41,7 +41,7 @@ from client.models import (
     Worker,
 )
 from client.sweeps import Sweeps
-from client.transport import PROBE_TIMEOUT_S, RETRIED, Transport
+from client.transport import PROBE_TIMEOUT_S, RETRIED, TRIES, Transport
 from client.webhooks import Webhooks
 
 M = TypeVar("M", bound=BaseModel)
@@ -54,8 +54,9 @@ RECONNECT_FOR_S = 60.0
 class Client:
     """`with Client(url, key) as client: client.submit("tiny")`. Thread-safe."""
 
-    def __init__(self, base_url: str, api_key: str | None = None):
-        self._http = Transport(base_url, api_key)
+    def __init__(self, base_url: str, api_key: str | None = None, *, tries: int = TRIES):
+        """`tries`: how often a request that is safe to repeat is sent at most, when there is no answer."""
+        self._http = Transport(base_url, api_key, tries=tries)
         self.sweeps = Sweeps(self._http)
         self.webhooks = Webhooks(self._http)
 
@@ -319,7 +320,7 @@ class Client:
 
     def lineage(self, run_id: str, of: str | None = None) -> Lineage:
         """What everything in a run, or the node `of` alone, was made from."""
-        return Lineage.model_validate(self._http.get(f"/v1/runs/{run_id}/lineage", of=of))
+        return Lineage.model_validate(self._http.get(f"/v1/runs/{_part(run_id)}/lineage", of=of))
 
     def collect_garbage(self, *, dry_run: bool) -> Garbage:
         """Mark the checkpoints that nothing needs, or only list them."""

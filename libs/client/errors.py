@@ -25,8 +25,8 @@ class Unreachable(ClientError):
 
     def __init__(self, url: str, cause: Exception):
         super().__init__(
-            f"no answer from {url} ({_reason(cause)}); start the platform with `nanochat up` or set NANOCHAT_API_URL and"
-            " NANOCHAT_INFERENCE_URL"
+            f"no answer from {url} ({_reason(cause)}); start the platform with `nanochat up`, or name a server that runs"
+            " elsewhere: `nanochat context add`, or NANOCHAT_API_URL and NANOCHAT_INFERENCE_URL"
         )
         self.url = url
 
@@ -37,6 +37,8 @@ class ApiError(ClientError):
     def __init__(self, status: int, title: str, detail: str = "", errors: Sequence[FieldError] = (), type: str = "about:blank"):
         self.status, self.title, self.detail, self.errors, self.type = status, title, detail, list(errors), type
         fields = [f"  {e.field}: {e.message}" for e in self.errors]
+        if fields and all(e.message in detail for e in self.errors):
+            detail = ""  # for readers of `detail` alone, the API writes all fields into it
         super().__init__("\n".join([f"{title} ({status}): {detail}" if detail else f"{title} ({status})", *fields]))
 
 
@@ -49,7 +51,13 @@ def from_response(response: httpx.Response) -> ApiError:
     if not isinstance(body, dict):
         return ApiError(response.status_code, response.reason_phrase, response.text.strip()[:500])
     if isinstance(body.get("error"), dict):  # the error format of OpenAI's API, which the inference service uses
-        return ApiError(response.status_code, response.reason_phrase, str(body["error"].get("message", "")))
+        refused = body["error"]
+        return ApiError(
+            response.status_code,
+            response.reason_phrase,
+            str(refused.get("message", "")),
+            type=str(refused.get("code") or "about:blank"),
+        )
     errors = [
         FieldError(str(e.get("field", "")), str(e.get("message", ""))) for e in body.get("errors") or [] if isinstance(e, dict)
     ]

@@ -392,6 +392,7 @@ class MetricInfo(BaseModel):
 
     key: str
     label: str
+    unit: str = ""
     short: str
     plot: str | None = None
     column: bool = False

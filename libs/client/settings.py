@@ -1,4 +1,4 @@
-"""Addresses and API key of the platform: from the environment, or from the files that `nanochat up` writes."""
+"""Addresses and API key of the platform: from the environment, a context, or the files that `nanochat up` writes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from client import contexts
+from client.contexts import Context
 from client.errors import ClientError
 
 API_URL = "http://127.0.0.1:8000"
@@ -21,15 +23,30 @@ class Settings:
     ui_url: str | None
     api_key: str | None
     home: Path
+    context: str | None = None  # its name, if the addresses are those of a context
+
+    def require_inference(self) -> str:
+        """The address of the inference service. Raises ClientError if the context has none."""
+        if not self.inference_url:
+            raise ClientError(
+                f"the context {self.context!r} has no inference address: nanochat context add {self.context} … --inference URL"
+            )
+        return self.inference_url
 
     def require_key(self) -> str:
         """Raises ClientError if there is no key. The message says where keys are looked for."""
+        if self.api_key is None and self.context is not None:
+            raise NoKey(f"the context {self.context!r} has no API key: nanochat context add {self.context} … --key-file FILE")
         if self.api_key is None:
-            raise ClientError(
+            raise NoKey(
                 f"no API key: set NANOCHAT_API_KEY or NANOCHAT_API_KEY_FILE, or start the platform with `nanochat up`,"
                 f" which writes {self.home / 'keys' / 'admin.key'}"
             )
         return self.api_key
+
+
+class NoKey(ClientError):
+    """There is no API key where one is needed."""
 
 
 def discover() -> Settings:
@@ -45,13 +62,42 @@ def discover() -> Settings:
     stack = _stack(home / "stack.json")
     return Settings(
         api_url=(env.get("NANOCHAT_API_URL") or stack.get("api_url") or API_URL).rstrip("/"),
-        inference_url=(env.get("NANOCHAT_INFERENCE_URL") or stack.get("inference_url") or INFERENCE_URL)
-        .rstrip("/")
-        .removesuffix("/v1"),  # OpenAI's clients take the address with it
+        inference_url=_bare(env.get("NANOCHAT_INFERENCE_URL") or stack.get("inference_url") or INFERENCE_URL),
         ui_url=env.get("NANOCHAT_UI_URL") or stack.get("ui_url"),
         api_key=_key(env.get("NANOCHAT_API_KEY"), env.get("NANOCHAT_API_KEY_FILE"), stack.get("key_file"), home),
         home=home,
     )
+
+
+def chosen(name: str | None = None) -> Settings:
+    """The settings of the command line. The first that is given wins: the context `name`; the environment, if it has an address;
+    the context in NANOCHAT_CONTEXT; the one of `nanochat context use`; what `discover` finds.
+
+    A context's key goes to its own servers only, and no other key goes there. Raises ClientError.
+    """
+    addressed = any(os.environ.get(f"NANOCHAT_{what}_URL") for what in ("API", "INFERENCE"))
+    if not name and addressed:
+        return discover()
+    name = name or os.environ.get("NANOCHAT_CONTEXT") or contexts.load().current
+    return of_context(name, contexts.load().named(name)) if name else discover()
+
+
+def of_context(name: str, context: Context) -> Settings:
+    """Raises ClientError if its key file cannot be read."""
+    return Settings(
+        api_url=context.api_url.rstrip("/"),
+        inference_url=_bare(context.inference_url or ""),
+        ui_url=context.ui_url,
+        api_key=context.key
+        or (_read_key(context.key_file, f"the key file of the context {name!r},") if context.key_file else None),
+        home=Path(os.environ.get("NANOCHAT_HOME") or ".nanochat"),
+        context=name,
+    )
+
+
+def _bare(url: str) -> str:
+    """Without the `/v1` that OpenAI's clients want at the end."""
+    return url.rstrip("/").removesuffix("/v1")
 
 
 def _stack(path: Path) -> dict[str, Any]:
@@ -70,11 +116,16 @@ def _key(key: str | None, named_file: str | None, stack_file: str | None, home: 
     if key:
         return key.strip()
     if named_file:
-        try:
-            return Path(named_file).read_text(encoding="utf-8").strip()
-        except OSError as err:
-            raise ClientError(f"NANOCHAT_API_KEY_FILE {named_file} cannot be read: {err.strerror}") from err
+        return _read_key(named_file, "NANOCHAT_API_KEY_FILE")
     for path in (Path(stack_file) if stack_file else None, home / "keys" / "admin.key"):
         if path is not None and path.is_file() and os.access(path, os.R_OK):
             return path.read_text(encoding="utf-8").strip() or None
     return None
+
+
+def _read_key(path: str, what: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError) as err:
+        reason = err.strerror if isinstance(err, OSError) else "it is not text"
+        raise ClientError(f"{what} {path} cannot be read: {reason}") from err

@@ -6,39 +6,64 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from rich.table import Table
-
+from client.sheet import Cell, Column, Sheet
 from client.sweep_models import Sweep, SweepPlan, SweepSummary
 from client.text import duration, number, status_styled
 
 
-def sweeps_table(sweeps: Iterable[SweepSummary]) -> Table:
-    table = _table("id", "name", "kind", "recipe", "status", "runs", "stopped early", "age")
+def sweeps_table(sweeps: Iterable[SweepSummary]) -> Sheet:
+    sheet = Sheet(
+        "id",
+        Column("name", wrap=True),
+        Column("kind", drop=3),
+        Column("recipe", drop=4),
+        "status",
+        Column("runs", wrap=True, drop=2),
+        Column("stopped early", right=True, drop=5),
+        Column("age", right=True, drop=1),
+    )
     for one in sweeps:
         runs = ", ".join(f"{n} {status}" for status, n in sorted(one.runs.items()))
         age = duration(one.created_at, None)
-        table.add_row(one.id, one.name, one.kind, one.recipe, one.status, runs, str(one.stopped_early or ""), age)
-    return table
+        sheet.add(one.id, one.name, one.kind, one.recipe, one.status, runs, str(one.stopped_early or ""), age)
+    return sheet
 
 
-def runs_table(sweep: Sweep) -> Table:
+def runs_table(sweep: Sweep) -> Sheet:
     """One row for each run: what it changes, reached and used."""
-    table = _table("no", "run", "changes", "status", f"best {sweep.metric}", "last", "step", "tokens", "hours", "GPU h", "$")
+    figures = (f"best {sweep.metric}", 0), ("last", 3), ("step", 4), ("tokens", 6), ("hours", 5), ("GPU hours", 7), ("$", 2)
+    sheet = Sheet(
+        Column("no", right=True),
+        Column("run", drop=1),
+        Column("changes", wrap=True),
+        "status",
+        *(Column(heading, right=True, drop=drop) for heading, drop in figures),
+    )
     for run in sweep.items:
-        figures = [run.best, run.last, run.step, run.tokens, run.hours, run.gpu_hours, run.usd]
-        status: Any = "stopped early" if run.stopped_early else "held" if run.held else status_styled(run.status)
-        shown = ["" if value is None else number(value) for value in figures]
-        table.add_row(str(run.no), run.run_id, changes(run.overrides), status, *shown)
-    return table
+        status: Cell = "stopped early" if run.stopped_early else "held" if run.held else status_styled(run.status)
+        shown = [run.best, run.last, run.step, run.tokens, run.hours, run.gpu_hours, run.usd]
+        sheet.add(
+            str(run.no),
+            run.run_id,
+            changes(run.overrides),
+            status,
+            *("" if value is None else number(value) for value in shown),
+        )
+    return sheet
 
 
-def plan_table(plan: SweepPlan) -> Table:
-    table = _table("no", "changes", "parameters", "steps", "tokens", "hours", "$")
+def plan_table(plan: SweepPlan) -> Sheet:
+    figures = ("parameters", 3), ("steps", 2), ("tokens", 4), ("hours", 0), ("$", 0)
+    sheet = Sheet(
+        Column("no", right=True),
+        Column("changes", wrap=True),
+        *(Column(heading, right=True, drop=drop) for heading, drop in figures),
+    )
     for run in plan.items:
-        figures = (run.params, run.steps, run.tokens, run.hours, run.usd)
         warn = " (does not fit)" if run.fits is False else ""
-        table.add_row(str(run.no), run.label + warn, *("" if value is None else number(value) for value in figures))
-    return table
+        shown = (run.params, run.steps, run.tokens, run.hours, run.usd)
+        sheet.add(str(run.no), run.label + warn, *("" if value is None else number(value) for value in shown))
+    return sheet
 
 
 def plan_lines(plan: SweepPlan) -> Iterator[str]:
@@ -55,7 +80,3 @@ def changes(overrides: Mapping[str, Any]) -> str:
     shown = {path: value for path, value in overrides.items() if value is not None} or overrides
     told = [f"{path.rpartition('.')[2]}={json.dumps(value)}" for path, value in shown.items()]
     return ", ".join(told) or "base"
-
-
-def _table(*headings: str) -> Table:
-    return Table(*headings, box=None, pad_edge=False, padding=(0, 2, 0, 0))

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from client.models import FINISHED, Catalog, OtherFigures, Plan, Run, RunSummary, Stage, StageFigures
+from client.models import Catalog, CurrentStage, OtherFigures, Plan, Progress, Run, RunSummary, Stage, StageFigures
+from client.sheet import Bar, Cell, Column, Sheet, clean
 
 # Every status has a symbol and a word as well as a colour, because some readers cannot tell the colours apart.
 SYMBOLS = {
@@ -39,14 +36,6 @@ COLORS = {
 }
 NOT_STARTED = frozenset({"PENDING", "QUEUED"})
 
-PIPED = 240  # columns
-NARROW = 96  # columns; a narrower terminal gets fewer columns, so that no figure is cut off
-
-
-def console() -> Console:
-    """Standard output. What is piped has room for whole rows: half an id is of no use to a script."""
-    return Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=PIPED)
-
 
 @dataclass(frozen=True, slots=True)
 class RunTable:
@@ -56,61 +45,107 @@ class RunTable:
     catalog: Catalog
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        narrow = options.max_width < NARROW
-        bar = max(8, min(24, options.max_width - (71 if narrow else 88)))
-        table = Table(box=None, pad_edge=False, padding=(0, 1 if narrow else 2, 0, 0))
-        for heading in ("stage", "status", "", "progress"):
-            table.add_column(heading, no_wrap=True)
-        columns = self.catalog.columns
-        if narrow:  # the first and the last: how training goes and how fast
-            columns = [*columns[:1], *columns[1:][-1:]]
-        for heading in (*(metric.short for metric in columns), "time", "ETA"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for stage in self.run.stages:
-            table.add_row(*_cells(stage, [metric.key for metric in columns], bar, narrow))
         run = self.run
-        yield Text.assemble((run.id, "bold"), " ", run.name, "  ", status_styled(run.status), "  ", run.detail)
-        yield table
+        yield Text.assemble((run.id, "bold"), " ", clean(run.name), "  ", status_styled(run.status), "  ", clean(run.detail))
+        yield self.sheet()
         yield from (Text(line, style="red") for line in troubles(run))
 
+    def sheet(self) -> Sheet:
+        """One row for each stage."""
+        metrics = self.catalog.columns
+        figures = [Column(metric.short, right=True, drop=_drop(at, len(metrics))) for at, metric in enumerate(metrics)]
+        times = (Column("time", right=True, drop=1), Column("ETA", right=True, drop=2))
+        sheet = Sheet("stage", "status", Column("", drop=8), Column("progress", drop=3), *figures, *times)
+        for stage in self.run.stages:
+            sheet.add(*_cells(stage, [metric.key for metric in metrics]))
+        return sheet
 
-def _cells(stage: Stage, keys: Sequence[str], bar: int, narrow: bool) -> Iterator[RenderableType]:
-    progress, over = stage.progress, stage.status in FINISHED
-    yield Text(stage.name + (f" #{len(stage.attempts)}" if len(stage.attempts) > 1 else ""))
+
+def _drop(at: int, count: int) -> int:
+    """Of the figures the first and the last stay longest: how training goes and how fast."""
+    return 5 if at == 0 else 6 if at == count - 1 else 9
+
+
+def _cells(stage: Stage, keys: Sequence[str]) -> Iterator[Cell]:
+    progress = stage.progress
+    yield stage.name + (f" #{len(stage.attempts)}" if len(stage.attempts) > 1 else "")
     yield status_styled(stage.status)
     fraction = 1.0 if stage.status == "SUCCEEDED" else (progress.fraction if progress else 0.0)
-    yield Text("") if stage.status in NOT_STARTED else ProgressBar(total=1.0, completed=fraction, width=bar)
-    unit = "" if progress is None or narrow else f" {progress.unit}"
-    yield Text("" if progress is None else f"{number(progress.done)}/{number(progress.total)}{unit}")
+    yield "" if stage.status in NOT_STARTED else Bar(fraction)
+    yield "" if progress is None else done_of(progress)
     for key in keys:
-        yield Text(number(stage.latest[key]) if key in stage.latest else "")
-    yield Text(duration(stage.started_at, stage.finished_at))
-    yield Text("" if over or progress is None or progress.eta_s is None else seconds(progress.eta_s))
+        yield number(stage.latest[key]) if key in stage.latest else ""
+    yield duration(stage.started_at, stage.finished_at)
+    yield time_left(stage)
 
 
-def runs_table(runs: Iterable[RunSummary]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("id", "name", "recipe", "status", "stages", "detail", "age", "took"):
-        table.add_column(heading, no_wrap=heading != "detail")
+def done_of(progress: Progress) -> str:
+    """`40/100 step`; without the total while it is unknown."""
+    total = f"/{number(progress.total)}" if progress.total else ""
+    return f"{number(progress.done)}{total} {progress.unit}".rstrip()
+
+
+def time_left(stage: Stage | CurrentStage) -> str:
+    """How long the stage takes from now on; empty while nobody knows: before its first step, and while it is not at work."""
+    progress = stage.progress
+    if progress is None or not progress.done or not progress.eta_s or stage.status != "RUNNING":
+        return ""
+    return seconds(progress.eta_s)
+
+
+def facts(run: Run) -> Iterator[str]:
+    """What there is to know of a run beside its stages, one line each."""
+    times = [("created", run.created_at), ("started", run.started_at), ("finished", run.finished_at)]
+    yield f"recipe {run.recipe}" + "".join(f", {what} {when(at)}" for what, at in times if at is not None)
+    budget = run.budget
+    limits = (budget.max_usd, budget.max_hours)
+    dollars = "an unknown sum" if budget.used_usd is None else f"${budget.used_usd:.2f}"
+    of_usd, of_hours = (f" of ${limits[0]:.2f}" if limits[0] else ""), (f" of {limits[1]:g} h" if limits[1] else "")
+    yield f"used {dollars}{of_usd}, {budget.used_hours:.2f} h{of_hours}, {budget.used_gpu_hours:.2f} GPU hours; priority {run.priority}"
+    if run.forked_from:
+        yield f"forked from {run.forked_from}"
+    if run.labels:
+        yield f"labels {', '.join(run.labels)}"
+    if run.notes:
+        yield f"notes {run.notes}"
+
+
+def runs_table(runs: Iterable[RunSummary]) -> Sheet:
+    sheet = Sheet(
+        "id",
+        Column("name", wrap=True),
+        Column("recipe", drop=5),
+        "status",
+        Column("stages", right=True, drop=4),
+        Column("now", drop=3),
+        Column("time left", right=True, drop=6),
+        Column("detail", drop=8, wrap=True),
+        Column("age", right=True),
+        Column("took", right=True, drop=7),
+    )
     for run in runs:
+        current = run.current
+        now = "" if current is None or run.is_finished else f"{current.name}{_percent(current)}"
+        left = "" if current is None or run.is_finished else time_left(current)
         done, age = f"{run.stages_done}/{run.stages_total}", duration(run.created_at, None)
         took = duration(run.started_at, run.finished_at)
-        table.add_row(run.id, run.name, run.recipe, status_styled(run.status), done, run.detail, age, took)
-    return table
+        sheet.add(run.id, run.name, run.recipe, status_styled(run.status), done, now, left, run.detail, age, took)
+    return sheet
 
 
-def plan_table(plan: Plan) -> Table:
+def _percent(stage: CurrentStage) -> str:
+    return f" {100 * stage.progress.fraction:.0f} %" if stage.progress is not None and stage.progress.total else ""
+
+
+def plan_table(plan: Plan) -> Sheet:
     """One row per stage. A training stage also shows its length, its batch and its memory; any stage its time, if that is known."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("stage", no_wrap=True)
-    for heading in ("steps", "tokens", "FLOPs", "batch", "GiB", "tok/s", "hours", "$"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("from", no_wrap=True)
+    headings = (("steps", 0), ("tokens", 5), ("FLOPs", 8), ("batch", 7), ("GiB", 4), ("tok/s", 6), ("hours", 0), ("$", 0))
+    sheet = Sheet("stage", *(Column(heading, right=True, drop=drop) for heading, drop in headings), Column("from", drop=9))
     rows = {s.stage: tuple(_figures(s)) for s in plan.figures.stages}
     rows |= {s.stage: ("",) * 6 + _cost(s) for s in plan.figures.others}
     for stage in plan.stages:
-        table.add_row(stage.name, *rows.get(stage.name, ()))
-    return table
+        sheet.add(stage.name, *rows.get(stage.name, ("",) * 9))
+    return sheet
 
 
 def _figures(row: StageFigures) -> Iterator[str]:
@@ -150,7 +185,7 @@ def plan_summary(plan: Plan) -> Iterator[str]:
 def troubles(run: Run) -> list[str]:
     """One line for each stage that failed or is waiting for a retry: its name, the reason and what to do."""
     return [
-        f"{s.name}: {s.reason or s.status}{': ' + s.message if s.message else ''}"
+        clean(f"{s.name}: {s.reason or s.status}{': ' + s.message if s.message else ''}")
         for s in run.stages
         if s.status in ("FAILED", "BACKOFF")
     ]
@@ -162,6 +197,14 @@ def status_text(run: Run) -> str:
 
 def status_styled(status: str) -> Text:
     return Text(f"{SYMBOLS.get(status, '?')} {status}", style=COLORS.get(status, "dim"))
+
+
+def when(at: datetime | None) -> str:
+    """Date and time where the reader is. Only UTC is named: it is what --utc asks for, and the time of many servers."""
+    if at is None:
+        return ""
+    local = at.astimezone()
+    return f"{local:%Y-%m-%d %H:%M}" + (" UTC" if local.tzname() == "UTC" else "")
 
 
 def duration(start: datetime | None, end: datetime | None) -> str:

@@ -32,19 +32,21 @@ def _last_outcome(state: RetryCallState) -> httpx.Response:
     return response
 
 
-_retrying = Retrying(
-    stop=stop_after_attempt(TRIES),
-    wait=wait_random_exponential(min=FIRST_PAUSE_S[0], multiplier=FIRST_PAUSE_S[1]),
-    retry=retry_if_exception_type(Unreachable) | retry_if_result(lambda response: response.status_code in RETRIED),
-    retry_error_callback=_last_outcome,
-)
+def _retrying(tries: int) -> Retrying:
+    return Retrying(
+        stop=stop_after_attempt(tries),
+        wait=wait_random_exponential(min=FIRST_PAUSE_S[0], multiplier=FIRST_PAUSE_S[1]),
+        retry=retry_if_exception_type(Unreachable) | retry_if_result(lambda response: response.status_code in RETRIED),
+        retry_error_callback=_last_outcome,
+    )
 
 
 class Transport:
-    """Thread-safe, as httpx.Client is."""
+    """Thread-safe, as httpx.Client is. `tries`: how often a request that is safe to repeat is sent at most."""
 
-    def __init__(self, base_url: str, api_key: str | None = None):
+    def __init__(self, base_url: str, api_key: str | None = None, *, tries: int = TRIES):
         self.base_url = base_url.rstrip("/")
+        self._retrying = _retrying(tries)
         if api_key and not api_key.isascii():
             raise ClientError("the API key has characters that no key has; is NANOCHAT_API_KEY right?")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -62,7 +64,7 @@ class Transport:
         def send() -> httpx.Response:
             return self._send("GET", path)
 
-        response = _retrying(send)
+        response = self._retrying(send)
         if response.is_error:
             raise from_response(response)
         return response.text
@@ -77,7 +79,7 @@ class Transport:
         return self.request("DELETE", path, repeatable=True)
 
     def request(self, method: str, path: str, *, repeatable: bool, **kwargs: Any) -> Any:
-        """The decoded JSON body. A repeatable request is sent up to four times, with growing random pauses in between.
+        """The decoded JSON body. A repeatable request is sent up to `tries` times, with growing random pauses in between.
 
         Raises ApiError for a response of status 400 or more, and Unreachable if there is no response.
         """
@@ -85,7 +87,7 @@ class Transport:
         def send() -> httpx.Response:
             return self._send(method, path, **kwargs)
 
-        return _body(_retrying(send) if repeatable else send())
+        return _body(self._retrying(send) if repeatable else send())
 
     def _send(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         try:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import rustbpe
 from client.cli import app
-from client.cli_runs import connect
+from client.cli_base import connect
 from controlplane.lifecycle import Reason
 from nanochat.tokenizer import Tokenizer
 from tests.api.manual_worker import ManualWorker
@@ -118,10 +118,10 @@ def test_a_failed_run_is_retried_and_a_paused_one_resumed_by_command_line(worker
 
 def test_keys_forks_and_checkpoints_by_command_line(worker: ManualWorker) -> None:
     secret = said("keys", "make", "a reader", "--role", "viewer", "--expires", "12h").strip()
-    assert json.loads(said("keys", "list", "--json").splitlines()[0])["role"] == "viewer"
+    assert json.loads(said("keys", "list", "--json"))["items"][0]["role"] == "viewer"
     refused = nanochat("submit", "tiny", NANOCHAT_API_KEY=secret)
-    assert (refused.returncode, "operator" in refused.stderr) == (1, True)
-    key_id = json.loads(said("keys", "list", "--json").splitlines()[0])["id"]
+    assert (refused.returncode, "operator" in refused.stderr) == (4, True)
+    key_id = json.loads(said("keys", "list", "--json"))["items"][0]["id"]
     assert said("keys", "expire", key_id, "--in", "never") == f"{key_id} valid\n"
     assert said("keys", "revoke", key_id).startswith(f"{key_id} revoked")
     run_id = said("submit", "tiny", "--name", "the parent").strip()
@@ -258,9 +258,9 @@ def test_mistakes_are_told_in_words(arguments: tuple[str, ...], code: int, words
 
 def test_a_wrong_key_and_no_server_are_told_in_words() -> None:
     done = nanochat("ps", NANOCHAT_API_KEY="nc_wrong")
-    assert (done.returncode, "401" in done.stderr) == (1, True)
+    assert (done.returncode, "401" in done.stderr) == (4, True)
     done = nanochat("ps", NANOCHAT_API_URL="http://127.0.0.1:1")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "http://127.0.0.1:1" in done.stderr
     assert "nanochat up" in done.stderr
     assert "Traceback" not in done.stderr

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner
 
-from client import cli_sweeps, svg
+from client import svg
 from client.cli import app
 from client.errors import ApiError
 from tests.api.manual_worker import ManualWorker
@@ -20,9 +20,7 @@ from tests.waiting import until
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-@pytest.fixture(autouse=True)
-def wide(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_sweeps.out, "width", 250)
+pytestmark = pytest.mark.usefixtures("environment")
 
 
 def said(*arguments: str) -> str:

@@ -16,7 +16,6 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nanochat.config.recipe import Recipe, RecipeError
 from nanochat.contract.contract import (
@@ -36,9 +35,10 @@ from nanochat.contract.launch import launch, stage_command
 from nanochat.local import options
 from nanochat.local.card import write_card
 from nanochat.local.earlier import Earlier, look
+from nanochat.local.lines import line_of
 from nanochat.local.loggers import copied_to
 from nanochat.loggers.sinks import SINKS, missing
-from nanochat.planning import graph, metrics, plan
+from nanochat.planning import graph, plan
 from nanochat.planning.checked import checked
 from nanochat.tasks.programs import confinement
 
@@ -193,32 +193,6 @@ def _stop(nodes: dict[str, Node]) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(node.process.pid, signal.SIGKILL)  # its ranks die with it
             node.process.wait()
-
-
-def line_of(event: dict[str, Any]) -> str:
-    """The event in one line. Empty for events that are not shown."""
-    kind = event["kind"]
-    if kind == "progress":
-        return f"{event['done']}/{event['total']} {event['unit']}" + (f" {event['note']}" if event.get("note") else "")
-    if kind == "metric":
-        return "  ".join(f"{_short(k)} {_figure(v)}" for k, v in event["values"].items() if isinstance(v, int | float))
-    if kind == "log":
-        return str(event["message"])
-    if kind in ("warning", "error"):
-        return f"{kind}: {event['message']}" + (f" {event['hint']}" if event.get("hint") else "")
-    if kind == "eval":
-        return f"{event['name']} {event['values']}"
-    if kind == "checkpoint":
-        return f"checkpoint at step {event['step']}"
-    return ""
-
-
-def _short(key: str) -> str:
-    return (metrics.BY_KEY[key].short if key in metrics.BY_KEY else "") or key
-
-
-def _figure(value: float) -> str:
-    return f"{value:,.0f}" if 9999.5 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def _say(stage: str, text: str) -> None:

@@ -321,7 +321,7 @@ class Trainer:
 
     def _progress(self) -> None:
         total = max(self._total(), self.state.step)
-        eta_s = round(self.meter.eta_s(total - self.state.step), 1)
+        eta_s = self.meter.eta_s(total - self.state.step)
         self.ctx.events.emit("progress", done=self.state.step, total=total, unit="step", eta_s=eta_s)
 
     def _results(self) -> dict[str, Any]:

@@ -53,8 +53,11 @@ class Meter:
         """The price of all GPUs for this time, in US dollars; None when the price is not known."""
         return self._usd_per_hour * train_seconds / 3600 if self._usd_per_hour is not None else None
 
-    def eta_s(self, steps_left: int) -> float:
-        return self._recent * steps_left
+    def eta_s(self, steps_left: int) -> float | None:
+        """Seconds that the steps left will take; None before a step has been measured."""
+        if steps_left == 0:
+            return 0.0
+        return round(self._recent * steps_left, 1) if self._recent else None
 
     def mem_gib(self) -> float:
         """Peak memory so far, in GiB: of the GPU on CUDA, else of this process."""

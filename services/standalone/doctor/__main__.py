@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from client.settings import discover
 from services.standalone.doctor import addresses, gpu, machine
@@ -31,14 +34,21 @@ def findings() -> Iterator[Finding]:
     yield from addresses.api(here.api_url, here.api_key, expected=running)
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="nanochat doctor", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line, as the checks end")
+    as_json = parser.parse_args(argv).json
     worst = dict.fromkeys(Level, 0)
     for found in findings():
         worst[found.level] += 1
+        if as_json:
+            print(json.dumps(asdict(found), ensure_ascii=False), flush=True)
+            continue
         print(f"{MARKS[found.level]} {found.check}: {found.text}", flush=True)
         if found.remedy:
             print(f"    → {found.remedy}", flush=True)
-    print(f"problems: {worst[Level.BAD]}, warnings: {worst[Level.ODD]}")
+    if not as_json:
+        print(f"problems: {worst[Level.BAD]}, warnings: {worst[Level.ODD]}")
     return 1 if worst[Level.BAD] else 0
 
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from nanochat.contract.contract import MANIFEST, SPEC, Exit
-from nanochat.local.run import line_of
+from nanochat.local.lines import line_of
 from tests.waiting import until
 
 SMALL = {"data.source.max_chars": 300_000, "data.tok_chars": 200_000, "base.num_iterations": 4000}
@@ -83,9 +83,60 @@ def test_stages_die_with_a_killed_local_run(tmp_path: Path) -> None:
 
 
 def test_a_metric_is_shown_by_its_short_name_with_a_figure_that_people_can_read() -> None:
-    values = {"loss": 4.21773, "tok_per_s": 10_240.4, "mfu": float("nan"), "lrm": 1.0, "other": 1_234_567, "note": "text"}
+    values = {
+        "loss": 4.21773,
+        "tok_per_s": 10_240.4,
+        "mfu": float("nan"),
+        "lrm": 1.0,
+        "mem_gib": 3.25,
+        "other": 1_234_567,
+        "note": "text",
+    }
     line = line_of({"kind": "metric", "step": 3, "values": values})
-    assert line == "loss 4.218  tok/s 10,240  MFU nan  lrm 1  other 1,234,567"
+    assert (
+        line
+        == "step 3  loss 4.218 nats/token  10,240 tok/s  MFU nan % of the bf16 peak  lrm 1  memory 3.25 GiB  other 1,234,567"
+    )
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (
+            {"name": "bytes per token: news", "values": {"ours": 2.751, "gpt2": 4.0}},
+            "bytes per token, news: ours 2.751, gpt2 4",
+        ),
+        (
+            {"name": "arc_easy", "values": {"accuracy": 0.2734, "n": 2376, "stderr": 0.0091}},
+            "ARC-Easy: accuracy 27.3 %, 2,376 questions, standard error 0.9 %",
+        ),
+        ({"name": "chatcore", "values": {"chatcore": 0.08342}}, "ChatCORE 0.08342"),
+        ({"name": "core", "step": 2000, "values": {"core": 0.2219}}, "CORE 0.2219 at step 2,000"),
+        ({"name": "core", "values": {}}, "CORE: no figure"),
+        ({"name": "bpb", "values": {"train": 0.9, "val": 0.95}}, "bits per byte: train 0.9, validation 0.95"),
+        ({"name": "chat", "step": 40, "values": {"arc_easy": 0.25}}, "chat tasks at step 40: ARC-Easy 25.0 %"),
+        (
+            {"name": "core/hellaswag", "values": {"accuracy": 0.5, "centered": 0.333}},
+            "CORE task hellaswag: accuracy 50.0 %, centered accuracy 0.333",
+        ),
+    ],
+)
+def test_an_evaluation_is_told_in_words(event: dict[str, object], line: str) -> None:
+    assert line_of({"kind": "eval", **event}) == line
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        ({"done": 0, "total": 21_400, "unit": "step", "eta_s": None}, "0 of 21,400 steps"),
+        ({"done": 0, "total": 21_400, "unit": "step", "eta_s": 0.0}, "0 of 21,400 steps"),
+        ({"done": 100, "total": 21_400, "unit": "step", "eta_s": 95.2}, "100 of 21,400 steps, 95 s left"),
+        ({"done": 3, "total": None, "unit": "shard", "note": "from the hub"}, "3 shards, from the hub"),
+        ({"done": 1, "total": 1, "unit": "text"}, "1 of 1 text"),
+    ],
+)
+def test_progress_tells_the_time_left_once_it_is_known(event: dict[str, object], line: str) -> None:
+    assert line_of({"kind": "progress", **event}) == line
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,229 @@
+"""What all commands share: the options that each of them takes, the connection, output, questions and exit codes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from enum import IntEnum
+from typing import Annotated, Any, Protocol
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from client import complete
+from client.client import Client
+from client.errors import ApiError, ClientError, Unreachable
+from client.settings import NoKey, Settings, chosen
+from client.sheet import Sheet
+
+
+class Code(IntEnum):
+    """Exit codes; docs/cli.md explains them."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NO_ANSWER = 3
+    KEY = 4
+    INTERRUPTED = 130
+
+
+# The headings of `nanochat --help`.
+RUNS, STEER, MODELS, DATA, FLEET, PLATFORM = (
+    "Runs",
+    "Steer a run",
+    "Models",
+    "Your own data",
+    "Servers and keys",
+    "This machine",
+)
+
+RunArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="id of a run, r_… (see `nanochat ps`), or its name if only one has it", autocompletion=complete.runs
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+
+
+class Named(Protocol):
+    """What has an id and a name."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+
+
+out = Console()
+_named: str | None = None  # the context of --context
+
+# -- commands and the options that each of them takes --
+
+
+def register(app: typer.Typer, panel: str, *commands: Callable[..., None], **settings: Any) -> None:
+    """Add commands, each under the name of its function. `panel` is the heading in `nanochat --help`."""
+    for command in commands:
+        name = command.__name__.strip("_").replace("_", "-")
+        app.command(name, rich_help_panel=panel, **settings)(everywhere(command))
+
+
+def everywhere(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of `_settle`, but for those whose names it uses itself."""
+    own = inspect.signature(command, eval_str=True).parameters
+    taken = {name for parameter in own.values() for name in _options(parameter)}
+    added = [p for p in inspect.signature(_settle, eval_str=True).parameters.values() if not taken & set(_options(p))]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        _settle(**{parameter.name: given.pop(parameter.name) for parameter in added})
+        try:
+            command(**given)
+            sys.stdout.flush()
+        except BrokenPipeError:  # `nanochat logs … | head`: nobody reads any more, so nothing may be written at the end either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(Code.OK) from None
+
+    everything = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own.values(), *added)]
+    run.__signature__ = inspect.Signature(everything)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in everything}
+    return run
+
+
+def _options(parameter: inspect.Parameter) -> Iterable[str]:
+    for info in getattr(parameter.annotation, "__metadata__", ()):
+        yield from (declared for declared in getattr(info, "param_decls", None) or () if declared.startswith("--"))
+
+
+def _settle(
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--context",
+            metavar="NAME",
+            help="use this server (see `nanochat context list`)",
+            rich_help_panel="Everywhere",
+            autocompletion=complete.contexts,
+        ),
+    ] = None,
+    utc: Annotated[bool, typer.Option("--utc", help="times in UTC", rich_help_panel="Everywhere")] = False,
+    no_color: Annotated[
+        bool, typer.Option("--no-color", help="no colours, as NO_COLOR=1", rich_help_panel="Everywhere")
+    ] = False,
+) -> None:
+    global _named
+    _named = server
+    if utc:
+        os.environ["TZ"] = "UTC"  # for the processes that a command starts, too
+        time.tzset()
+    if no_color:
+        os.environ["NO_COLOR"] = "1"
+        out.no_color = True
+
+
+# -- the server --
+
+
+def settings() -> Settings:
+    return chosen(_named)
+
+
+def connect(*, tries: int | None = None) -> Client:
+    """A client of the chosen server. `tries`: how often a request is sent at most when there is no answer."""
+    found = settings()
+    return (
+        Client(found.api_url, found.require_key()) if tries is None else Client(found.api_url, found.require_key(), tries=tries)
+    )
+
+
+# -- output --
+
+
+def say(*lines: str) -> None:
+    """Print lines; a terminal breaks them between words. No markup is read."""
+    for line in lines:
+        out.print(Text(line), soft_wrap=not out.is_terminal)
+
+
+def say_whole(line: str) -> None:
+    """Print a line that is to be copied: it is never broken."""
+    out.print(Text(line), soft_wrap=True)
+
+
+def warn(*lines: str) -> None:
+    """Print lines on stderr: what a person should know and a program should not read."""
+    for line in lines:
+        typer.echo(line, err=True)
+
+
+def show(sheet: Sheet) -> None:
+    """A table on a terminal, tab-separated text elsewhere."""
+    if out.is_terminal:
+        out.print(sheet)
+        return
+    for line in sheet.tsv():
+        typer.echo(line)
+
+
+def draw(what: RenderableType) -> None:
+    out.print(what)
+
+
+def emit(answer: BaseModel | list[Any] | dict[str, Any] | None) -> None:
+    """JSON, as the API answered. A list becomes {"items": […]}, as in the API."""
+    if isinstance(answer, list):
+        answer = {"items": answer}
+    plain = json.loads(json.dumps(answer, default=_jsonable))
+    typer.echo(json.dumps(plain, indent=1, ensure_ascii=False))
+
+
+def emit_line(answer: BaseModel) -> None:
+    """JSON on one line, for what goes on."""
+    typer.echo(answer.model_dump_json())
+    sys.stdout.flush()
+
+
+def _jsonable(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return str(value)
+
+
+def one_of(items: Iterable[Named], wanted: str, what: str) -> str:
+    """The id of the item that has `wanted` as its id, or alone has it as its name. Raises ClientError."""
+    found = list(items)
+    named = [item.id for item in found if item.name == wanted]
+    if wanted in (item.id for item in found) or not named:
+        return wanted  # an id that is not in the list is refused by the server, with its reason
+    if len(named) > 1:
+        raise ClientError(f"{len(named)} {what}s have the name {wanted!r}; give the id of one: {', '.join(named)}")
+    return named[0]
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before something is destroyed, if there is somebody to ask. Ends the command if the answer is no."""
+    if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    if not typer.confirm(question, err=True):
+        warn("Nothing was changed.")
+        raise typer.Exit(Code.FAILED)
+
+
+def code_of(error: ClientError) -> Code:
+    """The exit code of a command that ended with this error."""
+    if isinstance(error, Unreachable):
+        return Code.NO_ANSWER
+    if isinstance(error, NoKey):
+        return Code.KEY
+    if isinstance(error, ApiError):
+        return {401: Code.KEY, 403: Code.KEY, 422: Code.USAGE}.get(error.status, Code.FAILED)
+    return Code.FAILED

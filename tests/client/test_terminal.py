@@ -1,0 +1,182 @@
+"""The command as a process on a pseudo-terminal and piped, against a real API: what a person sees and what a program reads."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from controlplane.lifecycle import Reason
+from tests.api.manual_worker import ManualWorker
+from tests.api.server import Api
+from tests.client.scripted import scripted
+from tests.client.terminal import COMMAND, ROOT, on_terminal, piped, terminal
+
+RUN_ID = re.compile(r"r_[0-9a-f]{16}\b")
+NAME = "a long name for an experiment with a model of depth four"
+NASTY = "[red]x[/]<b>"
+
+
+@pytest.fixture(scope="module")
+def runs(api: Api, worker: ManualWorker) -> list[str]:
+    """Ids of three runs in the middle of training; the last has failed."""
+    ids = []
+    with api.client() as client:
+        for number, name in enumerate(("first", NAME, NASTY)):
+            run = client.submit("tiny", {"base.num_iterations": 20 + number}, name=name)
+            for stage in ("data", "tok_train", "tok_eval"):
+                worker.complete(run.id, stage)
+            claim = worker.claim(run.id, "base_train")
+            worker.report(claim, "progress", done=0, total=100, unit="step", eta_s=0)
+            for step in range(1, 13) if number else ():
+                values = {"loss": 5 * math.exp(-step / 9), "tok_per_s": 10_240.0, "mfu": 41.25}
+                worker.report(claim, "metric", step=step, values=values)
+            if number == 2:
+                worker.finish(claim, Reason.BAD_INPUT, "no text in /data")
+            ids.append(run.id)
+    return ids
+
+
+@pytest.fixture(autouse=True)
+def surroundings(environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("NO_COLOR")
+
+
+@pytest.mark.parametrize("columns", [60, 120])
+def test_everything_fits_the_terminal_and_no_id_is_cut(runs: list[str], columns: int) -> None:
+    seen = {words[0]: on_terminal(*words, columns=columns) for words in (("ps",), ("metrics", runs[1]), ("compare", *runs))}
+    for command, done in seen.items():
+        assert done.code == 0, done.out
+        assert done.widest <= columns, (command, done.out)
+    for command in ("ps", "compare"):
+        assert set(RUN_ID.findall("\n".join(seen[command].lines))) == set(runs)
+    assert "▇" in seen["metrics"].out or columns == 60
+    assert any("nats per token" in line for line in seen["metrics"].lines)
+    assert any("base.num_iterations" in line for line in seen["compare"].lines)
+    assert any(NASTY in line for line in seen["ps"].lines)  # a name is text, not markup
+
+
+def test_piped_lists_are_separated_by_tabs_and_whole(runs: list[str]) -> None:
+    done = piped("ps")
+    assert (done.code, done.err) == (0, "")
+    assert "\x1b" not in done.out
+    head, *rows = (line.split("\t") for line in done.out.splitlines())
+    by_id = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+    assert set(runs) <= set(by_id)
+    assert by_id[runs[1]]["name"] == NAME
+    assert by_id[runs[2]]["status"].endswith("FAILED")
+    assert by_id[runs[0]]["time left"] == ""  # at step 0 nobody knows
+    assert piped("ps", "-q").out.split()[:3] == runs[::-1]
+
+
+def test_colours_can_be_switched_off(runs: list[str]) -> None:
+    color = re.compile(r"\x1b\[[0-9;]*3[0-9]m")
+    assert color.search(on_terminal("ps").out)
+    assert not color.search(on_terminal("ps", "--no-color").out)
+    assert not color.search(on_terminal("ps", NO_COLOR="1").out)
+
+
+def test_times_are_local_or_utc(runs: list[str]) -> None:
+    local, utc = (piped("show", runs[0], *more, TZ="Asia/Tokyo").out for more in ((), ("--utc",)))
+    hours = [int(m[1]) for out in (local, utc) if (m := re.search(r"created \d{4}-\d\d-\d\d (\d\d):", out))]
+    assert (hours[0] - hours[1]) % 24 in (9, 10)
+    assert " UTC" in utc
+    assert " UTC" not in local
+
+
+def test_cancel_asks_on_a_terminal_and_takes_no_for_an_answer(api: Api) -> None:
+    with api.client() as client:
+        run = client.submit("tiny", name="to cancel")
+        with terminal("cancel", "to cancel") as asked:
+            asked.wait_for("[y/N]")
+            asked.type("n\n")
+            done = asked.end()
+        assert done.code == 1
+        assert "Nothing was changed" in done.out
+        assert not client.run(run.id).is_finished
+        with terminal("cancel", "to cancel") as asked:
+            asked.wait_for("[y/N]")
+            asked.type("y\n")
+            assert asked.end().code == 0
+        assert client.run(run.id).status == "CANCELLED"
+        assert on_terminal("delete", "to cancel", "--yes").code == 0
+
+
+def test_a_refused_field_is_told_once() -> None:
+    done = piped("submit", "tiny", "--set", "base.x=1")
+    assert done.code == 2
+    assert done.err.count("unknown field") == 1
+
+
+def test_watching_while_the_api_is_down_says_so_within_three_seconds_and_goes_on() -> None:
+    with scripted() as down:
+        port = down.server_port
+    run = {"id": "r_1", "name": "n", "recipe": "tiny", "status": "SUCCEEDED", "created_at": "2026-01-01T00:00:00Z"}
+    with terminal("watch", "r_1", NANOCHAT_API_URL=f"http://127.0.0.1:{port}") as watching:
+        while not watching.shown:  # Python has started when it hides the cursor
+            watching.wait_for("", 0.1)
+            watching._read(0.1)
+        watching.wait_for("trying again", 3)
+        with scripted({}, {**run, "config": {}, "stages": []}, port=port):
+            watching.wait_for("SUCCEEDED", 20)
+            assert watching.end().code == 0
+
+
+def test_ctrl_c_ends_a_watch_with_130_and_a_hint(runs: list[str]) -> None:
+    with terminal("watch", runs[0]) as watching:
+        watching.wait_for("base_train")
+        watching.type("\x03")
+        done = watching.end()
+    assert done.code == 130
+    assert f"nanochat watch {runs[0]}" in done.out
+    assert "Traceback" not in done.out
+
+
+def test_ctrl_c_anywhere_else_is_130_without_a_traceback() -> None:
+    with scripted() as silent, terminal("ps", NANOCHAT_API_URL=silent.url) as asking:
+        time.sleep(0)
+        asking.process.send_signal(signal.SIGINT)
+        done = asking.end()
+    assert done.code in (130, -signal.SIGINT)  # the latter: before Python was up
+    assert "client/" not in done.out
+
+
+def test_a_closed_pipe_is_quiet(runs: list[str]) -> None:
+    process = subprocess.Popen([*COMMAND, "ps", "--json"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 0
+    process.stderr.close()
+
+
+def test_the_shell_completes_ids_names_and_contexts(runs: list[str]) -> None:
+    def offered(*words: str) -> list[str]:
+        asked = {
+            "_NANOCHAT_COMPLETE": "complete_bash",
+            "COMP_WORDS": "\n".join(["nanochat", *words]),
+            "COMP_CWORD": str(len(words)),
+        }
+        return piped(**asked).out.split("\n")
+
+    assert runs[0] in offered("show", "r_")
+    assert "first" in offered("metrics", "fir")
+    assert "base_train" in offered("retry", "first", "--stage", "base")
+    assert "metrics" in offered("metr")
+
+
+def test_metrics_as_csv_and_json(runs: list[str]) -> None:
+    head, first, *_ = piped("metrics", "--csv", "--key", "loss", NAME).out.splitlines()
+    assert head == "stage,metric,step,time,min,max,last,nonfinite"
+    assert first.startswith("base_train,loss,1,")
+    assert json.loads(piped("metrics", "--json", NAME).out)["items"][0]["stage"] == "base_train"
+    assert os.environ["NANOCHAT_API_URL"] not in head
