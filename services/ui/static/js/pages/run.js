@@ -1,40 +1,77 @@
-// The page of one run.
-import { get, mayOperate, path, post } from "../api.js";
-import { fill, h, keyed } from "../dom.js";
-import { FINISHED, between, chip, dollars, seconds, time, tone } from "../format.js";
-import { bar } from "../progress.js";
-import { every } from "../repeat.js";
-import { ask } from "../shell.js";
-
-const POLL_MS = 2000;
+// The page of one run: what it is, its pipeline, its curves, and everything else in tabs.
+import { Problem, get, path } from "../api.js";
+import { fill, h } from "../dom.js";
+import { chip, time } from "../format.js";
+import { curves } from "../run/curves.js";
+import { head } from "../run/head.js";
+import { watch } from "../run/live.js";
+import { pipeline } from "../run/pipeline.js";
+import { VIEWS } from "../run/views.js";
+import { tabs } from "../shell.js";
 
 export async function page(main) {
-  const id = decodeURIComponent(location.pathname.split("/")[2]);
-  const head = h("div", { class: "page-head" });
-  const facts = h("dl", { class: "facts" });
-  const rows = h("tbody");
-  main.append(head, facts, h("div", { class: "scroll" }, h("table", null,
-    h("thead", null, h("tr", null, ["Stage", "Status", "Progress", "Why"].map((x) => h("th", { scope: "col" }, x)), h("th", { class: "num", scope: "col" }, "Time"))), rows)));
-  await every(POLL_MS, async () => {
-    const run = await get(path`/runs/${id}`);
-    document.title = `${run.name} · nanochat`;
-    fill(head, h("h1", { class: "break" }, run.name), chip(run.status), h("code", { class: "dim" }, run.id),
-      mayOperate() && !FINISHED.has(run.status) && h("button", { type: "button", class: "danger push", onclick: () => cancel(run) }, "Cancel"));
-    fill(facts, fact("stages done", `${run.stages.filter((s) => s.status === "SUCCEEDED").length} of ${run.stages.length}`),
-      fact("time", seconds(between(run.started_at, run.finished_at))), fact("cost so far", dollars(run.budget.used_usd)), fact("begun", time(run.started_at)));
-    keyed(rows, run.stages, (s) => s.name, () => h("tr", null, h("td"), h("td"), h("td"), h("td", { class: "break" }), h("td", { class: "num" })), stage);
+  const wanted = decodeURIComponent(location.pathname.split("/")[2]);
+  let live;
+  try {
+    live = await watch(wanted);
+  } catch (err) {
+    if (err instanceof Problem && [404, 409, 422].includes(err.status)) return missing(main, wanted, err);
+    throw err;
+  }
+  main.classList.add("run-page");
+  const views = Object.fromEntries(VIEWS.map((view) => [view.id, { title: view.title, show: (panel) => shown(view, panel, live) }]));
+  const { bar, panel } = tabs(views, { label: "About this run" });
+  main.append(head(live), pipeline(live), curves(live), h("section", { class: "stack", "aria-label": "More about this run" }, bar, panel));
+  live.onGone(() => gone(main, live.run));
+}
+
+/** Loads the script of a tab and shows it, unless it was left before. Returns what stops it. */
+function shown(view, panel, live) {
+  let left = false;
+  let stop = null;
+  const place = h("div", { class: "stack" });
+  fill(panel, place);
+  (async () => {
+    try {
+      const script = await view.load();
+      if (left) return;
+      stop = await script[view.id](place, live.run, live);
+      if (left) stop?.();
+    } catch (err) {
+      if (left) return;
+      if (!(err instanceof Problem)) console.error(err);
+      fill(place, h("p", { class: "wrong", role: "alert" }, err instanceof Problem ? err.lines.join("\n") : `This part of the page failed: ${err.message}`));
+    }
+  })();
+  return () => {
+    left = true;
+    stop?.();
+  };
+}
+
+function gone(main, run) {
+  fill(main, h("div", { class: "panel empty", role: "alert" }, h("h1", null, "This run has been deleted"),
+    h("p", { class: "dim break" }, `“${run.name}” (${run.id}) was deleted while this page was open.`),
+    h("a", { class: "button primary", href: "/" }, "All runs")));
+}
+
+async function missing(main, wanted, err) {
+  document.title = "No such run · nanochat";
+  const list = h("ul", { class: "plain-list" });
+  const search = h("input", { name: "search", type: "search", "aria-label": "Search runs by name or id", placeholder: "Name or id of a run", maxlength: 100 });
+  const form = h("form", { class: "row missing-search", role: "search" }, search, h("button", { type: "submit" }, "Search"));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    find(search.value.trim());
   });
-}
-
-const fact = (name, value) => h("div", null, h("dt", null, name), h("dd", null, value));
-
-function stage(node, s) {
-  const fraction = s.status === "SUCCEEDED" ? 1 : s.progress?.total ? s.progress.done / s.progress.total : 0;
-  const values = [s.name, chip(s.status), bar(fraction, tone(s.status), s.name), [s.reason, s.message].filter(Boolean).join(": "), seconds(between(s.started_at, s.finished_at))];
-  values.forEach((value, i) => fill(node.children[i], value));
-}
-
-function cancel(run) {
-  return ask({ title: `Cancel ${run.name}?`, text: "Its stages save their work and end. A cancelled run cannot go on; a fork of it can.", action: "Cancel the run", danger: true,
-    run: () => post(path`/runs/${run.id}/cancel`, {}) });
+  main.append(h("div", { class: "panel empty" },
+    h("h1", null, "No such run"),
+    h("p", { class: "dim break" }, err.status === 409 ? err.message : `There is no run “${wanted.slice(0, 100)}” in this project. It may have been deleted, or belong to another project.`),
+    form, list, h("a", { class: "button", href: "/" }, "All runs")));
+  async function find(text) {
+    const { items } = await get("/runs", { search: text, limit: 8 });
+    fill(list, items.map((run) => h("li", { class: "row" }, h("a", { class: "break", href: path`/runs/${run.id}` }, run.name), chip(run.status), h("span", { class: "dim small" }, time(run.created_at, "ago")))));
+    if (!items.length) fill(list, h("li", { class: "dim" }, "No run matches."));
+  }
+  await find("");
 }

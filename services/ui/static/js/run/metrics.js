@@ -1,0 +1,77 @@
+// The tab of small plots. They show the same part of the x axis as the large curve.
+import { Problem } from "../api.js";
+import { Chart } from "../chart.js";
+import { fill, h, say } from "../dom.js";
+import { AXES } from "./axes.js";
+import { shared } from "./curves.js";
+import { HARDWARE } from "./hardware.js";
+import { linesOf, nothing } from "./lines.js";
+import { Points } from "./points.js";
+
+const BUCKETS = 600;
+const DRAW_MS = 700;
+const PLOTS = [
+  { id: "speed", keys: ["tok_per_s", "rollout_tok_per_s"] },
+  { id: "mfu", keys: ["mfu"], none: "MFU is left out: the peak of this processor is not known." },
+  { id: "wait", keys: ["data_wait_pct", "sampling_pct"] },
+  { id: "grad", keys: ["grad_norm"] },
+  { id: "lr", keys: ["lrm"] },
+  { id: "step", keys: ["dt_ms"] },
+  ...HARDWARE,
+];
+
+export async function metrics(panel, run, live) {
+  const points = new Points(live.id, PLOTS.flatMap((plot) => plot.keys), BUCKETS);
+  const grid = h("div", { class: "plots" });
+  const charts = PLOTS.map((plot) => {
+    const metric = live.catalog.metrics.find((m) => m.key === plot.keys[0]);
+    const chart = new Chart({ range: shared.range, label: metric?.label ?? plot.title, legend: plot.keys.length > 1 });
+    const node = h("section", { class: "panel small-plot" }, h("h3", null, upper(metric?.title ?? plot.title)), chart.node);
+    grid.append(node);
+    return { plot, chart, node };
+  });
+  const left = h("p", { class: "dim small" }); // why a plot is left out
+  fill(panel, grid, left);
+
+  const training = live.catalog.stages.filter((s) => s.trains).map((s) => s.name);
+  function draw() {
+    const begun = points.series.some((s) => s.points.length);
+    const missing = [];
+    for (const { plot, chart, node } of charts) {
+      const wanted = live.catalog.metrics.filter((m) => plot.keys.includes(m.key));
+      const { lines, marks, place } = linesOf({
+        run: live.run, points, rates: shared.rates, stages: shared.stage ? [shared.stage] : training, mode: shared.mode, logX: shared.logX, logY: false, smooth: 0, catalog: live.catalog,
+        pick: (stage) => wanted.filter((m) => points.of(stage, m.key)?.points.length), color: (metric) => `c${1 + wanted.indexOf(metric)}`,
+      });
+      const axes = [...new Map(lines.map((line) => [line.axis, { key: line.axis, label: line.metric.unit || line.metric.title }])).values()];
+      node.hidden = !lines.length;
+      if (begun && node.hidden && plot.none) missing.push(plot.none);
+      chart.draw({ x: { ...AXES[shared.mode], log: shared.logX }, axes, lines, marks: marks.filter((m) => m.kind !== "stage"), empty: nothing(lines, place, "this figure") });
+    }
+    say(left, begun ? missing.join(" ") : "No points yet.");
+  }
+  let due = 0;
+  const soon = () => (due ||= setTimeout(() => ((due = 0), draw()), DRAW_MS));
+  const load = () => points.load().then(draw, (err) => {
+    if (!(err instanceof Problem)) throw err;
+  });
+  shared.listeners.add(draw);
+  const stops = [
+    live.onEvent((event) => {
+      const answer = points.add(event);
+      if (answer === "reload") load();
+      else if (answer === "added") soon();
+    }),
+    live.onReset(load),
+    () => shared.listeners.delete(draw),
+    () => clearTimeout(due),
+  ];
+  await points.load();
+  draw();
+  return () => {
+    for (const stop of stops) stop();
+    for (const { chart } of charts) chart.destroy();
+  };
+}
+
+const upper = (text) => text[0].toUpperCase() + text.slice(1);
