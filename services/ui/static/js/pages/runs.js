@@ -1,43 +1,65 @@
 // The list of runs.
-import { get } from "../api.js";
-import { fill, h, keyed } from "../dom.js";
-import { between, chip, number, percent, seconds, time, tone } from "../format.js";
-import { bar } from "../progress.js";
-import { every } from "../repeat.js";
-
-const POLL_MS = 2000;
+import { get, mayOperate } from "../api.js";
+import { fill, h, say } from "../dom.js";
+import { actionBar } from "../runs/actions.js";
+import { columns } from "../runs/columns.js";
+import { noRuns, noneArchived, noneLeft } from "../runs/empty.js";
+import { filters } from "../runs/filters.js";
+import { openStore } from "../runs/store.js";
+import { table } from "../table.js";
 
 export async function page(main) {
-  const rows = h("tbody");
-  const list = h("div", { class: "scroll" }, h("table", null,
-    h("thead", null, h("tr", null, ["Run", "Status", "Progress", "Recipe", "Took"].map((name) => h("th", { scope: "col" }, name)), h("th", { scope: "col", class: "num" }, "Begun"))),
-    rows));
-  const place = h("div", null, list);
-  main.append(h("div", { class: "page-head" }, h("h1", null, "Runs")), place);
-  await every(POLL_MS, async () => {
-    const { items } = await get("/runs", { limit: 200 });
-    if (!items.length) return fill(place, none());
-    if (!list.isConnected) fill(place, list);
-    keyed(rows, items, (run) => run.id, row, update);
+  const titles = new Map(); // of stages
+  let runs = [];
+  let complete = false;
+  let store = null;
+
+  const told = h("p", { class: "dim small", role: "status" });
+  const place = h("div", null, h("div", { class: "skeleton tall" }));
+  const chosen = filters(() => (chosen.wanted.archived === archived ? show() : open()));
+  let archived = chosen.wanted.archived;
+  const list = table({
+    label: "Runs", columns: columns(titles),
+    key: (run) => run.id, name: (run) => run.name, sort: "-created", select: true, onselect: () => actions.update(),
+    row: (run) => ({ "data-status": run.status }),
   });
-}
+  list.node.classList.add("runs");
+  list.node.addEventListener("click", (event) => {
+    const label = event.target.closest("[data-label]");
+    if (label) chosen.choose("label", label.dataset.label);
+  });
+  const actions = actionBar({ selected: () => runs.filter((run) => list.selected.has(run.id)), clear: () => list.clear(), store: () => store });
+  main.append(
+    h("div", { class: "page-head" }, h("h1", null, "Runs"), told, mayOperate() && h("a", { class: "button primary push", href: "/new" }, "New run")),
+    h("div", { class: "stack runs-tools" }, chosen.node, actions.node),
+    place,
+  );
 
-function row(run) {
-  return h("tr", null, h("td", null, h("a", { href: `/runs/${run.id}` }), h("code", { class: "sub" }, run.id)), h("td"), h("td"), h("td", null, run.recipe), h("td"), h("td", { class: "num" }));
-}
+  function show() {
+    const left = chosen.apply(runs);
+    const all = `${runs.length.toLocaleString("en")}${complete ? "" : "+"} ${runs.length === 1 ? "run" : "runs"}`;
+    say(told, !runs.length ? "" : left.length === runs.length ? all : `${left.length.toLocaleString("en")} of ${all}`);
+    list.show(left);
+    actions.update();
+    const none = runs.length ? !left.length && noneLeft(runs.length, () => chosen.clear()) : archived ? noneArchived() : noRuns();
+    if (none) fill(place, none);
+    else if (!list.node.isConnected) fill(place, list.node);
+    chosen.node.hidden = !runs.length && !archived;
+  }
 
-function update(node, run) {
-  const [name, status, progress, , took, begun] = node.children;
-  name.firstChild.textContent = run.name;
-  fill(status, chip(run.status), run.detail && h("span", { class: "sub break" }, run.detail));
-  fill(progress, bar(run.stages_done / run.stages_total, tone(run.status), `${run.stages_done} of ${run.stages_total} stages`),
-    h("span", { class: "sub" }, run.current ? `${run.current.name} ${percent(run.current.progress?.total ? run.current.progress.done / run.current.progress.total : NaN)}` : `${number(run.stages_done)} of ${run.stages_total} stages`));
-  fill(took, seconds(between(run.started_at, run.finished_at)));
-  fill(begun, time(run.started_at ?? run.created_at, "ago"));
-}
+  async function open() {
+    store?.stop();
+    archived = chosen.wanted.archived;
+    list.clear();
+    store = await openStore({
+      archived,
+      changed(all, whole) {
+        [runs, complete] = [all, whole];
+        show();
+      },
+    });
+  }
 
-function none() {
-  return h("div", { class: "panel empty", id: "no-runs" }, h("h2", null, "No runs yet"),
-    h("p", { class: "dim" }, "The quickest one takes some minutes on a CPU. From a shell:"),
-    h("pre", { class: "code" }, "nanochat submit tiny --watch"));
+  const catalog = get("/catalog").then(({ stages }) => stages.forEach((stage) => titles.set(stage.name, stage.title)));
+  await Promise.all([catalog, open()]);
 }
