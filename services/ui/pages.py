@@ -30,6 +30,7 @@ class Page:
 PAGES = (
     Page("/signin", "Sign in", "signin", ""),
     Page("/", "Runs", "runs", "Runs"),
+    Page("/new", "New run", "new", "Runs"),
     Page("/runs/{run_id}", "Run", "run", "Runs"),
 )
 NAVIGATION = (

@@ -1,0 +1,126 @@
+// The form of a new run.
+import { Problem, get, mayOperate, patch, path, post } from "../api.js";
+import { fill, h } from "../dom.js";
+import { Changes, difference } from "../form/changes.js";
+import { recipeFields } from "../form/fields.js";
+import { changeList } from "../form/list.js";
+import { recipePicker } from "../form/picker.js";
+import { planPanel } from "../form/plan.js";
+import { groupsOf } from "../form/schema.js";
+import { terms } from "../form/terms.js";
+import { param, setParam } from "../shell.js";
+
+const QUICKEST = "tiny";
+
+export async function page(main) {
+  const [{ items: recipes }, schema, catalog, old] = await Promise.all([
+    get("/recipes"), recipeSchema(), get("/catalog"),
+    param("from") ? get(path`/runs/${param("from")}`) : null,
+  ]);
+  const disabled = !mayOperate();
+  const changes = new Changes();
+  const start = begin(recipes, old, new Set(groupsOf(schema).flatMap((group) => group.fields.map((field) => field.path))));
+  let recipe = start.recipe; // a name, or a whole recipe for a run whose recipe does not ship
+  let plan = null;
+  let sent = { text: "", key: "" };
+
+  const top = h("div", { role: "alert" });
+  const fields = recipeFields(schema, changes, { disabled });
+  const about = terms(start.terms, { disabled });
+  const planned = planPanel({
+    titles: new Map(catalog.stages.map((stage) => [stage.name, stage.short || stage.title])),
+    request: () => (changes.broken.size ? null : { recipe, overrides: changes.overrides }),
+    told({ plan: now, errors }) {
+      plan = now;
+      tellOthers(fields.complain(errors));
+    },
+  });
+  const picker = typeof recipe === "string" ? recipePicker(recipes, recipe, choose) : null;
+  const go = h("button", { type: "submit", class: "primary", disabled }, "Start the run");
+  const outcome = h("div", { role: "alert" });
+  const form = h("form", { class: "aside new-run", novalidate: true },
+    h("div", { class: "stack" }, picker?.node, top, fields.node),
+    h("div", { class: "stack new-run-side" }, planned.node, changeList(changes, { disabled }), about.node, outcome,
+      disabled ? h("p", { class: "notice" }, `Your key has the role ${document.documentElement.dataset.role}: it may look at plans but not start runs. Ask an operator or an admin.`) : go));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    submit();
+  });
+  changes.addEventListener("change", () => {
+    fill(outcome);
+    planned.ask();
+  });
+  main.append(
+    h("div", { class: "page-head" }, h("h1", { class: "break" }, old ? `Clone of ${old.name}` : "New run"), old && h("a", { href: `/runs/${old.id}` }, "the original")),
+    form,
+  );
+  changes.start(start.config, start.values);
+  await planned.asked();
+  await picker?.figures();
+
+  function choose(name) {
+    recipe = name;
+    setParam("recipe", name);
+    changes.start(recipes.find((one) => one.name === name).config);
+  }
+
+  function tellOthers(errors) {
+    fill(top, errors.length > 0 && h("div", { class: "notice bad" }, errors.map(({ field, message }) => h("p", null, h("code", null, field), ` ${message}`))));
+  }
+
+  async function submit() {
+    if (go.disabled) return;
+    const given = about.read();
+    if (!given) return;
+    go.disabled = true;
+    go.setAttribute("aria-busy", "true");
+    fill(outcome);
+    try {
+      await planned.asked();
+      if (!plan) return fill(outcome, h("p", { class: "wrong" }, "The run was not started: see what is marked above."));
+      const body = { recipe, overrides: changes.overrides, plan: plan.hash, ...given.body };
+      const text = JSON.stringify(body);
+      if (sent.text !== text) sent = { text, key: randomKey() };
+      const run = await post("/runs", body, { headers: { "Idempotency-Key": sent.key } });
+      if (given.labels.length) await patch(path`/runs/${run.id}`, { labels: given.labels });
+      location.assign(`/runs/${run.id}`);
+      await new Promise(() => {}); // the page is about to go, with its button disabled
+    } catch (err) {
+      if (!(err instanceof Problem)) throw err;
+      refused(err);
+    } finally {
+      go.disabled = false;
+      go.removeAttribute("aria-busy");
+    }
+  }
+
+  function refused(err) {
+    const others = fields.complain(about.complain(err.errors));
+    tellOthers(others);
+    if (err.status === 409) planned.ask();
+    fill(outcome, h("p", { class: "wrong" }, err.status === 409 ? `${err.message} Look at the new plan, then start the run.` : err.errors.length ? "The run was not started: see what is marked." : err.message));
+  }
+}
+
+/** The JSON schema of a recipe, out of the API's description of itself. */
+async function recipeSchema() {
+  const { components } = await (await fetch("/api/openapi.json")).json();
+  return { ...components.schemas.Recipe, components };
+}
+
+/** What the form begins with: a shipped recipe, or the recipe and the changes of an old run. */
+function begin(recipes, old, fields) {
+  const named = (name) => recipes.find((one) => one.name === name);
+  if (!old) {
+    const recipe = named(param("recipe")) ?? named(QUICKEST) ?? recipes[0];
+    return { recipe: recipe.name, config: recipe.config, values: new Map(), terms: {} };
+  }
+  const known = { name: old.name, labels: old.labels, priority: old.priority, max_usd: old.budget.max_usd, max_hours: old.budget.max_hours };
+  const recipe = named(old.recipe);
+  if (recipe) return { recipe: recipe.name, config: recipe.config, values: difference(recipe.config, old.config, fields), terms: known };
+  const config = Object.fromEntries(Object.entries(old.config).filter(([, value]) => value !== null));
+  return { recipe: config, config, values: new Map(), terms: known };
+}
+
+/** crypto.randomUUID is not there on plain HTTP. */
+const randomKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
