@@ -53,6 +53,9 @@ GPUS: tuple[Gpu, ...] = (
 # Words of other, smaller cards under a known name: a laptop's RTX 5090, an RTX 4090 D, a slice of an A100.
 OTHERS = frozenset({"laptop", "mobile", "d", "mig"})
 KEPT = 0.989  # what a driver leaves of a card's memory
+CPU = "CPU"
+# A process that trains on a CPU: 0.1 TFLOPS are assumed, what a few cores of a server reach. It serves to tell minutes from years.
+CPU_TFLOPS, CPU_MFU = 0.25, 0.40
 UNKNOWN_MFU = 0.40  # assumed for a GPU that is not in the table but whose peak is given
 
 
@@ -100,7 +103,12 @@ def hardware(
     peak_tflops: float | None = None,
     usd_per_hour: float | None = None,
 ) -> Hardware:
-    """The hardware of `world_size` GPUs as the table describes them. Values that are given override the table."""
+    """The hardware of `world_size` GPUs as the table describes them. Values that are given override the table.
+
+    The device `CPU` is a process without a GPU, which costs nothing by the hour.
+    """
+    if (device_name or "").casefold() == CPU.casefold():
+        return Hardware(world_size, CPU, memory_gib, peak_tflops or CPU_TFLOPS, CPU_MFU, usd_per_hour or 0.0)
     card = find(device_name)
     if card is None:
         mfu = UNKNOWN_MFU if peak_tflops is not None else None

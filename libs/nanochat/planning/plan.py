@@ -24,6 +24,7 @@ from nanochat.tasks.catalog import BY_NAME
 TOKENS_PER_ROW = 499  # measured on the speedrun's midtraining mixture: 809 steps of 524,288 tokens for 849,648 rows
 
 ESTIMATE = "estimate"
+LONG_H = 24  # hours on a CPU, beyond which a plan warns
 
 
 class Frozen(BaseModel):
@@ -320,6 +321,12 @@ def _warnings(recipe: Recipe, planned: Plan, gpu: str | None) -> Iterator[str]:
     if gpu and planned.gpu is None and None in (have, planned.peak_tflops):
         known = ", ".join(row.name for row in gpus.GPUS)
         yield f"{gpu} is not in the table of GPUs ({known}): give its memory, its bf16 peak and its price"
+    hours = planned.hours or 0.0
+    if planned.gpu == gpus.CPU and hours > LONG_H:
+        yield (
+            f"no GPU is connected: training on one CPU process would take about {hours:,.0f} hours "
+            f"({hours / 24:,.0f} days). Connect a GPU worker, or take the recipe tiny or a smaller model.depth"
+        )
     sections = {stage.name: stage.trains for stage in graph.stages(recipe) if stage.trains}
     for stage in planned.stages:
         wanted = getattr(recipe, sections[stage.stage]).device_batch_size

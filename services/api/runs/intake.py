@@ -17,7 +17,7 @@ from controlplane.errors import NotFound
 from controlplane.runs import Terms
 from controlplane.schemas import WorkerView
 from nanochat.config.recipe import Recipe, RecipeError, resolve
-from nanochat.planning import plan, preflight
+from nanochat.planning import gpus, plan, preflight
 from nanochat.planning.checked import checked
 from nanochat.planning.measured import Measured
 from services.api.problems import ProblemError
@@ -113,7 +113,7 @@ def _planned(recipe: Recipe, on: Hardware, ledger: SessionFactory, follows: str 
     return plan.plan(
         recipe,
         on.world_size,
-        on.gpu,
+        gpus.CPU if on.gpu is None and on.exists else on.gpu,
         on.gpu_memory_gib,
         peak_tflops=on.peak_tflops,
         usd_per_hour=on.usd_per_hour,

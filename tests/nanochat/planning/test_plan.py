@@ -52,6 +52,16 @@ def test_speedrun_on_one_gpu_takes_eight_micro_batches():
     assert (planned.gpu, planned.hours, planned.usd) == (None, None, None)
 
 
+def test_a_cpu_needs_minutes_for_tiny_and_years_for_the_speedrun_and_the_plan_says_so():
+    tiny, speedrun = (plan.plan(recipe.resolve(name), 1, "cpu") for name in ("tiny", "speedrun"))
+    assert (tiny.gpu, tiny.usd) == ("CPU", 0)
+    assert 1 < 60 * tiny.hours < 60
+    assert speedrun.hours > 10_000
+    assert plan.run_plan(recipe.resolve("tiny"), tiny).warnings == []
+    (warning,) = plan.run_plan(recipe.resolve("speedrun"), speedrun).warnings
+    assert f"about {speedrun.hours:,.0f} hours" in warning
+
+
 @pytest.mark.parametrize(
     ("depth", "params", "flops", "steps"),
     [
