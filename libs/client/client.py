@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from client import sse
 from client.download import download
 from client.errors import ApiError, ClientError, Unreachable
+from client.leaderboard import Leaderboard
 from client.models import (
     AuditPage,
     Catalog,
@@ -36,6 +37,7 @@ from client.models import (
     Queued,
     RecipeInfo,
     Run,
+    RunGone,
     RunPage,
     RunSummary,
     Worker,
@@ -45,6 +47,7 @@ from client.transport import PROBE_TIMEOUT_S, RETRIED, TRIES, Transport
 from client.webhooks import Webhooks
 
 M = TypeVar("M", bound=BaseModel)
+Filter = str | bool | Sequence[str] | None
 
 STREAM_SILENCE_S = 45.0  # three keep-alive periods of the server
 RECONNECT_S = 1.0
@@ -154,18 +157,35 @@ class Client:
         """Every stage and every metric, with the names under which to show them."""
         return Catalog.model_validate(self._http.get("/v1/catalog"))
 
-    def runs(self, status: str | None = None, limit: int = 50) -> Iterator[RunSummary]:
-        """Every run, newest first, fetched `limit` at a time."""
+    def runs(self, status: str | None = None, limit: int = 50, **filters: Filter) -> Iterator[RunSummary]:
+        """Every run, newest first, fetched `limit` at a time. `filters` are parameters of GET /v1/runs, such as search or sort."""
         cursor: str | None = None
         while True:
-            page = self.runs_page(status=status, limit=limit, cursor=cursor)
+            page = self.runs_page(status=status, limit=limit, cursor=cursor, **filters)
             yield from page.items
             cursor = page.next_cursor
             if cursor is None:
                 return
 
-    def runs_page(self, status: str | None = None, limit: int = 50, cursor: str | None = None) -> RunPage:
-        return RunPage.model_validate(self._http.get("/v1/runs", status=status, limit=limit, cursor=cursor))
+    def runs_page(self, status: str | None = None, limit: int = 50, cursor: str | None = None, **filters: Filter) -> RunPage:
+        return RunPage.model_validate(self._http.get("/v1/runs", status=status, limit=limit, cursor=cursor, **filters))
+
+    def follow_runs(self) -> Iterator[RunSummary | RunGone | None]:
+        """Every run of the project as soon as it changes, until the connection ends.
+
+        None comes first: what changes from now on will come, so fetch the list now. Raises httpx.TransportError when the connection
+        is lost; call this again then.
+        """
+        headers = {"Accept": "text/event-stream"}
+        with self._http.stream("GET", "/v1/runs", read_timeout_s=STREAM_SILENCE_S, headers=headers) as response:
+            for message in sse.events(response):
+                match message.event:
+                    case "ready":
+                        yield None
+                    case "run":
+                        yield RunSummary.model_validate_json(message.data)
+                    case "gone":
+                        yield RunGone.model_validate_json(message.data)
 
     def run(self, run_id: str) -> Run:
         return Run.model_validate(self._http.get(f"/v1/runs/{_part(run_id)}"))
@@ -348,6 +368,10 @@ class Client:
 
     def recipe(self, name: str) -> RecipeInfo:
         return RecipeInfo.model_validate(self._http.get(f"/v1/recipes/{name}"))
+
+    def leaderboard(self, sort: str = "-core", limit: int = 100, *, references: bool = True) -> Leaderboard:
+        """Finished runs and published models. `sort` is a figure such as val_bpb or hours; a minus means descending."""
+        return Leaderboard.model_validate(self._http.get("/v1/leaderboard", sort=sort, limit=limit, references=references))
 
     def workers(self) -> list[Worker]:
         return _items(self._http.get("/v1/workers"), Worker)

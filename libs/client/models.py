@@ -119,6 +119,8 @@ class _RunHead(BaseModel):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    fraction: float = 0.0  # of the whole run
+    eta_s: float | None = None  # until the end of the whole run
 
     @property
     def is_finished(self) -> bool:
@@ -134,10 +136,36 @@ class CurrentStage(BaseModel):
     latest: dict[str, float | str] = {}
 
 
+class RunFigures(BaseModel):
+    """The newest figures of a run; None: not measured, or not finite."""
+
+    tok_per_s: float | None = None
+    val_bpb: float | None = None
+    core: float | None = None
+    chatcore: float | None = None
+
+
 class RunSummary(_RunHead):
+    """A run as a list shows it. `why` says in words why it does not go on; it is empty otherwise."""
+
+    archived_at: datetime | None = None
+    sweep_id: str | None = None
+    forked_from: str | None = None
+    priority: int = 0
     stages_done: int
     stages_total: int
     current: CurrentStage | None = None
+    reason: str | None = None
+    why: str = ""
+    queue_position: int | None = None
+    figures: RunFigures = RunFigures()
+    budget: Budget = Budget()
+
+
+class RunGone(BaseModel):
+    """A run that was deleted."""
+
+    id: str
 
 
 class Run(_RunHead):

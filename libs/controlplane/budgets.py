@@ -5,11 +5,12 @@ Only stages of the gpu queue cost dollars. Hours are those in which at least one
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import Row, func, or_, select
 from sqlalchemy.orm import Session
 
 from controlplane import runs
@@ -45,29 +46,38 @@ def tick(factory: SessionFactory, *, timing: Timing = DEFAULT) -> int:
 
 def usage(session: Session, run: Run) -> Usage:
     """What all attempts of the run have used until now."""
-    return usages(session, [run])[run.id]
+    return usages(session, {run.id: run.usd_per_hour})[run.id]
 
 
-def usages(session: Session, of: Sequence[Run]) -> dict[str, Usage]:
-    """What all attempts of each run have used until now, in two queries."""
-    now = session.scalar(select(func.clock_timestamp()))
-    assert now is not None
-    query = select(Stage.run_id, Attempt, Stage.queue).join(Stage, Stage.id == Attempt.stage_id)
-    held: dict[str, list[tuple[Attempt, str]]] = {run.id: [] for run in of}
-    for run_id, attempt, queue in session.execute(query.where(Stage.run_id.in_(held))):
-        held[run_id].append((attempt, queue))
-    return {run.id: _usage(run, held[run.id], now) for run in of}
+def usages(session: Session, prices: Mapping[str, float | None]) -> dict[str, Usage]:
+    """What all attempts of each run have used until now, in one query. `prices` has each run's own price of a GPU, by its id."""
+    query = (
+        select(
+            Stage.run_id,
+            Attempt.claimed_at,
+            func.coalesce(Attempt.finished_at, func.clock_timestamp()).label("until"),
+            Stage.queue,
+            Attempt.gpus,
+            Attempt.gpu_name,
+        )
+        .join(Stage, Stage.id == Attempt.stage_id)
+        .where(Stage.run_id.in_(prices))
+    )
+    held: dict[str, list[Row[*tuple[Any, ...]]]] = {run_id: [] for run_id in prices}
+    for row in session.execute(query):
+        held[row.run_id].append(row)
+    return {run_id: _usage(price, held[run_id]) for run_id, price in prices.items()}
 
 
-def _usage(run: Run, attempts: Iterable[tuple[Attempt, str]], now: datetime) -> Usage:
+def _usage(own_price: float | None, attempts: Iterable[Row[*tuple[Any, ...]]]) -> Usage:
     spans, gpu_hours, usd, priced = [], 0.0, 0.0, True
-    for attempt, queue in attempts:
-        span = (attempt.claimed_at, attempt.finished_at or now)
+    for row in attempts:
+        span = (row.claimed_at, row.until)
         spans.append(span)
-        if queue != "gpu":
+        if row.queue != "gpu":
             continue
-        used = _hours(*span) * max(1, attempt.gpus)
-        price = price_of(run.usd_per_hour, attempt.gpu_name)
+        used = _hours(*span) * max(1, row.gpus)
+        price = price_of(own_price, row.gpu_name)
         gpu_hours += used
         usd += used * (price or 0.0)
         priced = priced and price is not None

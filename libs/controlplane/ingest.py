@@ -28,6 +28,7 @@ from controlplane.claims import Fence, LateFence, current, fenced, lost
 from controlplane.models import Artifact, Attempt, Checkpoint, Event, Json, LogLine, Stage
 from controlplane.transitions import gate
 from nanochat.contract.lines import MOST_VALUES, BadLine
+from nanochat.planning.metrics import headline
 
 COMMON_FIELDS = frozenset({"v", "seq", "t", "kind"})  # every event has these; all others are its data
 EVENT_COLUMNS = ("run_id", "stage_id", "attempt_id", "seq", "t", "kind", "data")
@@ -55,6 +56,9 @@ def events(session: Session, fence: Fence, batch: Iterable[Json]) -> int:
             elif event["kind"] == "checkpoint_deleted":
                 _mark_deleted(session, fence, event)
         latest = _store_metrics(session, stage, attempt, [e for e in new if e["kind"] == "metric"])
+        for event in new:
+            if event["kind"] == "eval" and isinstance(event["values"], dict):
+                latest |= _clean(headline(event["name"], event["values"]))
         if not late:
             _show(stage, latest, [e for e in new if e["kind"] == "progress"])
         attempt.event_seq = new[-1]["seq"]

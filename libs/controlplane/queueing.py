@@ -7,7 +7,7 @@ who holds the fewest slots of the queue, and of that owner's stages the one that
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row, Select, func, select
@@ -56,11 +56,11 @@ def claim_first(
 
 
 def entries(
-    session: Session, *, project: str | None = None, run_id: str | None = None, timing: Timing = DEFAULT
+    session: Session, *, project: str | None = None, run_ids: Collection[str] | None = None, timing: Timing = DEFAULT
 ) -> list[QueuedView]:
     """Queued stages in the order in which they will be claimed, each with the reason why it waits.
 
-    `project` leaves out the runs of other projects, and `run_id` all others; they keep their turns.
+    `project` leaves out the runs of other projects, and `run_ids` all but these; they keep their turns.
     """
     rows = session.execute(_order(None)).all()
     if not rows:
@@ -83,7 +83,7 @@ def entries(
         )
         for queued in by_queue.values()
         for place, row in enumerate(queued, start=1)
-        if project in (None, row.project) and run_id in (None, row.run_id)
+        if project in (None, row.project) and (run_ids is None or row.run_id in run_ids)
     ]
 
 

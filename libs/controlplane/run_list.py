@@ -1,6 +1,6 @@
 """Pages of runs: filtered, searched and sorted, by keyset.
 
-A page takes three queries however many runs there are, and none reads a recipe: those are most of what a run's rows hold.
+A page takes at most six queries however many runs there are, and none reads a recipe: those are most of what a run's rows hold.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, tuple_
+from sqlalchemy import ColumnElement, Double, Row, Text, cast, func, select, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from controlplane import cursors
-from controlplane.lifecycle import RunStatus, StageStatus
+from controlplane import budgets, cursors, queueing, run_facts, views
+from controlplane.lifecycle import LIVE, RunStatus, StageStatus
+from controlplane.list_schemas import CurrentStage, RunFigures, RunPage, RunSummary
 from controlplane.models import Run, Stage
 from controlplane.roles import DEFAULT_PROJECT
-from controlplane.schemas import CurrentStage, RunPage, RunSummary
-from controlplane.views import progress_view
+from controlplane.run_facts import Facts
+from controlplane.schemas import QueuedView
 
 
 class Sort(StrEnum):
@@ -30,6 +31,16 @@ class Sort(StrEnum):
     OLDEST = "created"
     NAME = "name"
     NAME_DESCENDING = "-name"
+    STATUS = "status"
+    STATUS_DESCENDING = "-status"
+    PRIORITY = "priority"
+    PRIORITY_DESCENDING = "-priority"
+    BPB = "val_bpb"
+    BPB_DESCENDING = "-val_bpb"
+    CORE = "core"
+    CORE_DESCENDING = "-core"
+    CHATCORE = "chatcore"
+    CHATCORE_DESCENDING = "-chatcore"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,34 +60,98 @@ class RunQuery:
 
 
 # What a list shows of a run.
-_COLUMNS = (Run.id, Run.name, Run.recipe, Run.labels, Run.status, Run.detail, Run.created_at, Run.started_at, Run.finished_at)
+_COLUMNS = (
+    *(Run.id, Run.name, Run.recipe, Run.labels, Run.status, Run.detail, Run.created_at, Run.started_at, Run.finished_at),
+    *(Run.archived_at, Run.sweep_id, Run.forked_from, Run.priority, Run.max_usd, Run.max_hours, Run.usd_per_hour, Run.held),
+    run_facts.planned(),
+)
 _NOT_BEGUN = (StageStatus.PENDING, StageStatus.SUCCEEDED, StageStatus.CANCELLED)
+_OWN = ("id", "name", "recipe", "labels", "status", "detail", "created_at", "started_at", "finished_at")
+_OWN_OF_LISTS = ("archived_at", "sweep_id", "forked_from", "priority")
 
 
 def run_page(session: Session, query: RunQuery = RunQuery(), *, limit: int = 20, cursor: str | None = None) -> RunPage:
     """A page of runs. Raises BadCursor."""
     statement = select(*_COLUMNS).where(*_filters(query))
-    by_name = query.sort in (Sort.NAME, Sort.NAME_DESCENDING)
-    key: Any = Run.name if by_name else Run.created_at
     descending = query.sort.startswith("-")
+    key = _key(query.sort)
+    statement = statement.add_columns(cast(key, Text).label("key"))
     if cursor is not None:
         value, run_id = cursors.decode(query, cursor)
-        place = tuple_(key, Run.id)
-        position = tuple_(value if by_name else datetime.fromisoformat(str(value)), run_id)
+        place, position = tuple_(key, Run.id), tuple_(cast(value, key.type), run_id)
         statement = statement.where(place < position if descending else place > position)
     order = (key.desc(), Run.id.desc()) if descending else (key, Run.id)
     rows = session.execute(statement.order_by(*order).limit(limit + 1)).all()
     page = rows[:limit]
-    counts, current = _stages(session, [row.id for row in page])
     next_cursor = None
     if len(rows) > limit:
-        last = page[-1]
-        next_cursor = cursors.encode(query, [last.name if by_name else last.created_at.isoformat(), last.id])
-    items = [
-        RunSummary(**row._mapping, stages_done=counts[row.id][0], stages_total=counts[row.id][1], current=current.get(row.id))
-        for row in page
-    ]
-    return RunPage(items=items, next_cursor=next_cursor)
+        next_cursor = cursors.encode(query, [page[-1].key, page[-1].id])
+    return RunPage(items=_summaries(session, page), next_cursor=next_cursor)
+
+
+def summaries(session: Session, run_ids: Sequence[str]) -> list[RunSummary]:
+    """These runs as a list shows them, in no order. Deleted and unknown ones are left out."""
+    chosen = select(*_COLUMNS).where(Run.id.in_(run_ids), Run.deleted_at.is_(None))
+    return _summaries(session, session.execute(chosen).all())
+
+
+def _summaries(session: Session, rows: Sequence[Row[Any]]) -> list[RunSummary]:
+    """In four queries, or six when stages are queued."""
+    ids = [row.id for row in rows]
+    facts = run_facts.facts(session, ids)
+    current = _current(session, ids)
+    used = budgets.usages(session, {row.id: row.usd_per_hour for row in rows})
+    queued = {run_id for run_id, known in facts.items() if known.queued}
+    turns = {turn.run_id: turn for turn in reversed(queueing.entries(session, run_ids=queued))} if queued else {}
+    return [_summary(row, facts[row.id], current.get(row.id), used[row.id], turns.get(row.id)) for row in rows]
+
+
+def _summary(
+    row: Row[Any], facts: Facts, current: CurrentStage | None, used: budgets.Usage, turn: QueuedView | None
+) -> RunSummary:
+    plan = run_facts.plan_of(row.planned)
+    return RunSummary(
+        **{name: row._mapping[name] for name in (*_OWN, *_OWN_OF_LISTS)},
+        fraction=1.0 if row.status is RunStatus.SUCCEEDED else run_facts.fraction(facts, plan),
+        eta_s=run_facts.eta_s(facts, plan, row.status),
+        stages_done=facts.done,
+        stages_total=facts.total,
+        current=current,
+        reason=facts.reason,
+        why=_why(row, facts, current, turn),
+        queue_position=turn.position if turn else None,
+        figures=RunFigures(tok_per_s=facts.tok_per_s, val_bpb=facts.val_bpb, core=facts.core, chatcore=facts.chatcore),
+        budget=views.budget_view(row, used),
+    )
+
+
+def _why(row: Row[Any], facts: Facts, current: CurrentStage | None, turn: QueuedView | None) -> str:
+    if row.status in (RunStatus.SUCCEEDED, RunStatus.FAILED):
+        return str(row.detail)
+    said = facts.message or (facts.reason.message if facts.reason else "")
+    if row.status not in (RunStatus.QUEUED, RunStatus.RUNNING):
+        return said or str(row.detail)
+    if facts.retry_at is not None:
+        return f"tried again at {facts.retry_at:%H:%M:%S} UTC after: {said}"
+    if turn is not None and (current is None or current.status not in LIVE):
+        return turn.why
+    return str(row.detail) if row.held else said
+
+
+def _key(sort: Sort) -> ColumnElement[Any]:
+    """What the runs are sorted by. Those without a figure come last in either direction."""
+    name = sort.removeprefix("-")
+    match name:
+        case "created":
+            return Run.created_at.expression
+        case "name":
+            return Run.name.expression
+        case "status":
+            return cast(Run.status, Text)
+        case "priority":
+            return Run.priority.expression
+    none = "-Infinity" if sort.startswith("-") else "Infinity"
+    return func.coalesce(run_facts.figure(name), cast(none, Double))
 
 
 def _filters(query: RunQuery) -> Iterator[ColumnElement[bool]]:
@@ -99,19 +174,17 @@ def _filters(query: RunQuery) -> Iterator[ColumnElement[bool]]:
         yield Run.created_at < query.created_before
 
 
-def _stages(session: Session, runs: Sequence[str]) -> tuple[dict[str, tuple[int, int]], dict[str, CurrentStage]]:
-    """For each run: how many of its stages have succeeded and how many there are, and the one that it is busy with."""
-    done = func.count().filter(Stage.status == StageStatus.SUCCEEDED)
-    counted = select(Stage.run_id, done, func.count()).where(Stage.run_id.in_(runs)).group_by(Stage.run_id)
-    counts = {run_id: (done, total) for run_id, done, total in session.execute(counted)}
+def _current(session: Session, runs: Sequence[str]) -> dict[str, CurrentStage]:
+    """The stage that each run is busy with."""
     begun = (
         select(Stage.run_id, Stage.name, Stage.status, Stage.progress, Stage.latest)
         .ext(distinct_on(Stage.run_id))
         .where(Stage.run_id.in_(runs), Stage.status.not_in(_NOT_BEGUN))
-        .order_by(Stage.run_id, Stage.position.desc())
+        .order_by(Stage.run_id, Stage.status.in_(LIVE).desc(), Stage.position.desc())
     )
-    current = {
-        row.run_id: CurrentStage(name=row.name, status=row.status, progress=progress_view(row.progress), latest=row.latest)
+    return {
+        row.run_id: CurrentStage(
+            name=row.name, status=row.status, progress=views.progress_view(row.progress), latest=row.latest
+        )
         for row in session.execute(begun)
     }
-    return {run_id: counts.get(run_id, (0, 0)) for run_id in runs}, current

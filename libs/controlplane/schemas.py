@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from controlplane.lifecycle import AttemptStatus, Reason, RunStatus, StageStatus
 from controlplane.roles import Role
@@ -44,6 +44,11 @@ class ProgressView(BaseModel):
     unit: str = Field(default="", description="What is counted, such as step or shard.")
     eta_s: float | None = Field(default=None, description="Estimated seconds until the end; null while that is unknown.")
     note: str | None = Field(default=None, description="What the stage is busy with at the moment.")
+
+    @computed_field(description="The share that is done, from 0 to 1; null while the total is unknown.")  # type: ignore[prop-decorator]
+    @property
+    def fraction(self) -> float | None:
+        return min(1.0, max(0.0, self.done / self.total)) if self.total else None
 
 
 class AttemptView(BaseModel):
@@ -149,16 +154,9 @@ class StageView(BaseModel):
     artifacts: list[ArtifactView] = Field(description="Its published outputs, the newest of each name.")
 
 
-class CurrentStage(BaseModel):
-    """The stage that a run is busy with: the last one that has begun and has not succeeded or been cancelled."""
+class RunHead(BaseModel):
+    """What every answer about a run begins with."""
 
-    name: StageName
-    status: StageStatus = Field(description="Status of the stage.")
-    progress: ProgressView | None = Field(description="How far its newest attempt is; null before the first report.")
-    latest: Latest
-
-
-class _Run(BaseModel):
     id: RunId
     name: RunName
     recipe: RecipeName
@@ -168,24 +166,16 @@ class _Run(BaseModel):
     created_at: CreatedAt
     started_at: StartedAt
     finished_at: FinishedAt
+    fraction: float = Field(
+        description="How far the run is, from 0 to 1. Training counts for nine tenths, by its FLOPs; the other stages share the rest."
+    )
+    eta_s: float | None = Field(
+        description="Estimated seconds until the run ends; null while that is unknown or the run is not at work. It covers training, "
+        "and those other stages whose duration finished runs tell."
+    )
 
 
-class RunSummary(_Run):
-    """One run as a list shows it."""
-
-    stages_done: int = Field(description="Stages that have succeeded.")
-    stages_total: int = Field(description="Stages of the run.")
-    current: CurrentStage | None = Field(description="The stage that the run is busy with; null if there is none.")
-
-
-class RunPage(BaseModel):
-    """A page of runs."""
-
-    items: list[RunSummary] = Field(description="Runs, newest first.")
-    next_cursor: str | None = Field(description="Pass this as `cursor` to get the next page; null on the last one.")
-
-
-class RunView(_Run):
+class RunView(RunHead):
     """One run with its recipe and its stages."""
 
     notes: str = Field(description="What users wrote about it.")

@@ -10,7 +10,7 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from controlplane import budgets, queueing
+from controlplane import budgets, queueing, run_facts
 from controlplane.errors import NotFound
 from controlplane.lifecycle import LIVE_ATTEMPT, RunStatus, StageStatus
 from controlplane.models import Artifact, Attempt, Checkpoint, Run, Stage, Worker
@@ -44,7 +44,8 @@ def run_view(session: Session, run_id: str) -> RunView:
     artifacts = artifacts_of(session, run_id)
     published = {f"{s.name}.{a.name}" for s in stages for a in artifacts[s.id]}
     queued = any(stage.status is StageStatus.QUEUED for stage in stages)
-    turns = {q.stage: q for q in queueing.entries(session, run_id=run_id)} if queued else {}
+    facts, plan = run_facts.facts(session, [run_id])[run_id], run_facts.of_run(run.planned)
+    turns = {q.stage: q for q in queueing.entries(session, run_ids=[run_id])} if queued else {}
     return RunView(
         id=run.id,
         name=run.name,
@@ -59,13 +60,15 @@ def run_view(session: Session, run_id: str) -> RunView:
         created_at=run.created_at,
         started_at=run.started_at,
         finished_at=run.finished_at,
+        fraction=run_facts.fraction(facts, plan),
+        eta_s=run_facts.eta_s(facts, plan, run.status),
         config=run.config,
         stages=[
             _stage(stage, attempts[stage.id], artifacts[stage.id], _waiting(run, stage, published, turns.get(stage.name)))
             for stage in stages
         ],
         priority=run.priority,
-        budget=_budget(run, budgets.usage(session, run)),
+        budget=budget_view(run, budgets.usage(session, run)),
     )
 
 
@@ -177,7 +180,7 @@ def _waiting(run: Run, stage: Stage, published: Set[str], turn: QueuedView | Non
     return None
 
 
-def _budget(run: Run, used: budgets.Usage) -> BudgetView:
+def budget_view(run: Run | Row[Any], used: budgets.Usage) -> BudgetView:
     return BudgetView(
         max_usd=run.max_usd,
         max_hours=run.max_hours,

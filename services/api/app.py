@@ -21,12 +21,14 @@ from services.api.body_limit import BodyLimit
 from services.api.catalog import endpoints as catalog
 from services.api.feed import Feed
 from services.api.keys import endpoints as keys
+from services.api.leaderboard import endpoints as leaderboard
 from services.api.models import endpoints as models
 from services.api.publisher import Publisher
 from services.api.rate_limit import RateLimit
 from services.api.recipes import endpoints as recipes
 from services.api.runs import actions, care, forks, records, report
 from services.api.runs import endpoints as runs
+from services.api.runs.live import RunFeed
 from services.api.settings import Settings
 from services.api.storage import endpoints as storage
 from services.api.storage import files
@@ -78,6 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
         sweep_actions.router,
         recipes.router,
         catalog.router,
+        leaderboard.router,
         models.router,
         workers.router,
         storage.router,
@@ -113,7 +116,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.ledger, app.state.publisher, app.state.dispatcher = ledger, publisher, loops[0]
     app.state.telemetry.observe(ledger, publisher)
     app.state.feed = Feed(ledger, app.state.stopping)
-    polling = asyncio.create_task(app.state.feed.run())
+    app.state.run_feed = RunFeed(ledger, app.state.stopping)
+    polling = [asyncio.create_task(feed.run()) for feed in (app.state.feed, app.state.run_feed)]
     sender.start()
     for loop in loops:
         loop.start()
@@ -121,7 +125,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         app.state.stopping.set()
-        await polling
+        await asyncio.gather(*polling)
         for loop in loops:
             await asyncio.to_thread(loop.stop)
         await asyncio.to_thread(app.state.tracing.close)

@@ -61,15 +61,35 @@ def resume_point(last_event_id: str | None, newest: Callable[[], int]) -> int:
     """The id to resume after; 0 without one. Raises ProblemError for an id that the stream cannot have sent."""
     if last_event_id is None:
         return 0
-    if re.fullmatch(r"[0-9]{1,18}", last_event_id) and (after := int(last_event_id)) <= newest():
+    if (after := _number(last_event_id)) is not None and after <= newest():
         return after
+    raise _wrong(last_event_id)
+
+
+def numbered(last_event_id: str) -> int:
+    """The id as a number. Raises ProblemError for one that no stream sends."""
+    if (number := _number(last_event_id)) is None:
+        raise _wrong(last_event_id)
+    return number
+
+
+def _number(last_event_id: str) -> int | None:
+    return int(last_event_id) if re.fullmatch(r"[0-9]{1,18}", last_event_id) else None
+
+
+def _wrong(last_event_id: str) -> ProblemError:
     wrong = f"{last_event_id[:40]!r} is not an id of this stream; connect again without it to get everything that is kept"
-    raise ProblemError("bad-event-id", wrong, [("header Last-Event-ID", wrong)])
+    return ProblemError("bad-event-id", wrong, [("header Last-Event-ID", wrong)])
 
 
 def answer(request: Request, reading: Reading, after: int) -> Response:
     """A stream of the rows after the id `after`."""
-    return _Stream(_stream(request, reading, after), headers=HEADERS)
+    return response(_stream(request, reading, after))
+
+
+def response(body: AsyncIterator[bytes]) -> Response:
+    """The answer that sends these bytes as they come."""
+    return _Stream(body, headers=HEADERS)
 
 
 def declaration(page: type[BaseModel]) -> dict[str, Any]:

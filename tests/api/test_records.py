@@ -73,7 +73,7 @@ def test_events_and_logs_come_by_pages_and_by_kind(api: Api, worker: ManualWorke
     assert [line["line"] for line in lines["items"]] == ["one", "two\u2028still two", "three\ufffd"]
     assert api.http.get(f"/v1/runs/{run_id}/logs", params={"stage": "sft"}).json() == {"items": [], "gaps": [], "next_after": 0}
     stage = api.http.get(f"/v1/runs/{run_id}").json()["stages"][0]
-    assert stage["progress"] == {"done": 1, "total": 4, "unit": "shard", "eta_s": 3.0, "note": None}
+    assert stage["progress"] == {"done": 1, "total": 4, "unit": "shard", "eta_s": 3.0, "note": None, "fraction": 0.25}
 
 
 def messages(response: httpx.Response) -> Iterator[ServerSentEvent]:

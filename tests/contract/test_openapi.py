@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from client import models, sweep_models, webhooks
+from client import leaderboard, models, sweep_models, webhooks
 from services.api.__main__ import document
 from services.api.problems import KINDS, MEDIA_TYPE
 
@@ -72,6 +72,7 @@ def test_it_is_openapi_3_1_and_has_exactly_these_endpoints() -> None:
         "GET /ready",
         "GET /metrics",
         "GET /v1/key",
+        "GET /v1/leaderboard",
         "POST /v1/keys",
         "GET /v1/keys",
         "PATCH /v1/keys/{key_id}",
@@ -141,6 +142,7 @@ def test_every_kind_of_problem_has_an_error_status_and_a_title() -> None:
 PAIRS: dict[str, type[BaseModel]] = {
     "RunView": models.Run,
     "RunSummary": models.RunSummary,
+    "RunFigures": models.RunFigures,
     "RunPage": models.RunPage,
     "StageView": models.Stage,
     "AttemptView": models.Attempt,
@@ -190,6 +192,8 @@ PAIRS: dict[str, type[BaseModel]] = {
     "SweepPointView": sweep_models.SweepPoint,
     "SweepPlanView": sweep_models.SweepPlan,
     "PlannedRunView": sweep_models.PlannedRun,
+    "LeaderboardView": leaderboard.Leaderboard,
+    "LeaderboardRow": leaderboard.LeaderboardRow,
     "WebhookView": webhooks.Webhook,
     "NewWebhookView": webhooks.NewWebhook,
     "WebhookPage": webhooks.WebhookPage,

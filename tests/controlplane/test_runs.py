@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 
-from controlplane import keys, promotion, runs, views, workers
+from controlplane import claims, keys, promotion, runs, views, workers
 from controlplane.cursors import BadCursor
 from controlplane.errors import Conflict, NotFound
 from controlplane.lifecycle import Reason, RunStatus
+from controlplane.list_schemas import RunSummary
 from controlplane.run_list import RunQuery, Sort, run_page
+from controlplane.runs import Terms
+from controlplane.timing import Timing
 from nanochat.config import recipe
-from nanochat.planning import graph
-from tests.controlplane.ledger import Ledger, checkpoint
+from nanochat.planning import graph, plan
+from tests.controlplane.ledger import Ledger, checkpoint, metric
 from tests.controlplane.test_claims import at_once, started_run
 
 
@@ -83,11 +88,9 @@ def test_sorted_and_searched_pages_list_every_run_once(ledger: Ledger, sort: Sor
             if (cursor := page.next_cursor) is None:
                 break
         assert seen == whole
-        key = {Sort.NAME: lambda r: r.name, Sort.OLDEST: lambda r: r.created_at}.get(Sort(sort.removeprefix("-")))
-        assert key is not None
-        found = [key(item) for item in seen]
         assert {item.id for item in seen} == {run.id for run in made}
         if sort in (Sort.OLDEST, Sort.NEWEST):
+            found = [item.created_at for item in seen]
             assert found == sorted(found, reverse=sort is Sort.NEWEST)
         assert sorted(r.name for r in run_page(s, RunQuery(search="B%", sort=sort)).items) == ["B%", "b%_b"]
         assert [r.name for r in run_page(s, RunQuery(search=made[4].id[4:], sort=sort)).items] == ["ab"]
@@ -104,6 +107,127 @@ def test_a_summary_shows_the_current_stage(ledger: Ledger) -> None:
     assert (item.id, item.stages_done, item.stages_total) == (run, 0, 10)
     assert item.current is not None
     assert (item.current.name, item.current.progress and item.current.progress.done) == ("data", 1)
+
+
+def test_a_summary_shows_how_far_the_run_is_and_its_newest_figures(ledger: Ledger) -> None:
+    planned = plan.plan(recipe.resolve("tiny")).model_dump(mode="json")
+    with ledger.factory.begin() as s:
+        run = runs.submit(s, recipe.resolve("tiny"), planned=plan.plan(recipe.resolve("tiny")), terms=Terms(max_usd=5)).run.id
+    ledger.worker("c", "cpu")
+    ledger.worker("g", "gpu", slots=2)
+
+    def seen() -> RunSummary:
+        with ledger.factory.begin() as s:
+            (item,) = run_page(s).items
+            whole = views.run_view(s, run)
+        assert whole.fraction == item.fraction
+        return item
+
+    begun = seen()
+    assert (begun.fraction, begun.eta_s, begun.figures.val_bpb) == (0.0, None, None)
+    ledger.complete(run, "data", "c")
+    ledger.complete(run, "tok_train", "c")
+    ledger.dispatch()
+    claim = ledger.begin(run, "base_train", "g")
+    before = seen()
+    assert 0 < before.fraction < 0.1  # the stages that train nothing count for a tenth
+    assert before.eta_s is None
+    progress = {"kind": "progress", "done": 30, "total": 60, "unit": "step", "eta_s": 100.0}
+    ledger.report(claim.fence, progress, metric(30, val_bpb=2.5, tok_per_s=1000.0, core="nan"))
+    half = seen()
+    flops = {stage["stage"]: stage["flops"] for stage in planned["stages"]}
+    gained = 0.9 * 0.5 * flops["base_train"] / sum(flops.values())
+    assert half.fraction == pytest.approx(before.fraction + gained)
+    tokens = {stage["stage"]: stage["tokens"] for stage in planned["stages"]}
+    speed = 1000.0 * flops["base_train"] / tokens["base_train"]
+    assert half.eta_s == pytest.approx(100 + (flops["mid_train"] + flops["sft"]) / speed)
+    assert half.figures.model_dump() == {"tok_per_s": 1000.0, "val_bpb": 2.5, "core": None, "chatcore": None}
+    assert (half.why, half.reason, half.queue_position) == ("", None, 1)  # the tokenizer's evaluation is queued
+    assert (half.budget.max_usd, half.budget.used_usd) == (5, None)  # a GPU worker without a GPU has no price
+    ledger.publish(claim.fence, *claim.outputs)
+    ledger.finish(claim.fence)
+    scores = [
+        {"kind": "eval", "name": "bpb", "values": {"train": 2.3, "val": 2.4}},
+        {"kind": "eval", "name": "core", "values": {"core": 0.21}},
+    ]
+    ledger.complete(run, "base_eval", "g", *scores)
+    figures = seen().figures
+    assert (figures.val_bpb, figures.core) == (2.4, 0.21)
+    with ledger.factory.begin() as s:
+        ordered = {sort: [r.id for r in run_page(s, RunQuery(sort=sort)).items] for sort in (Sort.CORE, Sort.CORE_DESCENDING)}
+    assert ordered == {Sort.CORE: [run], Sort.CORE_DESCENDING: [run]}
+
+
+def test_runs_without_a_figure_come_last_in_either_direction(ledger: Ledger) -> None:
+    ledger.worker("g", "gpu", slots=9)
+    ledger.worker("c", "cpu", slots=9)
+    cores: dict[str, float | None] = {}
+    for core in (None, 0.3, 0.1, 0.2):
+        run = ledger.submit()
+        cores[run] = core
+        for stage in ("data", "tok_train"):
+            ledger.complete(run, stage, "c")
+        ledger.dispatch()
+        claim = ledger.begin(run, "base_train", "g")
+        if core is not None:
+            ledger.report(claim.fence, metric(1, core=core))
+    for sort, wanted in ((Sort.CORE, [0.1, 0.2, 0.3, None]), (Sort.CORE_DESCENDING, [0.3, 0.2, 0.1, None])):
+        found, cursor = [], None
+        with ledger.factory.begin() as s:
+            while True:
+                page = run_page(s, RunQuery(sort=sort), limit=1, cursor=cursor)
+                found += [cores[item.id] for item in page.items]
+                if (cursor := page.next_cursor) is None:
+                    break
+        assert found == wanted
+
+
+def test_a_summary_says_why_a_run_does_not_go_on(ledger: Ledger) -> None:
+    run, claim = started_run(ledger)
+
+    def said() -> tuple[Reason | None, str]:
+        with ledger.factory.begin() as s:
+            (item,) = run_page(s).items
+            return item.reason, item.why
+
+    with ledger.factory.begin() as s:
+        claims.finish(s, claim.fence, Reason.TRANSIENT, message="the network is away", timing=Timing(backoff=(60.0,)))
+    reason, why = said()
+    assert reason is Reason.TRANSIENT
+    assert why.startswith("tried again at ")
+    assert why.endswith(" UTC after: the network is away")
+    with ledger.factory.begin() as s:
+        runs.pause(s, run)
+    assert said() == (Reason.USER_PAUSE, "Paused on request.")
+    with ledger.factory.begin() as s:
+        runs.resume(s, run)
+        (turn,) = run_page(s).items
+        assert (turn.queue_position, turn.why) == (1, "a worker has a free slot and will take it in a moment")
+    with ledger.factory.begin() as s:
+        runs.cancel(s, run)
+    assert said() == (Reason.USER_CANCEL, "Cancelled on request.")
+
+
+def test_a_page_of_runs_takes_the_same_number_of_queries_whatever_its_length(ledger: Ledger) -> None:
+    asked: list[str] = []
+
+    def count(*args: Any) -> None:
+        asked.append(args[2])
+
+    ledger.worker("c", "cpu", slots=9)
+    taken = []
+    for _ in range(2):
+        for _ in range(4):
+            ledger.submit()
+        ledger.dispatch()
+        with ledger.factory.begin() as s:
+            engine = s.get_bind()
+            event.listen(engine, "before_cursor_execute", count)
+            asked.clear()
+            run_page(s)
+            taken.append(len(asked))
+            event.remove(engine, "before_cursor_execute", count)
+    assert taken[0] == taken[1] <= 7
 
 
 def test_a_finished_chat_model_is_promoted_with_its_tokenizer(ledger: Ledger) -> None:

@@ -124,6 +124,7 @@ class TokenizerSpec(Spec):
         default=65_536,
         ge=256 + len(SPECIAL_TOKENS),
         le=2**20,
+        json_schema_extra={"unit": "tokens"},
         description="Size of the vocabulary, special tokens included. nanochat: 32,768 since 2026-01-07.",
     )
     max_chars: Chars = Field(default=2_000_000_000, description="Maximum number of characters of text that training reads.")

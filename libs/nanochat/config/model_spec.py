@@ -53,7 +53,13 @@ class InitSpec(Spec):
 class ModelSpec(Spec):
     """The transformer. `depth` sets its size: it gives a width of 64 x depth and heads of 128 dimensions."""
 
-    depth: int = Field(default=20, gt=0, le=1024, description="Number of layers. It also sets the width, depth x aspect_ratio.")
+    depth: int = Field(
+        default=20,
+        gt=0,
+        le=1024,
+        json_schema_extra={"unit": "layers"},
+        description="Number of layers. It also sets the width, depth x aspect_ratio.",
+    )
     seq_len: Length = Field(default=2048, description="Context length of training rows, in tokens.")
     aspect_ratio: int = Field(default=64, gt=0, le=1024, description="Width of the residual stream divided by depth.")
     head_dim: int = Field(

@@ -38,7 +38,13 @@ SaveEvery = Annotated[
     Every, Field(description="Optimizer steps between checkpoints; -1 means none in between. There is always one at the end.")
 ]
 KeepCheckpoints = Annotated[
-    int, Field(gt=0, le=1000, description="How many of the newest checkpoints are kept; the best one is kept as well.")
+    int,
+    Field(
+        gt=0,
+        le=1000,
+        json_schema_extra={"unit": "checkpoints"},
+        description="How many of the newest checkpoints are kept; the best one is kept as well.",
+    ),
 ]
 Deterministic = Annotated[
     bool,
@@ -58,6 +64,7 @@ def _or_auto(schema: dict[str, Any]) -> None:
     """A recipe may say "auto"; `recipe.resolve` puts a number in its place."""
     number = {key: schema.pop(key) for key in ("type", "exclusiveMinimum", "maximum")}
     schema["anyOf"] = [number, {"const": "auto"}]
+    schema["unit"] = "tokens"
 
 
 class TrainSpec(Spec):
@@ -97,6 +104,7 @@ class BaseSpec(TrainSpec):
         default=None,
         gt=0,
         le=1e30,
+        json_schema_extra={"unit": "FLOPs"},
         description="Training FLOPs of the whole stage; null means that `param_data_ratio` decides.",
     )
     param_data_ratio: float = Field(
@@ -182,7 +190,11 @@ class MidSpec(TrainSpec):
     """Midtraining: the base model learns conversations, tasks and tool use, from every token of them."""
 
     enabled: bool = Field(default=True, description=LEFT_OUT)
-    total_batch_size: StepTokens = Field(default=524_288, description="Tokens of one optimizer step, over all processes.")
+    total_batch_size: StepTokens = Field(
+        default=524_288,
+        json_schema_extra={"unit": "tokens"},
+        description="Tokens of one optimizer step, over all processes.",
+    )
     num_iterations: Steps | None = Field(default=None, description="Optimizer steps; null means one pass over the mixture.")
     optim: Unclipped = UnclippedOptimSpec()
     packing: Literal["stream", "best_fit"] = Field(

@@ -6,8 +6,9 @@ and put its value among those that the stage emits (CONTRIBUTING.md has a worked
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from nanochat.tasks.catalog import TASKS
 
@@ -76,6 +77,18 @@ METRICS: tuple[Metric, ...] = (
     Metric("sequence_length", "mean length of a completion", "tokens", None, ("rl",), "length"),
 )
 BY_KEY: dict[str, Metric] = {metric.key: metric for metric in METRICS}
+
+# Figures of evaluations that stand for a whole model: the evaluation's name -> its value -> the metric.
+HEADLINES: dict[str, dict[str, str]] = {
+    "bpb": {"val": "val_bpb"},
+    "core": {"core": "core"},
+    "chatcore": {"chatcore": "chatcore"},
+}
+
+
+def headline(evaluation: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics that an evaluation measured of a whole model, by key."""
+    return {key: values[name] for name, key in HEADLINES.get(evaluation, {}).items() if name in values}
 
 
 def label(key: str) -> str:

@@ -90,6 +90,8 @@ class Published(BaseModel):
     name: str = Field(description="The model, and who measured it.")
     params: str = Field(default="", description="Its size.")
     hardware: str = Field(default="", description="What it was trained on, how long and for how much, where that is published.")
+    hours: float | None = Field(default=None, description="Hours of it, where they are published.")
+    usd: float | None = Field(default=None, description="Price of it in US dollars, where it is published.")
     core: float | None = Field(default=None, description="CORE.")
     bpb: float | None = Field(default=None, description="Bits per byte on the validation text of nanochat.")
     chatcore: float | None = Field(default=None, description="ChatCORE of the finetuned model, over six tasks.")

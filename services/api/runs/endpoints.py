@@ -8,15 +8,18 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from controlplane import actuals, origins, plans, runs, views
 from controlplane.lifecycle import RunStatus
+from controlplane.list_schemas import RunPage
 from controlplane.run_list import RunQuery, Sort, run_page
-from controlplane.schemas import ComparisonView, RunPage, RunView
+from controlplane.schemas import ComparisonView, RunView
 from nanochat.planning.plan import RunPlan, run_plan
+from services.api import streams
 from services.api.auth import Caller, Operator
 from services.api.database import Ledger
 from services.api.fields import Moment, RunId, SearchText, Word
 from services.api.problems import responses
-from services.api.runs import intake, made
+from services.api.runs import intake, live, made
 from services.api.runs.schemas import PlanRequest, SubmitRequest
+from services.api.streams import LastEventId
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
@@ -94,8 +97,23 @@ def plan_run(caller: Caller, ledger: Ledger, body: PlanRequest) -> RunPlan:
     return made
 
 
-@router.get("", responses=responses("invalid-request", "bad-cursor"))
+@router.get(
+    "",
+    response_model=RunPage,
+    responses={
+        200: {
+            "description": "a page; with `Accept: text/event-stream`, a stream of what changes in all runs of the project, whatever "
+            "the parameters say. `ready` comes first; then `run` with a whole item of the page for each run that has changed, at "
+            "most once a second, and `gone` with the `id` of a deleted one. Get the page after `ready`, and again after a `ready` "
+            "that says `resumed: false`",
+            "model": RunPage,
+            "content": {streams.MEDIA_TYPE: {"schema": {"type": "string"}}},
+        },
+        **responses("invalid-request", "bad-cursor", "bad-event-id"),
+    },
+)
 def list_runs(
+    request: Request,
     caller: Caller,
     ledger: Ledger,
     limit: Annotated[int, Query(ge=1, le=200, description="Maximum number of runs on a page.")] = 20,
@@ -109,8 +127,14 @@ def list_runs(
     label: Annotated[list[Word], Query(max_length=20, description="Return only runs with all of these labels.")] = [],  # noqa: B006
     archived: Annotated[bool, Query(description="Return the archived runs, instead of all others.")] = False,
     sort: Annotated[Sort, Query(description="Order of the list; a minus means descending.")] = Sort.NEWEST,
-) -> RunPage:
-    """List runs in pages, newest first unless `sort` says otherwise. Runs submitted between two requests do not shift or repeat items."""
+    last_event_id: LastEventId = None,
+) -> Response | RunPage:
+    """List runs in pages, newest first unless `sort` says otherwise; or follow all of them live.
+
+    Runs submitted between two requests do not shift or repeat items.
+    """
+    if streams.wants_stream(request):
+        return live.answer(request, caller.project, last_event_id)
     query = RunQuery(
         tuple(status), recipe, search, created_after, created_before, sort, caller.project, tuple(label), archived, sweep
     )
