@@ -5,20 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import TypedDict
 
 from nanochat.contract.contract import Exit, StageError
 from nanochat.distributed import Ranks
 from nanochat.engine import Engine, PromptTooLong, Request, Sampling
 from nanochat.engine.scorer import Scorer
 from nanochat.eval import estimates
+from nanochat.eval.answers import Answers, Example, Part
 from nanochat.eval.halving import Halving
 from nanochat.model import GPT
-from nanochat.tasks.base import Conversation, Task
+from nanochat.tasks.base import Task
 from nanochat.tasks.catalog import TASKS
 from nanochat.tokenizer import Tokenizer
 
@@ -26,21 +26,13 @@ from nanochat.tokenizer import Tokenizer
 BASELINES = {task.name: task.baseline for task in TASKS if task.in_chatcore}
 # nanochat's README had ChatCORE 0.0730 after midtraining and 0.0884 after SFT before it had SpellingBee.
 FIVE = {name: guess for name, guess in BASELINES.items() if name != "spellingbee"}
-EXAMPLES = 4  # problems of a generative task that are kept to be shown
 PASS_AT = (1, 2, 4, 8, 16, 32, 64)  # numbers of answers for which pass@k is told, up to as many as there are
 JUDGES = 8  # answers that a rank judges at once, if the machine has as many cores for each of its ranks
 BATCH = {"cuda": 1024}  # problems whose letters are ranked together
 ROWS = 128  # answers that are generated at once
 
 Progress = Callable[[int, int], None]
-
-
-class Example(TypedDict):
-    """One problem: the last user message, the first completion, and whether the problem counted as right."""
-
-    prompt: str
-    completion: str
-    right: bool
+NotedProgress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,24 +68,23 @@ GREEDY = Answering()
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """What one rank found: the number of right answers to each of its problems, those that were too long, and a few to be shown."""
+class _Mine:
+    """A task, and which of its problems are this rank's."""
 
-    rights: list[int] = field(default_factory=list)
-    skipped: int = 0
-    examples: list[Example] = field(default_factory=list)
+    task: Task
+    indices: range
 
 
 class _Advance:
     """Tells how many problems of all ranks are done, as if the others were as far as this one."""
 
-    def __init__(self, n: int, world_size: int, progress: Progress | None):
-        self._n, self._world_size, self._progress, self._done = n, world_size, progress, 0
+    def __init__(self, n: int, note: str, world_size: int, progress: NotedProgress | None):
+        self._n, self._note, self._world_size, self._progress, self._done = n, note, world_size, progress, 0
 
     def __call__(self, count: int) -> None:
         self._done += count * self._world_size
         if self._progress:
-            self._progress(min(self._done, self._n), self._n)
+            self._progress(min(self._done, self._n), self._n, self._note)
 
 
 class Evaluator:
@@ -136,88 +127,126 @@ class Evaluator:
         answering: Answering = GREEDY,
         progress: Progress | None = None,
     ) -> ChatResult:
-        """Measure the accuracy on the first `max_problems` of a task.
+        """`evaluate_all` of one task. Raises StageError, on every rank, when it cannot be evaluated."""
 
-        `batch_size` problems are ranked at a time on a CPU. `progress(done, total)` counts problems; it assumes that other ranks are as
-        far as this one.
+        def told(done: int, total: int, note: str) -> None:
+            if progress:
+                progress(done, total)
+
+        every = {"": task}
+        ((_, found),) = self.evaluate_all(every, max_problems, batch_size=batch_size, answering=answering, progress=told)
+        if isinstance(found, StageError):
+            raise found
+        return found
+
+    def evaluate_all(
+        self,
+        tasks: Mapping[str, Task],
+        max_problems: int | None = None,
+        *,
+        batch_size: int = 8,
+        answering: Answering = GREEDY,
+        progress: NotedProgress | None = None,
+    ) -> Iterator[tuple[str, ChatResult | StageError]]:
+        """Measure the accuracy on the first `max_problems` of each task: name and result, or why the task cannot be evaluated.
+
+        The problems of all generative tasks are answered together, after the other tasks: what a step costs hardly depends on how many
+        answers it adds a token to, and each task alone would end with a few long ones. `batch_size` problems are ranked at a time on a
+        CPU. `progress(done, total, note)` counts problems; it assumes that other ranks are as far as this one.
         """
-        n = min(len(task), max_problems or len(task))
-        mine = range(self._ranks.rank, n, self._ranks.world_size)
-        categorical = task.eval_type == "categorical"
+        sizes = {name: min(len(task), max_problems or len(task)) for name, task in tasks.items()}
+        shares = {name: range(self._ranks.rank, n, self._ranks.world_size) for name, n in sizes.items()}
+        generative = [name for name, task in tasks.items() if task.eval_type == "generative"]
+        groups = [[name] for name in tasks if name not in generative] + ([generative] if generative else [])
+        for names in groups:
+            mine = [_Mine(tasks[name], shares[name]) for name in names]
+            total, note = sum(sizes[name] for name in names), ", ".join(names)
+            for name, found in zip(names, self._together(mine, total, note, batch_size, answering, progress), strict=True):
+                k_max = answering.num_samples if name in generative else 1
+                yield name, found if isinstance(found, StageError) else self._result(found, sizes[name], k_max)
 
-        def part() -> _Part:
-            advance = _Advance(n, self._ranks.world_size, progress)
-            if categorical:
-                return self._categorical(task, mine, batch_size, advance)
-            return self._generative(task, mine, answering, advance)
-
-        found = self._together(part)
-        k_max = 1 if categorical else answering.num_samples
+    def _result(self, found: Part, n: int, k_max: int) -> ChatResult:
         steps = [k for k in PASS_AT if k < k_max] + [k_max]
         sums = [sum(estimates.pass_at_k(right, k_max, k) for right in found.rights) for k in steps]
         totals = self._ranks.sum(*sums, found.skipped)
         passed = {k: total / n if n else 0.0 for k, total in zip(steps, totals[:-1], strict=True)}
-        return ChatResult(passed[k_max], n, int(totals[-1]), found.examples, {} if categorical else passed)
+        return ChatResult(passed[k_max], n, int(totals[-1]), found.examples, {} if found.ranked else passed)
 
-    def _together(self, part: Callable[[], _Part]) -> _Part:
-        """This rank's part, once every rank has its own. Raises StageError on every rank when one has failed for good."""
-        problem: Exception | None = None
-        found = _Part()
+    def _together(
+        self,
+        mine: list[_Mine],
+        total: int,
+        note: str,
+        batch_size: int,
+        answering: Answering,
+        progress: NotedProgress | None,
+    ) -> list[Part | StageError]:
+        """This rank's parts of some tasks, once every rank has its own; of a task that failed on any rank an error, on every rank."""
+
+        def work() -> list[Part | Exception]:
+            advance = _Advance(total, note, self._ranks.world_size, progress)
+            if mine[0].task.eval_type == "categorical":
+                return [self._categorical(mine[0].task, mine[0].indices, batch_size, advance)]
+            return self._generative(mine, answering, advance)
+
+        parts: list[Part | Exception]
         try:
-            found = self._halving.run(part, self._release)
-        except StageError as err:
-            if err.exit_code == Exit.STOPPED:
-                raise
-            problem = err
+            parts = self._halving.run(work, self._release)
         except Exception as err:  # of a user's task, of a package, of the device
-            problem = err
+            if isinstance(err, StageError) and err.exit_code == Exit.STOPPED:
+                raise
+            parts = [err] * len(mine)
         before = self._halving.share
         warning = self._halving.agree(self._ranks)
         if self._halving.share < before:
             self._release()
         if warning and self._warn:
             self._warn(warning)
-        if not self._ranks.any(problem is not None):
-            return found
-        if isinstance(problem, StageError):
-            raise problem
-        why = f"{type(problem).__name__}: {problem}" if problem else "it failed in another process"
-        raise StageError(why, code="evaluation_failed") from problem
+        return [self._agreed(part) for part in parts]
 
-    def _generative(self, task: Task, indices: range, how: Answering, advance: _Advance) -> _Part:
-        """The engine answers all problems together. Each has its own seed, so its answers do not depend on the others. Answers are judged in
+    def _agreed(self, part: Part | Exception) -> Part | StageError:
+        failed = self._ranks.any(isinstance(part, Exception))
+        if isinstance(part, Part) and not failed:
+            return part
+        if isinstance(part, StageError):
+            return part
+        why = f"{type(part).__name__}: {part}" if isinstance(part, Exception) else "it failed in another process"
+        error = StageError(why, code="evaluation_failed")
+        error.__cause__ = part if isinstance(part, Exception) else None
+        return error
+
+    def _generative(self, mine: Sequence[_Mine], how: Answering, advance: _Advance) -> list[Part | Exception]:
+        """The part of each task, or what its own code raised.
+
+        The engine answers all problems together. Each has its own seed, so its answers do not depend on the others. Answers are judged in
         threads while it generates: programs run in processes of their own, and one that never ends takes seconds.
         """
-        tokenizer, engine, asked = self._tokenizer, self._engine_now(), dict[Request, int]()
-        skipped = 0
-        for index in indices:
-            sampling = Sampling(temperature=how.temperature, top_k=how.top_k, seed=how.seed + index)
-            prompt = tokenizer.render_for_completion(task[index])
+        engine, asked = self._engine_now(), dict[Request, tuple[Answers, int]]()
+        every = [Answers(one.task) for one in mine]
+        for answers, one in zip(every, mine, strict=True):
             try:
-                asked[engine.add(prompt, sampling, max_tokens=how.max_new_tokens, n=how.num_samples)] = index
-            except PromptTooLong:
-                skipped += 1
-                advance(1)
-        shown = set(list(asked.values())[:EXAMPLES])
-        verdicts: dict[int, Future[list[bool]]] = {}
-        texts: dict[int, list[str]] = {}
+                for index in one.indices:
+                    sampling = Sampling(temperature=how.temperature, top_k=how.top_k, seed=how.seed + index)
+                    prompt = self._tokenizer.render_for_completion(one.task[index])
+                    try:
+                        request = engine.add(prompt, sampling, max_tokens=how.max_new_tokens, n=how.num_samples)
+                        asked[request] = answers, index
+                    except PromptTooLong:
+                        answers.skipped += 1
+                        advance(1)
+            except Exception as err:  # of the task's own code; what is asked already is answered in vain
+                answers.problem = err
         with ThreadPoolExecutor(max(1, min(JUDGES, _cores() // self._ranks.world_size))) as judges:
             try:
                 for request in engine.finished():
-                    index = asked[request]
-                    texts[index] = [tokenizer.decode(row.made) for row in request.rows]
-                    verdicts[index] = judges.submit(_judged, task, index, texts[index])
+                    answers, index = asked[request]
+                    answers.add(index, [self._tokenizer.decode(row.made) for row in request.rows], judges)
                     advance(1)
-                rights = {index: verdict.result() for index, verdict in verdicts.items()}
+                return [answers.part() for answers in every]
             finally:
                 judges.shutdown(cancel_futures=True)
-        examples: list[Example] = [
-            {"prompt": _question(task[index]), "completion": texts[index][0], "right": any(rights[index])}
-            for index in sorted(shown)
-        ]
-        return _Part([sum(right) for right in rights.values()], skipped, examples)
 
-    def _categorical(self, task: Task, indices: range, batch_size: int, advance: _Advance) -> _Part:
+    def _categorical(self, task: Task, indices: range, batch_size: int, advance: _Advance) -> Part:
         rights: list[int] = []
         skipped, scorer = 0, self._scorer_now()
         size = max(1, int(BATCH.get(self._ranks.device.type, batch_size) * self._halving.share))
@@ -233,7 +262,7 @@ class Evaluator:
                 guess = choices[int(row[[letters.index(letter) for letter in choices]].argmax())]
                 rights.append(int(task.evaluate(conversation, guess)))
             advance(len(conversations))
-        return _Part(rights, skipped)
+        return Part(rights, skipped, ranked=True)
 
     def _token(self, letter: str) -> int:
         if letter not in self._letters:
@@ -250,13 +279,6 @@ class Evaluator:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _judged(task: Task, index: int, texts: list[str]) -> list[bool]:
-    """The verdict on each answer; equal answers are judged once."""
-    conversation = task[index]
-    known = {text: task.evaluate(conversation, text) for text in dict.fromkeys(texts)}
-    return [known[text] for text in texts]
 
 
 def table(results: Mapping[str, ChatResult]) -> str:
@@ -279,8 +301,3 @@ def chatcore(accuracies: dict[str, float], baselines: Mapping[str, float] = BASE
     if not baselines.keys() <= accuracies.keys():
         return None
     return fmean((accuracies[name] - guess) / (1 - guess) for name, guess in baselines.items())
-
-
-def _question(conversation: Conversation) -> str:
-    users = [m["content"] for m in conversation["messages"] if m["role"] == "user"]
-    return users[-1] if users and isinstance(users[-1], str) else ""

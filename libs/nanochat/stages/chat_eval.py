@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from nanochat.config.recipe import ChatEvalSpec
-from nanochat.contract.contract import Exit, StageContext, StageError
+from nanochat.contract.contract import StageContext, StageError
 from nanochat.contract.stop import StopRequest
 from nanochat.eval import chat, machine
 from nanochat.eval.progress import Progress
@@ -36,23 +36,22 @@ def run(ctx: StageContext) -> None:
         evaluator = chat.Evaluator(model, tokenizer, ranks, warn)
         answering = chat.Answering(spec.num_samples, spec.max_new_tokens, spec.temperature, spec.top_k, ctx.spec.seed)
         results: dict[str, chat.ChatResult] = {}
-        for name, task in loaded.items():
-            try:
-                results[name] = result = evaluator.evaluate(
-                    task,
-                    max_problems=spec.max_problems,
-                    batch_size=spec.batch_size,
-                    answering=answering,
-                    progress=Progress(ctx, stop, "problem", name),
-                )
-            except StageError as err:  # raised on every rank
-                if err.exit_code == Exit.STOPPED:
-                    raise
-                _leave_out(ctx, failed, name, err)
+        every = evaluator.evaluate_all(
+            loaded,
+            spec.max_problems,
+            batch_size=spec.batch_size,
+            answering=answering,
+            progress=Progress(ctx, stop, "problem"),
+        )
+        for name, result in every:
+            if isinstance(result, StageError):
+                _leave_out(ctx, failed, name, result)
                 continue
+            results[name] = result
             ctx.events.emit("eval", name=name, values={"accuracy": result.accuracy, "n": result.n, "stderr": result.stderr})
             for example in result.examples:
                 ctx.events.emit("sample", step=0, prompt=example["prompt"], text=example["completion"])
+        results = {name: results[name] for name in loaded if name in results}
         if not results:
             raise StageError(f"no task could be evaluated: {'; '.join(failed.values())}", code="no_evaluation")
         if ranks.is_main:

@@ -98,11 +98,11 @@ def _judge(ctx: StageContext, spec: SftSpec, model: GPT, tokenizer: Tokenizer, s
 
     def run_tasks(step: int) -> Values:
         evaluator, values = chat.Evaluator(model, tokenizer, ranks), {}
-        for name, task in judged.items():
-            try:
-                values[name] = evaluator.evaluate(task, max_problems=spec.metrics_max_problems).accuracy
-            except StageError as err:  # the same on every rank, such as a letter that is no token
-                _warn(ctx, name, err)
+        for name, found in evaluator.evaluate_all(judged, spec.metrics_max_problems):
+            if isinstance(found, StageError):
+                _warn(ctx, name, found)
+            else:
+                values[name] = found.accuracy
         ctx.events.emit("eval", name="chat", step=step, values=values)
         return values
 

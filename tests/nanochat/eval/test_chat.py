@@ -11,7 +11,7 @@ from nanochat.contract.contract import StageError
 from nanochat.distributed import Ranks
 from nanochat.engine import Engine
 from nanochat.engine.scorer import Scorer
-from nanochat.eval import chat, samples
+from nanochat.eval import answers, chat, samples
 from nanochat.tasks.base import Task, multiple_choice, user_and_assistant
 from nanochat.tasks.registry import named
 from nanochat.tasks.source import TaskSource
@@ -82,7 +82,7 @@ def test_generative_answers_are_the_engines(make_model, tokenizer):
         assert example["completion"] == tokenizer.decode(row)
         assert example["prompt"] == task[index]["messages"][0]["content"]
         assert example["right"] == task.evaluate(task[index], example["completion"])
-    assert len(result.examples) == chat.EXAMPLES
+    assert len(result.examples) == answers.EXAMPLES
     assert result.n == 5
     assert progress == [(i, 5) for i in range(1, 6)]
 
@@ -147,7 +147,7 @@ def test_answers_are_judged_together_and_keep_their_order(make_model, tokenizer,
     result = evaluate(make_model(tokenizer.vocab_size, seq_len=256), tokenizer, task, max_new_tokens=4)
     right = [len(task[i]["letters"]) % 2 == 0 for i in range(10)]
     assert result.accuracy == sum(right) / 10
-    assert [example["right"] for example in result.examples] == right[: chat.EXAMPLES]
+    assert [example["right"] for example in result.examples] == right[: answers.EXAMPLES]
 
 
 MESSAGE = "CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a total capacity of 8.00 GiB."
@@ -215,6 +215,41 @@ def test_a_users_judge_that_raises_fails_its_task_alone(make_model, tokenizer):
         evaluator.evaluate(Broken(), answering=chat.Answering(max_new_tokens=4))
     assert failed.value.code == "evaluation_failed"
     assert evaluator.evaluate(Quiz()).n == 11
+
+
+def test_generative_tasks_are_answered_together_as_each_alone(make_model, tokenizer, monkeypatch):
+    """Also beside a task that is ranked, one whose judge raises, and one that can make no problem."""
+
+    class Broken(Quiz):
+        eval_type = "generative"
+
+        def evaluate(self, conversation, completion):
+            raise KeyError("gold")
+
+    class Unmade(Quiz):
+        eval_type = "generative"
+
+        def conversation(self, index):
+            raise ValueError("no row")
+
+    model = make_model(tokenizer.vocab_size, seq_len=256)
+    tasks = {"sums": named("sums", "test", TaskSource(), size=5), "other": named("sums", "test", TaskSource(), size=9)}
+    how = chat.Answering(max_new_tokens=20)
+    steps = []
+    monkeypatch.setattr(Engine, "step", lambda self, step=Engine.step: (steps.append(1), step(self))[1])
+    alone = {name: chat.Evaluator(model, tokenizer, ONE_RANK).evaluate(task, answering=how) for name, task in tasks.items()}
+    one_by_one, progress = len(steps), []
+    steps.clear()
+    every = {"broken": Broken(), "sums": tasks["sums"], "quiz": Quiz(), "unmade": Unmade(), "other": tasks["other"]}
+    evaluator = chat.Evaluator(model, tokenizer, ONE_RANK)
+    found = dict(evaluator.evaluate_all(every, answering=how, progress=lambda *a: progress.append(a)))
+    assert {name: found[name] for name in tasks} == alone
+    assert found["quiz"] == evaluate(model, tokenizer, Quiz())
+    assert str(found["broken"]) == "KeyError: 'gold'"
+    assert str(found["unmade"]) == "ValueError: no row"
+    assert len(steps) < one_by_one
+    assert progress[0] == (8, 11, "quiz")
+    assert progress[-1][2] == "broken, sums, unmade, other"
 
 
 def test_ranks_share_the_problems(make_model, tokenizer):
