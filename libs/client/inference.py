@@ -16,6 +16,7 @@ from client.errors import ApiError, Unreachable
 from client.transport import PROBE_TIMEOUT_S, Transport
 
 REPLY_SILENCE_S = 120.0  # a model that has yet to be loaded, on a slow CPU
+LOADING = httpx.Timeout(REPLY_SILENCE_S, connect=5.0)
 
 
 class Message(TypedDict):
@@ -27,6 +28,7 @@ class ServedModel(BaseModel):
     """A model of GET /v1/models. Which fields it has beside its id depends on where the model comes from."""
 
     id: str
+    run_id: str | None = None
     run_name: str | None = None
     stage: str | None = None
     step: int | None = None
@@ -47,12 +49,33 @@ class Usage(BaseModel):
     completion_tokens: int
 
 
+class Tokenized(BaseModel):
+    """How long a prompt is, and how much the model can read and write together."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token of an answer with its log probability, and the likeliest tokens at its place with theirs."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a streamed answer: new text, calculations, the reason why it ended, or (last) the token counts."""
+    """A part of a streamed answer: new text, calculations, the reason why it ended, or (last) the token counts.
+
+    `logprobs` are those of the new tokens, if the request asked for them.
+    """
 
     text: str = ""
     calculations: tuple[Calculation, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
     usage: Usage | None = None
 
@@ -108,17 +131,31 @@ class Inference:
         if stream:
             return _texts(self.pieces(messages, model, **sampling))
         body = {**_named(model), "messages": list(messages), "stream": False, **sampling}
-        answer = self._http.request(
-            "POST", "/v1/chat/completions", json=body, timeout=httpx.Timeout(REPLY_SILENCE_S, connect=5.0), repeatable=False
-        )
+        answer = self._http.request("POST", "/v1/chat/completions", json=body, timeout=LOADING, repeatable=False)
         return str(answer["choices"][0]["message"]["content"] or "")
 
     def pieces(self, messages: Sequence[Message], model: str | None = None, **sampling: Any) -> Generator[Piece]:
         """Like `chat` with `stream`, with calculations, finish reasons and token counts in addition to the text."""
+        return self._pieces("/v1/chat/completions", {**_named(model), "messages": list(messages), **sampling})
+
+    def continued(self, prompt: str, model: str | None = None, **sampling: Any) -> Generator[Piece]:
+        """The continuation of a text, as of a model that was not trained on conversations; else like `pieces`."""
+        return self._pieces("/v1/completions", {**_named(model), "prompt": prompt, **sampling})
+
+    def tokenized(self, prompt: str | Sequence[Message], model: str | None = None) -> Tokenized:
+        """The tokens of a text or of a conversation as the model reads them, up to where an answer would begin. Raises ClientError."""
+        body: dict[str, Any] = {**_named(model)}
+        if isinstance(prompt, str):
+            body["prompt"] = prompt
+        else:
+            body |= {"messages": list(prompt), "add_generation_prompt": prompt[-1]["role"] != "assistant"}
+        answer = self._http.request("POST", "/tokenize", json=body, timeout=LOADING, repeatable=True)
+        return Tokenized.model_validate(answer)
+
+    def _pieces(self, path: str, body: dict[str, Any]) -> Generator[Piece]:
         options = {"stream": True, "stream_options": {"include_usage": True}}
-        body = {**_named(model), "messages": list(messages), **options, **sampling}
         try:
-            with self._http.stream("POST", "/v1/chat/completions", read_timeout_s=REPLY_SILENCE_S, json=body) as response:
+            with self._http.stream("POST", path, read_timeout_s=REPLY_SILENCE_S, json={**body, **options}) as response:
                 for message in sse.events(response):
                     if message.data == "[DONE]":
                         return
@@ -143,8 +180,19 @@ def _pieces(chunk: dict[str, Any]) -> Iterator[Piece]:
     if "error" in chunk:
         raise ApiError(500, "The answer broke off", str(chunk["error"].get("message", "")))
     for choice in chunk["choices"]:
-        delta = choice["delta"]
+        delta = choice.get("delta") or {"content": choice.get("text"), "calculator": choice.get("calculator")}
         done = tuple(Calculation.model_validate(c) for c in delta.get("calculator") or ())
-        yield Piece(delta.get("content") or "", done, choice.get("finish_reason"))
+        yield Piece(delta.get("content") or "", done, _logprobs(choice.get("logprobs") or {}), choice.get("finish_reason"))
     if chunk.get("usage"):
         yield Piece(usage=Usage.model_validate(chunk["usage"]))
+
+
+def _logprobs(found: dict[str, Any]) -> tuple[TokenLogprob, ...]:
+    """Those of either route: a list of tokens for chat, parallel lists for texts."""
+    if "content" in found:
+        return tuple(
+            TokenLogprob(one["token"], one["logprob"], tuple((t["token"], t["logprob"]) for t in one["top_logprobs"]))
+            for one in found["content"] or ()
+        )
+    parts = zip(found.get("tokens", ()), found.get("token_logprobs", ()), found.get("top_logprobs", ()), strict=True)
+    return tuple(TokenLogprob(token, p, tuple((top or {}).items())) for token, p, top in parts if p is not None)

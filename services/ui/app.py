@@ -15,21 +15,22 @@ from prometheus_client.registry import Collector
 from client.errors import ApiError, ClientError
 from services.http_metrics import RequestMetrics, TimeRequests
 from services.metrics import gauge
-from services.ui import chat_page, pages
+from services.ui import pages
 from services.ui.access import signin
 from services.ui.access.guard import CHAT, Guard, visitor_secret
 from services.ui.access.sessions import Sessions
 from services.ui.assets import Assets
+from services.ui.chat import page as chat_page
+from services.ui.chat.theme import theme
 from services.ui.platform import Platform, Platforms
 from services.ui.proxy import Proxy
-from services.ui.theme import CSS, theme
 
 # Gradio by default runs one event of a kind at a time, for all visitors together.
 CONCURRENCY = 32
 QUEUE = 256
 
 
-def build(platforms: Platforms, poll_s: float) -> gr.Blocks:
+def build(platforms: Platforms, assets: Assets, poll_s: float) -> gr.Blocks:
     demo: gr.Blocks
     with gr.Blocks(title="Chat · nanochat", analytics_enabled=False, fill_width=True) as demo:
 
@@ -37,7 +38,7 @@ def build(platforms: Platforms, poll_s: float) -> gr.Blocks:
             assert request.request is not None
             return platforms.of(visitor_secret(request.request))
 
-        chat_page.build(demo, platform_of, poll_s)
+        chat_page.build(demo, platform_of, assets.url, poll_s)
     demo.queue(max_size=QUEUE, default_concurrency_limit=CONCURRENCY)
     return demo
 
@@ -98,10 +99,10 @@ def create_app(platforms: Platforms, sessions: Sessions, hosts: Collection[str] 
         warnings.filterwarnings("ignore", message="SSR mode")
         mounted: FastAPI = gr.mount_gradio_app(
             app,
-            build(platforms, poll_s),
+            build(platforms, assets, poll_s),
             CHAT,
             theme=theme(),
-            css_paths=CSS,
+            head=pages.chat_head(assets),
             footer_links=[],
             run_history=False,  # keeps conversations out of the browser's storage
             ssr_mode=False,

@@ -18,6 +18,8 @@ from fastapi import APIRouter, Request, Response
 
 STATIC = Path(__file__).with_name("static")
 STYLE = "app.css"  # all of css/, in the order of the names
+CHAT_STYLE = "chat.css"  # SHARED for elements in .nc, which is what is ours on Gradio's page, and all of css/chat/
+SHARED = ("1-tokens", "2-base", "3-layout", "4-components")
 CHARTS = "vendor/uplot.js"
 _FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
 _IMPORT = re.compile(r'(?:^|[;\s])(?:import|export)\s[^"\';]*?from\s*"(\.[^"]+)"|(?:^|[;\s])import\s*"(\.[^"]+)"', re.M)
@@ -77,6 +79,9 @@ class Assets:
 def _read() -> Iterator[tuple[str, bytes]]:
     styles = [path.read_bytes() for path in sorted((STATIC / "css").glob("*.css"))]
     yield STYLE, b"\n".join([*styles, _vendored("uPlot.min.css")])
+    tokens, *shared = (STATIC / "css" / f"{name}.css" for name in SHARED)
+    chat = [path.read_bytes() for path in sorted((STATIC / "css" / "chat").glob("*.css"))]
+    yield CHAT_STYLE, b"\n".join([tokens.read_bytes(), b".nc {", *(path.read_bytes() for path in shared), b"}", *chat])
     yield CHARTS, _vendored("uPlot.iife.js") + b"\nexport default uPlot;\n"
     for path in STATIC.rglob("*"):
         if path.is_file() and path.suffix != ".css":

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from services.ui.access.sessions import Visitor
-from services.ui.assets import STYLE, Assets
+from services.ui.assets import CHAT_STYLE, STYLE, Assets
 
 START = "js/start.js"
 
@@ -82,6 +82,17 @@ def shell(assets: Assets, title: str, section: str, visitor: Visitor | None, scr
         scripts=scripts,
         script=script,
     )
+
+
+def chat_head(assets: Assets) -> str:
+    """What every page has in its head, for the page that Gradio makes."""
+    script, theme = assets.url("js/chat/app.js"), assets.url("js/theme.js")
+    return _templates.get_template("chat_head.html").render(style=assets.url(CHAT_STYLE), script=script, theme=theme)
+
+
+def top(section: str, visitor: Visitor | None) -> str:
+    """The header of every page: navigation and the menu of the account."""
+    return _templates.get_template("top.html").render(section=section, visitor=visitor, navigation=NAVIGATION)
 
 
 def inside(address: str | None) -> str:

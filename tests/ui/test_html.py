@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import services.ui
-from services.ui.html import alert, header
+from services.ui import pages
+from services.ui.access.sessions import Visitor
 
 FOLDER = Path(services.ui.__file__).parent
 HARMLESS = "plain"
@@ -18,8 +19,7 @@ HOSTILE = """</td></div><script>alert(1)</script><img src=x onerror="alert(2)"> 
 
 
 PANELS: dict[str, Callable[[str], str]] = {
-    "header": lambda text: header(text, problem=text),
-    "alert": lambda text: alert(text, bad=True),
+    "header of every page": lambda text: pages.top(text, Visitor(text, text, text, text, text)),
 }
 
 

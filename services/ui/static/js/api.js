@@ -50,7 +50,7 @@ export async function check(answer) {
   const told = answer.ok ? null : await answer.json().catch(() => null);
   if (answer.status >= 502 && answer.status <= 504) connection.lost(told?.detail ?? told?.title ?? "The control API does not answer.");
   else connection.found();
-  if (!answer.ok) throw new Problem(answer.status, told?.detail || told?.title || `The answer was ${answer.status}.`, told?.errors ?? []);
+  if (!answer.ok) throw new Problem(answer.status, told?.detail || told?.error?.message || told?.title || `The answer was ${answer.status}.`, told?.errors ?? []);
 }
 
 export const get = (path, params, options) => request("GET", `/api/v1${path}`, { params, ...options });

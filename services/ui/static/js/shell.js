@@ -45,7 +45,7 @@ export function ask({ title, text, action, danger = false, fields = [], run }) {
       dialog.remove();
       resolve(values);
     });
-    document.body.append(dialog);
+    (document.querySelector(".nc") ?? document.body).append(dialog); // where our styles hold on Gradio's page
     dialog.showModal();
   });
 }
