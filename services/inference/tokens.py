@@ -29,9 +29,8 @@ async def tokenize(body: TokenizeRequest, state: CurrentState) -> dict[str, Any]
     else:
         state.limits.check_chars("prompt", len(body.prompt))
     loaded = await state.registry.get(body.model)
-    tokens, texts = await asyncio.to_thread(_tokens, body, loaded.tokenizer)
-    answer: dict[str, Any] = {"count": len(tokens), "max_model_len": loaded.context, "tokens": tokens}
-    return answer | ({"token_strs": texts} if body.return_token_strs else {})
+    tokens, more = await asyncio.to_thread(_tokens, body, loaded.tokenizer)
+    return {"count": len(tokens), "max_model_len": loaded.context, "tokens": tokens, **more}
 
 
 @router.post("/detokenize")
@@ -42,10 +41,15 @@ async def detokenize(body: DetokenizeRequest, state: CurrentState) -> dict[str, 
     return {"prompt": await asyncio.to_thread(loaded.tokenizer.decode, body.tokens)}
 
 
-def _tokens(body: TokenizeText | TokenizeChat, tokenizer: Tokenizer) -> tuple[list[int], list[str]]:
-    """The tokens, and the text of each if it was asked for."""
+def _tokens(body: TokenizeText | TokenizeChat, tokenizer: Tokenizer) -> tuple[list[int], dict[str, list[str]]]:
+    """The tokens, and what else was asked for: the text and the bytes of each."""
     if isinstance(body, TokenizeChat):
         tokens = chat_prompt(body, tokenizer)
     else:
         tokens = text_prompt(body.prompt, tokenizer) if body.add_special_tokens else tokenizer.encode(body.prompt)
-    return tokens, [tokenizer.decode([token]) for token in tokens] if body.return_token_strs else []
+    more: dict[str, list[str]] = {}
+    if body.return_token_strs:
+        more["token_strs"] = [tokenizer.decode([token]) for token in tokens]
+    if body.return_token_bytes:
+        more["token_bytes"] = [tokenizer.bpe.token_bytes(token).hex() for token in tokens]
+    return tokens, more

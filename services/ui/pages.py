@@ -32,10 +32,12 @@ PAGES = (
     Page("/", "Runs", "runs", "Runs"),
     Page("/new", "New run", "new", "Runs"),
     Page("/runs/{run_id}", "Run", "run", "Runs"),
+    Page("/tokenizer", "Tokenizer", "tokenizer", "Tokenizer"),
 )
 NAVIGATION = (
     ("Runs", "/"),
     ("Chat", "/chat"),
+    ("Tokenizer", "/tokenizer"),
 )
 
 _templates = Environment(

@@ -42,10 +42,11 @@ def test_unknown_models(server: Server, name: str) -> None:
 
 @pytest.mark.parametrize("text", [GLYPHS, "", "<|bos|> is text here", "a\u0000b", "x" * 5000])
 def test_tokenize_and_detokenize(server: Server, tokenizer: Tokenizer, text: str) -> None:
-    body = {"prompt": text, "add_special_tokens": False, "return_token_strs": True}
+    body = {"prompt": text, "add_special_tokens": False, "return_token_strs": True, "return_token_bytes": True}
     answer = server.http.post("/tokenize", json=body).json()
     assert answer["tokens"] == tokenizer.encode(text)
     assert (answer["count"], len(answer["token_strs"])) == (len(answer["tokens"]), len(answer["tokens"]))
+    assert bytes.fromhex("".join(answer["token_bytes"])) == text.encode()
     assert answer["max_model_len"] == 1024
     assert server.http.post("/detokenize", json={"tokens": answer["tokens"]}).json() == {"prompt": text}
     with_bos = server.http.post("/tokenize", json={"prompt": text}).json()["tokens"]

@@ -1,4 +1,4 @@
-"""The bodies of POST /tokenize and POST /detokenize. Their fields are vLLM's."""
+"""The bodies of POST /tokenize and POST /detokenize. Their fields are vLLM's, and `return_token_bytes`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ class _Model(Body):
     )
 
 
-class TokenizeText(_Model):
+class _Reported(_Model):
+    return_token_strs: bool | None = Field(default=None, description="report the text of each token too")
+    return_token_bytes: bool | None = Field(default=None, description="report the bytes of each token too, in hexadecimal")
+
+
+class TokenizeText(_Reported):
     prompt: str
     add_special_tokens: bool = Field(default=True, description="put <|bos|> before the text")
-    return_token_strs: bool | None = Field(default=None, description="report the text of each token too")
 
 
-class TokenizeChat(MessagesBody, _Model):
-    return_token_strs: bool | None = Field(default=None, description="report the text of each token too")
+class TokenizeChat(MessagesBody, _Reported):
+    pass
 
 
 class DetokenizeRequest(_Model):
