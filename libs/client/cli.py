@@ -27,8 +27,8 @@ from client import (
     cli_webhooks,
     cli_workers,
 )
-from client.cli_base import Code, code_of
-from client.errors import ClientError
+from client.cli_base import Code, code_of, settings, warn
+from client.errors import ApiError, ClientError
 
 app = typer.Typer(
     help="POST a recipe, get a ChatGPT you trained yourself.",
@@ -80,7 +80,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         app(argv)
     except ClientError as err:
-        typer.echo(f"nanochat: {err}", err=True)
+        warn(f"nanochat: {err}")
+        if isinstance(err, ApiError) and err.status == 401:
+            warn(f"  the key that was sent is that of {settings().key_from}")
         raise SystemExit(code_of(err)) from None
     except KeyboardInterrupt:
         raise SystemExit(Code.INTERRUPTED) from None

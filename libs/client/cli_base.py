@@ -64,7 +64,7 @@ class Named(Protocol):
     def name(self) -> str: ...
 
 
-out = Console()
+out, err = Console(), Console(stderr=True)
 _named: str | None = None  # the context of --context
 
 # -- commands and the options that each of them takes --
@@ -88,7 +88,8 @@ def everywhere(command: Callable[..., None]) -> Callable[..., None]:
         _settle(**{parameter.name: given.pop(parameter.name) for parameter in added})
         try:
             command(**given)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # None: it was closed before the start, `nanochat … >&-`
+                sys.stdout.flush()
         except BrokenPipeError:  # `nanochat logs … | head`: nobody reads any more, so nothing may be written at the end either
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(Code.OK) from None
@@ -127,7 +128,7 @@ def _settle(
         time.tzset()
     if no_color:
         os.environ["NO_COLOR"] = "1"
-        out.no_color = True
+        out.no_color = err.no_color = True
 
 
 # -- the server --
@@ -162,7 +163,7 @@ def say_whole(line: str) -> None:
 def warn(*lines: str) -> None:
     """Print lines on stderr: what a person should know and a program should not read."""
     for line in lines:
-        typer.echo(line, err=True)
+        err.print(Text(line), soft_wrap=not err.is_terminal)
 
 
 def show(sheet: Sheet) -> None:

@@ -20,7 +20,7 @@ from client.models import LogLine, Run
 from client.repl import visible
 from client.sheet import Column, Sheet, clean
 from client.text import RunTable, facts, plan_summary, plan_table, runs_table, troubles
-from client.watch import Looks, watch
+from client.watch import Looks, watch, watch_list
 
 PriorityOption = Annotated[int | None, typer.Option(min=-100, max=100, help="a greater priority goes first")]
 MaxUsd = Annotated[float | None, typer.Option(metavar="USD", help="pause when this is spent")]
@@ -52,6 +52,9 @@ def submit(
     """Start a run and print its id."""
     what, overrides = recipe_of(recipe), overrides_of(set_, data, from_, first)
     with connect() as client:
+        if out.is_terminal and not as_json:
+            expected = client.plan(what, overrides, usd_per_hour=usd_per_hour)
+            warn(*plan_summary(expected), *(f"warning: {warning}" for warning in expected.warnings))
         run = client.submit(
             what,
             overrides,
@@ -118,9 +121,19 @@ def ps(
     status: Annotated[str | None, typer.Option(help="only runs with this status, such as RUNNING")] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="how many runs, newest first")] = 20,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="print ids alone")] = False,
+    watch_them: Annotated[
+        bool, typer.Option("--watch", "-w", help="show the list live, until Ctrl-C; on a terminal only")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List runs, newest first."""
+    if watch_them:
+        if not out.is_terminal or as_json or quiet:
+            raise typer.BadParameter(
+                "is for a terminal; a program asks again, or reads `nanochat watch RUN --json`", param_hint="--watch"
+            )
+        with connect(tries=1) as client:
+            watch_list(client, out, status=status, limit=limit)
     with connect() as client:
         page = client.runs_page(status=status, limit=limit)
     if as_json:
@@ -280,7 +293,7 @@ def _watch(client: Client, run_id: str) -> None:
     try:
         status = watch(client, run_id, console=out)
     except KeyboardInterrupt:
-        warn(f"{run_id} is still running. Show it again: nanochat watch {run_id}. Cancel it: nanochat cancel {run_id}")
+        warn(f"{run_id} is still running.", f"Show it again: nanochat watch {run_id}", f"Cancel it: nanochat cancel {run_id}")
         raise typer.Exit(Code.INTERRUPTED) from None
     if status != "SUCCEEDED":
         _explain(client.run(run_id))

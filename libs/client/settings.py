@@ -25,6 +25,14 @@ class Settings:
     home: Path
     context: str | None = None  # its name, if the addresses are those of a context
 
+    @property
+    def key_from(self) -> str:
+        """Where the key comes from, for people."""
+        if self.context is not None:
+            return f"the context {self.context!r}"
+        named = next((name for name in ("NANOCHAT_API_KEY", "NANOCHAT_API_KEY_FILE") if os.environ.get(name)), None)
+        return named or f"the platform in {self.home}"
+
     def require_inference(self) -> str:
         """The address of the inference service. Raises ClientError if the context has none."""
         if not self.inference_url:

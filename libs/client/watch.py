@@ -16,12 +16,13 @@ from client.client import Client
 from client.errors import ApiError, ClientError, Unreachable
 from client.models import Catalog, Run, Stage
 from client.sheet import clean
-from client.text import SYMBOLS, RunTable, done_of, duration, number, seconds, status_text, time_left
+from client.text import SYMBOLS, RunTable, done_of, duration, number, runs_table, seconds, status_text, time_left
 from client.transport import RETRIED
 
 POLL_S = 0.5
 PATIENCE_S = 60.0  # gives up after the API has not answered for this long
 SILENCE_S = 2.0  # from then on it says that the API does not answer
+LIST_EVERY_S = 2.0
 PLAIN_EVERY_S = 15.0  # a running stage prints a line this often even if its status did not change
 
 
@@ -87,11 +88,35 @@ class Looks:
                 self._answers.put(err)
                 if not _passes(err):
                     return
+            except RuntimeError:  # httpx: the client was closed while this thread was between two requests
+                if not self._left.is_set():
+                    raise
+                return
             else:
                 self._answers.put(run)
                 if run.is_finished:
                     return
             self._left.wait(self._poll_s)
+
+
+def watch_list(client: Client, console: Console, *, status: str | None, limit: int, every_s: float = LIST_EVERY_S) -> None:
+    """Show the newest runs until Ctrl-C (KeyboardInterrupt). While the API does not answer, the last list stays, with its age."""
+    shown: RenderableType = Text("")
+    answered_at = time.monotonic()
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            try:
+                page = client.runs_page(status=status, limit=limit)
+            except ClientError as err:
+                if not _passes(err):
+                    raise
+                silent_s = time.monotonic() - answered_at
+                told = f"no answer from {client.base_url} for {seconds(silent_s)}, the list is that old; trying again"
+                live.update(Group(Text(told, style="yellow"), shown), refresh=True)
+            else:
+                answered_at, shown = time.monotonic(), runs_table(page.items) if page.items else Text("No such runs.")
+                live.update(shown, refresh=True)
+            time.sleep(every_s)
 
 
 def _passes(error: ClientError) -> bool:

@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": "start the platform, train the tiny recipe, ask the model a question (DATA=<folder of text>, ONCE=1)",
     "down": "stop the platform that runs in another terminal",
 }
+NEXT = "In another terminal: nanochat submit tiny -f, then nanochat chat"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 def up() -> int:
     try:
         with console.running_stack(home_folder()) as stack:
-            print(f"\n{stack.addresses()}\n\nCtrl-C stops everything.", flush=True)
+            print(f"\n{stack.addresses()}\n\n{NEXT}\nCtrl-C stops everything.", flush=True)
             stack.wait()
     except KeyboardInterrupt:
         return 0

@@ -60,7 +60,7 @@ class Terminal:
     def __init__(self, arguments: tuple[str, ...], columns: int, environment: dict[str, str]):
         self._near, far = pty.openpty()
         fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-        self.shown = ""
+        self.shown, self._found = "", 0
         self.process = subprocess.Popen(
             [*COMMAND, *arguments],
             cwd=ROOT,
@@ -77,12 +77,12 @@ class Terminal:
         os.write(self._near, text.encode())
 
     def wait_for(self, text: str, seconds: float = PATIENCE_S) -> None:
-        """Read until `text` has been shown since the last call."""
+        """Read until `text` has been shown, after what the last call has waited for."""
         deadline = time.monotonic() + seconds
-        start = len(self.shown)
-        while text not in ESCAPE.sub("", self.shown[start:]):
-            assert time.monotonic() < deadline, f"{text!r} was not shown:\n{self.shown[start:]}"
-            assert self._read(0.1), f"the command ended before {text!r}:\n{self.shown[start:]}"
+        while (at := ESCAPE.sub("", self.shown).find(text, self._found)) < 0:
+            assert time.monotonic() < deadline, f"{text!r} was not shown:\n{self.shown}"
+            assert self._read(0.1), f"the command ended before {text!r}:\n{self.shown}"
+        self._found = at + len(text)
 
     def end(self, seconds: float = PATIENCE_S) -> Done:
         """Read to the end."""

@@ -31,7 +31,7 @@ def commands(group: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", command
 
 
-@pytest.mark.parametrize(("name", "command"), commands(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(("name", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else "")
 def test_every_command_has_the_common_options(name: str, command: Any) -> None:
     options = {option for parameter in command.params for option in parameter.opts}
     assert {"--utc", "--no-color", "--context"} <= options

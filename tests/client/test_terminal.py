@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -122,7 +121,6 @@ def test_watching_while_the_api_is_down_says_so_within_three_seconds_and_goes_on
     run = {"id": "r_1", "name": "n", "recipe": "tiny", "status": "SUCCEEDED", "created_at": "2026-01-01T00:00:00Z"}
     with terminal("watch", "r_1", NANOCHAT_API_URL=f"http://127.0.0.1:{port}") as watching:
         while not watching.shown:  # Python has started when it hides the cursor
-            watching.wait_for("", 0.1)
             watching._read(0.1)
         watching.wait_for("trying again", 3)
         with scripted({}, {**run, "config": {}, "stages": []}, port=port):
@@ -142,11 +140,22 @@ def test_ctrl_c_ends_a_watch_with_130_and_a_hint(runs: list[str]) -> None:
 
 def test_ctrl_c_anywhere_else_is_130_without_a_traceback() -> None:
     with scripted() as silent, terminal("ps", NANOCHAT_API_URL=silent.url) as asking:
-        time.sleep(0)
         asking.process.send_signal(signal.SIGINT)
         done = asking.end()
     assert done.code in (130, -signal.SIGINT)  # the latter: before Python was up
     assert "client/" not in done.out
+
+
+def test_the_list_is_shown_live_and_submitting_says_what_to_expect(runs: list[str]) -> None:
+    with terminal("ps", "--watch") as watching:
+        watching.wait_for(runs[0])
+        watching.type("\x03")
+        assert watching.end().code == 130
+    submitted = on_terminal("submit", "tiny", "--name", "expected", columns=80)
+    assert submitted.code == 0, submitted.out
+    assert "hardware of unknown speed" in submitted.out
+    assert "nanochat watch" in submitted.out
+    assert piped("ps", "--watch").code == 2
 
 
 def test_a_closed_pipe_is_quiet(runs: list[str]) -> None:

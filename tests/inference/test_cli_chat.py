@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from client.cli import app
 from client.errors import ApiError, ClientError, Unreachable
 from nanochat.contract.contract import Artifact
 from services.inference.source import fixed
+from tests.client.terminal import terminal
 from tests.inference import heart
 from tests.inference.conftest import OTHER
 from tests.inference.server import KEY, Server, serving
@@ -38,6 +40,56 @@ def test_one_question_is_answered() -> None:
 def test_what_is_piped_in_is_a_conversation() -> None:
     assert chat(typed=f"{heart.WHO}\n\n").splitlines() == [heart.SELF]
     assert len(chat("--max-tokens", "5", typed=f"{heart.WHO}\n{heart.COUNT}\n").splitlines()) == 2
+
+
+def test_an_answer_as_json_says_what_it_took() -> None:
+    found = json.loads(chat("--json", "--seed", "3", heart.SUM))
+    assert found["text"] == heart.SUMMED
+    assert [(used["code"], used["output"]) for used in found["calculations"]] == [(heart.CODE, heart.VALUE)]
+    assert found["usage"]["completion_tokens"] > 0
+    assert found["seconds"] >= found["first_token_s"] > 0
+    whole = json.loads(chat("--json", "-", typed=f"{heart.WHO}"))
+    assert (whole["text"], whole["finish_reason"]) == (heart.SELF, "stop")
+
+
+def test_a_conversation_at_the_prompt() -> None:
+    with terminal("chat", "--temperature", "0", columns=100) as talk:
+        talk.wait_for("you>")
+        talk.type(f"{heart.WHO}\n")
+        talk.wait_for(heart.SELF)
+        talk.wait_for("tokens")  # what the answer took stands under it
+        for typed, shown in (
+            ("/retry", heart.SELF),
+            ("/reset", "A new conversation"),
+            (heart.SUM, f"[{heart.CODE} = {heart.VALUE}]"),
+            ("/model", "* "),
+            ("/model nothing", "There is no model 'nothing'"),
+            ("/set max_tokens 5", "max_tokens 5"),
+            ("/set max_tokens five", "'five' is no value"),
+            ("/reset", "A new conversation"),
+            (heart.FOREVER, "cut off at max_tokens"),
+            ("/system Be kind.", "reads that before"),
+            ("/reset", "A new conversation"),
+            ("/retry", "There is no answer yet"),
+            ("/nonsense", "There is no such command"),
+        ):
+            talk.wait_for("you>")
+            talk.type(f"{typed}\n")
+            talk.wait_for(shown)
+        talk.wait_for("you>")
+        talk.type("\x04")
+        assert talk.end().code == 0
+
+
+def test_a_conversation_that_outgrows_the_context_goes_on_without_its_oldest_part() -> None:
+    with terminal("chat", "--temperature", "0", "--max-tokens", "8", columns=100) as talk:
+        talk.wait_for("you>")
+        talk.type("8 3 " * 850 + "\n")  # more than the 1,024 tokens of the model's context
+        talk.wait_for("[Y/n]")
+        talk.type("\n")
+        talk.wait_for("you>")
+        talk.type("/quit\n")
+        assert talk.end().code == 0
 
 
 def test_an_unknown_model_and_no_service_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
