@@ -86,7 +86,7 @@ class Sheet:
                 column.heading,
                 justify="right" if column.right else "left",
                 no_wrap=not column.wrap,
-                overflow="fold" if column.wrap else "ignore",
+                overflow="fold",
             )
         for row in self.rows:
             table.add_row(*(_drawn(row[index]) for index in shown))
