@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from client.models import Catalog, CurrentStage, OtherFigures, Plan, Progress, Run, RunSummary, Stage, StageFigures
+from client.models import Catalog, OtherFigures, Plan, Progress, Run, RunSummary, Stage, StageFigures
 from client.sheet import Bar, Cell, Column, Sheet, clean
 
 # Every status has a symbol and a word as well as a colour, because some readers cannot tell the colours apart.
@@ -46,7 +46,10 @@ class RunTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         run = self.run
-        yield Text.assemble((run.id, "bold"), " ", clean(run.name), "  ", status_styled(run.status), "  ", clean(run.detail))
+        whole = f"  {100 * run.fraction:.0f} %" + (f", {left} left" if (left := left_of(run)) else "")
+        yield Text.assemble(
+            (run.id, "bold"), " ", clean(run.name), "  ", status_styled(run.status), whole, "  ", clean(run.detail)
+        )
         yield self.sheet()
         yield from (Text(line, style="red") for line in troubles(run))
 
@@ -85,7 +88,7 @@ def done_of(progress: Progress) -> str:
     return f"{number(progress.done)}{total} {progress.unit}".rstrip()
 
 
-def time_left(stage: Stage | CurrentStage) -> str:
+def time_left(stage: Stage) -> str:
     """How long the stage takes from now on; empty while nobody knows: before its first step, and while it is not at work."""
     progress = stage.progress
     if progress is None or not progress.done or not progress.eta_s or stage.status != "RUNNING":
@@ -114,27 +117,34 @@ def runs_table(runs: Iterable[RunSummary]) -> Sheet:
     sheet = Sheet(
         "id",
         Column("name", wrap=True),
-        Column("recipe", drop=5),
+        Column("recipe", drop=9),
         "status",
-        Column("stages", right=True, drop=4),
-        Column("now", drop=3),
-        Column("time left", right=True, drop=6),
-        Column("detail", drop=8, wrap=True),
-        Column("age", right=True),
-        Column("took", right=True, drop=7),
+        Column("done", right=True, drop=1),
+        Column("time left", right=True, drop=3),
+        Column("stage", drop=7),
+        Column("tok/s", right=True, drop=8),
+        Column("bits/byte", right=True, drop=4),
+        Column("CORE", right=True, drop=6),
+        Column("$", right=True, drop=5),
+        Column("why", drop=10, wrap=True),
+        Column("age", right=True, drop=2),
     )
     for run in runs:
-        current = run.current
-        now = "" if current is None or run.is_finished else f"{current.name}{_percent(current)}"
-        left = "" if current is None or run.is_finished else time_left(current)
-        done, age = f"{run.stages_done}/{run.stages_total}", duration(run.created_at, None)
-        took = duration(run.started_at, run.finished_at)
-        sheet.add(run.id, run.name, run.recipe, status_styled(run.status), done, now, left, run.detail, age, took)
+        figures, stage = run.figures, "" if run.current is None or run.is_finished else run.current.name
+        usd = "" if run.budget.used_usd is None else f"{run.budget.used_usd:.2f}"
+        measured = (figures.tok_per_s if stage else None, figures.val_bpb, figures.core)
+        speed, bpb, core = ("" if value is None else number(value) for value in measured)
+        done, age = f"{100 * run.fraction:.0f} %", duration(run.created_at, None)
+        why = run.why or run.detail
+        sheet.add(
+            run.id, run.name, run.recipe, status_styled(run.status), done, left_of(run), stage, speed, bpb, core, usd, why, age
+        )
     return sheet
 
 
-def _percent(stage: CurrentStage) -> str:
-    return f" {100 * stage.progress.fraction:.0f} %" if stage.progress is not None and stage.progress.total else ""
+def left_of(run: Run | RunSummary) -> str:
+    """How long the whole run takes from now on; empty while nobody knows, and once it has ended."""
+    return seconds(run.eta_s) if run.eta_s and not run.is_finished else ""
 
 
 def plan_table(plan: Plan) -> Sheet:

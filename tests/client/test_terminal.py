@@ -51,12 +51,16 @@ def surroundings(environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("columns", [60, 120])
 def test_everything_fits_the_terminal_and_no_id_is_cut(runs: list[str], columns: int) -> None:
-    seen = {words[0]: on_terminal(*words, columns=columns) for words in (("ps",), ("metrics", runs[1]), ("compare", *runs))}
+    seen = {
+        words[0]: on_terminal(*words, columns=columns)
+        for words in (("ps",), ("metrics", runs[1]), ("compare", *runs), ("leaderboard",))
+    }
     for command, done in seen.items():
         assert done.code == 0, done.out
         assert done.widest <= columns, (command, done.out)
     for command in ("ps", "compare"):
         assert set(RUN_ID.findall("\n".join(seen[command].lines))) == set(runs)
+    assert any("published" in line or "GPT-2" in line for line in seen["leaderboard"].lines)
     assert "▇" in seen["metrics"].out or columns == 60
     assert any("nats per token" in line for line in seen["metrics"].lines)
     assert any("base.num_iterations" in line for line in seen["compare"].lines)
@@ -72,7 +76,8 @@ def test_piped_lists_are_separated_by_tabs_and_whole(runs: list[str]) -> None:
     assert set(runs) <= set(by_id)
     assert by_id[runs[1]]["name"] == NAME
     assert by_id[runs[2]]["status"].endswith("FAILED")
-    assert by_id[runs[0]]["time left"] == ""  # at step 0 nobody knows
+    assert by_id[runs[0]]["time left"] != "0s"  # at step 0 the stage does not know
+    assert re.fullmatch(r"\d+ %", by_id[runs[0]]["done"])
     assert piped("ps", "-q").out.split()[:3] == runs[::-1]
 
 
@@ -153,7 +158,7 @@ def test_the_list_is_shown_live_and_submitting_says_what_to_expect(runs: list[st
         assert watching.end().code == 130
     submitted = on_terminal("submit", "tiny", "--name", "expected", columns=80)
     assert submitted.code == 0, submitted.out
-    assert "hardware of unknown speed" in submitted.out
+    assert "4.19M parameters" in submitted.out
     assert "nanochat watch" in submitted.out
     assert piped("ps", "--watch").code == 2
 
