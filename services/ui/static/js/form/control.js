@@ -88,5 +88,5 @@ export function short(value) {
 }
 
 /** `names` in the text are set as code. */
-const marked = (text) => text.split("`").map((part, i) => (i % 2 ? h("code", null, part) : part));
+export const marked = (text) => text.split("`").map((part, i) => (i % 2 ? h("code", null, part) : part));
 const capital = (text) => text[0].toUpperCase() + text.slice(1);

@@ -1,7 +1,7 @@
 // All fields of a recipe: those that people change most, then a group for each section, opened on demand; a search; or as text.
 import { fill, h, say } from "../dom.js";
 import { asText, fromText } from "./changes.js";
-import { control } from "./control.js";
+import { control, marked } from "./control.js";
 import { groupsOf } from "./schema.js";
 
 // What people change most, in the order of a run.
@@ -53,7 +53,7 @@ export function recipeFields(schema, changes, { disabled }) {
   function section(group) {
     const count = h("span", { class: "changed-count" });
     const body = h("div", { class: "fields" });
-    const node = h("details", { class: "group", id: `g-${group.id}`, open: group === often }, h("summary", null, h("span", { class: "group-title" }, group.title), count, h("span", { class: "dim small" }, first(group.help))), body);
+    const node = h("details", { class: "group", id: `g-${group.id}`, open: group === often }, h("summary", null, h("span", { class: "group-title" }, group.title), count, h("span", { class: "dim small" }, marked(first(group.help)))), body);
     const made = { group, node, body, count, fill: () => body.childElementCount || fill(body, ...rows(group)) };
     node.addEventListener("toggle", () => node.open && made.fill());
     if (node.open) made.fill();
@@ -63,7 +63,7 @@ export function recipeFields(schema, changes, { disabled }) {
   function rows(group) {
     let part = "";
     return group.fields.flatMap((field) => {
-      const made = control(field, changes, { disabled });
+      const made = control(group === often ? { ...field, title: inFull(field) } : field, changes, { disabled });
       controls.set(field.path, [...(controls.get(field.path) ?? []), made]);
       if (wrong.has(field.path)) made.wrong(wrong.get(field.path));
       const title = group !== often && field.part !== part && h("h3", { class: "part" }, field.part);
@@ -152,6 +152,9 @@ export function recipeFields(schema, changes, { disabled }) {
 
   return { node, complain };
 }
+
+/** "Midtraining: steps", where fields of several groups stand side by side. */
+const inFull = ({ group, title }) => (group.id === "run" ? title : `${group.title}: ${/^[A-Z]{2}/.test(title) ? title : title.toLowerCase()}`);
 
 /** The first sentence. */
 const first = (text) => text.split(/(?<=\.)\s/)[0];

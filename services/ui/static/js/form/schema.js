@@ -25,10 +25,16 @@ export function groupsOf(schema) {
   for (const [name, property] of Object.entries(schema.properties)) {
     if (NOT_SET_HERE.has(name)) continue;
     const table = tableOf(schema, property);
-    if (table) groups.push({ id: name, title: words(name), help: property.description ?? table.description ?? "", fields: [...fieldsOf(schema, table, name, "")] });
+    if (table) groups.push({ id: name, title: words(name), help: helpOf(property, table, name), fields: [...fieldsOf(schema, table, name, "")] });
     else own.fields.push(field(schema, property, name, name, ""));
   }
   return groups.filter((group) => group.fields.length);
+}
+
+/** What the section is; a text that only repeats its title says nothing. */
+function helpOf(property, table, name) {
+  const texts = [property.description, table.description].filter((text) => text && text !== `${words(name)}.`);
+  return texts[0] ?? "";
 }
 
 function* fieldsOf(schema, table, path, part) {
@@ -80,7 +86,7 @@ function boundsOf(options) {
   return "";
 }
 
-const NAMES = { rl: "RL", sft: "SFT", mid: "Midtraining", base: "Pretraining", tok_eval: "Tokenizer evaluation", base_eval: "Base evaluation", chat_eval: "Chat evaluation", from: "Start from a model", init: "Initial weights", optim: "Optimizer", resid: "Residual scalars", x0: "x0 scalars", param_data_ratio: "Tokens per parameter", num_iterations: "Steps" };
+const NAMES = { rl: "RL", sft: "SFT", mid: "Midtraining", base: "Pretraining", tok_eval: "Tokenizer evaluation", base_eval: "Base evaluation", chat_eval: "Chat evaluation", from: "Start from a model", init: "Initial weights", optim: "Optimizer", resid: "Residual scalars", x0: "x0 scalars", param_data_ratio: "Tokens per parameter", num_iterations: "Steps", enabled: "Part of the run" };
 const PARTS = { lr: "LR", tok: "tokenizer", eval: "evaluation", flops: "FLOPs", bpb: "bits per byte", core: "CORE", rope: "RoPE", qk: "QK", mlp: "MLP", num: "number of", frac: "fraction", std: "standard deviation", init: "initial", seq: "sequence", len: "length", val: "validation", dim: "dimension" };
 
 /** A name of the recipe as words: core_max_per_task → "CORE max per task". */

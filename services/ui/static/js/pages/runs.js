@@ -60,6 +60,6 @@ export async function page(main) {
     });
   }
 
-  const catalog = get("/catalog").then(({ stages }) => stages.forEach((stage) => titles.set(stage.name, stage.title)));
+  const catalog = get("/catalog").then(({ stages }) => stages.forEach((stage) => titles.set(stage.name, stage.short || stage.title)));
   await Promise.all([catalog, open()]);
 }
