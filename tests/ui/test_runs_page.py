@@ -64,6 +64,8 @@ def test_rows_change_in_place_while_a_run_goes_on(page: Page, site: Site) -> Non
     work.train(steps=30, total=120)
     expect(shown.locator("[data-status=RUNNING]")).to_have_text("Running")
     expect(shown).to_contain_text("25 %")
+    expect(shown.locator("[data-column=speed]")).to_have_text("5,229")
+    expect(shown.locator("[data-column=bpb]")).to_have_text("2.5394")
     expect(shown.get_by_role("progressbar")).to_have_attribute("aria-valuenow", re.compile(r"^[1-9]\d?$"))
     assert page.evaluate("window.kept === document.activeElement && window.kept.isConnected"), "the row was made anew"
     work.fail("the text ended too early")

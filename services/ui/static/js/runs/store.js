@@ -1,14 +1,10 @@
-// The runs of the list, kept up to date. All of them are in memory, so that search, filters and sorting need no request.
+// The runs of the list, kept up to date by one stream. All of them are in memory, so that search, filters and sorting need no request.
 import { get } from "../api.js";
-import { FINISHED } from "../format.js";
-import { every } from "../repeat.js";
+import { follow } from "../live.js";
 
-const POLL_MS = 2000;
-const AGAIN_MS = 60_000; // everything is asked for again, which shows what was deleted
 const FIRST = 60; // runs of the first answer, which fill a screen
 const PAGE = 200; // the API's most
 const MOST = 5000; // in memory, about 1 kB each
-const BUSY = ["QUEUED", "RUNNING", "PAUSED"];
 
 /**
  * @param {{archived: boolean, changed: (runs: object[], complete: boolean) => void}} options `changed` is called with the runs,
@@ -17,82 +13,66 @@ const BUSY = ["QUEUED", "RUNNING", "PAUSED"];
  */
 export async function openStore({ archived, changed }) {
   const runs = new Map();
-  const texts = new Map(); // id → JSON, to tell which are other than before
   let complete = false;
   let over = false;
+  let waiting = 0;
 
-  function put(given) {
-    const run = filled(given);
-    const text = JSON.stringify(run);
-    if (texts.get(run.id) === text) return false;
-    texts.set(run.id, text);
+  function put(run) {
+    if (Boolean(run.archived_at) !== archived) return drop(run.id);
     runs.set(run.id, run);
-    return true;
+    soon();
   }
 
   function drop(id) {
-    texts.delete(id);
-    return runs.delete(id);
+    if (runs.delete(id)) soon();
+  }
+
+  /** Several changes of one moment are shown at once. */
+  function soon() {
+    waiting ||= requestAnimationFrame(tell);
   }
 
   function tell() {
+    cancelAnimationFrame(waiting);
+    waiting = 0;
     if (!over) changed([...runs.values()].sort((a, b) => (a.created_at < b.created_at ? 1 : -1)), complete);
   }
 
-  async function all() {
+  /** Everything, page by page. What is not there any more is dropped. */
+  async function load() {
     const gone = new Set(runs.keys());
     let cursor = null;
     let seen = 0;
     do {
       const page = await get("/runs", { archived, limit: seen ? PAGE : FIRST, cursor });
-      for (const run of page.items) gone.delete(run.id);
-      const differs = page.items.map(put).some(Boolean);
-      if (differs || !page.next_cursor) tell();
+      if (over) return;
+      for (const run of page.items) {
+        gone.delete(run.id);
+        runs.set(run.id, run);
+      }
       seen += page.items.length;
       cursor = page.next_cursor;
-    } while (cursor && seen < MOST && !over);
-    complete = !cursor;
+      complete = !cursor;
+      tell();
+    } while (cursor && seen < MOST);
     gone.forEach(drop);
-    tell();
   }
 
-  async function look() {
-    const pages = await Promise.all([get("/runs", { archived, limit: FIRST }), get("/runs", { archived, limit: PAGE, status: BUSY })]);
-    const items = pages.flatMap((page) => page.items);
-    const there = new Set(items.map((run) => run.id));
-    const ended = [...runs.values()].filter((run) => !FINISHED.has(run.status) && !there.has(run.id));
-    for (const run of ended) items.push(...(await get("/runs", { archived, search: run.id })).items);
-    if (items.map(put).some(Boolean)) tell();
-  }
-
-  let asked = 0;
   const first = await get("/runs", { archived, limit: FIRST });
-  first.items.forEach(put);
+  first.items.forEach((run) => runs.set(run.id, run));
   complete = !first.next_cursor;
   tell();
-  const polling = every(POLL_MS, async () => {
-    if (!asked ? complete : Date.now() - asked < AGAIN_MS) return look();
-    asked = Date.now();
-    await all();
+  const stop = follow("/runs", (name, data) => {
+    if (name === "run") put(data);
+    else if (name === "gone") drop(data.id);
+    else if (name === "ready" && !data.resumed) load().catch(() => {}); // the stream comes again when the services do
   });
   return {
-    put: (run) => put({ ...runs.get(run.id), ...run }) && tell(),
-    drop: (id) => drop(id) && tell(),
+    put: (run) => put({ ...runs.get(run.id), ...run }),
+    drop,
     stop() {
       over = true;
-      polling.then((stop) => stop());
+      stop();
     },
-  };
-}
-
-/** A run of an API that tells less of it. */
-function filled(run) {
-  const { progress } = run.current ?? {};
-  const share = progress?.total ? progress.done / progress.total : null;
-  return {
-    fraction: run.stages_total ? (run.stages_done + (FINISHED.has(run.status) ? 0 : (share ?? 0))) / run.stages_total : null,
-    eta_s: null, why: run.detail, queue_position: null, figures: {}, budget: {}, archived_at: null,
-    ...run,
-    current: run.current && { ...run.current, progress: progress && { fraction: share, ...progress } },
   };
 }
