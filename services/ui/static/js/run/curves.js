@@ -76,7 +76,7 @@ export function curves(live) {
       return made.lines;
     });
     const axes = [...new Map(lines.map((line) => [line.axis, { key: line.axis, label: axisTitle(line.metric), log: chosen.logY }])).values()];
-    chart.draw({ x: { ...AXES[chosen.x], log: chosen.logX }, axes, lines, marks, empty: nothing(lines, place, "this curve") });
+    chart.draw({ x: { ...AXES[chosen.x], log: chosen.logX }, axes, lines, marks, empty: nothing(own.points, lines, place, "this curve") });
     bar.show(own.points);
     if (values.open) fill(values, values.firstElementChild, table(all(), pick));
   }
@@ -130,16 +130,7 @@ export function curves(live) {
     said.hidden = !text;
   }
 
-  async function load() {
-    try {
-      await own.points.load();
-      wrong("");
-    } catch (err) {
-      if (!(err instanceof Problem)) throw err;
-      if (err.status) wrong(err.lines.join("\n"));
-    }
-    draw();
-  }
+  const load = () => own.points.read(draw);
 
   live.onRun((run) => (own.run = run));
   live.onReset(load);

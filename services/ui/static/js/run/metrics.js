@@ -1,5 +1,4 @@
 // The tab of small plots. They show the same part of the x axis as the large curve.
-import { Problem } from "../api.js";
 import { Chart } from "../chart.js";
 import { fill, h, say } from "../dom.js";
 import { AXES } from "./axes.js";
@@ -20,7 +19,7 @@ const PLOTS = [
   ...HARDWARE,
 ];
 
-export async function metrics(panel, run, live) {
+export function metrics(panel, run, live) {
   const points = new Points(live.id, PLOTS.flatMap((plot) => plot.keys), BUCKETS);
   const grid = h("div", { class: "plots" });
   const charts = PLOTS.map((plot) => {
@@ -46,15 +45,13 @@ export async function metrics(panel, run, live) {
       const axes = [...new Map(lines.map((line) => [line.axis, { key: line.axis, label: line.metric.unit || line.metric.title }])).values()];
       node.hidden = !lines.length;
       if (begun && node.hidden && plot.none) missing.push(plot.none);
-      chart.draw({ x: { ...AXES[shared.mode], log: shared.logX }, axes, lines, marks: marks.filter((m) => m.kind !== "stage"), empty: nothing(lines, place, "this figure") });
+      chart.draw({ x: { ...AXES[shared.mode], log: shared.logX }, axes, lines, marks: marks.filter((m) => m.kind !== "stage"), empty: nothing(points, lines, place, "this figure") });
     }
-    say(left, begun ? missing.join(" ") : "No points yet.");
+    say(left, begun ? missing.join(" ") : nothing(points, [], null, ""));
   }
   let due = 0;
   const soon = () => (due ||= setTimeout(() => ((due = 0), draw()), DRAW_MS));
-  const load = () => points.load().then(draw, (err) => {
-    if (!(err instanceof Problem)) throw err;
-  });
+  const load = () => points.read(draw);
   shared.listeners.add(draw);
   const stops = [
     live.onEvent((event) => {
@@ -66,8 +63,7 @@ export async function metrics(panel, run, live) {
     () => shared.listeners.delete(draw),
     () => clearTimeout(due),
   ];
-  await points.load();
-  draw();
+  load();
   return () => {
     for (const stop of stops) stop();
     for (const { chart } of charts) chart.destroy();

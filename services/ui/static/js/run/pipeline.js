@@ -10,7 +10,7 @@ const LIVE = ["STARTING", "RUNNING", "STOPPING"];
 
 export function pipeline(live) {
   const strip = h("ol", { class: "pipeline" });
-  const detail = h("div", { class: "panel stage-detail", id: "stage-detail", role: "region", "aria-label": "Stage", hidden: true });
+  const detail = h("div", { class: "panel stage-detail", id: "stage-detail", role: "region", "aria-label": "Attempts of the stage", hidden: true });
   const node = h("section", { class: "stack", "aria-label": "Pipeline" }, strip, detail);
   let open = param("stage");
   let shown = "";

@@ -1,8 +1,12 @@
 // The points of a run's metrics: read once in buckets, then grown by the events of the stream.
-import { get, path } from "../api.js";
+import { Problem, get, path } from "../api.js";
+
+const AGAIN_MS = 3000; // after a failure
 
 export class Points {
   series = []; // {stage, key, points: [{step, t, min, max, last, nonfinite}], gaps: [{step, attempt, t}]}
+  loaded = false;
+  wrong = ""; // why the points could not be read, in words
   #loading = null;
 
   /** @param {string[]} keys of the metrics; `buckets` of a series at most */
@@ -12,10 +16,22 @@ export class Points {
 
   /** Read all anew. Two calls at the same time are one. */
   load() {
-    this.#loading ??= get(path`/runs/${this.run}/metrics`, { keys: this.keys, max_points: this.buckets }, { signal: AbortSignal.timeout(60_000) })
-      .then(({ series }) => (this.series = series))
+    this.#loading ??= get(path`/runs/${this.run}/metrics`, { keys: this.keys, max_points: this.buckets })
+      .then(({ series }) => Object.assign(this, { series, loaded: true, wrong: "" }))
       .finally(() => (this.#loading = null));
     return this.#loading;
+  }
+
+  /** Read all anew, again and again until it succeeds, and draw what came of each try. Nobody waits for it. */
+  async read(draw) {
+    try {
+      await this.load();
+    } catch (err) {
+      if (!(err instanceof Problem)) throw err;
+      this.wrong = err.lines.join("\n");
+      if (err.status === 0 || err.status === 429 || err.status >= 500) setTimeout(() => this.read(draw), AGAIN_MS);
+    }
+    draw();
   }
 
   of(stage, key) {
