@@ -36,6 +36,7 @@ from client.models import (
     Plan,
     Queued,
     RecipeInfo,
+    RecipeSchema,
     Run,
     RunGone,
     RunPage,
@@ -365,6 +366,10 @@ class Client:
 
     def recipes(self) -> list[RecipeInfo]:
         return _items(self._http.get("/v1/recipes"), RecipeInfo)
+
+    def recipe_schema(self) -> RecipeSchema:
+        """Every field of a recipe, with its unit, its bounds, its default and what it does."""
+        return RecipeSchema.model_validate(self._http.get("/v1/recipes/schema"))
 
     def recipe(self, name: str) -> RecipeInfo:
         return RecipeInfo.model_validate(self._http.get(f"/v1/recipes/{name}"))

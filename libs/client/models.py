@@ -214,6 +214,8 @@ class MetricSeries(BaseModel):
     key: str
     points: list[MetricPoint]
     gaps: list[MetricGap] = []
+    tokens_per_step: float | None = None  # None: the stage trains nothing, or its plan does not tell
+    flops_per_step: float | None = None
 
 
 class Event(BaseModel):
@@ -331,6 +333,38 @@ class Worker(BaseModel):
     gpu_name: str = ""
     heartbeat_at: datetime
     attempts: list[str] = []
+
+
+class RecipeField(BaseModel):
+    """A field of a recipe, as a form shows it. `path` is the name under which an override sets it."""
+
+    path: str
+    title: str
+    type: str
+    description: str
+    unit: str = ""
+    default: Any = None
+    nullable: bool = False
+    choices: list[Any] = []
+    minimum: float | None = None
+    maximum: float | None = None
+    exclusive_minimum: float | None = None
+    exclusive_maximum: float | None = None
+    only_if: dict[str, str] = {}
+
+
+class RecipeGroup(BaseModel):
+    """A section of a recipe. `enabled_by` is the field that switches its stage on, if there is one."""
+
+    name: str
+    title: str
+    description: str
+    enabled_by: str | None = None
+    fields: list[RecipeField]
+
+
+class RecipeSchema(BaseModel):
+    groups: list[RecipeGroup]
 
 
 class RecipeInfo(BaseModel):

@@ -145,8 +145,10 @@ def metrics(
     max_points: int = 500,
 ) -> MetricsView:
     """Series of at most `max_points` (3 or more) points each. Raises NotFound."""
-    if session.get(Run, run_id) is None:
+    run = session.get(Run, run_id)
+    if run is None:
         raise NotFound(f"there is no run {run_id!r}")
+    planned = {s["stage"]: s for s in run.planned["stages"]} if run.planned else {}
     rows = _rows(session, {"run_ids": [run_id], "stage": stage}, keys, max_points)
     names = {row.id: row.name for row in session.execute(_STAGES, {"run_id": run_id})}
     gaps: dict[str, list[Json]] = defaultdict(list)
@@ -159,11 +161,20 @@ def metrics(
             "key": key,
             "points": [dict(zip(_FIELDS, point, strict=True)) for point in sorted(zip(*columns, strict=True))],
             "gaps": gaps[names[stage_id]],
+            "tokens_per_step": _per_step(planned.get(names[stage_id]), "tokens"),
+            "flops_per_step": _per_step(planned.get(names[stage_id]), "flops"),
         }
         for stage_id, key, *columns in sorted(rows, key=lambda row: (places.index(row.stage_id), row.key))
     ]
     # One call makes thousands of points five times as fast as a call for each.
     return MetricsView.model_validate({"series": series})
+
+
+def _per_step(planned: Json | None, key: str) -> float | None:
+    """Every step of a stage has as many tokens and FLOPs."""
+    if planned is None or not planned.get("steps") or planned.get(key) is None:
+        return None
+    return float(planned[key] / planned["steps"])
 
 
 def _rows(session: Session, of: dict[str, Any], keys: Sequence[str] | None, max_points: int) -> Sequence[Any]:

@@ -271,6 +271,10 @@ class SeriesView(BaseModel):
     key: str = Field(description="Key of the metric, such as loss.")
     points: list[PointView] = Field(description="Buckets in the order of their steps.")
     gaps: list[GapView] = Field(description="Steps at which new attempts of the stage started.")
+    tokens_per_step: float | None = Field(
+        description="Tokens of one step, to draw the series by tokens; null if the stage trains nothing or its plan does not tell."
+    )
+    flops_per_step: float | None = Field(description="Training FLOPs of one step, in the same way.")
 
 
 class MetricsView(BaseModel):

@@ -142,3 +142,15 @@ def test_terms_without_a_meaning_are_refused(api: Api, terms: dict[str, object],
     assert found["errors"][0]["field"] == field
     assert says in found["errors"][0]["message"]
     assert rows(api) == before
+
+
+def test_the_recipe_s_fields_are_served_for_a_form(api: Api) -> None:
+    found = api.http.get("/v1/recipes/schema").json()["groups"]
+    fields = {field["path"]: field for group in found for field in group["fields"]}
+    assert fields["model.depth"]["default"] == 20
+    assert fields["base.total_batch_size"]["unit"] == "tokens"
+    recipes = {recipe["name"]: recipe["changes"] for recipe in api.http.get("/v1/recipes").json()["items"]}
+    assert recipes["speedrun"] == {}
+    assert recipes["d26"]["model.depth"] == 26
+    with api.client() as client:
+        assert client.recipe_schema().groups[0].name == "general"
