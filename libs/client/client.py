@@ -36,13 +36,13 @@ from client.models import (
     Plan,
     Queued,
     RecipeInfo,
-    RecipeSchema,
     Run,
     RunGone,
     RunPage,
     RunSummary,
     Worker,
 )
+from client.recipe_models import RecipeSchema
 from client.sweeps import Sweeps
 from client.transport import PROBE_TIMEOUT_S, RETRIED, TRIES, Transport
 from client.webhooks import Webhooks

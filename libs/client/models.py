@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from client.machine_models import DiskState, GpuState
+
 FINISHED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 
 
@@ -323,6 +325,17 @@ class Lineage(BaseModel):
     mermaid: str
 
 
+class HeldStage(BaseModel):
+    """What a worker runs; None for a run of another project."""
+
+    run_id: str | None
+    run_name: str | None
+    stage: str | None
+    attempt: int | None
+    started_at: datetime
+    progress: Progress | None
+
+
 class Worker(BaseModel):
     id: str
     queue: str
@@ -333,38 +346,9 @@ class Worker(BaseModel):
     gpu_name: str = ""
     heartbeat_at: datetime
     attempts: list[str] = []
-
-
-class RecipeField(BaseModel):
-    """A field of a recipe, as a form shows it. `path` is the name under which an override sets it."""
-
-    path: str
-    title: str
-    type: str
-    description: str
-    unit: str = ""
-    default: Any = None
-    nullable: bool = False
-    choices: list[Any] = []
-    minimum: float | None = None
-    maximum: float | None = None
-    exclusive_minimum: float | None = None
-    exclusive_maximum: float | None = None
-    only_if: dict[str, str] = {}
-
-
-class RecipeGroup(BaseModel):
-    """A section of a recipe. `enabled_by` is the field that switches its stage on, if there is one."""
-
-    name: str
-    title: str
-    description: str
-    enabled_by: str | None = None
-    fields: list[RecipeField]
-
-
-class RecipeSchema(BaseModel):
-    groups: list[RecipeGroup]
+    runs: list[HeldStage] = []
+    devices: list[GpuState] = []
+    disks: list[DiskState] = []
 
 
 class RecipeInfo(BaseModel):

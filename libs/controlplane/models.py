@@ -273,6 +273,7 @@ class Worker(Base):
     gpu_name: Mapped[str] = mapped_column(default="")
     draining: Mapped[bool] = mapped_column(default=False)
     drain: Mapped[Drain | None] = mapped_column(Word(Drain))  # what a user asked for
+    state: Mapped[Json | None]  # what it last said about its machine: GPUs and disks
     registered_at: Mapped[datetime] = mapped_column(server_default=func.now())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

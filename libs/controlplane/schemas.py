@@ -390,6 +390,39 @@ class AuditPage(BaseModel):
     next_before: int | None = Field(description="Pass this as `before` to get the next page; null on the last one.")
 
 
+class HeldView(BaseModel):
+    """A stage that a worker runs. All is null but `started_at` and `progress` if the run is of another project."""
+
+    run_id: str | None = Field(description="Id of the run.")
+    run_name: str | None = Field(description="Name of the run.")
+    stage: str | None = Field(description="Name of the stage.")
+    attempt: int | None = Field(description="Number of the attempt, counted from 1.")
+    started_at: datetime = Field(description="When the worker claimed the stage.")
+    progress: ProgressView | None = Field(description="How far it is; null before the first report.")
+
+
+class GpuView(BaseModel):
+    """A GPU of a worker's machine, as its driver measured it a few seconds before the heartbeat. Null: the GPU does not tell."""
+
+    index: int = Field(description="Its number on the machine, counted from 0.")
+    name: str = Field(description="Its name as the driver gives it.")
+    memory_used_gib: float | None = Field(description="Memory in use in GiB.")
+    memory_total_gib: float | None = Field(description="All of its memory in GiB.")
+    power_w: float | None = Field(description="Power that it draws in watts.")
+    power_limit_w: float | None = Field(description="Most power that it may draw in watts.")
+    temperature_c: float | None = Field(description="Its temperature in degrees Celsius.")
+    activity_pct: float | None = Field(description="Share of the last second in which it computed, in per cent.")
+
+
+class DiskView(BaseModel):
+    """The disk under a folder of a worker."""
+
+    what: str = Field(description="`home`: where attempts write and checkpoints are. `cache`: where fetched data are.")
+    path: str = Field(description="The folder on the worker's machine.")
+    free_gib: float = Field(description="Free space of its disk in GiB.")
+    total_gib: float = Field(description="Size of its disk in GiB.")
+
+
 class WorkerView(BaseModel):
     """A worker process, which takes stages from one queue."""
 
@@ -404,3 +437,6 @@ class WorkerView(BaseModel):
     attempts: list[str] = Field(
         description="Attempts that it runs now, each as run_id/stage/attempt; those of other projects without a name."
     )
+    runs: list[HeldView] = Field(description="The same, with what they are doing.")
+    devices: list[GpuView] = Field(description="The GPUs of its machine, also those that it does not use; empty without GPUs.")
+    disks: list[DiskView] = Field(description="The disks of its folders; empty before its first heartbeat.")

@@ -22,6 +22,7 @@ from controlplane.schemas import (
     BudgetView,
     CheckpointView,
     ContentView,
+    HeldView,
     ModelView,
     ProgressView,
     QueuedView,
@@ -144,21 +145,38 @@ def artifact(session: Session, run_id: str, stage: str, name: str) -> ArtifactVi
 def workers(session: Session, timing: Timing = DEFAULT, *, project: str | None = None) -> list[WorkerView]:
     """Every worker that ever registered, with the attempts that it holds now. `project` leaves those of others without a name."""
     query = (
-        select(Attempt.worker_id, Run.project, Stage.run_id, Stage.name, Attempt.no)
+        select(
+            Attempt.worker_id,
+            Attempt.no,
+            Attempt.claimed_at,
+            Run.project,
+            Run.name.label("run_name"),
+            Stage.run_id,
+            Stage.name.label("stage"),
+            Stage.progress,
+        )
         .join(Stage, Stage.id == Attempt.stage_id)
         .join(Run, Run.id == Stage.run_id)
         .where(Attempt.status.in_(LIVE_ATTEMPT))
+        .order_by(Attempt.id)
     )
-    held = _grouped(session.execute(query), lambda row: row[0])
+    held = _grouped(session.execute(query), lambda row: row.worker_id)
     rows = session.execute(
         select(Worker, func.extract("epoch", func.now() - Worker.heartbeat_at)).order_by(Worker.queue, Worker.id)
     )
     return [_worker(worker, float(silent), [_held(row, project) for row in held[worker.id]], timing) for worker, silent in rows]
 
 
-def _held(row: Row[str, str, str, str, int], project: str | None) -> str:
-    _, of, run, stage, no = row
-    return f"{run}/{stage}/{no}" if project in (None, of) else "(another project)"
+def _held(row: Any, project: str | None) -> HeldView:
+    known = project in (None, row.project)
+    return HeldView(
+        run_id=row.run_id if known else None,
+        run_name=row.run_name if known else None,
+        stage=row.stage if known else None,
+        attempt=row.no if known else None,
+        started_at=row.claimed_at,
+        progress=progress_view(row.progress),
+    )
 
 
 # -- rows as read models --
@@ -243,7 +261,7 @@ def _checkpoint(checkpoint: Checkpoint, stage: str, attempt: int) -> CheckpointV
     )
 
 
-def _worker(worker: Worker, silent_s: float, held: list[str], timing: Timing) -> WorkerView:
+def _worker(worker: Worker, silent_s: float, held: list[HeldView], timing: Timing) -> WorkerView:
     status = "lost" if silent_s > timing.worker_silent_after else "draining" if worker.draining else "busy" if held else "idle"
     return WorkerView(
         id=worker.id,
@@ -254,7 +272,10 @@ def _worker(worker: Worker, silent_s: float, held: list[str], timing: Timing) ->
         gpus=worker.gpus,
         gpu_name=worker.gpu_name,
         heartbeat_at=worker.heartbeat_at,
-        attempts=held,
+        attempts=[f"{h.run_id}/{h.stage}/{h.attempt}" if h.run_id else "(another project)" for h in held],
+        runs=held,
+        devices=(worker.state or {}).get("gpus", []),
+        disks=(worker.state or {}).get("disks", []),
     )
 
 

@@ -44,12 +44,19 @@ def register(
     session.execute(insert(Worker).values(id=worker_id, **values).on_conflict_do_update(index_elements=["id"], set_=values))
 
 
-def beat(session: Session, worker_id: str, *, draining: bool = False) -> Drain | None:
-    """Record a heartbeat, and return what a user asked of the worker. A draining worker gets no new stages."""
+def beat(session: Session, worker_id: str, *, draining: bool = False, state: Json | None = None) -> Drain | None:
+    """Record a heartbeat, and return what a user asked of the worker. A draining worker gets no new stages.
+
+    `state` is what the worker says about its machine; None leaves what it said before.
+    """
     beaten = session.execute(
         update(Worker)
         .where(Worker.id == worker_id)
-        .values(heartbeat_at=func.clock_timestamp(), draining=True if draining else Worker.drain.is_not(None))
+        .values(
+            heartbeat_at=func.clock_timestamp(),
+            draining=True if draining else Worker.drain.is_not(None),
+            **({} if state is None else {"state": state}),
+        )
         .returning(Worker.drain)
         .execution_options(synchronize_session=False)
     ).first()

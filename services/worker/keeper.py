@@ -16,6 +16,7 @@ from controlplane import workers
 from controlplane.db import SessionFactory
 from controlplane.lifecycle import Drain
 from services.worker import hardware, leftovers, orphans
+from services.worker.machine import Machine
 from services.worker.settings import Queue, Settings
 from services.worker.telemetry import Telemetry
 
@@ -32,6 +33,7 @@ class Keeper:
         self._drain, self._alive, self._ready = (
             file(queue) for file in (settings.drain_file, settings.alive_file, settings.ready_file)
         )
+        self._machine = Machine(settings.home, settings.cache_dir, gpus=queue == "gpu")
         self._stop = threading.Event()
         self._drained = False  # what attempts of its predecessor left and nobody had stored is stored
         self._handing_over = False  # the drain file is there because a user asked for it, not because the worker ends
@@ -94,6 +96,7 @@ class Keeper:
     def _go_round(self) -> None:
         """Each duty by itself: a state folder that cannot be written must not stop the heartbeats, which say that stages run."""
         self._duty("liveness file", self._alive.touch)
+        self._duty("state of the machine", self._machine.measure)
         beats = self._duty("heartbeat", self._beat)
         recovers = self._duty("recovery of orphans", lambda: orphans.recover(self._factory, self._id, self._settings))
         if not self._drained:
@@ -110,7 +113,8 @@ class Keeper:
 
     def _beat(self) -> None:
         with self._factory.begin() as session:
-            wish = workers.beat(session, self._id, draining=self._drain.exists() and not self._handing_over)
+            draining = self._drain.exists() and not self._handing_over
+            wish = workers.beat(session, self._id, draining=draining, state=self._machine.state)
         if wish is Drain.HAND_OVER:
             self._drain.touch()
             self._handing_over = True

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from controlplane import workers
 from controlplane.lifecycle import Reason
 from nanochat.config.recipe import names, resolve
 from nanochat.planning import graph, plan
@@ -15,6 +16,7 @@ from tests.api.manual_worker import ManualWorker
 from tests.api.server import Api
 from tests.nanochat.report.runs import attempt
 
+GAUGES = ("memory_used_gib", "memory_total_gib", "power_w", "power_limit_w", "temperature_c", "activity_pct")
 TINY = {"recipe": "tiny", "overrides": {"base.num_iterations": 20}}
 
 
@@ -258,4 +260,16 @@ def test_workers_are_listed_with_their_attempts(api: Api, worker: ManualWorker) 
     cpu = next(w for w in api.http.get("/v1/workers").json()["items"] if w["id"] == "manual-cpu")
     assert cpu["status"] == "busy"
     assert f"{run_id}/data/1" in cpu["attempts"]
+    worker.report(claim, "progress", done=1, total=4, unit="shard")
+    state = {
+        "gpus": [{"index": 0, "name": "H100", **dict.fromkeys(GAUGES, 1.5)}],
+        "disks": [{"what": "home", "path": "/h", "free_gib": 1.0, "total_gib": 2.0}],
+    }
+    with api.ledger.begin() as session:
+        workers.beat(session, "manual-cpu", state=state)
+        workers.beat(session, "manual-cpu")  # one that says nothing about the machine leaves what was said before
+    cpu = next(w for w in api.http.get("/v1/workers").json()["items"] if w["id"] == "manual-cpu")
+    held = next(held for held in cpu["runs"] if held["run_id"] == run_id)
+    assert (held["stage"], held["attempt"], held["progress"]["fraction"]) == ("data", 1, 0.25)
+    assert (cpu["devices"], cpu["disks"]) == (state["gpus"], state["disks"])
     worker.finish(claim, Reason.BAD_INPUT)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from client import leaderboard, models, sweep_models, webhooks
+from client import leaderboard, machine_models, models, recipe_models, sweep_models, webhooks
 from services.api.__main__ import document
 from services.api.problems import KINDS, MEDIA_TYPE
 
@@ -166,15 +166,18 @@ PAIRS: dict[str, type[BaseModel]] = {
     "ModelView": models.Model,
     "ContentView": models.Located,
     "WorkerView": models.Worker,
+    "HeldView": models.HeldStage,
+    "GpuView": machine_models.GpuState,
+    "DiskView": machine_models.DiskState,
     "OwnKeyView": models.OwnKey,
     "KeyView": models.Key,
     "NewKeyView": models.NewKey,
     "AuditView": models.AuditEntry,
     "AuditPage": models.AuditPage,
     "RecipeView": models.RecipeInfo,
-    "RecipeSchemaView": models.RecipeSchema,
-    "RecipeGroup": models.RecipeGroup,
-    "RecipeField": models.RecipeField,
+    "RecipeSchemaView": recipe_models.RecipeSchema,
+    "RecipeGroup": recipe_models.RecipeGroup,
+    "RecipeField": recipe_models.RecipeField,
     "CatalogView": models.Catalog,
     "StageInfoView": models.StageInfo,
     "MetricInfoView": models.MetricInfo,

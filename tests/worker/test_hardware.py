@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from services.worker import hardware
+from services.worker import hardware, machine
 
 
 @pytest.fixture
@@ -49,3 +50,39 @@ def test_a_worker_with_more_slots_than_gpus_is_refused_at_its_start() -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 64
     assert "NANOCHAT_GPU_SLOTS: 9 slots cannot share 8 GPUs; use at most 8" in done.stderr
+
+
+def test_the_gpus_tell_how_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        "#!/bin/sh\n"
+        "echo '0, NVIDIA H100 80GB HBM3, 75422, 81559, 612.31, 700.00, 61, 99'\n"
+        "echo '1, NVIDIA GB10, [N/A], [N/A], 12.50, [N/A], 40, 0'\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    first, second = machine.gpus()
+    assert first == {
+        "index": 0,
+        "name": "NVIDIA H100 80GB HBM3",
+        "memory_used_gib": 73.65,
+        "memory_total_gib": 79.65,
+        "power_w": 612.31,
+        "power_limit_w": 700.0,
+        "temperature_c": 61.0,
+        "activity_pct": 99.0,
+    }
+    assert (second["memory_used_gib"], second["power_w"]) == (None, 12.5)
+    tool.write_text("#!/bin/sh\necho 'the driver is gone' >&2\nexit 9\n")
+    assert machine.gpus() == []
+
+
+def test_a_driver_that_hangs_does_not_hold_up_heartbeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nexec sleep 60\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(machine, "PATIENCE_S", 0.1)
+    began = time.monotonic()
+    assert machine.gpus() == []
+    assert time.monotonic() - began < 30

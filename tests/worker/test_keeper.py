@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -93,3 +94,15 @@ def test_a_user_lets_a_worker_hand_over_and_takes_it_back(keeper: Keeper, sessio
     until(ready.exists, "the worker to be ready again")
     with sessions.begin() as s:
         assert not s.get_one(Worker, "w").draining
+
+
+def test_the_heartbeats_tell_how_full_the_disks_are(keeper: Keeper, sessions: SessionFactory, settings: Settings) -> None:
+    def state() -> dict[str, Any] | None:
+        with sessions.begin() as s:
+            return s.get_one(Worker, "w").state
+
+    found = until(state, "a heartbeat with the state of the machine")
+    assert found["gpus"] == []
+    home, cache = found["disks"]
+    assert (home["what"], home["path"], cache["what"]) == ("home", str(settings.home.absolute()), "cache")
+    assert 0 < home["free_gib"] <= home["total_gib"]

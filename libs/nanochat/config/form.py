@@ -61,7 +61,9 @@ class RecipeField(BaseModel):
     exclusive_maximum: float | None = Field(default=None, description="Value that it must be less than.")
     pattern: str | None = Field(default=None, description="Regular expression that a text must match.")
     only_if: dict[str, str] = Field(
-        default={}, description="It is there only while these fields have these values; empty: always."
+        default={},
+        description="It is there only while these fields have these values, which an override of it must then name as well; empty: "
+        "always.",
     )
 
 
@@ -108,13 +110,12 @@ def groups() -> tuple[RecipeGroup, ...]:
 
 
 def differences(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields, by path, whose value in this recipe is not the default. A list or a table differs as a whole."""
+    """The fields, by path, whose value in this recipe is not the default. A list, or a table of several forms, differs as a whole."""
     return dict(_differences(recipe, Recipe().model_dump(mode="json", by_alias=True), ""))
 
 
 def _differences(recipe: Any, usual: Any, path: str) -> Iterator[tuple[str, Any]]:
-    kinds = {table.get("kind") for table in (recipe, usual) if isinstance(table, Mapping)}
-    if isinstance(recipe, Mapping) and isinstance(usual, Mapping) and len(kinds) == 1:
+    if isinstance(recipe, Mapping) and isinstance(usual, Mapping) and "kind" not in recipe:
         for key, value in recipe.items():
             yield from _differences(value, usual.get(key), f"{path}.{key}" if path else key)
     elif recipe != usual:
