@@ -177,6 +177,9 @@ def _collect(node: Node) -> None:
 
 def _fail(node: Node) -> int:
     assert node.code is not None
+    if node.code == Exit.STOPPED:
+        _say(node.stage.name, "stopped on request; the same command goes on from here")
+        return node.code
     _say(node.stage.name, f"failed with exit code {node.code}; see {node.out / 'stdout.log'}")
     return node.code
 

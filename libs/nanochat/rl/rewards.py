@@ -12,7 +12,6 @@ of the group `nanochat.rewards`:
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
 import threading
 import time
@@ -27,6 +26,7 @@ Reward = Callable[[Conversation, str], float]
 
 GROUP = "nanochat.rewards"
 PATIENCE_S = 60  # for the judging of one answer
+LARGEST = 1e6  # of a reward; gradients of far larger ones are no numbers in fp32
 
 
 def _correct(task: Task) -> Reward:
@@ -82,7 +82,7 @@ def load(name: str, task: Task) -> Reward:
 
 
 class Judge:
-    """Calls a reward function. What it raises, and what is no finite number, is counted; it never ends the training at once.
+    """Calls a reward function. What it raises, and what is no number of a usable size, is counted; it never ends the training at once.
 
     `judged` and `failed` count the answers, `seconds` is the time that they took, and `why` is the latest failure.
     """
@@ -100,9 +100,9 @@ class Judge:
         try:
             with _time_limit(PATIENCE_S):
                 reward = float(self._reward(conversation, completion))
-            if math.isfinite(reward):
+            if abs(reward) <= LARGEST:  # not so for NaN
                 return reward
-            self.why = f"it returned {reward}"
+            self.why = f"it returned {reward}, not a number from -{LARGEST:g} to {LARGEST:g}"
         except (Exception, SystemExit) as err:
             self.why = f"{type(err).__name__}: {err}"
         finally:

@@ -129,6 +129,15 @@ def test_a_function_that_exits_does_not_end_the_training():
     assert judge.why == "SystemExit: 3"
 
 
+@pytest.mark.parametrize("reward", [float("nan"), float("-inf"), 1e300, -1e7])
+def test_a_reward_that_no_gradient_can_hold_counts_as_failed(reward):
+    judge = rewards.Judge("large", lambda conversation, completion: reward if completion == "a" else -2.5)
+    assert judge(QUESTION, "a") is None
+    assert judge(QUESTION, "b") == -2.5
+    assert (judge.judged, judge.failed) == (2, 1)
+    assert "not a number from -1e+06 to 1e+06" in judge.why
+
+
 def test_a_function_that_never_returns_is_stopped(monkeypatch):
     monkeypatch.setattr(rewards, "PATIENCE_S", 0.2)
     judge = rewards.Judge("sleepy", lambda conversation, completion: time.sleep(60))
