@@ -32,10 +32,20 @@ PAGES = (
     Page("/", "Runs", "runs", "Runs"),
     Page("/new", "New run", "new", "Runs"),
     Page("/runs/{run_id}", "Run", "run", "Runs"),
+    Page("/compare", "Compare", "compare", "Compare"),
+    Page("/leaderboard", "Leaderboard", "leaderboard", "Leaderboard"),
+    Page("/sweeps", "Sweeps", "sweeps", "Sweeps"),
+    Page("/sweeps/{sweep_id}", "Sweep", "sweep", "Sweeps"),
+    Page("/cluster", "Cluster", "cluster", "Cluster"),
+    Page("/keys", "Keys", "keys", ""),
     Page("/tokenizer", "Tokenizer", "tokenizer", "Tokenizer"),
 )
 NAVIGATION = (
     ("Runs", "/"),
+    ("Compare", "/compare"),
+    ("Leaderboard", "/leaderboard"),
+    ("Sweeps", "/sweeps"),
+    ("Cluster", "/cluster"),
     ("Chat", "/chat"),
     ("Tokenizer", "/tokenizer"),
 )
