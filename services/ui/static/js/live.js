@@ -41,7 +41,7 @@ export function follow(path, take, { after, ended } = {}) {
       }
     } catch (err) {
       if (err.status === 404 || err.status === 403) return finish(); // it is gone, and no longer ours to read
-      if (err.status === 422) last = ""; // an id that the server does not know: begin anew
+      if (err.status === 400 || err.status === 422) last = ""; // an id that the server does not know: begin anew
       if (err.status === undefined && !stop.signal.aborted) connection.lost("The dashboard's server does not answer.");
     } finally {
       clearTimeout(silence);
