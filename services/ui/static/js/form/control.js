@@ -33,7 +33,7 @@ export function control(field, changes, { disabled }) {
     if (field.kind === "choice" || field.kind === "yesno") return [JSON.parse(input.value)];
     if (text === "" && field.nullable) return [null];
     if (text === "" && field.kind !== "text") return [at(changes.config, field.path)];
-    if (field.kind !== "json") return [field.kind === "text" ? text : read(text)];
+    if (field.kind !== "json" && field.kind !== "list") return [field.kind === "text" ? text : read(text)];
     try {
       return [JSON.parse(text)];
     } catch (err) {
@@ -44,7 +44,7 @@ export function control(field, changes, { disabled }) {
   node.refresh = () => {
     const value = changes.value(field.path);
     if (field.kind === "choice" || field.kind === "yesno") input.value = JSON.stringify(value ?? null);
-    else input.value = value === null || value === undefined ? "" : field.kind === "json" ? pretty(value) : String(value);
+    else input.value = value === null || value === undefined ? "" : field.kind === "json" || field.kind === "list" ? pretty(value) : String(value);
     node.mark();
   };
   node.mark = () => {
@@ -67,6 +67,7 @@ const INPUTS = {
   text: (field) => h("input", { type: "text", autocomplete: "off", spellcheck: "false", placeholder: field.nullable ? "not set" : null }),
   yesno: (field) => select([true, false, ...(field.nullable ? [null] : [])]),
   choice: (field) => select([...field.options, ...(field.nullable ? [null] : [])]),
+  list: () => h("input", { type: "text", autocomplete: "off", spellcheck: "false", class: "mono" }),
   json: () => h("textarea", { rows: 3, spellcheck: "false", class: "mono" }),
 };
 

@@ -5,7 +5,7 @@
  * @property {string} path such as base.optim.matrix_lr
  * @property {string} title in words
  * @property {string} help
- * @property {"whole" | "number" | "mixed" | "yesno" | "choice" | "text" | "json"} kind mixed: a number or a word
+ * @property {"whole" | "number" | "mixed" | "yesno" | "choice" | "text" | "list" | "json"} kind mixed: a number or a word; list: a few numbers or words
  * @property {boolean} nullable
  * @property {string} unit empty if it has none
  * @property {string} bounds in words; empty if there are none
@@ -65,6 +65,8 @@ function field(schema, property, path, name, part) {
   const [option] = options;
   if (options.every((one) => one.enum || "const" in one)) return { ...made, kind: "choice", options: options.flatMap((one) => one.enum ?? [one.const]) };
   const types = new Set(options.map((one) => one.type ?? typeof one.const));
+  const entries = [option.items, ...(option.prefixItems ?? [])].filter(Boolean);
+  if (entries.length && entries.every((entry) => ["number", "integer", "string"].includes(entry.type))) return { ...made, kind: "list" };
   if (types.has("array") || types.has("object") || option.oneOf) return made;
   if (types.has("boolean") && types.size === 1) return { ...made, kind: "yesno" };
   if (types.size > 1 || option.enum || "const" in option) return { ...made, kind: "mixed" };
