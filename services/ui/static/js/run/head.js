@@ -1,15 +1,12 @@
 // The head of a run's page: name, status in words, how far, how long, how much, and what can be done.
-import { Problem, get, mayOperate, patch, path } from "../api.js";
+import { Problem, mayOperate, patch, path } from "../api.js";
 import { fill, h, say } from "../dom.js";
 import { DASH, FINISHED, between, chip, dollars, number, percent, seconds, time, tone } from "../format.js";
 import { bar } from "../progress.js";
 import { actions } from "./actions.js";
-import { newest, outlook } from "./figures.js";
-
-const PLAN_MS = 60_000;
+import { newest } from "./figures.js";
 
 export function head(live) {
-  const planned = new Map(); // stage → hours of its plan
   const title = h("div", { class: "run-title" });
   const status = h("div", { class: "run-status row", role: "status" });
   const facts = h("dl", { class: "facts run-facts" });
@@ -29,14 +26,11 @@ export function head(live) {
       shown = run.status + words;
       fill(status, chip(run.status), words && h("span", { class: `break ${run.status === "FAILED" ? "wrong" : "dim"}` }, words));
     }
-    const { share, left, unknown } = outlook(run, planned);
+    const { fraction: share, eta_s: left } = run;
     const over = FINISHED.has(run.status);
     told.get("done").say(percent(share), "of the run");
-    const least = unknown.length ? "> " : "≈ ";
-    told.get("left").node.hidden = over || !Number.isFinite(left);
-    told.get("left").say(`${least}${seconds(left)}`, "left", unknown.length
-      ? `How long these take is not known yet: ${unknown.map((s) => titleOf(live.catalog, s)).join(", ")}`
-      : "From the pace of the stage that is at work and the plan of those to come. Plans are often off by a fifth.");
+    told.get("left").node.hidden = over || !(left >= 1); // nobody waits for less
+    told.get("left").say(`≈ ${seconds(left)}`, "left", "From the pace of the stage that is at work and the plan of the training to come. Stages whose length nobody knows yet are not in it.");
     const { used_usd: used, max_usd: most, used_gpu_hours: hours, max_hours: mostHours, used_hours: usedHours } = run.budget;
     told.get("cost").say(used === null ? DASH : dollars(used), most ? `of $${number(most)} budget` : "spent",
       used === null ? `The price of the GPU is unknown; ${number(hours, 3)} GPU hours used` : `${number(hours, 3)} GPU hours${mostHours ? `; ${number(usedHours, 3)} of ${number(mostHours)} h` : ""}`);
@@ -48,21 +42,8 @@ export function head(live) {
     belongs(about, run);
   }
 
-  async function plan() {
-    try {
-      const { stages } = await get(path`/runs/${live.id}/comparison`);
-      for (const row of stages) planned.set(row.stage, row.planned_hours);
-      show(live.run);
-    } catch (err) {
-      if (!(err instanceof Problem)) throw err; // the head says less without the plan
-    }
-  }
-
   show(live.run);
   live.onRun(show);
-  plan();
-  const timer = setInterval(() => FINISHED.has(live.run.status) || document.hidden || plan(), PLAN_MS);
-  live.onGone(() => clearInterval(timer));
   return node;
 }
 
