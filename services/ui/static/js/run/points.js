@@ -27,9 +27,10 @@ export class Points {
     try {
       await this.load();
     } catch (err) {
-      if (!(err instanceof Problem)) throw err;
-      this.wrong = err.lines.join("\n");
-      if (err.status === 0 || err.status === 429 || err.status >= 500) setTimeout(() => this.read(draw), AGAIN_MS);
+      const late = err.name === "TimeoutError"; // the answer began and did not end in time
+      if (!late && !(err instanceof Problem)) throw err;
+      this.wrong = late ? "the server takes too long" : err.lines.join("\n");
+      if (late || err.status === 0 || err.status === 429 || err.status >= 500) setTimeout(() => this.read(draw), AGAIN_MS);
     }
     draw();
   }
