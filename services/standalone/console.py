@@ -34,13 +34,18 @@ class Running:
     api_url: str
     inference_url: str
     ui_url: str
-    key: str
+    key_file: Path
     supervisor: subprocess.Popen[bytes]
+
+    @property
+    def key(self) -> str:
+        return self.key_file.read_text(encoding="utf-8").strip()
 
     def addresses(self) -> str:
         """Where the platform is, one line for each service that a person opens."""
+        file = os.path.relpath(self.key_file) if self.key_file.is_relative_to(Path.cwd()) else self.key_file
         return (
-            f"Dashboard and chat     {self.ui_url}\n"
+            f"Dashboard and chat     {self.ui_url}   (sign in with the key in {file})\n"
             f"Control API            {self.api_url}/docs\n"
             f"OpenAI-compatible API  {self.inference_url}/v1"
         )
@@ -129,8 +134,7 @@ def _wait_for(described: Path, supervisor: subprocess.Popen[bytes]) -> Running:
         with contextlib.suppress(OSError, ValueError):
             told = json.loads(described.read_text(encoding="utf-8"))
             if told["pids"]["supervisor"] == supervisor.pid:  # otherwise the file is left from a stack that was killed
-                key = Path(told["key_file"]).read_text(encoding="utf-8").strip()
-                return Running(told["api_url"], told["inference_url"], told["ui_url"], key, supervisor)
+                return Running(told["api_url"], told["inference_url"], told["ui_url"], Path(told["key_file"]), supervisor)
         time.sleep(0.1)
     raise StartError("the platform did not start")
 

@@ -38,7 +38,11 @@ async function request(method, path, { params, body, headers, signal, raw } = {}
   }
   await check(answer);
   if (raw) return answer;
-  return answer.status === 204 ? null : answer.json();
+  if (answer.status === 204) return null;
+  return answer.json().catch((err) => {
+    if (signal?.aborted) throw err;
+    throw new Problem(0, "The answer came to an end before it was complete.");
+  });
 }
 
 /** Raises the Problem that the answer is, and tells the connection whether the API is up. */

@@ -130,14 +130,3 @@ export function setParam(name, value) {
 
 export const param = (name) => new URL(location.href).searchParams.get(name);
 export const params = (name) => new URL(location.href).searchParams.getAll(name);
-
-/** Copy to the clipboard, and say so on the button. */
-export function copyButton(text, label = "Copy") {
-  const button = h("button", { type: "button" }, label);
-  button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(typeof text === "function" ? text() : text);
-    button.textContent = "Copied";
-    setTimeout(() => (button.textContent = label), 1500);
-  });
-  return button;
-}

@@ -1,7 +1,7 @@
 // One answer: calculator calls, text, probabilities of its tokens, and what it took.
 import { fill, h, keyed } from "../dom.js";
 import { number, percent } from "../format.js";
-import { copyButton } from "../shell.js";
+import { copyButton } from "../clipboard.js";
 import { nodesOf } from "./html.js";
 
 const ENDS = { length: "cut off at Max tokens", stopped: "stopped by you", interrupted: "interrupted: the page was closed" };

@@ -1,5 +1,6 @@
 // The chat: conversations kept in the browser, answers that Gradio streams from the inference service.
 import "../account.js";
+import { copyButton } from "../clipboard.js";
 import { fill, h } from "../dom.js";
 import { setParam } from "../shell.js";
 import { Composer } from "./composer.js";
@@ -52,7 +53,7 @@ class Chat {
     const bar = h("div", { class: "row chat-bar" },
       h("button", { type: "button", class: "only-narrow", onclick: () => this.element.classList.toggle("with-list") }, "☰ Chats"),
       this.title,
-      h("button", { type: "button", class: "plain push", id: "copy-link", onclick: (event) => this.#copyLink(event.currentTarget) }, "Copy link"),
+      copyButton(() => this.#link(), "Copy link", { class: "plain push", id: "copy-link" }),
       h("button", { type: "button", class: "only-narrow", onclick: () => document.getElementById("chat").classList.toggle("with-settings") }, "Settings"));
     this.element.dataset.owner = owner;
     fill(this.element, this.sidebar.node, h("div", { class: "talk" }, bar, this.notice, this.log.node, this.composer.node));
@@ -256,14 +257,12 @@ class Chat {
     }, MEASURE_MS);
   }
 
-  async #copyLink(button) {
+  #link() {
     const url = new URL("/chat", location.href);
     if (this.offer.chosen) url.searchParams.set("model", this.offer.chosen);
     const prompt = this.composer.text.trim() || this.conversation.turns[0]?.asked;
     if (prompt) url.searchParams.set("prompt", prompt);
-    await navigator.clipboard.writeText(String(url));
-    button.textContent = "Link copied";
-    setTimeout(() => (button.textContent = "Copy link"), 1500);
+    return String(url);
   }
 }
 

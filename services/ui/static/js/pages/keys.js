@@ -1,6 +1,7 @@
 // API keys, for admins: who may do what, until when.
 import { get, isAdmin } from "../api.js";
 import { fill, h } from "../dom.js";
+import { copyButton } from "../clipboard.js";
 import { DASH, time } from "../format.js";
 import { expireKey, makeKey, revokeKey } from "../fleet/key_dialogs.js";
 import { mark } from "../fleet/parts.js";
@@ -63,13 +64,9 @@ export async function page(main) {
 /** The secret of a new key. It is on the page until the visitor has kept it, and nowhere else. */
 function shown(made, kept) {
   const value = h("input", { type: "text", readonly: true, value: made.secret, class: "mono", "aria-label": `Secret of ${made.name}`, onfocus: (event) => event.target.select() });
-  const copy = h("button", { type: "button", onclick: async () => {
-    value.select();
-    await navigator.clipboard?.writeText(made.secret).then(() => (copy.textContent = "Copied"), () => {});
-  } }, "Copy");
   return h("div", { class: "notice good stack" },
     h("p", null, h("strong", { class: "break" }, made.name), ` is made. This is its secret. It is shown only this once.`),
-    h("div", { class: "row secret" }, value, copy, h("button", { type: "button", onclick: kept }, "I have kept it")));
+    h("div", { class: "row secret" }, value, copyButton(made.secret), h("button", { type: "button", onclick: kept }, "I have kept it")));
 }
 
 function state(key) {

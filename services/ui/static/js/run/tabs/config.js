@@ -1,7 +1,8 @@
 // The resolved recipe: as a tree with search, and what differs from the shipped recipe and from the run it was forked from.
 import { get, path } from "../../api.js";
 import { fill, h } from "../../dom.js";
-import { copyButton, param, setParam } from "../../shell.js";
+import { copyButton } from "../../clipboard.js";
+import { param, setParam } from "../../shell.js";
 import { changes, flat, inOrderOf, shown, submitLine } from "./recipe.js";
 import { choice, load, save, table } from "./panel.js";
 

@@ -2,7 +2,7 @@
 import { Problem, get, path } from "../../api.js";
 import { fill, h } from "../../dom.js";
 import { bytes } from "../../format.js";
-import { copyButton } from "../../shell.js";
+import { copyButton } from "../../clipboard.js";
 
 /** @returns a node that fills itself */
 export function files(checkpoint) {

@@ -2,7 +2,7 @@
 import { get, path } from "../../api.js";
 import { fill, h, svg } from "../../dom.js";
 import { chip, number } from "../../format.js";
-import { copyButton } from "../../shell.js";
+import { copyButton } from "../../clipboard.js";
 import { layers } from "./layers.js";
 import { events, load, stagesOf } from "./panel.js";
 
