@@ -28,6 +28,12 @@ TASKS = {"arc_easy": (0.30, 0.46), "gsm8k": (0.02, 0.05)}
 
 
 @pytest.fixture(scope="module")
+def trained() -> dict[tuple[str, str], Artifact]:
+    """No model is trained: nobody talks to one here."""
+    return {}
+
+
+@pytest.fixture(scope="module")
 def run(site: Site) -> str:
     """A run that failed once in pretraining, went on, was evaluated and has a report; one of its checkpoints is promoted."""
     made = site.api.client().submit("tiny", {"seed": 7, "base.num_iterations": 60}, name="in tabs")

@@ -56,9 +56,9 @@ export function config(panel, run) {
   };
 }
 
-/** The answer, or null if there is none: a recipe of one's own, a run that was deleted, no report yet. */
+/** The answer, or null if there is none: a recipe of one's own (422: its name is none of a shipped one), a run that was deleted, no report yet. */
 const maybe = (asked) => asked.catch((err) => {
-  if (err.status === 404) return null;
+  if ([404, 422].includes(err.status)) return null;
   throw err;
 });
 

@@ -31,12 +31,12 @@ export function samples(panel, run, live) {
     show();
   }
 
-  /** Of the stage with the most steps that is furthest in the run: its first step and its newest one. */
+  /** The first and the newest step of a stage, the first stage that asked the same prompts at both; without one, of the first stage. */
   function usual() {
-    const by = Map.groupBy(moments.values(), (m) => m.stage);
-    const most = [...by].sort(([a, x], [b, y]) => (y.length > 1) - (x.length > 1) || order(a) - order(b))[0];
-    const steps = (most?.[1] ?? []).toSorted((a, b) => a.step - b.step);
-    return [steps[0]?.key ?? "", steps.at(-1)?.key ?? ""];
+    const by = [...Map.groupBy(moments.values(), (m) => m.stage)].sort(([a], [b]) => order(a) - order(b));
+    const ends = by.map(([, found]) => found.toSorted((a, b) => a.step - b.step)).map((found) => [found[0], found.at(-1)]);
+    const fixed = ends.find(([a, b]) => a !== b && [...a.texts.keys()].some((prompt) => b.texts.has(prompt)));
+    return (fixed ?? ends[0]).map((m) => m.key);
   }
 
   function options() {
