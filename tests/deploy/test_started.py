@@ -96,6 +96,8 @@ def test_the_inference_image_waits_for_its_first_model(image: Callable[[str], Im
 def test_the_dashboard_answers(image: Callable[[str], Image]) -> None:
     """It shows that the API is away, as Compose may start it."""
     addresses = {"NANOCHAT_API_URL": "http://127.0.0.1:9", "NANOCHAT_INFERENCE_URL": "http://127.0.0.1:9"}
-    with image("ui").started(NANOCHAT_API_KEY="sk-test", **addresses):
-        page = httpx.get(f"http://127.0.0.1:{image('ui').port}/", follow_redirects=True, timeout=60)
+    with image("ui").started(**addresses):
+        page = httpx.get(
+            f"http://127.0.0.1:{image('ui').port}/", headers={"Accept": "text/html"}, follow_redirects=True, timeout=60
+        )
         assert page.status_code == 200

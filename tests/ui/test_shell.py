@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx
 from playwright.sync_api import Browser, Page, expect
 
-from services.ui.assets import Assets
+from services.ui.assets import STATIC, Assets
 from services.ui.pages import PAGES
 from tests.browser import needs_chromium
 from tests.ui.conftest import Site, visiting
@@ -61,6 +63,19 @@ def test_names_with_markup_are_text(page: Page, site: Site) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text(hostile[:100])
     assert page.title() != "hit"
     assert page.locator("main img").count() == 0
+
+
+def test_every_imported_name_is_exported() -> None:
+    """A browser refuses the whole page otherwise."""
+    root = STATIC / "js"
+    for path in root.rglob("*.js"):
+        for names, source in re.findall(r'import\s*\{([^}]*)\}\s*from\s*"(\.[^"]+)"', path.read_text(encoding="utf-8")):
+            target = (path.parent / source).resolve()
+            if target.is_relative_to(root):
+                text = target.read_text(encoding="utf-8")
+                for name in (part.split(" as ")[0].strip() for part in names.split(",") if part.strip()):
+                    declared = rf"export\s+(?:async\s+)?(?:function\*?|const|let|class)\s+{re.escape(name)}\b|export\s*\{{[^}}]*\b{re.escape(name)}\b"
+                    assert re.search(declared, text), f"{path.relative_to(root)} imports {name}, which {source} does not export"
 
 
 def test_assets_are_compressed_kept_for_ever_and_light(site: Site) -> None:

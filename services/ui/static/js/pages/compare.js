@@ -8,7 +8,8 @@ import { differences } from "../fleet/differences.js";
 import { badge, empty, refill, section } from "../fleet/parts.js";
 import { scores } from "../fleet/scores.js";
 import { every } from "../repeat.js";
-import { copyButton, params, setParam } from "../shell.js";
+import { copyButton } from "../clipboard.js";
+import { params, setParam } from "../shell.js";
 
 const MOST = 10;
 const POLL_MS = 5000;

@@ -1,7 +1,7 @@
 // What the list shows instead of rows.
 import { mayOperate } from "../api.js";
 import { h } from "../dom.js";
-import { copyButton } from "../shell.js";
+import { copyButton } from "../clipboard.js";
 
 const SHELL = "nanochat submit tiny --watch";
 
