@@ -40,9 +40,10 @@ def test_the_promoted_model_answers_and_says_who_it_is(page: Page, site: Site) -
     expect(_answers(page)).to_have_text([SELF])
     expect(page.locator(".answer .by")).to_have_text("watched · sft · step 40 · temperature 0")
     expect(page.locator(".answer .line")).to_have_text(FIGURES)
+    page.locator("#new-chat").click()
     _say(page, SUM)
-    expect(_answers(page).last).to_have_text(SUMMED)
-    expect(page.locator(".calls").last).to_have_text(f"calculator {CODE} → {VALUE}")
+    expect(_answers(page)).to_have_text([SUMMED])
+    expect(page.locator(".calls")).to_have_text(f"calculator {CODE} → {VALUE}")
 
 
 def test_the_examples_fit_what_the_model_was_taught(page: Page, site: Site) -> None:

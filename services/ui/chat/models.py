@@ -33,8 +33,8 @@ class Offer:
     sent: Any = None  # what the page shows already
     _examples: tuple[str, list[str]] = ("", [])  # of the model with this id
 
-    def refresh(self, platform: Platform, wanted: str | None) -> None:
-        """Read the list of models. `wanted` is what the visitor chose."""
+    def refresh(self, platform: Platform) -> None:
+        """Read the list of models."""
         try:
             self.models = platform.inference.served()
         except ClientError as err:
@@ -42,21 +42,24 @@ class Offer:
             return
         self.problem = "" if self.models else NO_MODEL
         before, self.default = self.default, next((m.id for m in self.models if m.default), None)
-        if self.find(self.switch_to) is None or self.switch_to == wanted:
-            self.notice, self.switch_to = ("", None) if self.switch_to else (self.notice, None)
-        self._keep(wanted or self.chosen)
+        if self.switch_to and self.find(self.switch_to) is None:
+            self.notice, self.switch_to = "", None
+        self._keep()
         if before and self.default not in (None, before, self.chosen):
             self.notice = f"{self.name(self.default)} is the newest model now. You still talk to {self.name(self.chosen)}."
             self.switch_to = self.default
 
+    def pick(self, model: str | None) -> None:
+        """Choose a model of the list."""
+        self.chosen, self.notice, self.switch_to = model, "", None
+
     def link(self, model: str, run: str) -> None:
         """Choose the model that an address names by its id, or the newest one of the run that it names."""
         found = next((m.id for m in self.models if model == m.id or (run and run in (m.run_id, m.run_name))), None)
-        self.notice, self.switch_to = "", None
+        self.pick(found or self.chosen)
         if found is None and self.models:
             what = f"The model {model}" if model else f"The run {run}"
             self.notice = f"{what} has no promoted checkpoint to talk to. You talk to {self.name(self.chosen)}."
-        self.chosen = found or self.chosen
 
     def find(self, model_id: str | None) -> ServedModel | None:
         return next((m for m in self.models if m.id == model_id), None)
@@ -86,10 +89,9 @@ class Offer:
             self._examples = model.id, examples(platform.api, model)
         return self._examples[1]
 
-    def _keep(self, wanted: str | None) -> None:
-        if self.find(wanted) is not None or not self.models:
-            self.chosen = wanted
+    def _keep(self) -> None:
+        if self.find(self.chosen) is not None or not self.models:
             return
-        self.chosen = self.default or self.models[0].id
-        if wanted:
-            self.notice, self.switch_to = f"{wanted} is not promoted any more. {self.name(self.chosen)} answers now.", None
+        gone, self.chosen = self.chosen, self.default or self.models[0].id
+        if gone:
+            self.notice, self.switch_to = f"{gone} is not promoted any more. {self.name(self.chosen)} answers now.", None

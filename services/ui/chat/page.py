@@ -64,14 +64,17 @@ def build(demo: gr.Blocks, platform_of: PlatformOf, script_url: Callable[[str], 
     )
     seen, turns = gr.State(Offer()), gr.State(Turns())
 
-    def offered(request: gr.Request, seen: Offer, wanted: str | None, other: str | None, tokens: float) -> list[Any]:
+    # The list of models is read again without the visitor's choice: what was on its way when he chose would undo it.
+    def offered(request: gr.Request, seen: Offer, other: str | None, tokens: float) -> list[Any]:
         platform = platform_of(request)
-        seen.refresh(platform, wanted)
+        seen.refresh(platform)
         return _offered(seen, platform, _visitor(request), other, tokens)
 
-    def choose(
-        request: gr.Request, event: gr.EventData, seen: Offer, _: str | None, other: str | None, tokens: float
-    ) -> list[Any]:
+    def picked(request: gr.Request, seen: Offer, other: str | None, tokens: float, model: str | None) -> list[Any]:
+        seen.pick(model)
+        return _offered(seen, platform_of(request), _visitor(request), other, tokens)
+
+    def choose(request: gr.Request, event: gr.EventData, seen: Offer, other: str | None, tokens: float) -> list[Any]:
         seen.link(event.model, event.run)
         return _offered(seen, platform_of(request), _visitor(request), other, tokens)
 
@@ -93,7 +96,7 @@ def build(demo: gr.Blocks, platform_of: PlatformOf, script_url: Callable[[str], 
         return {"number": event.number, **found}
 
     offering: dict[str, Any] = {"outputs": [knobs.model, knobs.other_model, knobs.max_tokens, offer], **QUIET}
-    choice = [seen, knobs.model, knobs.other_model, knobs.max_tokens]
+    choice = [seen, knobs.other_model, knobs.max_tokens]
 
     def headed(request: gr.Request) -> str:
         return pages.top("Chat", _visitor(request))
@@ -101,7 +104,7 @@ def build(demo: gr.Blocks, platform_of: PlatformOf, script_url: Callable[[str], 
     demo.load(headed, None, top, **NOW)
     demo.load(offered, choice, **offering)
     gr.Timer(2 * poll_s).tick(offered, choice, **offering)
-    knobs.model.input(offered, choice, **offering)
+    knobs.model.input(picked, [*choice, knobs.model], **offering)
     chat.choose(choose, choice, **offering)
     knobs.seed.change(_seed_problem, knobs.seed, wrong_seed, trigger_mode="always_last", **NOW)
     said = chat.say(say, [seen, turns, *knobs.inputs()], [answer, wrong_seed], trigger_mode="multiple", **QUIET)
