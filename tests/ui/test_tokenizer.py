@@ -7,7 +7,6 @@ from urllib.parse import quote
 from playwright.sync_api import Page, expect
 
 from tests.browser import needs_chromium
-from tests.inference.server import wait_for
 from tests.ui.conftest import Site
 from tests.ui.test_chat import THROUGH_SFT
 
@@ -17,12 +16,12 @@ TEXT = "naïve 日本語 <b>fox</b>"
 
 def test_a_text_is_shown_as_the_tokens_that_the_model_reads(page: Page, site: Site) -> None:
     site.submit("for its tokenizer").finish(*THROUGH_SFT)
-    wait_for(lambda: bool(site.inference.http.get("/v1/models").json()["data"]), "promoted")
+    site.inference.wait_until_ready()
     page.goto(f"{site.url}/tokenizer?text={quote(TEXT)}")
     found = site.inference.http.post("/tokenize", json={"prompt": TEXT, "add_special_tokens": False}).json()
     tokens = page.get_by_label("First model").locator(".token-text span")
     expect(tokens).to_have_count(found["count"])
-    expect(page.get_by_label("First model").locator("dl")).to_contain_text(f"{len(TEXT.encode())}bytes")
+    expect(page.get_by_label("First model").locator("dl")).to_contain_text(f"bytes{len(TEXT.encode())}characters{len(TEXT)}")
     tokens.first.hover()
     expect(page.get_by_label("First model").get_by_role("status")).to_contain_text(f"id {found['tokens'][0]} · ")
     assert page.locator("main b").count() == 0
