@@ -17,7 +17,7 @@ from services.http_metrics import RequestMetrics, TimeRequests
 from services.metrics import gauge
 from services.ui import pages
 from services.ui.access import signin
-from services.ui.access.guard import CHAT, Guard, visitor_secret
+from services.ui.access.guard import CHAT, REPORT_POLICY, Guard, visitor_secret
 from services.ui.access.sessions import Sessions
 from services.ui.assets import Assets
 from services.ui.chat import page as chat_page
@@ -82,7 +82,8 @@ def create_app(platforms: Platforms, sessions: Sessions, hosts: Collection[str] 
     def show_report(run_id: str, request: Request) -> Response:
         """The report card of a run as a page of its own, to keep or to show to others. It runs no script."""
         try:
-            return HTMLResponse(platforms.of(visitor_secret(request)).api.report_page(run_id))
+            page = platforms.of(visitor_secret(request)).api.report_page(run_id)
+            return HTMLResponse(page, headers={"Content-Security-Policy": REPORT_POLICY})
         except ApiError as err:
             return PlainTextResponse(str(err), err.status)
         except ClientError as err:

@@ -75,7 +75,7 @@ def test_a_failed_run_says_why_and_is_tried_again(demo: Demo, page: Page, tmp_pa
     folder.mkdir()
     (folder / "a.txt").write_text("Some words of text.\n" * 2000)
     with demo.client() as client:
-        run = client.submit("tiny", {"data.source": str(folder)}, "moved data")
+        run = client.submit("tiny", {"data.source": {"kind": "folder", "path": str(folder)}}, "moved data")
     shutil.move(folder, tmp_path / "elsewhere")
     page.goto(f"{demo.ui_url}/runs/{run.id}")
     expect(page.locator(".run-status [data-status=FAILED]")).to_be_visible()

@@ -29,6 +29,10 @@ INLINE = "'self' 'unsafe-inline'"
 _ALWAYS = "default-src 'self'; img-src 'self' data: blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'; object-src 'none'"
 POLICY = f"{_ALWAYS}; script-src 'self'; style-src 'self'"
 CHAT_POLICY = f"{_ALWAYS}; script-src {INLINE} 'unsafe-eval'; style-src {INLINE}; font-src 'self' data:"
+# The report is one file with its style in it and no script.
+REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",

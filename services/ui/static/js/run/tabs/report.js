@@ -20,10 +20,13 @@ export function report(panel, run, live) {
       if (err.status !== 404) throw err;
       return over || fill(panel, h("div", { class: "empty dim" }, err.message));
     }
-    if (!over) fill(panel, answer.report ? card(run, answer.report) : old(run, answer.markdown));
+    if (over) return;
+    const open = new Set([...panel.querySelectorAll("details[open] > summary")].map((summary) => summary.textContent));
+    fill(panel, answer.report ? card(run, answer.report) : old(run, answer.markdown));
+    for (const summary of panel.querySelectorAll("details > summary")) if (open.has(summary.textContent)) summary.parentElement.open = true;
   }
 
-  // Only what a stage's end changes: a card that is rebuilt while one reads it would close what was opened.
+  // Only what a stage's end changes.
   const stop = events(live, ["artifact"], (found) => {
     if (!found.some((e) => e.data.name === "results" || e.data.name === "report")) return;
     clearTimeout(timer);
