@@ -182,7 +182,7 @@ def test_a_question_is_changed_and_two_temperatures_are_compared(page: Page) -> 
     page.get_by_role("button", name="Save and ask again").click()
     expect(page.locator(".asked-text")).to_have_text(["Spell the word apple."])
     expect(page.locator(".answer[data-ended=true]")).to_have_count(1)
-    page.locator("#compare input").check()
+    page.locator("#compared input").check()
     page.locator("#chat-input").fill("What is 2 + 2?")
     page.locator("#send").click()
     expect(page.locator(".answer[data-ended=true]")).to_have_count(3)
