@@ -8,26 +8,20 @@ pages from the database itself until it has caught up.
 from __future__ import annotations
 
 import asyncio
-import logging
-import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
 from fastapi.sse import format_sse_event
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from controlplane import feeds
-from controlplane.db import SessionFactory
 from controlplane.models import Event, LogLine, Run
 from controlplane.schemas import EventGap, EventPage, EventView, LogGap, LogPage, LogView
-
-log = logging.getLogger(__name__)
+from services.api import polls
 
 POLL_S = 0.3
 BATCH = 500  # rows of a topic that one poll reads, and of a page that a reader reads
@@ -55,20 +49,18 @@ def encoded(page: Page) -> list[Sent]:
     return gaps + [Sent(x.id, x, format_sse_event(data_str=x.model_dump_json(), id=str(x.id))) for x in page.items]
 
 
-class Topic:
-    """All rows up to the id `seen` have been read; those after the id `floor` are in `recent`. `finished`: no more will come."""
+class Rows(polls.Topic):
+    """All rows up to the id `position` have been read; those after the id `floor` are in `recent`. `finished`: no more will come."""
 
     def __init__(self) -> None:
-        self.seen = self.floor = -1
-        self.begun = self.finished = False
+        super().__init__()
+        self.floor = -1
+        self.finished = False
         self.recent: deque[Sent] = deque()
-        self.readers = 0
-        self.changed = asyncio.Event()
 
-    def begin(self, newest: int) -> None:
-        if not self.begun:
-            self.seen = self.floor = newest
-            self.begun = True
+    def begin(self, position: int) -> None:
+        super().begin(position)
+        self.floor = position
 
     def after(self, last: int) -> list[Sent]:
         """The rows after the id `last`, which must not be below `floor`."""
@@ -80,72 +72,38 @@ class Topic:
         rows = encoded(page) if page.items else []
         self.recent.extend(rows)
         if rows:
-            self.seen = rows[-1].id
+            self.position = rows[-1].id
         while len(self.recent) > RECENT:
             self.floor = self.recent.popleft().id
         if rows or finished != self.finished:
             self.finished = finished
             self.tell()
 
-    def tell(self) -> None:
-        """Wake all readers."""
-        self.changed.set()
-        self.changed = asyncio.Event()
 
+class Feed(polls.Poll[tuple[Table, str], Rows]):
+    """The events and the log lines of runs, as topics."""
 
-class Feed:
-    """The topics of this process. `run` is its poll."""
+    name = "streams"
 
-    def __init__(self, ledger: SessionFactory, stopping: threading.Event):
-        self._ledger, self._stopping = ledger, stopping
-        self._topics: dict[tuple[Table, str], Topic] = {}
-        self._wake = asyncio.Event()
-        self._failing = False
+    def _make(self) -> Rows:
+        return Rows()
 
-    @asynccontextmanager
-    async def follow(self, table: Table, run_id: str) -> AsyncIterator[Topic]:
-        """The topic, which is polled as long as somebody follows it."""
-        topic = self._topics.setdefault((table, run_id), Topic())
-        topic.readers += 1
-        try:
-            if not topic.begun:
-                topic.begin(await asyncio.to_thread(self._newest, table, run_id))
-            self._wake.set()
-            yield topic
-        finally:
-            topic.readers -= 1
-            if not topic.readers:
-                self._topics.pop((table, run_id), None)
+    def _now(self, key: tuple[Table, str]) -> int:
+        with self._ledger() as session:
+            return feeds.newest_id(session, *key)
 
-    async def run(self) -> None:
-        while not self._stopping.is_set():
-            more = False
-            try:
-                more = await self._poll()
-                self._failing = False
-            except SQLAlchemyError as err:  # readers wait, and are kept alive
-                log.log(logging.DEBUG if self._failing else logging.WARNING, "streams wait for the database: %s", err)
-                self._failing = True
-            except Exception:
-                log.exception("the poll for streams failed and continues")
-            if not more:
-                self._wake.clear()
-                await wait(self._wake, POLL_S)
-        for topic in self._topics.values():
-            topic.tell()
-
-    async def _poll(self) -> bool:
-        """Read what is new in every topic. Returns whether there is more."""
-        topics = {key: topic for key, topic in self._topics.items() if topic.begun}
-        if not topics:
-            return False
-        found = await asyncio.to_thread(self._read, {key: topic.seen for key, topic in topics.items()})
+    async def _poll(self, begun: dict[tuple[Table, str], Rows]) -> bool:
+        found = await asyncio.to_thread(self._read, {key: rows.position for key, rows in begun.items()})
         more = False
         for key, (page, finished) in found.items():
             full = len(page.items) >= BATCH
-            topics[key].take(page, finished=finished and not full)
+            begun[key].take(page, finished=finished and not full)
             more |= full
         return more
+
+    async def _pause(self) -> None:
+        self._wake.clear()
+        await polls.wait(self._wake, POLL_S)
 
     def _read(self, seen: Mapping[tuple[Table, str], int]) -> dict[tuple[Table, str], tuple[Page, bool]]:
         with self._ledger() as session:
@@ -157,19 +115,6 @@ class Feed:
                 if after := {run_id: last for (of, run_id), last in seen.items() if of is table}:
                     pages |= {(table, run_id): page for run_id, page in read(session, after, BATCH).items()}
             return {key: (page, key[1] not in unfinished) for key, page in pages.items()}
-
-    def _newest(self, table: Table, run_id: str) -> int:
-        with self._ledger() as session:
-            return feeds.newest_id(session, table, run_id)
-
-
-async def wait(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for the event, at most so long. Returns whether it came."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await event.wait()
-    except TimeoutError:
-        return False
 
 
 def _statuses(runs: set[str]) -> Any:

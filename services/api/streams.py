@@ -22,7 +22,8 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel
 from starlette.types import Message, Send
 
-from services.api.feed import BATCH, Feed, Gap, Item, Page, Table, encoded, wait
+from services.api.feed import BATCH, Feed, Gap, Item, Page, Table, encoded
+from services.api.polls import wait
 from services.api.problems import ProblemError
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ KEEP_ALIVE_S = 15.0
 SEND_S = 60.0
 # Proxies must neither cache nor buffer the stream. X-Accel-Buffering is nginx's header for buffering.
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+SAME_ITEMS = "the same items, with an event `gap` for items that are no longer kept, that ends with the event `end`"
 
 LastEventId = Annotated[
     str | None,
@@ -61,20 +63,17 @@ def resume_point(last_event_id: str | None, newest: Callable[[], int]) -> int:
     """The id to resume after; 0 without one. Raises ProblemError for an id that the stream cannot have sent."""
     if last_event_id is None:
         return 0
-    if (after := _number(last_event_id)) is not None and after <= newest():
-        return after
-    raise _wrong(last_event_id)
+    after = numbered(last_event_id)
+    if after > newest():
+        raise _wrong(last_event_id)
+    return after
 
 
 def numbered(last_event_id: str) -> int:
     """The id as a number. Raises ProblemError for one that no stream sends."""
-    if (number := _number(last_event_id)) is None:
+    if not re.fullmatch(r"[0-9]{1,18}", last_event_id):
         raise _wrong(last_event_id)
-    return number
-
-
-def _number(last_event_id: str) -> int | None:
-    return int(last_event_id) if re.fullmatch(r"[0-9]{1,18}", last_event_id) else None
+    return int(last_event_id)
 
 
 def _wrong(last_event_id: str) -> ProblemError:
@@ -92,11 +91,10 @@ def response(body: AsyncIterator[bytes]) -> Response:
     return _Stream(body, headers=HEADERS)
 
 
-def declaration(page: type[BaseModel]) -> dict[str, Any]:
+def declaration(page: type[BaseModel], stream_of: str = SAME_ITEMS) -> dict[str, Any]:
     """The OpenAPI response of an endpoint that returns a page as JSON or, if the client asks for it, a stream."""
     return {
-        "description": "a page; with `Accept: text/event-stream`, a stream of the same items, with an event `gap` for items "
-        "that are no longer kept, that ends with the event `end`",
+        "description": f"a page; with `Accept: text/event-stream`, a stream of {stream_of}",
         "model": page,
         "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
     }
@@ -122,22 +120,22 @@ async def _stream(request: Request, reading: Reading, after: int) -> AsyncIterat
     feed: Feed = request.app.state.feed
     yield format_sse_event(comment="open")  # sends the headers at once
     sent_at, last = time.monotonic(), after
-    async with feed.follow(reading.table, reading.run_id) as topic:
+    async with feed.follow((reading.table, reading.run_id)) as topic:
         while not stopping.is_set():
             changed = topic.changed
             if after < topic.floor:
-                seen = topic.seen  # committed before the page is read, so the page has it
+                seen = topic.position  # committed before the page is read, so the page has it
                 rows = encoded(page := await run_in_threadpool(reading.page, after))
                 after = page.next_after if len(page.items) >= BATCH else max(page.next_after, seen)
             else:
                 rows = [row for row in topic.after(after) if reading.accepts(row.what)]
-                after = max(after, topic.seen)
+                after = max(after, topic.position)
             if rows:
                 last, sent_at = rows[-1].id, time.monotonic()
                 yield b"".join(row.data for row in rows)
-            elif topic.finished and after >= topic.seen:
+            elif topic.finished and after >= topic.position:
                 yield format_sse_event(data_str="{}", event="end", id=str(last))
                 return
-            elif after >= topic.seen and not await wait(changed, sent_at + KEEP_ALIVE_S - time.monotonic()):
+            elif after >= topic.position and not await wait(changed, sent_at + KEEP_ALIVE_S - time.monotonic()):
                 yield format_sse_event(comment="keep-alive")
                 sent_at = time.monotonic()

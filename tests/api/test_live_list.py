@@ -155,7 +155,7 @@ def test_many_readers_share_one_poll(api: Api, worker: ManualWorker) -> None:
             cost[number] = len(asked) / (time.monotonic() - begun)
             event.remove(engine, "before_cursor_execute", note)
             asked.clear()
-        until(lambda: not api.app.state.run_feed._projects, "the readers to be gone")
+        until(lambda: not api.app.state.run_feed.topics, "the readers to be gone")
     assert 0 < cost[10] <= 1 / live.POLL_S + 1, "each reader asks for itself"
 
 

@@ -71,7 +71,7 @@ def test_twenty_readers_cost_the_database_about_as_much_as_one(api: Api, worker:
                     assert len(got) == 1
                     assert f'"message":"{n}"' in got.pop()
             cost[number] = len(asked)
-        until(lambda: not api.app.state.feed._topics, "the readers to be gone")
+        until(lambda: not api.app.state.feed.topics, "the readers to be gone")
     assert cost[1] > 0
     assert cost[20] < 20, "each reader asks for itself"
 
@@ -99,7 +99,7 @@ def test_a_reader_that_takes_nothing_is_dropped(
     for first in range(0, 8000, 2000):
         worker.log(claim, first, *(["x" * 3900] * 2000))  # 31 MB, more than the kernel's buffers hold
     with api.http.stream("GET", f"/v1/runs/{run_id}/logs", headers=STREAM):
-        topics = api.app.state.feed._topics
+        topics = api.app.state.feed.topics
         until(lambda: topics, "the reader")
         until(lambda: not topics, "the reader to be dropped")
 

@@ -101,14 +101,7 @@ def plan_run(caller: Caller, ledger: Ledger, body: PlanRequest) -> RunPlan:
     "",
     response_model=RunPage,
     responses={
-        200: {
-            "description": "a page; with `Accept: text/event-stream`, a stream of what changes in all runs of the project, whatever "
-            "the parameters say. `ready` comes first; then `run` with a whole item of the page for each run that has changed, at "
-            "most once a second, and `gone` with the `id` of a deleted one. Get the page after `ready`, and again after a `ready` "
-            "that says `resumed: false`",
-            "model": RunPage,
-            "content": {streams.MEDIA_TYPE: {"schema": {"type": "string"}}},
-        },
+        200: streams.declaration(RunPage, live.STREAM_OF),
         **responses("invalid-request", "bad-cursor", "bad-event-id"),
     },
 )

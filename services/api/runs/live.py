@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from itertools import takewhile
 from typing import NamedTuple
 
 from fastapi import Request, Response
 from fastapi.sse import format_sse_event
-from sqlalchemy.exc import SQLAlchemyError
 
 from controlplane import run_changes
-from controlplane.db import SessionFactory
 from controlplane.list_schemas import RunSummary
-from services.api import streams
-from services.api.feed import wait
-
-log = logging.getLogger(__name__)
+from services.api import polls, streams
 
 POLL_S = 1.0  # so the figures of a run come once a second at most
+STREAM_OF = (
+    "what changes in all runs of the project, whatever the parameters say. `ready` comes first; then `run` with a whole item of the "
+    "page for each run that has changed, at most once a second, and `gone` with the `id` of a deleted one. Get the page after "
+    "`ready`, and again after a `ready` that says `resumed: false`"
+)
 
-Changes = Mapping[str, RunSummary | None]
+Changes = Mapping[str, bytes]  # the event of each run, without its id
 
 
 class State(NamedTuple):
@@ -40,20 +38,18 @@ class State(NamedTuple):
     data: bytes
 
 
-class Project:
+class Project(polls.Topic):
     """The newest state of each run that has changed since somebody follows the project, the newest change last."""
 
     def __init__(self) -> None:
-        self.position = -1
+        super().__init__()
         self.version = 0
         self.states: dict[str, State] = {}
-        self.readers = 0
-        self.changed = asyncio.Event()
 
     def take(self, changes: Changes, position: int) -> None:
         self.position = position
         before = self.version
-        for run_id, data in encoded(changes).items():
+        for run_id, data in changes.items():
             if run_id in self.states and self.states[run_id].data == data:
                 continue
             self.states.pop(run_id, None)
@@ -66,80 +62,44 @@ class Project:
         newer = [state.data for state in takewhile(lambda s: s.version > version, reversed(self.states.values()))]
         return newer[::-1]
 
-    def tell(self) -> None:
-        """Wake all readers."""
-        self.changed.set()
-        self.changed = asyncio.Event()
 
+class RunFeed(polls.Poll[str, Project]):
+    """The projects whose list of runs is followed, as topics."""
 
-class RunFeed:
-    """The projects that readers of this process follow. `run` is its poll."""
+    name = "the live list"
 
-    def __init__(self, ledger: SessionFactory, stopping: threading.Event):
-        self._ledger, self._stopping = ledger, stopping
-        self._projects: dict[str, Project] = {}
-        self._failing = False
-
-    @asynccontextmanager
-    async def follow(self, name: str) -> AsyncIterator[Project]:
-        """The project, which is polled as long as somebody follows it."""
-        project = self._projects.setdefault(name, Project())
-        project.readers += 1
-        try:
-            if project.position < 0:
-                position = await asyncio.to_thread(self._position)
-                project.position = max(project.position, position)
-            yield project
-        finally:
-            project.readers -= 1
-            if not project.readers:
-                self._projects.pop(name, None)
-
-    async def since(self, name: str, position: int) -> tuple[bool, list[bytes]]:
+    async def since(self, project: str, position: int) -> tuple[bool, list[bytes]]:
         """What changed since a position, or False if the database never was there."""
-        now, changes = await asyncio.to_thread(self._read, {name: position})
-        return position <= now, list(encoded(changes[name]).values()) if position <= now else []
+        now, changes = await asyncio.to_thread(self._read, {project: position})
+        return (True, [*changes[project].values()]) if position <= now else (False, [])
 
-    async def run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                await self._poll()
-                self._failing = False
-            except SQLAlchemyError as err:  # readers wait, and are kept alive
-                log.log(logging.DEBUG if self._failing else logging.WARNING, "the live list waits for the database: %s", err)
-                self._failing = True
-            except Exception:
-                log.exception("the poll for the live list failed and continues")
-            await asyncio.to_thread(self._stopping.wait, POLL_S)
-        for project in self._projects.values():
-            project.tell()
+    def _make(self) -> Project:
+        return Project()
 
-    async def _poll(self) -> None:
-        projects = {name: project for name, project in self._projects.items() if project.position >= 0}
-        if not projects:
-            return
-        now, found = await asyncio.to_thread(self._read, {name: project.position for name, project in projects.items()})
-        for name, project in projects.items():
-            project.take(found[name], now)
-
-    def _position(self) -> int:
+    def _now(self, key: str) -> int:
         with self._ledger() as session:
             return run_changes.position(session)
 
-    def _read(self, after: Mapping[str, int]) -> tuple[int, dict[str, dict[str, RunSummary | None]]]:
+    async def _poll(self, begun: dict[str, Project]) -> bool:
+        now, found = await asyncio.to_thread(self._read, {name: project.position for name, project in begun.items()})
+        for name, project in begun.items():
+            project.take(found[name], now)
+        return False
+
+    async def _pause(self) -> None:
+        await asyncio.to_thread(self._stopping.wait, POLL_S)
+
+    def _read(self, after: Mapping[str, int]) -> tuple[int, dict[str, Changes]]:
         """The position first: what is committed while the rows are read comes again with the next poll."""
         with self._ledger() as session:
-            return run_changes.position(session), run_changes.changed(session, after)
+            now, changed = run_changes.position(session), run_changes.changed(session, after)
+        return now, {name: {run_id: _event(run_id, run) for run_id, run in runs.items()} for name, runs in changed.items()}
 
 
-def encoded(changes: Changes) -> dict[str, bytes]:
-    """The events of the changes, without ids, by run."""
-    return {
-        run_id: format_sse_event(data_str=json.dumps({"id": run_id}), event="gone")
-        if summary is None
-        else format_sse_event(data_str=summary.model_dump_json(), event="run")
-        for run_id, summary in changes.items()
-    }
+def _event(run_id: str, run: RunSummary | None) -> bytes:
+    if run is None:
+        return format_sse_event(data_str=json.dumps({"id": run_id}), event="gone")
+    return format_sse_event(data_str=run.model_dump_json(), event="run")
 
 
 def answer(request: Request, project: str, last_event_id: str | None) -> Response:
@@ -162,7 +122,7 @@ async def _stream(request: Request, name: str, position: int | None) -> AsyncIte
             if rows := project.after(version):
                 version, sent_at = project.version, time.monotonic()
                 yield _numbered(rows, project.position)
-            elif not await wait(changed, sent_at + streams.KEEP_ALIVE_S - time.monotonic()):
+            elif not await polls.wait(changed, sent_at + streams.KEEP_ALIVE_S - time.monotonic()):
                 yield format_sse_event(comment="keep-alive")
                 sent_at = time.monotonic()
 
