@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import BigInteger, Text, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -148,7 +148,6 @@ def metrics(
     run = session.get(Run, run_id)
     if run is None:
         raise NotFound(f"there is no run {run_id!r}")
-    planned = {s["stage"]: s for s in run.planned["stages"]} if run.planned else {}
     rows = _rows(session, {"run_ids": [run_id], "stage": stage}, keys, max_points)
     names = {row.id: row.name for row in session.execute(_STAGES, {"run_id": run_id})}
     gaps: dict[str, list[Json]] = defaultdict(list)
@@ -161,8 +160,8 @@ def metrics(
             "key": key,
             "points": [dict(zip(_FIELDS, point, strict=True)) for point in sorted(zip(*columns, strict=True))],
             "gaps": gaps[names[stage_id]],
-            "tokens_per_step": _per_step(planned.get(names[stage_id]), "tokens"),
-            "flops_per_step": _per_step(planned.get(names[stage_id]), "flops"),
+            "tokens_per_step": per_step(run.planned, names[stage_id], "tokens"),
+            "flops_per_step": per_step(run.planned, names[stage_id], "flops"),
         }
         for stage_id, key, *columns in sorted(rows, key=lambda row: (places.index(row.stage_id), row.key))
     ]
@@ -170,8 +169,9 @@ def metrics(
     return MetricsView.model_validate({"series": series})
 
 
-def _per_step(planned: Json | None, key: str) -> float | None:
-    """Every step of a stage has as many tokens and FLOPs."""
+def per_step(plan: Json | None, stage: str, key: Literal["tokens", "flops"]) -> float | None:
+    """What a step of the stage takes, from the plan that is stored with its run; every step takes as much."""
+    planned = next((s for s in plan["stages"] if s["stage"] == stage), None) if plan else None
     if planned is None or not planned.get("steps") or planned.get(key) is None:
         return None
     return float(planned[key] / planned["steps"])

@@ -31,7 +31,6 @@ from controlplane.sweep_schemas import (
 )
 from nanochat.planning import early
 from nanochat.planning.metrics import label
-from nanochat.planning.plan import Plan
 
 METRIC = "val_bpb"  # shown where neither the caller nor the sweep's rule names one
 
@@ -97,7 +96,7 @@ def view(session: Session, sweep_id: str, *, metric: str | None = None, stage: s
     early_ones = _stopped(session, [sweep_id])
     items = []
     for run in runs:
-        rate = _step_tokens(run, shown.stage)
+        rate = metrics.per_step(run.planned, shown.stage, "tokens")
         best, last, step = values.get(stages[run.id].id, (None, None, None)) if run.id in stages else (None, None, None)
         items.append(
             SweepRunView(
@@ -135,7 +134,7 @@ def curves(
     spans = _spans(session, stages)
     series = []
     for run in runs:
-        rate = _step_tokens(run, shown.stage)
+        rate = metrics.per_step(run.planned, shown.stage, "tokens")
         found = metrics.metrics(session, run.id, stage=shown.stage, keys=[shown.metric], max_points=max_points).series
         points = [_point(point, rate, spans[run.id]) for one in found for point in one.points]
         if points:
@@ -248,13 +247,6 @@ def _values(session: Session, run_ids: Sequence[str], shown: Shown) -> dict[int,
     for stage_id, low, high, (step, last) in rows:
         found[stage_id] = (low if shown.lower else high, last if math.isfinite(last) else None, int(step))
     return found
-
-
-def _step_tokens(run: Run, stage: str) -> float | None:
-    """Tokens of a step of the stage, from the plan; every step has as many."""
-    stages = Plan.model_validate(run.planned).stages if run.planned else []
-    planned = next((s for s in stages if s.stage == stage), None)
-    return None if planned is None or not planned.steps or planned.tokens is None else planned.tokens / planned.steps
 
 
 def _tokens(rate: float | None, step: int | None) -> int | None:
