@@ -131,8 +131,10 @@ def of_run(stored: Mapping[str, Any] | None) -> dict[str, Planned]:
     return {s["stage"]: Planned(s.get("flops"), s.get("tokens"), s.get("hours")) for s in stages}
 
 
-def fraction(facts: Facts, plan: Mapping[str, Planned]) -> float:
+def fraction(facts: Facts, plan: Mapping[str, Planned], status: RunStatus) -> float:
     """How far the run is: its training by FLOPs, the other stages alike. Without FLOPs all stages count alike."""
+    if status is RunStatus.SUCCEEDED:  # also without a side stage that failed
+        return 1.0
     flops = {stage: plan[stage].flops or 0.0 for stage in facts.shares if stage in plan}
     whole = sum(flops.values())
     others = [share for stage, share in facts.shares.items() if not flops.get(stage)]

@@ -112,7 +112,7 @@ def _summary(
     plan = run_facts.plan_of(row.planned)
     return RunSummary(
         **{name: row._mapping[name] for name in (*_OWN, *_OWN_OF_LISTS)},
-        fraction=1.0 if row.status is RunStatus.SUCCEEDED else run_facts.fraction(facts, plan),
+        fraction=run_facts.fraction(facts, plan, row.status),
         eta_s=run_facts.eta_s(facts, plan, row.status),
         stages_done=facts.done,
         stages_total=facts.total,

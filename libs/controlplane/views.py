@@ -61,7 +61,7 @@ def run_view(session: Session, run_id: str) -> RunView:
         created_at=run.created_at,
         started_at=run.started_at,
         finished_at=run.finished_at,
-        fraction=run_facts.fraction(facts, plan),
+        fraction=run_facts.fraction(facts, plan, run.status),
         eta_s=run_facts.eta_s(facts, plan, run.status),
         config=run.config,
         stages=[

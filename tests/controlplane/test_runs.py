@@ -158,6 +158,22 @@ def test_a_summary_shows_how_far_the_run_is_and_its_newest_figures(ledger: Ledge
     assert ordered == {Sort.CORE: [run], Sort.CORE_DESCENDING: [run]}
 
 
+def test_a_run_that_ended_without_an_evaluation_has_come_to_its_end(ledger: Ledger) -> None:
+    run = ledger.submit()
+    for queue in ("cpu", "gpu"):
+        ledger.worker(queue, queue)
+    for stage in graph.stages(recipe.resolve("tiny")):
+        if stage.name != "tok_eval":
+            ledger.complete(run, stage.name, stage.queue)
+            continue
+        ledger.dispatch()
+        ledger.finish(ledger.begin(run, stage.name, stage.queue).fence, Reason.BAD_INPUT)
+    with ledger.factory.begin() as s:
+        whole, (item,) = views.run_view(s, run), run_page(s).items
+    assert (whole.status, item.stages_done) == (RunStatus.SUCCEEDED, item.stages_total - 1)
+    assert whole.fraction == item.fraction == 1.0
+
+
 def test_runs_without_a_figure_come_last_in_either_direction(ledger: Ledger) -> None:
     ledger.worker("g", "gpu", slots=9)
     ledger.worker("c", "cpu", slots=9)
