@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, aliased
 
 from controlplane import claims
@@ -62,28 +62,33 @@ def entries(
 
     `project` leaves out the runs of other projects, and `run_ids` all but these; they keep their turns.
     """
-    rows = session.execute(_order(None)).all()
+    turn = _order(None).subquery()
+    place = func.row_number().over(
+        partition_by=turn.c.queue, order_by=(turn.c.priority.desc(), turn.c.share, turn.c.queued_at, turn.c.id)
+    )
+    placed = select(turn, place.label("place")).subquery()
+    wanted = select(placed).order_by(placed.c.queue, placed.c.place)
+    if project is not None:
+        wanted = wanted.where(placed.c.project == project)
+    if run_ids is not None:
+        wanted = wanted.where(placed.c.run_id.in_(run_ids))
+    rows = session.execute(wanted).all()
     if not rows:
         return []
     capacity = _capacity(session, timing)
-    by_queue: dict[str, list[Row[Any]]] = defaultdict(list)
-    for row in rows:
-        by_queue[row.queue].append(row)
     return [
         QueuedView(
             run_id=row.run_id,
             run_name=row.run_name,
             stage=row.name,
             queue=row.queue,
-            position=place,
+            position=row.place,
             priority=row.priority,
             owner=row.owner,
             queued_at=row.queued_at,
-            why=_why(row.queue, place, capacity, row.project),
+            why=_why(row.queue, row.place, capacity, row.project),
         )
-        for queued in by_queue.values()
-        for place, row in enumerate(queued, start=1)
-        if project in (None, row.project) and (run_ids is None or row.run_id in run_ids)
+        for row in rows
     ]
 
 
@@ -102,6 +107,7 @@ def _order(queue: str | None) -> Select[*tuple[Any, ...]]:
     own = func.row_number().over(
         partition_by=(Stage.queue, Run.owner), order_by=(Run.priority.desc(), Stage.queued_at, Stage.id)
     )
+    share = func.coalesce(held.c.slots, 0) + own
     query = (
         select(
             Stage.id,
@@ -113,11 +119,12 @@ def _order(queue: str | None) -> Select[*tuple[Any, ...]]:
             Run.priority,
             Run.name.label("run_name"),
             Run.project,
+            share.label("share"),
         )
         .join(Run, Run.id == Stage.run_id)
         .outerjoin(held, (held.c.owner == Run.owner) & (held.c.queue == Stage.queue))
         .where(Stage.status == StageStatus.QUEUED, Run.desired == Desired.RUN)
-        .order_by(Run.priority.desc(), func.coalesce(held.c.slots, 0) + own, Stage.queued_at, Stage.id)
+        .order_by(Run.priority.desc(), share, Stage.queued_at, Stage.id)
     )
     return query if queue is None else query.where(Stage.queue == queue)
 
