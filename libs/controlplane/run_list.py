@@ -1,6 +1,6 @@
 """Pages of runs: filtered, searched and sorted, by keyset.
 
-A page takes at most six queries however many runs there are, and none reads a recipe: those are most of what a run's rows hold.
+A page takes at most seven queries however many runs there are, and none reads a recipe: those are most of what a run's rows hold.
 """
 
 from __future__ import annotations
@@ -59,15 +59,13 @@ class RunQuery:
     sweep: str | None = None  # id
 
 
-# What a list shows of a run.
-_COLUMNS = (
+# What a list shows of a run as it is stored.
+_SHOWN = (
     *(Run.id, Run.name, Run.recipe, Run.labels, Run.status, Run.detail, Run.created_at, Run.started_at, Run.finished_at),
-    *(Run.archived_at, Run.sweep_id, Run.forked_from, Run.priority, Run.max_usd, Run.max_hours, Run.usd_per_hour, Run.held),
-    run_facts.planned(),
+    *(Run.archived_at, Run.sweep_id, Run.forked_from, Run.priority),
 )
+_COLUMNS = (*_SHOWN, Run.max_usd, Run.max_hours, Run.usd_per_hour, Run.held, run_facts.planned())
 _NOT_BEGUN = (StageStatus.PENDING, StageStatus.SUCCEEDED, StageStatus.CANCELLED)
-_OWN = ("id", "name", "recipe", "labels", "status", "detail", "created_at", "started_at", "finished_at")
-_OWN_OF_LISTS = ("archived_at", "sweep_id", "forked_from", "priority")
 
 
 def run_page(session: Session, query: RunQuery = RunQuery(), *, limit: int = 20, cursor: str | None = None) -> RunPage:
@@ -96,7 +94,7 @@ def summaries(session: Session, run_ids: Sequence[str]) -> list[RunSummary]:
 
 
 def _summaries(session: Session, rows: Sequence[Row[Any]]) -> list[RunSummary]:
-    """In four queries, or six when stages are queued."""
+    """In three queries, or six when stages are queued."""
     ids = [row.id for row in rows]
     facts = run_facts.facts(session, ids)
     current = _current(session, ids)
@@ -111,7 +109,7 @@ def _summary(
 ) -> RunSummary:
     plan = run_facts.plan_of(row.planned)
     return RunSummary(
-        **{name: row._mapping[name] for name in (*_OWN, *_OWN_OF_LISTS)},
+        **{column.key: value for column, value in zip(_SHOWN, row, strict=False)},
         fraction=run_facts.fraction(facts, plan, row.status),
         eta_s=run_facts.eta_s(facts, plan, row.status),
         stages_done=facts.done,
