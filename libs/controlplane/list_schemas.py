@@ -53,5 +53,5 @@ class RunSummary(RunHead):
 class RunPage(BaseModel):
     """A page of runs."""
 
-    items: list[RunSummary] = Field(description="Runs, newest first.")
+    items: list[RunSummary] = Field(description="Runs, in the order that was asked for.")
     next_cursor: str | None = Field(description="Pass this as `cursor` to get the next page; null on the last one.")
