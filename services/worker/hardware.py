@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import shutil
 import subprocess
@@ -18,14 +20,23 @@ def devices(slot: int, slots: int, count: int | None = None) -> list[str]:
 
 def gpus(count: int | None = None) -> list[str]:
     """Names of the GPUs that a stage may use: the visible ones, or the first `count` of them. Empty if there is no driver."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None or count == 0:
+    if count == 0:
         return []
-    done = subprocess.run(
-        [tool, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=False, timeout=60
-    )
-    names = done.stdout.split("\n")[:-1] if done.returncode == 0 else []
+    try:
+        names = [row[0] for row in nvidia_smi("name", timeout_s=60)]
+    except subprocess.CalledProcessError:
+        names = []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         names = names[: len([v for v in visible.split(",") if v.strip() not in ("", "-1")])]
     return names if count is None else names[:count]
+
+
+def nvidia_smi(*fields: str, timeout_s: float) -> list[list[str]]:
+    """What the driver says of each GPU of the machine. Empty if there is no driver. Raises OSError or SubprocessError."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    command = [tool, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=timeout_s)
+    return [row for row in csv.reader(io.StringIO(done.stdout), skipinitialspace=True) if row]

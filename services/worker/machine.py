@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import shutil
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
+
+from services.worker import hardware
 
 log = logging.getLogger(__name__)
 
@@ -44,18 +44,21 @@ class Machine:
 
 def gpus() -> list[dict[str, Any]]:
     """Every GPU of the machine by its index. A gauge that the GPU does not have is None. Empty where there is no driver."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    query = ",".join(("index", "name", *(name for name, _, _ in GAUGES)))
-    command = [tool, f"--query-gpu={query}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
+        rows = hardware.nvidia_smi("index", "name", *(name for name, _, _ in GAUGES), timeout_s=PATIENCE_S)
     except (OSError, subprocess.SubprocessError) as err:
         log.warning("nvidia-smi does not tell how the GPUs are: %s", err)
         return []
-    rows = csv.reader(io.StringIO(done.stdout), skipinitialspace=True)
     return [_gpu(row) for row in rows if len(row) == 2 + len(GAUGES) and row[0].isdecimal()]
+
+
+def disk(folder: Path) -> tuple[int, int]:
+    """Size and free space, in bytes, of the disk on which a folder is, or will be."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    usage = shutil.disk_usage(place)
+    return usage.total, usage.free
 
 
 def _gpu(row: list[str]) -> dict[str, Any]:
@@ -71,13 +74,5 @@ def _scaled(text: str, factor: float) -> float | None:
 
 
 def _disk(what: str, folder: Path) -> dict[str, Any]:
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    usage = shutil.disk_usage(place)
-    return {
-        "what": what,
-        "path": str(folder.absolute()),
-        "free_gib": round(usage.free / GIB, 2),
-        "total_gib": round(usage.total / GIB, 2),
-    }
+    total, free = disk(folder)
+    return {"what": what, "path": str(folder.absolute()), "free_gib": round(free / GIB, 2), "total_gib": round(total / GIB, 2)}

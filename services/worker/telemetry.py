@@ -6,11 +6,9 @@ notices how many programs scrape.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -22,6 +20,7 @@ from controlplane.vitals import HeldVitals, OwnVitals, of_worker
 from nanochat.contract.contract import EVENTS
 from nanochat.contract.lease import LEASE
 from services.metrics import gauge
+from services.worker import machine
 from services.worker.leftovers import last_seq
 from services.worker.settings import Settings
 
@@ -66,9 +65,9 @@ class Telemetry(Collector):
     def collect(self) -> Iterator[Metric]:
         own, lags = self._own, self._lags
         yield gauge("ledger_up", "1 if the ledger answered to the last heartbeat", ((), own is not None))
-        disk = shutil.disk_usage(_existing(self._settings.home))
-        yield gauge("disk_free_bytes", "Free space at NANOCHAT_HOME", ((), disk.free))
-        yield gauge("disk_total_bytes", "Size of the disk at NANOCHAT_HOME", ((), disk.total))
+        total, free = machine.disk(self._settings.home)
+        yield gauge("disk_free_bytes", "Free space at NANOCHAT_HOME", ((), free))
+        yield gauge("disk_total_bytes", "Size of the disk at NANOCHAT_HOME", ((), total))
         if own is None:
             return
         yield gauge("attempts", "Attempts that run here", ((), len(own.held)))
@@ -103,10 +102,3 @@ class Telemetry(Collector):
         except OSError:
             last = -1
         return Lag(attempt, max(0, last - attempt.event_seq), silent_s)
-
-
-def _existing(path: Path) -> Path:
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return path
