@@ -31,8 +31,7 @@ JUDGES = 8  # answers that a rank judges at once, if the machine has as many cor
 BATCH = {"cuda": 1024}  # problems whose letters are ranked together
 ROWS = 128  # answers that are generated at once
 
-Progress = Callable[[int, int], None]
-NotedProgress = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class _Mine:
 class _Advance:
     """Tells how many problems of all ranks are done, as if the others were as far as this one."""
 
-    def __init__(self, n: int, note: str, world_size: int, progress: NotedProgress | None):
+    def __init__(self, n: int, note: str, world_size: int, progress: Progress | None):
         self._n, self._note, self._world_size, self._progress, self._done = n, note, world_size, progress, 0
 
     def __call__(self, count: int) -> None:
@@ -96,57 +95,24 @@ class Evaluator:
     """
 
     def __init__(self, model: GPT, tokenizer: Tokenizer, ranks: Ranks, warn: Callable[[str], None] | None = None):
-        self._model, self._tokenizer, self._ranks, self._warn = model, tokenizer, ranks, warn
+        self._tokenizer, self._ranks, self._warn = tokenizer, ranks, warn
         self._letters: dict[str, int] = {}
         self._halving = Halving()
-        self._scorer: Scorer | None = None
-        self._engine: Engine | None = None
 
-    def _scorer_now(self) -> Scorer:
-        if self._scorer is None:
-            self._scorer = Scorer(self._model, dtype=self._ranks.dtype, share=self._halving.share)
-        return self._scorer
+        def engine(share: float) -> Engine:
+            return Engine(model, tokenizer, dtype=ranks.dtype, max_rows=max(1, int(ROWS * share)), share=share)
 
-    def _engine_now(self) -> Engine:
-        if self._engine is None:
-            rows = max(1, int(ROWS * self._halving.share))
-            self._engine = Engine(
-                self._model, self._tokenizer, dtype=self._ranks.dtype, max_rows=rows, share=self._halving.share
-            )
-        return self._engine
-
-    def _release(self) -> None:
-        self._scorer = self._engine = None
+        self._scorer_now = self._halving.made(lambda share: Scorer(model, dtype=ranks.dtype, share=share))
+        self._engine_now = self._halving.made(engine)
 
     def evaluate(
-        self,
-        task: Task,
-        *,
-        max_problems: int | None = None,
-        batch_size: int = 8,
-        answering: Answering = GREEDY,
-        progress: Progress | None = None,
-    ) -> ChatResult:
-        """`evaluate_all` of one task. Raises StageError, on every rank, when it cannot be evaluated."""
-
-        def told(done: int, total: int, note: str) -> None:
-            if progress:
-                progress(done, total)
-
-        every = {"": task}
-        ((_, found),) = self.evaluate_all(every, max_problems, batch_size=batch_size, answering=answering, progress=told)
-        if isinstance(found, StageError):
-            raise found
-        return found
-
-    def evaluate_all(
         self,
         tasks: Mapping[str, Task],
         max_problems: int | None = None,
         *,
         batch_size: int = 8,
         answering: Answering = GREEDY,
-        progress: NotedProgress | None = None,
+        progress: Progress | None = None,
     ) -> Iterator[tuple[str, ChatResult | StageError]]:
         """Measure the accuracy on the first `max_problems` of each task: name and result, or why the task cannot be evaluated.
 
@@ -179,7 +145,7 @@ class Evaluator:
         note: str,
         batch_size: int,
         answering: Answering,
-        progress: NotedProgress | None,
+        progress: Progress | None,
     ) -> list[Part | StageError]:
         """This rank's parts of some tasks, once every rank has its own; of a task that failed on any rank an error, on every rank."""
 
@@ -191,15 +157,12 @@ class Evaluator:
 
         parts: list[Part | Exception]
         try:
-            parts = self._halving.run(work, self._release)
+            parts = self._halving.run(work)
         except Exception as err:  # of a user's task, of a package, of the device
             if isinstance(err, StageError) and err.exit_code == Exit.STOPPED:
                 raise
             parts = [err] * len(mine)
-        before = self._halving.share
         warning = self._halving.agree(self._ranks)
-        if self._halving.share < before:
-            self._release()
         if warning and self._warn:
             self._warn(warning)
         return [self._agreed(part) for part in parts]

@@ -83,16 +83,16 @@ def evaluate(
 
     `batch_tokens` bounds one forward pass on a CPU. `progress(done, total, label)` counts the items of all tasks; it assumes that other
     ranks are as far as this one. `on_task(label, result)` is called after each task. When memory runs out, less is computed at once and
-    `warn` is told. Prompts that are longer than the model's
-    context lose their beginning. A task that cannot be run is among `failed`, and the others go on. Raises StageError when the folder is
-    not a bundle.
+    `warn` is told. Prompts that are longer than the model's context lose their beginning. A task that cannot be run is among `failed`,
+    and the others go on. Raises StageError when the folder is not a bundle.
     """
     tasks = read_tasks(bundle, corrected=corrected_baselines) if bundle else []
     loaded, failed = _loaded(tasks)
     counts = {label: min(len(items), max_per_task or len(items)) for label, items in loaded.items()}
     total, done = sum(counts.values()), 0
     threads = max(1, (os.cpu_count() or 1) // ranks.world_size)
-    scorers, halving = _Scorers(model, ranks, batch_tokens), Halving()
+    halving = Halving()
+    scorer_now = halving.made(lambda share: Scorer(model, dtype=ranks.dtype, batch_tokens=batch_tokens, share=share))
     results: dict[str, TaskResult] = {}
     for task in tasks:
         if task.label not in loaded:
@@ -101,10 +101,10 @@ def evaluate(
         right, problem = 0, ""
         for window in _windows(range(ranks.rank, n, ranks.world_size), WINDOW.get(ranks.device.type, CPU_WINDOW)):
             count = functools.partial(
-                _count_right, scorers, halving, tokenizer, task, items[: max(n, task.shots + 1)], window, threads
+                _count_right, scorer_now, tokenizer, task, items[: max(n, task.shots + 1)], window, threads
             )
             try:
-                right += halving.run(count, scorers.release)
+                right += halving.run(count)
             except (StageError, RuntimeError, ValueError) as err:  # of this task alone, and perhaps of this rank alone
                 problem = f"{type(err).__name__}: {err}"
                 break
@@ -181,26 +181,8 @@ def _windows(indices: range, size: int) -> Iterator[range]:
         yield indices[start : start + size]
 
 
-class _Scorers:
-    """The scorer for a share of the usual memory, made anew when the share changes."""
-
-    def __init__(self, model: GPT, ranks: Ranks, batch_tokens: int):
-        self._model, self._ranks, self._batch_tokens = model, ranks, batch_tokens
-        self._made: tuple[float, Scorer] | None = None
-
-    def of(self, share: float) -> Scorer:
-        if self._made is None or self._made[0] != share:
-            self.release()
-            self._made = share, Scorer(self._model, dtype=self._ranks.dtype, batch_tokens=self._batch_tokens, share=share)
-        return self._made[1]
-
-    def release(self) -> None:
-        self._made = None
-
-
 def _count_right(
-    scorers: _Scorers,
-    halving: Halving,
+    scorer_now: Callable[[], Scorer],
     tokenizer: Tokenizer,
     task: CoreTask,
     items: Sequence[Item],
@@ -208,7 +190,7 @@ def _count_right(
     threads: int,
 ) -> int:
     """Count the items among items[indices] that the model answers correctly."""
-    scorer = scorers.of(halving.share)
+    scorer = scorer_now()
     texts = [core_prompts.prompts(task, items[i], core_prompts.shots_for(items, i, task.shots)) for i in indices]
     encoded = iter(tokenizer.encode_batch([t for group in texts for t in group], num_threads=threads))
     groups = [core_prompts.rows(task, [next(encoded) for _ in group], tokenizer.bos) for group in texts]

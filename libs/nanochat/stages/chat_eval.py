@@ -36,7 +36,7 @@ def run(ctx: StageContext) -> None:
         evaluator = chat.Evaluator(model, tokenizer, ranks, warn)
         answering = chat.Answering(spec.num_samples, spec.max_new_tokens, spec.temperature, spec.top_k, ctx.spec.seed)
         results: dict[str, chat.ChatResult] = {}
-        every = evaluator.evaluate_all(
+        every = evaluator.evaluate(
             loaded,
             spec.max_problems,
             batch_size=spec.batch_size,

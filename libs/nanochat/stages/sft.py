@@ -98,7 +98,7 @@ def _judge(ctx: StageContext, spec: SftSpec, model: GPT, tokenizer: Tokenizer, s
 
     def run_tasks(step: int) -> Values:
         evaluator, values = chat.Evaluator(model, tokenizer, ranks), {}
-        for name, found in evaluator.evaluate_all(judged, spec.metrics_max_problems):
+        for name, found in evaluator.evaluate(judged, spec.metrics_max_problems):
             if isinstance(found, StageError):
                 _warn(ctx, name, found)
             else:

@@ -22,7 +22,15 @@ ONE_RANK = Ranks(0, 1, torch.device("cpu"))
 
 def evaluate(model, tokenizer, task, ranks=ONE_RANK, *, max_problems=None, batch_size=8, progress=None, **answering):
     how = {"max_problems": max_problems, "batch_size": batch_size, "progress": progress}
-    return chat.Evaluator(model, tokenizer, ranks).evaluate(task, answering=chat.Answering(**answering), **how)
+    return alone(chat.Evaluator(model, tokenizer, ranks), task, answering=chat.Answering(**answering), **how)
+
+
+def alone(evaluator, task, **how):
+    """The result of one task. Raises why it cannot be evaluated."""
+    ((_, found),) = evaluator.evaluate({"task": task}, **how)
+    if isinstance(found, StageError):
+        raise found
+    return found
 
 
 HUMANEVAL = Path(__file__).parents[4] / "shared/data/humaneval/HumanEval.jsonl"
@@ -84,7 +92,7 @@ def test_generative_answers_are_the_engines(make_model, tokenizer):
         assert example["right"] == task.evaluate(task[index], example["completion"])
     assert len(result.examples) == answers.EXAMPLES
     assert result.n == 5
-    assert progress == [(i, 5) for i in range(1, 6)]
+    assert progress == [(i, 5, "task") for i in range(1, 6)]
 
 
 def test_any_right_sample_passes(make_model, tokenizer):
@@ -180,14 +188,13 @@ def test_an_evaluation_that_runs_out_of_memory_goes_on_with_less_at_once(make_mo
     told, progress = [], []
     evaluator = chat.Evaluator(model, tokenizer, ONE_RANK, told.append)
     found = [
-        evaluator.evaluate(task, answering=chat.Answering(max_new_tokens=8), progress=lambda *a: progress.append(a))
-        for _ in "12"
+        alone(evaluator, task, answering=chat.Answering(max_new_tokens=8), progress=lambda *a: progress.append(a)) for _ in "12"
     ]
     assert found == [plain, plain]
     assert told == [
         "out of memory: CUDA out of memory. Tried to allocate 9.00 GiB; the evaluation goes on with 1/4 of what it computes at once"
     ]
-    assert progress[-1] == (len(task), len(task))
+    assert progress[-1] == (len(task), len(task), "task")
 
 
 def test_a_task_that_never_fits_into_memory_fails_alone(make_model, tokenizer, monkeypatch):
@@ -197,8 +204,8 @@ def test_a_task_that_never_fits_into_memory_fails_alone(make_model, tokenizer, m
     with monkeypatch.context() as patch:
         short_of_memory(patch)
         with pytest.raises(StageError, match="OutOfMemoryError: CUDA out of memory"):
-            evaluator.evaluate(Quiz())
-    assert evaluator.evaluate(Quiz()) == evaluate(model, tokenizer, Quiz())
+            alone(evaluator, Quiz())
+    assert alone(evaluator, Quiz()) == evaluate(model, tokenizer, Quiz())
     assert len(told) == 1
 
 
@@ -212,9 +219,9 @@ def test_a_users_judge_that_raises_fails_its_task_alone(make_model, tokenizer):
     model = make_model(tokenizer.vocab_size, seq_len=256)
     evaluator = chat.Evaluator(model, tokenizer, ONE_RANK)
     with pytest.raises(StageError, match="KeyError: 'gold'") as failed:
-        evaluator.evaluate(Broken(), answering=chat.Answering(max_new_tokens=4))
+        alone(evaluator, Broken(), answering=chat.Answering(max_new_tokens=4))
     assert failed.value.code == "evaluation_failed"
-    assert evaluator.evaluate(Quiz()).n == 11
+    assert alone(evaluator, Quiz()).n == 11
 
 
 def test_generative_tasks_are_answered_together_as_each_alone(make_model, tokenizer, monkeypatch):
@@ -237,13 +244,13 @@ def test_generative_tasks_are_answered_together_as_each_alone(make_model, tokeni
     how = chat.Answering(max_new_tokens=20)
     steps = []
     monkeypatch.setattr(Engine, "step", lambda self, step=Engine.step: (steps.append(1), step(self))[1])
-    alone = {name: chat.Evaluator(model, tokenizer, ONE_RANK).evaluate(task, answering=how) for name, task in tasks.items()}
+    each = {name: alone(chat.Evaluator(model, tokenizer, ONE_RANK), task, answering=how) for name, task in tasks.items()}
     one_by_one, progress = len(steps), []
     steps.clear()
     every = {"broken": Broken(), "sums": tasks["sums"], "quiz": Quiz(), "unmade": Unmade(), "other": tasks["other"]}
     evaluator = chat.Evaluator(model, tokenizer, ONE_RANK)
-    found = dict(evaluator.evaluate_all(every, answering=how, progress=lambda *a: progress.append(a)))
-    assert {name: found[name] for name in tasks} == alone
+    found = dict(evaluator.evaluate(every, answering=how, progress=lambda *a: progress.append(a)))
+    assert {name: found[name] for name in tasks} == each
     assert found["quiz"] == evaluate(model, tokenizer, Quiz())
     assert str(found["broken"]) == "KeyError: 'gold'"
     assert str(found["unmade"]) == "ValueError: no row"
