@@ -95,8 +95,12 @@ def share_cores() -> None:
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if local == 1 and "OMP_NUM_THREADS" in os.environ:
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // local))
+    torch.set_num_threads(max(1, cores() // local))
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def native_dtype(device: torch.device) -> torch.dtype:

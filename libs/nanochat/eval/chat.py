@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from statistics import fmean
 
 from nanochat.contract.contract import Exit, StageError
-from nanochat.distributed import Ranks
+from nanochat.distributed import Ranks, cores
 from nanochat.engine import Engine, PromptTooLong, Request, Sampling
 from nanochat.engine.scorer import Scorer
 from nanochat.eval import estimates
@@ -199,7 +198,7 @@ class Evaluator:
                         advance(1)
             except Exception as err:  # of the task's own code; what is asked already is answered in vain
                 answers.problem = err
-        with ThreadPoolExecutor(max(1, min(JUDGES, _cores() // self._ranks.world_size))) as judges:
+        with ThreadPoolExecutor(max(1, min(JUDGES, cores() // self._ranks.world_size))) as judges:
             try:
                 for request in engine.finished():
                     answers, index = asked[request]
@@ -238,10 +237,6 @@ class Evaluator:
                 )
             self._letters[letter] = tokens[0]
         return self._letters[letter]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def table(results: Mapping[str, ChatResult]) -> str:

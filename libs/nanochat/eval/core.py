@@ -10,7 +10,6 @@ import csv
 import functools
 import io
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 
 from nanochat.contract.contract import StageError
 from nanochat.data.core_bundle import ROWS, CoreTask, Item, read_items, read_tasks
-from nanochat.distributed import Ranks
+from nanochat.distributed import Ranks, cores
 from nanochat.engine.scorer import Scorer
 from nanochat.eval import core_prompts, estimates
 from nanochat.eval.halving import Halving
@@ -90,7 +89,7 @@ def evaluate(
     loaded, failed = _loaded(tasks)
     counts = {label: min(len(items), max_per_task or len(items)) for label, items in loaded.items()}
     total, done = sum(counts.values()), 0
-    threads = max(1, (os.cpu_count() or 1) // ranks.world_size)
+    threads = max(1, cores() // ranks.world_size)
     halving = Halving()
     scorer_now = halving.made(lambda share: Scorer(model, dtype=ranks.dtype, batch_tokens=batch_tokens, share=share))
     results: dict[str, TaskResult] = {}

@@ -150,7 +150,7 @@ def test_answers_are_judged_together_and_keep_their_order(make_model, tokenizer,
             both.wait(timeout=60)
             return int(conversation["letters"][0] == "A" and len(conversation["letters"])) % 2 == 0
 
-    monkeypatch.setattr(chat, "_cores", lambda: 2)
+    monkeypatch.setattr(chat, "cores", lambda: 2)
     task = Slow(size=10)
     result = evaluate(make_model(tokenizer.vocab_size, seq_len=256), tokenizer, task, max_new_tokens=4)
     right = [len(task[i]["letters"]) % 2 == 0 for i in range(10)]
