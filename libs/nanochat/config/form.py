@@ -89,13 +89,7 @@ def groups() -> tuple[RecipeGroup, ...]:
         if section is None:
             found[0].fields += _fields(name, given, defaults[name], definitions, {})
             continue
-        fields = [
-            field
-            for key, inner in section["properties"].items()
-            for field in _fields(
-                f"{name}.{key}", inner, _of(defaults[name], key, inner), definitions, {}, key in section.get("required", ())
-            )
-        ]
+        fields = list(_fields(name, given, defaults[name], definitions, {}))
         switch = f"{name}.enabled"
         found.append(
             RecipeGroup(

@@ -59,8 +59,7 @@ def write(tasks: Sequence[CoreTask], tokenizer: Tokenizer, folder: Path, *, coun
 
 def _write(task: CoreTask, tokenizer: Tokenizer, folder: Path, count: int | None, limit: int) -> Shared:
     items = read_items(task)
-    shared = Shared(task, [], [], 0)
-    left_out, lines = 0, []
+    lines, scored, golds, left_out = [], [], [], 0
     for index, item in enumerate(items[:count]):
         rows = _rows(task, items, index, item, tokenizer)
         texts = [_texts(row, tokenizer) for row in rows if len(row.ids) <= limit]
@@ -70,12 +69,12 @@ def _write(task: CoreTask, tokenizer: Tokenizer, folder: Path, count: int | None
             continue
         gold = item.get("gold", 0)
         lines.append(json.dumps(_line(task, rows, pairs, gold), ensure_ascii=False) + "\n")
-        shared.items.append(rows)
-        shared.gold.append(gold)
+        scored.append(rows)
+        golds.append(gold)
     data = folder / f"{task.label}.jsonl"
     data.write_text("".join(lines), encoding="utf-8")
     (folder / f"{task.label}.yaml").write_text(_yaml(task, data), encoding="utf-8")
-    return Shared(task, shared.items, shared.gold, left_out)
+    return Shared(task, scored, golds, left_out)
 
 
 def _rows(task: CoreTask, items: Sequence[Item], index: int, item: Item, tokenizer: Tokenizer) -> list[ScoredSequence]:
