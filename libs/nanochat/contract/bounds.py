@@ -7,7 +7,7 @@ Every bound is part of the JSON schema, so that the OpenAPI document shows it. S
 from __future__ import annotations
 
 import unicodedata
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
@@ -32,29 +32,29 @@ def _every(steps: int) -> int:
     return steps
 
 
+def _count(most: int, unit: str) -> Any:
+    return Field(gt=0, le=most, json_schema_extra={"unit": unit})
+
+
 _EVERY = {
     "anyOf": [{"const": -1, "type": "integer"}, {"type": "integer", "minimum": 1, "maximum": MAX_STEPS}],
     "unit": "steps",
 }
 
-Steps = Annotated[int, Field(gt=0, le=MAX_STEPS, json_schema_extra={"unit": "steps"})]  # optimizer steps
+Steps = Annotated[int, _count(MAX_STEPS, "steps")]  # optimizer steps
 Every = Annotated[int, Field(ge=-1, le=MAX_STEPS), AfterValidator(_every), WithJsonSchema(_EVERY)]  # -1: never
-Rows = Annotated[
-    int, Field(gt=0, le=10**9, json_schema_extra={"unit": "rows"})
-]  # rows, examples, problems or questions of a data set
-GeneratedRows = Annotated[int, Field(gt=0, le=10**7, json_schema_extra={"unit": "rows"})]  # each is held in memory
-DeviceRows = Annotated[int, Field(gt=0, le=65_536, json_schema_extra={"unit": "rows"})]  # that one device processes at a time
-Repeats = Annotated[
-    int, Field(gt=0, le=10_000, json_schema_extra={"unit": "times"})
-]  # epochs, repetitions, samples of one question
-Chars = Annotated[int, Field(gt=0, le=10**13, json_schema_extra={"unit": "characters"})]
-CollectedChars = Annotated[int, Field(gt=0, le=10**10, json_schema_extra={"unit": "characters"})]  # held in memory
-Tokens = Annotated[int, Field(gt=0, le=10**12, json_schema_extra={"unit": "tokens"})]  # of one evaluation
+Rows = Annotated[int, _count(10**9, "rows")]  # rows, examples, problems or questions of a data set
+GeneratedRows = Annotated[int, _count(10**7, "rows")]  # each is held in memory
+DeviceRows = Annotated[int, _count(65_536, "rows")]  # that one device processes at a time
+Repeats = Annotated[int, _count(10_000, "times")]  # epochs, repetitions, samples of one question
+Chars = Annotated[int, _count(10**13, "characters")]
+CollectedChars = Annotated[int, _count(10**10, "characters")]  # held in memory
+Tokens = Annotated[int, _count(10**12, "tokens")]  # of one evaluation
 StepTokens = Annotated[int, Field(gt=0, le=2**32)]  # of one optimizer step
-Length = Annotated[int, Field(gt=0, le=2**20, json_schema_extra={"unit": "tokens"})]  # tokens of a row or an answer
+Length = Annotated[int, _count(2**20, "tokens")]  # tokens of a row or an answer
 TopK = Annotated[int, Field(ge=0, le=2**20, json_schema_extra={"unit": "tokens"})]  # 0: all tokens
-Shards = Annotated[int, Field(gt=0, le=10**6, json_schema_extra={"unit": "shards"})]
-Connections = Annotated[int, Field(gt=0, le=256, json_schema_extra={"unit": "connections"})]
+Shards = Annotated[int, _count(10**6, "shards")]
+Connections = Annotated[int, _count(256, "connections")]
 Temperature = Annotated[float, Field(ge=0.0, le=100.0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
