@@ -1,4 +1,4 @@
-"""Finished runs by their figures, beside published ones."""
+"""Finished runs by their figures, as rows of a table that has published models too."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from controlplane import budgets, run_facts
 from controlplane.lifecycle import RunStatus
 from controlplane.models import Attempt, Checkpoint, Run, Stage
 from nanochat.planning.graph import STAGES, TRAINED
-from nanochat.report.card import Published
-from nanochat.report.published import PUBLISHED, TIME_TO_GPT2
 
 CHAT = tuple(stage.name for stage in STAGES if stage.promotes)
 
@@ -77,10 +75,8 @@ class LeaderboardView(BaseModel):
     items: list[LeaderboardRow] = Field(description="Runs and references together, in the order that was asked for.")
 
 
-def leaderboard(
-    session: Session, project: str, *, sort: Order = Order.CORE_DESCENDING, limit: int = 100, references: bool = True
-) -> LeaderboardView:
-    """The first `limit` runs of the project in this order, and all published models between them. Five queries."""
+def rows(session: Session, project: str, *, sort: Order, limit: int) -> list[LeaderboardRow]:
+    """The first `limit` runs of the project in this order, in five queries."""
     plan = Run.planned
     chosen = select(
         *(Run.id, Run.name, Run.recipe, Run.labels, Run.usd_per_hour, Run.finished_at),
@@ -92,12 +88,18 @@ def leaderboard(
     facts = run_facts.facts(session, [run.id for run in runs])
     costly = sort.removeprefix("-") in ("hours", "usd")
     used = _used(session, runs) if costly else {}
-    rows = [_row(run, facts[run.id], used.get(run.id)) for run in runs]
-    rows = _sorted(rows, sort)[:limit]
-    _complete(session, rows, {run.id: run for run in runs}, used)
-    if references:
-        rows = _sorted(rows + [_reference(known) for known in (*PUBLISHED, *TIME_TO_GPT2)], sort)
-    return LeaderboardView(items=rows)
+    found = ordered([_row(run, facts[run.id], used.get(run.id)) for run in runs], sort)[:limit]
+    _complete(session, found, {run.id: run for run in runs}, used)
+    return found
+
+
+def ordered(rows: Sequence[LeaderboardRow], sort: Order) -> list[LeaderboardRow]:
+    """Rows without the figure come last; those with equal ones are in the order of their names."""
+    key = "params_exact" if sort.endswith("params") else sort.removeprefix("-")
+    having = [row for row in rows if getattr(row, key) is not None]
+    having.sort(key=lambda row: row.name)
+    having.sort(key=lambda row: getattr(row, key), reverse=sort.startswith("-"))
+    return having + sorted((row for row in rows if getattr(row, key) is None), key=lambda row: row.name)
 
 
 def _used(session: Session, runs: Sequence[Row[*tuple[Any, ...]]]) -> dict[str, budgets.Usage]:
@@ -119,7 +121,6 @@ def _row(run: Row[*tuple[Any, ...]], facts: run_facts.Facts, used: budgets.Usage
         hours=used.hours if used else None,
         usd=used.usd if used else None,
         tokens=pretraining.get("tokens"),
-        params=_short(run.params) if run.params else None,
         params_exact=run.params,
         hardware="",
         finished_at=run.finished_at,
@@ -165,31 +166,3 @@ def _models(session: Session, ids: Sequence[str]) -> dict[str, Row[*tuple[Any, .
         .order_by(Checkpoint.run_id, Stage.position.desc(), Checkpoint.created_at.desc())
     )
     return {row.run_id: row for row in session.execute(query)}
-
-
-def _reference(known: Published) -> LeaderboardRow:
-    return LeaderboardRow(
-        reference=True,
-        name=known.name,
-        val_bpb=known.bpb,
-        core=known.core,
-        chatcore=known.chatcore,
-        hours=known.hours,
-        usd=known.usd,
-        params=known.params or None,
-        hardware=known.hardware,
-        source=known.source,
-    )
-
-
-def _sorted(rows: Sequence[LeaderboardRow], sort: Order) -> list[LeaderboardRow]:
-    key = "params_exact" if sort.endswith("params") else sort.removeprefix("-")
-    having = [row for row in rows if getattr(row, key) is not None]
-    having.sort(key=lambda row: row.name)
-    having.sort(key=lambda row: getattr(row, key), reverse=sort.startswith("-"))
-    return having + sorted((row for row in rows if getattr(row, key) is None), key=lambda row: row.name)
-
-
-def _short(params: int) -> str:
-    """As published figures give it: 561M, 1.88B."""
-    return f"{params / 1e9:.2f}B" if params >= 1e9 else f"{params / 1e6:.0f}M" if params >= 1e7 else f"{params / 1e6:.1f}M"

@@ -22,6 +22,7 @@ BREACHES = [
     ("services/api/runs/intake.py", "from nanochat.tokenizer import Tokenizer", "config, planning and contract"),
     ("libs/nanochat/report/build.py", "from nanochat.eval import machine", "no torch"),
     ("services/worker/supervisor.py", "import torch", "no torch"),
+    ("libs/controlplane/leaderboard.py", "from nanochat.report import cells", "not for the ledger or the worker"),
     ("services/worker/spool.py", "from nanochat.tasks.base import Task", "config, planning and contract"),
     ("libs/client/client.py", "import nanochat.planning.plan", "the client knows only HTTP"),
     ("libs/client/client.py", "import torch", "no torch"),

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from controlplane import leaderboard
 from controlplane.leaderboard import LeaderboardView, Order
 from services.api.auth import Caller
 from services.api.database import Ledger
+from services.api.leaderboard.table import table
 from services.api.problems import responses
 
 router = APIRouter(prefix="/v1/leaderboard", tags=["leaderboard"])
@@ -25,4 +25,4 @@ def get_leaderboard(
 ) -> LeaderboardView:
     """List finished runs by bits per byte, CORE, ChatCORE, time or dollars, with published models beside them."""
     with ledger() as session:
-        return leaderboard.leaderboard(session, caller.project, sort=sort, limit=limit, references=references)
+        return table(session, caller.project, sort, limit, references=references)
