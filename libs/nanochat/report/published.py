@@ -1,8 +1,8 @@
 """Published figures beside which a run is read.
 
 Sources: the README of nanochat in October 2025, its table of GPT-2 models measured by the same harness, a public report of an
-independent run of 2025-11-11, and nanochat's table of the time that reaching GPT-2 XL's CORE takes, of 2026. CORE is noisy: seven identical runs of nanochat spread over 0.0165, and independent d20 runs over
-0.191 to 0.222.
+independent run of 2025-11-11, and nanochat's table of 2026 of the time that reaching GPT-2 XL's CORE takes. CORE is noisy: seven
+identical runs of nanochat spread over 0.0165, and independent d20 runs over 0.191 to 0.222.
 """
 
 from __future__ import annotations
