@@ -32,16 +32,16 @@ class RecipeList(BaseModel):
     items: list[RecipeView] = Field(description="Recipes in the order of their names.")
 
 
-@router.get("", responses=responses())
-def list_recipes(caller: Caller) -> RecipeList:
-    """List the shipped recipes."""
-    return RecipeList(items=[_view(name) for name in recipes.names()])
-
-
 class RecipeSchemaView(BaseModel):
     """Every field of a recipe."""
 
     groups: list[form.RecipeGroup] = Field(description="The sections of a recipe with their fields, in the order of a recipe.")
+
+
+@router.get("", responses=responses())
+def list_recipes(caller: Caller) -> RecipeList:
+    """List the shipped recipes."""
+    return RecipeList(items=[_view(name) for name in recipes.names()])
 
 
 @router.get("/schema", responses=responses())
