@@ -171,7 +171,7 @@ def test_the_example_package_is_installed_and_evaluated(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     program = """
-from nanochat.tasks import own, questions
+from nanochat.tasks import own
 from nanochat.tasks.source import TaskSource
 from nanochat.tasks.use import OwnTask
 task = own.load(OwnTask(name="capitals"), TaskSource())
