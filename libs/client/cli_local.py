@@ -13,36 +13,12 @@ from typing import Annotated, Any
 
 import typer
 
-from client import cli_base, complete, overrides
+from client import cli_base
 from client.cli_base import Code
+from client.cli_options import DataOption, FirstOption, FromOption, RecipeArg, SetOption, overrides_of
 from client.models import Plan
 
 BAD_INPUT, STOPPED = 64, 75  # of nanochat.contract.contract.Exit; the client may not import nanochat
-
-RecipeArg = Annotated[
-    str,
-    typer.Argument(
-        metavar="RECIPE",
-        help="name of a shipped recipe (see `nanochat recipes`), or a .toml file",
-        autocompletion=complete.recipes,
-    ),
-]
-
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="override one field, such as base.num_iterations=20")
-]
-DataOption = Annotated[
-    Path | None,
-    typer.Option("--data", metavar="FOLDER", help="train on the text in this folder: .parquet or .jsonl with `text`, or .txt"),
-]
-FromOption = Annotated[
-    str | None,
-    typer.Option("--from", metavar="MODEL", help="start from this model: a folder, or the id of a checkpoint or a run"),
-]
-FirstOption = Annotated[
-    str | None,
-    typer.Option("--first", metavar="STAGE", help="the stage that starts from it: base_train, mid_train, sft (default) or rl"),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -79,23 +55,6 @@ def plan_here(recipe: str, overrides: dict[str, Any], hardware: Sequence[str]) -
     if done.returncode:
         raise typer.Exit(told(done.returncode))
     return Plan.model_validate_json(done.stdout)
-
-
-def overrides_of(
-    set_: list[str] | None, data: Path | None, from_: str | None = None, first: str | None = None
-) -> dict[str, Any]:
-    """The overrides that --set, --data, --from and --first ask for. Raises typer.BadParameter."""
-    start = {"from.model": _absolute(from_) if from_ else None, "from.first": first}
-    try:
-        return {**overrides.parse(set_ or [], data), **{field: value for field, value in start.items() if value is not None}}
-    except overrides.OverrideError as err:
-        raise typer.BadParameter(str(err), param_hint="--set") from err
-
-
-def _absolute(place: str) -> str:
-    """A folder by its whole path, as a worker needs it; an id as it is."""
-    path = Path(place).expanduser()
-    return str(path.resolve()) if path.exists() else place
 
 
 def given(options: Mapping[str, object]) -> list[str]:

@@ -11,7 +11,7 @@ import typer
 
 from client import cli_base, complete
 from client.cli_base import Json, RunArg, connect, emit, out, show, warn
-from client.cli_runs import StageOption
+from client.cli_options import StageOption
 from client.models import Catalog, MetricSeries
 from client.sheet import Column, Sheet
 from client.spark import sparkline

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from client import cli_base
 from client.cli_base import Json, RunArg, connect, emit, say, show, warn
-from client.cli_runs import PriorityOption
+from client.cli_options import MaxHours, MaxUsd, PriorityOption
 from client.sheet import Column, Sheet
 
 
@@ -43,8 +41,8 @@ def queue(as_json: Json = False) -> None:
 def schedule(
     run_id: RunArg,
     priority: PriorityOption = None,
-    max_usd: Annotated[float | None, typer.Option(metavar="USD", help="budget in dollars")] = None,
-    max_hours: Annotated[float | None, typer.Option(metavar="HOURS", help="budget of hours in which a stage is live")] = None,
+    max_usd: MaxUsd = None,
+    max_hours: MaxHours = None,
     as_json: Json = False,
 ) -> None:
     """Change a run's priority or its budget. Resume a run that was paused because its budget was spent."""

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import tempfile
-import tomllib
 import webbrowser
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markdown import Markdown
 
-from client import cli_base, complete
+from client import cli_base
 from client.cli_base import Code, Json, RunArg, connect, emit, emit_line, out, say, say_whole, show, warn
-from client.cli_local import DataOption, FirstOption, FromOption, RecipeArg, SetOption, given, overrides_of, plan_here
+from client.cli_local import given, plan_here
+from client.cli_options import (
+    DataOption,
+    FirstOption,
+    FromOption,
+    GpuOption,
+    GpusOption,
+    MaxHours,
+    MaxUsd,
+    PriorityOption,
+    RecipeArg,
+    SetOption,
+    StageOption,
+    UsdPerHour,
+    overrides_of,
+    recipe_of,
+)
 from client.client import Client
 from client.event_text import QUIET, event_line
 from client.models import LogLine, Run
@@ -21,12 +36,6 @@ from client.repl import visible
 from client.sheet import Column, Sheet, clean
 from client.text import RunTable, facts, plan_summary, plan_table, runs_table, troubles
 from client.watch import Looks, watch, watch_list
-
-PriorityOption = Annotated[int | None, typer.Option(min=-100, max=100, help="a greater priority goes first")]
-MaxUsd = Annotated[float | None, typer.Option(metavar="USD", help="pause when this is spent")]
-MaxHours = Annotated[float | None, typer.Option(metavar="HOURS", help="pause after this many hours of work")]
-UsdPerHour = Annotated[float | None, typer.Option(metavar="USD", help="price of one GPU per hour")]
-StageOption = Annotated[str | None, typer.Option(help="only this stage", autocompletion=complete.stages)]
 
 
 def register(app: typer.Typer) -> None:
@@ -82,8 +91,8 @@ def plan(
     data: DataOption = None,
     from_: FromOption = None,
     first: FirstOption = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="number of GPUs to plan for")] = None,
-    gpu: Annotated[str | None, typer.Option(help="name of the GPU, such as H100")] = None,
+    gpus: GpusOption = None,
+    gpu: GpuOption = None,
     gpu_memory: Annotated[float | None, typer.Option(metavar="GIB", help="memory of one GPU")] = None,
     peak_tflops: Annotated[float | None, typer.Option(metavar="TFLOPS", help="dense bf16 peak of one GPU")] = None,
     usd_per_hour: UsdPerHour = None,
@@ -272,18 +281,6 @@ def recipes(as_json: Json = False) -> None:
     for recipe in items:
         sheet.add(recipe.name, recipe.description)
     show(sheet)
-
-
-def recipe_of(text: str) -> str | dict[str, Any]:
-    """The content of a .toml file, because the server may be on another machine; a name is returned unchanged."""
-    if not text.endswith(".toml"):
-        return text
-    try:
-        return tomllib.loads(Path(text).read_text(encoding="utf-8"))
-    except OSError as err:
-        raise typer.BadParameter(f"{text}: {err.strerror}", param_hint="RECIPE") from err
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-        raise typer.BadParameter(f"{text} is not valid TOML: {err}", param_hint="RECIPE") from err
 
 
 # -- output --

@@ -11,7 +11,8 @@ import typer
 
 from client import cli_base
 from client.cli_base import Json
-from client.cli_local import DataOption, SetOption, hand_over, overrides_of
+from client.cli_local import hand_over
+from client.cli_options import DataOption, SetOption, overrides_of
 from client.errors import ClientError
 
 HomeOption = Annotated[

@@ -8,8 +8,7 @@ import typer
 
 from client import cli_base, complete
 from client.cli_base import Json, RunArg, Yes, confirm, connect, emit, say
-from client.cli_local import SetOption, overrides_of
-from client.cli_runs import MaxHours, MaxUsd, PriorityOption, UsdPerHour
+from client.cli_options import MaxHours, MaxUsd, PriorityOption, SetOption, UsdPerHour, overrides_of
 from client.models import Run
 from client.sheet import clean
 

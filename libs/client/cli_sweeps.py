@@ -11,8 +11,7 @@ import typer
 from client import cli_base, complete, svg, sweep_options
 from client.cli_base import Json, Yes, confirm, connect, emit, say, warn
 from client.cli_base import show as show_sheet
-from client.cli_local import DataOption, SetOption, overrides_of
-from client.cli_runs import recipe_of
+from client.cli_options import DataOption, GpuOption, GpusOption, PriorityOption, SetOption, UsdPerHour, overrides_of, recipe_of
 from client.sheet import clean
 from client.sweep_models import Sweep, SweepCurves
 from client.sweep_text import changes, plan_lines, plan_table, runs_table, sweeps_table
@@ -47,10 +46,8 @@ AblateOption = Annotated[
 NameOption = Annotated[str | None, typer.Option(help="name of the sweep")]
 ParallelOption = Annotated[int | None, typer.Option(min=1, help="how many runs may go on at once")]
 LabelOption = Annotated[list[str] | None, typer.Option(help="label of the runs; repeat it for several")]
-PriorityOption = Annotated[int | None, typer.Option(min=-100, max=100, help="a greater priority goes first")]
 UsdOption = Annotated[float | None, typer.Option(metavar="USD", help="budget of each run in dollars")]
 HoursOption = Annotated[float | None, typer.Option(metavar="HOURS", help="budget of each run in hours of work")]
-PriceOption = Annotated[float | None, typer.Option(metavar="USD", help="price of one GPU per hour")]
 StopOption = Annotated[
     str | None,
     typer.Option(metavar="METRIC@POINT", help="stop runs that fall behind: val_bpb@0.25, val_bpb@500steps, val_bpb@1e9tokens"),
@@ -83,7 +80,7 @@ def submit(
     priority: PriorityOption = None,
     max_usd_per_run: UsdOption = None,
     max_hours_per_run: HoursOption = None,
-    usd_per_hour: PriceOption = None,
+    usd_per_hour: UsdPerHour = None,
     stop_early: StopOption = None,
     keep: KeepOption = None,
     as_json: Json = False,
@@ -117,9 +114,9 @@ def plan(
     data: DataOption = None,
     stop_early: StopOption = None,
     keep: KeepOption = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="number of GPUs to plan for")] = None,
-    gpu: Annotated[str | None, typer.Option(help="name of the GPU, such as H100")] = None,
-    usd_per_hour: PriceOption = None,
+    gpus: GpusOption = None,
+    gpu: GpuOption = None,
+    usd_per_hour: UsdPerHour = None,
     as_json: Json = False,
 ) -> None:
     """Show the runs of a sweep with their length and cost, without starting it."""

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from client import cli_local
 from client.cli import app
+from client.cli_options import overrides_of
 from client.overrides import OverrideError, parse, parse_text
 from nanochat.local import options
 from services.standalone.child import StartError
@@ -77,7 +77,7 @@ def test_a_text_means_the_same_everywhere(text: str, field: str, value: Any) -> 
     assert same(parse([text]), {field: value})
     assert same(parse_text(text), {field: value})  # the dashboard's form
     assert same(set_overrides(text), {field: value})  # make demo
-    assert same(cli_local.overrides_of([text], None), {field: value})  # submit, plan, local-run
+    assert same(overrides_of([text], None), {field: value})  # submit, plan, local-run
     assert same(options.table(json.dumps(parse([text]))), {field: value})  # the process behind local-run and plan --gpus
 
 
@@ -90,7 +90,7 @@ def test_what_cannot_be_read_is_refused_everywhere(text: str, says: str) -> None
     with pytest.raises(StartError, match=says):
         set_overrides(text)
     with pytest.raises(typer.BadParameter, match=says) as refusal:
-        cli_local.overrides_of([text], None)
+        overrides_of([text], None)
     assert refusal.value.param_hint == "--set"
 
 
