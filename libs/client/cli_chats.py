@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from client import cli_base, rendering
-from client.cli_base import out
-from client.cli_local import given, hand_over, told
+from client.cli_base import Json, out
+from client.processes import exit_code, given, start
 
 TokenizerOption = Annotated[
     Path | None, typer.Option("--tokenizer", metavar="DIR", help="folder of a tokenizer; default: that of the newest run here")
@@ -23,7 +23,6 @@ TasksOption = Annotated[
 ContextOption = Annotated[
     int | None, typer.Option("--context", min=1, help="tokens of a row that are kept, as model.seq_len; default 2048")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,14 +41,14 @@ def check(
         typer.Option(metavar="DIR", help="folder of a CORE bundle; default: core/ in --tasks, or that of the newest run here"),
     ] = None,
     context: ContextOption = None,
-    as_json: JsonOption = False,
+    as_json: Json = False,
 ) -> None:
     """Say what a file of conversations holds: rows, tokens, what is cut, trained, broken, or asked in an evaluation.
 
     Ends with 1 if a run would refuse the file.
     """
-    options = {"--tokenizer": tokenizer, "--tasks": tasks, "--core": core, "--context": context}
-    _run("check", *given(options), *(["--json"] if as_json else []), "--", str(file))
+    options = {"--tokenizer": tokenizer, "--tasks": tasks, "--core": core, "--context": context, "--json": as_json}
+    start("nanochat.chats", "check", *given(options), "--", str(file))
 
 
 def identity(
@@ -61,8 +60,8 @@ def identity(
     force: Annotated[bool, typer.Option("--force", help="replace files that are there")] = False,
 ) -> None:
     """Write conversations in which a model learns who it is, from templates: one file to train on, one to validate on."""
-    options = {"--name": name, "--facts": facts, "--out": out, "--rows": rows, "--seed": seed}
-    _run("identity", *given(options), *(["--force"] if force else []))
+    options = {"--name": name, "--facts": facts, "--out": out, "--rows": rows, "--seed": seed, "--force": force}
+    start("nanochat.chats", "identity", *given(options))
 
 
 def inspect(
@@ -73,7 +72,7 @@ def inspect(
     tokenizer: TokenizerOption = None,
     tasks: TasksOption = None,
     context: ContextOption = None,
-    as_json: JsonOption = False,
+    as_json: Json = False,
 ) -> None:
     """Show conversations as the model reads them, with the tokens that it learns in colour; [[…]] where there is no colour."""
     looks = {"--tokenizer": tokenizer, "--tasks": tasks, "--context": context}
@@ -87,8 +86,4 @@ def inspect(
             out.print(
                 rendering.shown(json.loads(line), colored=out.is_terminal and not out.no_color), soft_wrap=True, highlight=False
             )
-    raise typer.Exit(told(done.returncode))
-
-
-def _run(*arguments: str) -> None:
-    raise typer.Exit(told(hand_over(["-m", "nanochat.chats", *arguments])))
+    raise typer.Exit(exit_code(done.returncode))

@@ -10,9 +10,9 @@ import typer
 
 from client import cli_base, complete
 from client.cli_base import connect
-from client.cli_local import hand_over, told
 from client.cli_models import find
 from client.errors import ClientError
+from client.processes import given, start
 
 ForceOption = Annotated[bool, typer.Option("--force", help="replace a folder that is not empty")]
 
@@ -58,8 +58,8 @@ def export(
     """Write a model as a folder for other programs."""
     checkpoint, made_with = (model, str(tokenizer)) if tokenizer else _promoted(model)
     options = {"--to": to, "--model": checkpoint, "--tokenizer": made_with, "--dtype": dtype, "--shard-gb": shard_gb}
-    given = [f"{option}={value}" for option, value in options.items() if value is not None]
-    _run("export", [*given, *_flags({"--no-remote-code": no_remote_code, "--force": force})], out)
+    flags = {"--no-remote-code": no_remote_code, "--force": force}
+    start("nanochat.interchange", "export", *given(options | flags), "--", str(out))
 
 
 def import_(
@@ -68,7 +68,7 @@ def import_(
     force: ForceOption = False,
 ) -> None:
     """Make a checkpoint that the inference service serves from a folder of NanoChatForCausalLM or of `nanochat export`."""
-    _run("import", _flags({"--force": force}), folder, out)
+    start("nanochat.interchange", "import", *given({"--force": force}), "--", str(folder), str(out))
 
 
 def _promoted(wanted: str) -> tuple[str, str]:
@@ -82,12 +82,3 @@ def _promoted(wanted: str) -> tuple[str, str]:
     if not Path(found.model.path).is_dir():
         raise ClientError(f"{found.model.path} is not on this machine: run the export where the checkpoints are")
     return found.model.path, found.tokenizer.path
-
-
-def _flags(flags: dict[str, bool]) -> list[str]:
-    return [flag for flag, given in flags.items() if given]
-
-
-def _run(command: str, options: list[str], *folders: Path) -> None:
-    code = hand_over(["-m", "nanochat.interchange", command, *options, "--", *map(str, folders)])
-    raise typer.Exit(told(code))

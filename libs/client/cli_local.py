@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from client import cli_base
-from client.cli_base import Code
 from client.cli_options import DataOption, FirstOption, FromOption, RecipeArg, SetOption, overrides_of
 from client.models import Plan
-
-BAD_INPUT, STOPPED = 64, 75  # of nanochat.contract.contract.Exit; the client may not import nanochat
+from client.processes import exit_code, given, start
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +38,7 @@ def local_run(
     """Run a whole recipe on this machine, without any service. Run it again with the same --out to resume."""
     options = {"--overrides": json.dumps(overrides_of(set_, data, from_, first)), "--out": out, "--nproc": nproc}
     trackers = ["--log", *log] if log else []
-    raise typer.Exit(told(hand_over(["-m", "nanochat.local.run", recipe, *given(options), *trackers])))
+    start("nanochat.local.run", recipe, *given(options), *trackers)
 
 
 def plan_here(recipe: str, overrides: dict[str, Any], hardware: Sequence[str]) -> Plan:
@@ -53,38 +49,5 @@ def plan_here(recipe: str, overrides: dict[str, Any], hardware: Sequence[str]) -
     command = [sys.executable, "-m", "nanochat.local.plan", recipe, "--overrides", json.dumps(overrides), *hardware]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode:
-        raise typer.Exit(told(done.returncode))
+        raise typer.Exit(exit_code(done.returncode))
     return Plan.model_validate_json(done.stdout)
-
-
-def given(options: Mapping[str, object]) -> list[str]:
-    """The options that have a value, as arguments."""
-    return [f"{option}={value}" for option, value in options.items() if value is not None]
-
-
-def told(code: int) -> int:
-    """The exit code of a command whose process ended with `code`. A process that was stopped was stopped by Ctrl-C."""
-    return {0: Code.OK, 2: Code.USAGE, BAD_INPUT: Code.USAGE, STOPPED: Code.INTERRUPTED}.get(code, Code.FAILED)
-
-
-def hand_over(arguments: list[str]) -> int:
-    """Run Python with these arguments and return its exit code. On Ctrl-C it waits: the terminal signals the child as well.
-
-    The handlers are in place before the child is, so no signal ends this process and leaves the child behind.
-    """
-    child: subprocess.Popen[bytes] | None = None
-    told = False
-
-    def on_sigterm(number: int, frame: FrameType | None) -> None:
-        nonlocal told
-        told = True
-        if child is not None:
-            child.terminate()
-
-    signal.signal(signal.SIGTERM, on_sigterm)
-    signal.signal(signal.SIGINT, lambda *_: None)  # unlike SIG_IGN, a handler is not inherited by the child
-    child = subprocess.Popen([sys.executable, *arguments])
-    if told:  # while the child was being made
-        child.terminate()
-    code = child.wait()
-    return code if code >= 0 else 128 - code

@@ -12,7 +12,7 @@ from rich.markdown import Markdown
 
 from client import cli_base
 from client.cli_base import Code, Json, RunArg, connect, emit, emit_line, out, say, say_whole, show, warn
-from client.cli_local import given, plan_here
+from client.cli_local import plan_here
 from client.cli_options import (
     DataOption,
     FirstOption,
@@ -32,6 +32,7 @@ from client.cli_options import (
 from client.client import Client
 from client.event_text import QUIET, event_line
 from client.models import LogLine, Run
+from client.processes import given
 from client.repl import visible
 from client.sheet import Column, Sheet, clean
 from client.text import RunTable, facts, plan_summary, plan_table, runs_table, troubles

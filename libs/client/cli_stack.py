@@ -11,9 +11,9 @@ import typer
 
 from client import cli_base
 from client.cli_base import Json
-from client.cli_local import hand_over
 from client.cli_options import DataOption, SetOption, overrides_of
 from client.errors import ClientError
+from client.processes import given, start
 
 HomeOption = Annotated[
     Path | None, typer.Option("--home", metavar="FOLDER", help="folder of the platform (default NANOCHAT_HOME, or .nanochat)")
@@ -48,18 +48,18 @@ def demo(
 
 def doctor(as_json: Json = False) -> None:
     """Find what keeps this machine from running the platform, and say what to do about it."""
-    _hand_over("services.standalone.doctor", *(["--json"] if as_json else []))
+    _start("services.standalone.doctor", *given({"--json": as_json}))
 
 
 def _standalone(home: Path | None, command: str) -> None:
     if home is not None:
         os.environ["NANOCHAT_HOME"] = str(home.expanduser().absolute())
-    _hand_over("services.standalone", command)
+    _start("services.standalone", command)
 
 
-def _hand_over(module: str, *arguments: str) -> None:
+def _start(module: str, *arguments: str) -> None:
     if importlib.util.find_spec("services") is None or importlib.util.find_spec("psutil") is None:
         raise ClientError(
             "the platform itself is not installed here, only its client: pip install 'nanochat-platform[standalone]'"
         )
-    raise typer.Exit(hand_over(["-m", module, *arguments]))
+    start(module, *arguments)

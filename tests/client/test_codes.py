@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import typer
 from client.cli import app
 from client.cli_base import Code, code_of
 from client.errors import ApiError, ClientError, FieldError, Unreachable
+from client.processes import exit_code
 from client.settings import NoKey
+from nanochat.contract.contract import Exit
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 # They print no data: they start processes that print what they do, or only say that something is gone.
@@ -64,6 +67,22 @@ def test_the_page_lists_every_exit_code() -> None:
 )
 def test_an_error_has_its_code(error: ClientError, code: Code) -> None:
     assert code_of(error) == code
+
+
+@pytest.mark.parametrize(
+    ("ended", "code"),
+    [
+        (0, Code.OK),
+        (1, Code.FAILED),
+        (2, Code.USAGE),
+        (Exit.BAD_INPUT, Code.USAGE),
+        (Exit.STOPPED, Code.INTERRUPTED),
+        (128 + signal.SIGINT, Code.INTERRUPTED),
+        (128 + signal.SIGKILL, Code.FAILED),
+    ],
+)
+def test_a_command_ends_as_its_process_did(ended: int, code: Code) -> None:
+    assert exit_code(ended) == code
 
 
 def test_a_detail_that_repeats_the_fields_is_left_out() -> None:

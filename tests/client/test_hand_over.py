@@ -17,14 +17,14 @@ MARK = "NANOCHAT_TEST_HAND_OVER"
 # It tells when it is about to start its child, so that a signal can be aimed at that moment.
 STARTER = """
 import sys
-from client.cli_local import hand_over
+from client.processes import hand_over
 print("now", flush=True)
 sys.exit(hand_over(["-c", "import time; time.sleep(60)"]))
 """
 # The signal comes while the child exists and the parent does not know it yet.
 WITHIN = """
 import os, signal, subprocess, sys
-from client.cli_local import hand_over
+from client.processes import hand_over
 make = subprocess.Popen._execute_child
 def signalled(self, *args, **options):
     make(self, *args, **options)
@@ -71,7 +71,7 @@ def test_a_sigterm_at_any_moment_leaves_no_orphan() -> None:
 
 def test_ctrl_c_waits_for_the_child() -> None:
     child = "print(1, flush=True); input(); raise SystemExit(7)"
-    code = f"from client.cli_local import hand_over; raise SystemExit(hand_over(['-c', {child!r}]))"
+    code = f"from client.processes import hand_over; raise SystemExit(hand_over(['-c', {child!r}]))"
     parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert parent.stdout is not None
     assert parent.stdout.readline() == b"1\n"
