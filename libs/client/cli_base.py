@@ -14,7 +14,7 @@ from typing import Annotated, Any, Protocol
 
 import typer
 from pydantic import BaseModel
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.text import Text
 
 from client import complete
@@ -22,6 +22,7 @@ from client.client import Client
 from client.errors import ApiError, ClientError, Unreachable
 from client.settings import NoKey, Settings, chosen
 from client.sheet import Sheet
+from client.transport import TRIES
 
 
 class Code(IntEnum):
@@ -138,12 +139,10 @@ def settings() -> Settings:
     return chosen(_named)
 
 
-def connect(*, tries: int | None = None) -> Client:
+def connect(*, tries: int = TRIES) -> Client:
     """A client of the chosen server. `tries`: how often a request is sent at most when there is no answer."""
     found = settings()
-    return (
-        Client(found.api_url, found.require_key()) if tries is None else Client(found.api_url, found.require_key(), tries=tries)
-    )
+    return Client(found.api_url, found.require_key(), tries=tries)
 
 
 # -- output --
@@ -175,16 +174,19 @@ def show(sheet: Sheet) -> None:
         typer.echo(line)
 
 
-def draw(what: RenderableType) -> None:
-    out.print(what)
+def tell(answer: BaseModel, line: str, as_json: bool) -> None:
+    """What a request came to: the answer as JSON, or a line."""
+    if as_json:
+        emit(answer)
+    else:
+        say(line)
 
 
 def emit(answer: BaseModel | list[Any] | dict[str, Any] | None) -> None:
     """JSON, as the API answered. A list becomes {"items": […]}, as in the API."""
     if isinstance(answer, list):
         answer = {"items": answer}
-    plain = json.loads(json.dumps(answer, default=_jsonable))
-    typer.echo(json.dumps(plain, indent=1, ensure_ascii=False))
+    typer.echo(json.dumps(answer, default=_jsonable, indent=1, ensure_ascii=False))
 
 
 def emit_line(answer: BaseModel) -> None:

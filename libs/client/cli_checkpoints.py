@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from client import cli_base, complete
-from client.cli_base import Json, RunArg, Yes, confirm, connect, emit, say, show
+from client.cli_base import Json, RunArg, Yes, confirm, connect, emit, show, tell
 from client.client import Client
 from client.errors import ApiError, ClientError
 from client.models import Checkpoint
@@ -36,7 +36,7 @@ def list_(run_id: RunArg, as_json: Json = False) -> None:
     with connect() as client:
         items = client.checkpoints(run_id)
     if as_json:
-        emit(list(items))
+        emit(items)
         return
     sheet = Sheet(
         "id",
@@ -103,7 +103,4 @@ def found(client: Client, wanted: str) -> str:
 
 
 def _tell(checkpoint: Checkpoint, what: str, as_json: bool) -> None:
-    if as_json:
-        emit(checkpoint)
-    else:
-        say(f"{checkpoint.id} {what}")
+    tell(checkpoint, f"{checkpoint.id} {what}", as_json)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from client import cli_base, complete
-from client.cli_base import Json, Yes, confirm, connect, emit, one_of, say, say_whole, show
+from client.cli_base import Json, Yes, confirm, connect, emit, one_of, say_whole, show, tell
 from client.client import Client
 from client.models import Key
 from client.sheet import Column, Sheet
@@ -64,7 +64,7 @@ def list_(as_json: Json = False) -> None:
     with connect() as client:
         items = client.keys()
     if as_json:
-        emit(list(items))
+        emit(items)
         return
     sheet = Sheet(
         "id",
@@ -128,10 +128,7 @@ def _id(client: Client, wanted: str) -> str:
 
 
 def _tell(key: Key, as_json: bool) -> None:
-    if as_json:
-        emit(key)
-    else:
-        say(f"{key.id} {_state(key)}")
+    tell(key, f"{key.id} {_state(key)}", as_json)
 
 
 def _after(text: str) -> datetime:

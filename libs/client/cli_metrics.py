@@ -45,7 +45,7 @@ def metrics(
         series = client.metrics(run_id, stage, key, points)
         catalog = client.catalog()
     if as_json:
-        emit(list(series))
+        emit(series)
     elif as_csv:
         _csv(series)
     elif series:

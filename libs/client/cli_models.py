@@ -23,7 +23,7 @@ def models(as_json: Json = False) -> None:
     with connect() as client:
         items = client.models()
     if as_json:
-        emit(list(items))
+        emit(items)
         return
     if not items:
         warn("No models yet. Train one: nanochat submit tiny --watch")

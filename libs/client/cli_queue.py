@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from client import cli_base
-from client.cli_base import Json, RunArg, connect, emit, say, show, warn
+from client.cli_base import Json, RunArg, connect, emit, show, tell, warn
 from client.cli_options import MaxHours, MaxUsd, PriorityOption
 from client.sheet import Column, Sheet
 
@@ -19,7 +19,7 @@ def queue(as_json: Json = False) -> None:
     with connect() as client:
         waiting = client.queue()
     if as_json:
-        emit(list(waiting))
+        emit(waiting)
         return
     if not waiting:
         warn("No stage waits for a worker.")
@@ -48,9 +48,6 @@ def schedule(
     """Change a run's priority or its budget. Resume a run that was paused because its budget was spent."""
     with connect() as client:
         run = client.schedule(run_id, priority=priority, max_usd=max_usd, max_hours=max_hours)
-    if as_json:
-        emit(run)
-        return
     used = run.budget
     dollars = "unknown" if used.used_usd is None else f"${used.used_usd:.2f}"
-    say(f"{run.id} {run.status}  priority {run.priority}  used {dollars}, {used.used_hours:.2f} h")
+    tell(run, f"{run.id} {run.status}  priority {run.priority}  used {dollars}, {used.used_hours:.2f} h", as_json)

@@ -11,7 +11,7 @@ import typer
 from rich.markdown import Markdown
 
 from client import cli_base
-from client.cli_base import Code, Json, RunArg, connect, emit, emit_line, out, say, say_whole, show, warn
+from client.cli_base import Code, Json, RunArg, connect, emit, emit_line, out, say, say_whole, show, tell, warn
 from client.cli_local import plan_here
 from client.cli_options import (
     DataOption,
@@ -76,10 +76,7 @@ def submit(
             max_hours=max_hours,
             usd_per_hour=usd_per_hour,
         )
-        if as_json:
-            emit(run)
-        else:
-            say(run.id)
+        tell(run, run.id, as_json)
         if watch_it:
             _watch(client, run.id)
         elif out.is_terminal and not as_json:
@@ -276,7 +273,7 @@ def recipes(as_json: Json = False) -> None:
     with connect() as client:
         items = client.recipes()
     if as_json:
-        emit(list(items))
+        emit(items)
         return
     sheet = Sheet("recipe", Column("description", wrap=True))
     for recipe in items:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from client import cli_base, complete
-from client.cli_base import Json, RunArg, Yes, confirm, connect, emit, say
+from client.cli_base import Json, RunArg, Yes, confirm, connect, say, tell
 from client.cli_options import MaxHours, MaxUsd, PriorityOption, SetOption, UsdPerHour, overrides_of
 from client.models import Run
 from client.sheet import clean
@@ -86,7 +86,7 @@ def fork(
     with connect() as client:
         changes = overrides_of(set_, None)
         run = client.fork(run_id, changes, from_stage=stage, from_checkpoint=checkpoint, name=name, **terms)
-    _made(run, as_json)
+    tell(run, run.id, as_json)
 
 
 def extend(
@@ -106,7 +106,8 @@ def extend(
     """
     terms = {"priority": priority, "max_usd": max_usd, "max_hours": max_hours, "usd_per_hour": usd_per_hour}
     with connect() as client:
-        _made(client.extend(run_id, stage, steps, name, **terms), as_json)
+        run = client.extend(run_id, stage, steps, name, **terms)
+    tell(run, run.id, as_json)
 
 
 def edit(
@@ -134,14 +135,4 @@ def delete(run_id: RunArg, yes: Yes = False) -> None:
 
 
 def _tell(run: Run, as_json: bool) -> None:
-    if as_json:
-        emit(run)
-    else:
-        say(f"{run.id} {run.status}")
-
-
-def _made(run: Run, as_json: bool) -> None:
-    if as_json:
-        emit(run)
-    else:
-        say(run.id)
+    tell(run, f"{run.id} {run.status}", as_json)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from client import cli_base, complete, svg, sweep_options
-from client.cli_base import Json, Yes, confirm, connect, emit, say, warn
+from client.cli_base import Json, Yes, confirm, connect, emit, say, tell, warn
 from client.cli_base import show as show_sheet
 from client.cli_options import DataOption, GpuOption, GpusOption, PriorityOption, SetOption, UsdPerHour, overrides_of, recipe_of
 from client.sheet import clean
@@ -311,15 +311,9 @@ def _picture(found: Sweep, curves: SweepCurves) -> str:
 def _start(body: Mapping[str, Any], as_json: bool) -> None:
     with connect() as client:
         made = client.sweeps.submit(body)
-    if as_json:
-        emit(made)
-    else:
-        say(made.id)
+    tell(made, made.id, as_json)
 
 
 def _tell(found: Sweep, as_json: bool) -> None:
     left = f"  {found.pending} runs follow within seconds" if found.pending else ""
-    if as_json:
-        emit(found)
-    else:
-        say(f"{found.id} {found.status}{left}")
+    tell(found, f"{found.id} {found.status}{left}", as_json)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from client import cli_base, complete
-from client.cli_base import Code, Json, Yes, confirm, connect, emit, one_of, say, say_whole, show
+from client.cli_base import Code, Json, Yes, confirm, connect, emit, one_of, say, say_whole, show, tell
 from client.client import Client
 from client.sheet import Column, Sheet
 from client.text import when
@@ -73,7 +73,7 @@ def list_(as_json: Json = False) -> None:
     with connect() as client:
         items = _all(client)
     if as_json:
-        emit(list(items))
+        emit(items)
         return
     sheet = Sheet(
         "id",
@@ -103,10 +103,7 @@ def change(
         changed = client.webhooks.change(
             _id(client, webhook_id), name=name, url=url, kinds=kind or None, format=format, labels=label or None, active=active
         )
-    if as_json:
-        emit(changed)
-    else:
-        say(f"{changed.id} {_state(changed)}")
+    tell(changed, f"{changed.id} {_state(changed)}", as_json)
 
 
 def rotate(
@@ -129,10 +126,7 @@ def ping(webhook_id: HookArg, as_json: Json = False) -> None:
         while not sent.has_ended and time.monotonic() < deadline:
             time.sleep(POLL_S)
             sent = client.webhooks.delivery(hook, sent.id)
-    if as_json:
-        emit(sent)
-    else:
-        say(f"{sent.id} {_outcome(sent)}")
+    tell(sent, f"{sent.id} {_outcome(sent)}", as_json)
     if sent.status != Status.DELIVERED:
         raise typer.Exit(Code.FAILED)
 
@@ -166,10 +160,7 @@ def redeliver(webhook_id: HookArg, delivery_id: DeliveryArg, as_json: Json = Fal
     """Send a delivery that has ended once more."""
     with connect() as client:
         again = client.webhooks.redeliver(_id(client, webhook_id), delivery_id)
-    if as_json:
-        emit(again)
-    else:
-        say(f"{again.id} will be sent again")
+    tell(again, f"{again.id} will be sent again", as_json)
 
 
 def delete(webhook_id: HookArg, yes: Yes = False) -> None:

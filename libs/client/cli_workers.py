@@ -28,7 +28,7 @@ def list_(as_json: Json = False) -> None:
     with connect() as client:
         workers = client.workers()
     if as_json:
-        emit(list(workers))
+        emit(workers)
     elif workers:
         _show(workers)
     else:
