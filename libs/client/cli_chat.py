@@ -14,7 +14,8 @@ from client.cli_base import Code, emit, out, settings
 from client.conversation import Conversation
 from client.errors import ApiError, ClientError
 from client.inference import Inference
-from client.repl import Repl, visible
+from client.printable import visible
+from client.repl import Repl
 from client.settings import Settings
 
 

@@ -32,9 +32,9 @@ from client.cli_options import (
 from client.client import Client
 from client.event_text import QUIET, event_line
 from client.models import LogLine, Run
+from client.printable import clean, visible
 from client.processes import given
-from client.repl import visible
-from client.sheet import Column, Sheet, clean
+from client.sheet import Column, Sheet
 from client.text import RunTable, facts, plan_summary, plan_table, runs_table, troubles
 from client.watch import Looks, watch, watch_list
 

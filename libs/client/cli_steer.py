@@ -10,7 +10,7 @@ from client import cli_base, complete
 from client.cli_base import Json, RunArg, Yes, confirm, connect, say, tell
 from client.cli_options import MaxHours, MaxUsd, PriorityOption, SetOption, UsdPerHour, overrides_of
 from client.models import Run
-from client.sheet import clean
+from client.printable import clean
 
 NewName = Annotated[str | None, typer.Option(help="name of the new run")]
 

@@ -12,7 +12,7 @@ from client import cli_base, complete, svg, sweep_options
 from client.cli_base import Json, Yes, confirm, connect, emit, say, tell, warn
 from client.cli_base import show as show_sheet
 from client.cli_options import DataOption, GpuOption, GpusOption, PriorityOption, SetOption, UsdPerHour, overrides_of, recipe_of
-from client.sheet import clean
+from client.printable import clean
 from client.sweep_models import Sweep, SweepCurves
 from client.sweep_text import changes, plan_lines, plan_table, runs_table, sweeps_table
 

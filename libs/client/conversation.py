@@ -77,6 +77,10 @@ class Conversation:
                 return model
         return None
 
+    def uses(self, model: ServedModel) -> bool:
+        """Whether the next answer is this model's."""
+        return model.default if self.model is None else model.id == self.model
+
     def _messages(self) -> list[Message]:
         head: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
         return head + self.turns

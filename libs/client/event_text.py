@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from client.models import Event
-from client.sheet import clean
+from client.printable import clean
 from client.text import number, when
 
 QUIET = frozenset(

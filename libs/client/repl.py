@@ -12,6 +12,7 @@ from rich.text import Text
 from client.conversation import Answer, Conversation
 from client.errors import ApiError, ClientError
 from client.inference import Calculation, ServedModel
+from client.printable import clean, visible
 from client.text import seconds
 
 TOO_LONG = "context_length_exceeded"
@@ -72,10 +73,7 @@ class Repl:
                 self._say("\nCtrl-D ends the conversation.")
 
     def _greet(self) -> None:
-        served = self.talk.inference.served()
-        used = next(
-            (model for model in served if model.id == self.talk.model or (self.talk.model is None and model.default)), None
-        )
+        used = next(filter(self.talk.uses, self.talk.inference.served()), None)
         self._say(f"{named(used)}. /help lists the commands." if used else "No model is loaded yet. /help lists the commands.")
 
     def _ask(self, question: str) -> None:
@@ -114,8 +112,7 @@ class Repl:
     def _model(self, wanted: str) -> None:
         if not wanted:
             for model in self.talk.inference.served():
-                used = model.id == self.talk.model or (self.talk.model is None and model.default)
-                self._say(("* " if used else "  ") + named(model))
+                self._say(("* " if self.talk.uses(model) else "  ") + named(model))
         elif (chosen := self.talk.choose(wanted)) is not None:
             self._say(f"{named(chosen)} answers from now on.")
         else:
@@ -157,7 +154,7 @@ def named(model: ServedModel) -> str:
     """Which run and step a model is of, and its id."""
     of = " ".join(str(part) for part in (model.run_name, model.stage) if part)
     step = "" if model.step is None else f" step {model.step}"
-    return f"{of}{step} ({model.id})".strip() if of else model.id
+    return clean(f"{of}{step} ({model.id})" if of else model.id)
 
 
 def figures(answer: Answer) -> str:
@@ -178,8 +175,3 @@ def figures(answer: Answer) -> str:
 
 def calculated(calculation: Calculation) -> str:
     return f"[{visible(calculation.code)} = {visible(calculation.output) or 'no result'}]"
-
-
-def visible(text: str) -> str:
-    """The text without the control characters by which a model could steer the terminal."""
-    return "".join(char for char in text if char.isprintable() or char in "\n\t")

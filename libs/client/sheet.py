@@ -11,6 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from client.printable import clean
+
 GAPS = (2, 1)  # spaces between columns, the first that fits
 WRAPPED = 18  # a column that may wrap keeps this width at least
 
@@ -101,11 +103,6 @@ class Sheet:
                 if _plain(cell):
                     value = cell if isinstance(cell, Text) else Text(_plain(cell))
                     yield Text.assemble((column.heading.ljust(wide), "bold"), "  ", value, overflow="fold")
-
-
-def clean(text: str) -> str:
-    """The text on one line, without the control characters by which it could steer a terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _width(cell: Cell) -> int:

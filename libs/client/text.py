@@ -11,7 +11,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from client.models import Catalog, OtherFigures, Plan, Progress, Run, RunSummary, Stage, StageFigures
-from client.sheet import Bar, Cell, Column, Sheet, clean
+from client.printable import clean
+from client.sheet import Bar, Cell, Column, Sheet
 
 # Every status has a symbol and a word as well as a colour, because some readers cannot tell the colours apart.
 SYMBOLS = {

@@ -15,7 +15,7 @@ from rich.text import Text
 from client.client import Client
 from client.errors import ApiError, ClientError, Unreachable
 from client.models import Catalog, Run, Stage
-from client.sheet import clean
+from client.printable import clean
 from client.text import SYMBOLS, RunTable, done_of, duration, number, runs_table, seconds, status_text, time_left
 from client.transport import RETRIED
 
