@@ -10,7 +10,7 @@ from client import cli_base
 from client.cli_base import Json, connect, emit, show, warn
 from client.leaderboard import LeaderboardRow
 from client.sheet import Column, Sheet
-from client.text import number
+from client.text import known
 
 
 def register(app: typer.Typer) -> None:
@@ -50,9 +50,5 @@ def leaderboard(
 
 def _figures(row: LeaderboardRow) -> list[str]:
     core = "" if row.core is None else f"{'~' if row.core_estimate else ''}{row.core:.4f}"
-    shown = [_known(value) for value in (row.val_bpb, row.chatcore, row.hours)]
+    shown = [known(value) for value in (row.val_bpb, row.chatcore, row.hours)]
     return [core, *shown, "" if row.usd is None else f"{row.usd:.2f}"]
-
-
-def _known(value: float | None) -> str:
-    return "" if value is None else number(value)

@@ -15,7 +15,7 @@ from client.cli_options import StageOption
 from client.models import Catalog, MetricSeries
 from client.sheet import Column, Sheet
 from client.spark import sparkline
-from client.text import number
+from client.text import known, number
 
 WIDE, NARROW = 30, 16  # characters of a curve, on a terminal of 100 columns or more and on a smaller one
 POINTS = 500
@@ -75,12 +75,8 @@ def _sheet(series: Sequence[MetricSeries], catalog: Catalog) -> Sheet:
         high = max((point.max for point in one.points if point.max is not None), default=None)
         newest = "not finite" if last.last is None else number(last.last)
         curve = sparkline([point.last for point in one.points], width)
-        sheet.add(one.stage, one.key, newest, str(last.step), _known(low), _known(high), units.get(one.key, ""), curve)
+        sheet.add(one.stage, one.key, newest, str(last.step), known(low), known(high), units.get(one.key, ""), curve)
     return sheet
-
-
-def _known(value: float | None) -> str:
-    return "" if value is None else number(value)
 
 
 def _csv(series: Sequence[MetricSeries]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from client.sheet import Cell, Column, Sheet
 from client.sweep_models import Sweep, SweepPlan, SweepSummary
-from client.text import duration, number, status_styled
+from client.text import duration, known, number, status_styled
 
 
 def sweeps_table(sweeps: Iterable[SweepSummary]) -> Sheet:
@@ -47,7 +47,7 @@ def runs_table(sweep: Sweep) -> Sheet:
             run.run_id,
             changes(run.overrides),
             status,
-            *("" if value is None else number(value) for value in shown),
+            *map(known, shown),
         )
     return sheet
 
@@ -62,7 +62,7 @@ def plan_table(plan: SweepPlan) -> Sheet:
     for run in plan.items:
         warn = " (does not fit)" if run.fits is False else ""
         shown = (run.params, run.steps, run.tokens, run.hours, run.usd)
-        sheet.add(str(run.no), run.label + warn, *("" if value is None else number(value) for value in shown))
+        sheet.add(str(run.no), run.label + warn, *map(known, shown))
     return sheet
 
 

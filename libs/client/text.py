@@ -134,7 +134,7 @@ def runs_table(runs: Iterable[RunSummary]) -> Sheet:
         figures, stage = run.figures, "" if run.current is None or run.is_finished else run.current.name
         usd = "" if run.budget.used_usd is None else f"{run.budget.used_usd:.2f}"
         measured = (figures.tok_per_s if stage else None, figures.val_bpb, figures.core)
-        speed, bpb, core = ("" if value is None else number(value) for value in measured)
+        speed, bpb, core = map(known, measured)
         done, age = f"{100 * run.fraction:.0f} %", duration(run.created_at, None)
         why = run.why or run.detail
         sheet.add(
@@ -165,7 +165,7 @@ def _figures(row: StageFigures) -> Iterator[str]:
         yield guess + length
     yield f"{row.device_batch_size} x {row.accumulation}"
     yield "" if row.peak_gib is None else f"{row.peak_gib:.1f}{'' if row.fits else ' !'}"
-    yield "" if row.tok_per_s is None else number(row.tok_per_s)
+    yield known(row.tok_per_s)
     yield from _cost(row, guess)
 
 
@@ -252,6 +252,11 @@ def number(value: float | str | None) -> str:
         if abs(value / size) < 999.5:  # from there on, three digits would round to 1e+03
             return f"{value / size:.3g}{suffix}"
     return flops(value)
+
+
+def known(value: float | None) -> str:
+    """As `number`, but empty if there is no value: for a cell of a table."""
+    return "" if value is None else number(value)
 
 
 def flops(value: float | None) -> str:
