@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from client import cli_base, complete
+from client.checkpoint_models import Checkpoint
 from client.cli_base import Json, RunArg, Yes, confirm, connect, emit, show, tell
 from client.client import Client
 from client.errors import ApiError, ClientError
-from client.models import Checkpoint
 from client.sheet import Column, Sheet
 from client.text import when
 

@@ -13,7 +13,8 @@ from client import cli_base, complete
 from client.cli_base import Json, connect, emit, say, show
 from client.client import Client
 from client.errors import ApiError
-from client.models import Comparison, Run
+from client.models import Run
+from client.plan_models import Comparison
 from client.sheet import Column, Sheet
 from client.text import duration, number, status_styled
 

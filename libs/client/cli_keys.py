@@ -12,7 +12,7 @@ import typer
 from client import cli_base, complete
 from client.cli_base import Json, Yes, confirm, connect, emit, one_of, say_whole, show, tell
 from client.client import Client
-from client.models import Key
+from client.key_models import Key
 from client.sheet import Column, Sheet
 from client.text import when
 

@@ -8,7 +8,7 @@ import typer
 
 from client import cli_base
 from client.cli_base import Json, connect, emit, show, warn
-from client.leaderboard import LeaderboardRow
+from client.leaderboard_models import LeaderboardRow
 from client.sheet import Column, Sheet
 from client.text import known
 

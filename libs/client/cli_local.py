@@ -13,7 +13,7 @@ import typer
 
 from client import cli_base
 from client.cli_options import DataOption, FirstOption, FromOption, RecipeArg, SetOption, overrides_of
-from client.models import Plan
+from client.plan_models import Plan
 from client.processes import exit_code, given, start
 
 

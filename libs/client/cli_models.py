@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import typer
 
 from client import cli_base
+from client.checkpoint_models import Model
 from client.cli_base import Json, connect, emit, show, warn
 from client.errors import ClientError
-from client.models import Model
 from client.sheet import Column, Sheet
 from client.text import when
 

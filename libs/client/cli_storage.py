@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from client import cli_base, complete
+from client.checkpoint_models import Garbage
 from client.cli_base import Json, RunArg, Yes, confirm, connect, emit, say, show
 from client.cli_checkpoints import found
-from client.models import Garbage
 from client.sheet import Column, Sheet
 from client.text import when
 

@@ -8,7 +8,7 @@ import typer
 
 from client import cli_base, complete
 from client.cli_base import Json, connect, emit, show, warn
-from client.models import Worker
+from client.machine_models import Worker
 from client.sheet import Column, Sheet
 from client.text import duration
 

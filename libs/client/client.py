@@ -15,34 +15,15 @@ import httpx
 from pydantic import BaseModel
 
 from client import sse
+from client.checkpoint_models import Checkpoint, Garbage, Lineage, Model
 from client.download import download
 from client.errors import ApiError, ClientError, Unreachable
-from client.leaderboard import Leaderboard
-from client.models import (
-    AuditPage,
-    Catalog,
-    Checkpoint,
-    Comparison,
-    EventPage,
-    Garbage,
-    Key,
-    Lineage,
-    LogLine,
-    LogPage,
-    MetricSeries,
-    Model,
-    NewKey,
-    OwnKey,
-    Plan,
-    Queued,
-    RecipeInfo,
-    Run,
-    RunGone,
-    RunPage,
-    RunSummary,
-    Worker,
-)
-from client.recipe_models import RecipeSchema
+from client.key_models import AuditPage, Key, NewKey, OwnKey
+from client.leaderboard_models import Leaderboard
+from client.machine_models import Worker
+from client.models import Catalog, EventPage, LogLine, LogPage, MetricSeries, Queued, Run, RunGone, RunPage, RunSummary
+from client.plan_models import Comparison, Plan
+from client.recipe_models import RecipeInfo, RecipeSchema
 from client.sweeps import Sweeps
 from client.transport import PROBE_TIMEOUT_S, RETRIED, TRIES, Transport
 from client.webhooks import Webhooks

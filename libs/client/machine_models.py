@@ -1,8 +1,12 @@
-"""The machine of a worker as typed Python. Unknown fields are ignored, so that an old client works with a newer server."""
+"""The control API's answers about workers and their machines. Unknown fields are ignored, so that an old client works with a newer server."""
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from pydantic import BaseModel
+
+from client.models import Progress
 
 
 class GpuState(BaseModel):
@@ -25,3 +29,29 @@ class DiskState(BaseModel):
     path: str
     free_gib: float
     total_gib: float
+
+
+class HeldStage(BaseModel):
+    """What a worker runs; None for a run of another project."""
+
+    run_id: str | None
+    run_name: str | None
+    stage: str | None
+    attempt: int | None
+    started_at: datetime
+    progress: Progress | None
+
+
+class Worker(BaseModel):
+    id: str
+    queue: str
+    hostname: str = ""
+    status: str
+    slots: int = 1
+    gpus: int = 0
+    gpu_name: str = ""
+    heartbeat_at: datetime
+    attempts: list[str] = []
+    runs: list[HeldStage] = []
+    devices: list[GpuState] = []
+    disks: list[DiskState] = []

@@ -1,4 +1,4 @@
-"""The answers of the control API. Unknown fields are ignored, so that an old client works with a newer server."""
+"""The control API's answers about runs, their stages and their records. Unknown fields are ignored, so that an old client works with a newer server."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, Field
-
-from client.machine_models import DiskState, GpuState
 
 FINISHED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 
@@ -60,27 +58,6 @@ class Queued(BaseModel):
     position: int
     priority: int
     why: str
-
-
-class ComparedStage(BaseModel):
-    """A stage as it was planned and as it went; None: not known."""
-
-    stage: str
-    planned_hours: float | None = None
-    planned_usd: float | None = None
-    planned_tok_per_s: float | None = None
-    planned_source: str | None = None
-    hours: float
-    usd: float | None = None
-    tok_per_s: float | None = None
-    attempts: int
-
-
-class Comparison(BaseModel):
-    """A run's plan against what happened."""
-
-    run_id: str
-    stages: list[ComparedStage]
 
 
 class Budget(BaseModel):
@@ -248,181 +225,6 @@ class LogPage(BaseModel):
     next_after: int
 
 
-class Located(BaseModel):
-    """An artifact's directory and the digest of its manifest."""
-
-    path: str
-    sha256: str
-
-
-class Model(BaseModel):
-    """A promoted checkpoint: the inference service can serve it."""
-
-    id: str
-    run_id: str
-    run_name: str
-    stage: str
-    step: int
-    created_at: datetime
-    model: Located
-    tokenizer: Located
-
-
-class Checkpoint(BaseModel):
-    id: str
-    stage: str
-    attempt: int
-    step: int
-    path: str
-    sha256: str
-    bytes: int
-    final: bool
-    val_bpb: float | None = None
-    created_at: datetime
-    promoted_at: datetime | None = None
-    pinned_at: datetime | None = None
-
-
-class GarbageItem(BaseModel):
-    """A checkpoint that nothing needs. `delete_after` is None until it has been marked."""
-
-    id: str
-    run_id: str
-    run_name: str
-    stage: str
-    step: int
-    path: str
-    bytes: int
-    delete_after: datetime | None = None
-
-
-class Garbage(BaseModel):
-    items: list[GarbageItem]
-    bytes: int
-
-
-class LineageNode(BaseModel):
-    """A stage, or an artifact, a checkpoint or a score that a stage made."""
-
-    id: str
-    kind: str
-    label: str
-    status: str | None = None
-    sha256: str | None = None
-    path: str | None = None
-
-
-class LineageEdge(BaseModel):
-    """`target` was made by or from `source`."""
-
-    source: str
-    target: str
-
-
-class Lineage(BaseModel):
-    nodes: list[LineageNode]
-    edges: list[LineageEdge]
-    mermaid: str
-
-
-class HeldStage(BaseModel):
-    """What a worker runs; None for a run of another project."""
-
-    run_id: str | None
-    run_name: str | None
-    stage: str | None
-    attempt: int | None
-    started_at: datetime
-    progress: Progress | None
-
-
-class Worker(BaseModel):
-    id: str
-    queue: str
-    hostname: str = ""
-    status: str
-    slots: int = 1
-    gpus: int = 0
-    gpu_name: str = ""
-    heartbeat_at: datetime
-    attempts: list[str] = []
-    runs: list[HeldStage] = []
-    devices: list[GpuState] = []
-    disks: list[DiskState] = []
-
-
-class RecipeInfo(BaseModel):
-    name: str
-    description: str = ""
-    config: dict[str, Any] = Field(default_factory=dict, description="the whole recipe, with all defaults")
-
-
-class PlannedStage(BaseModel):
-    name: str
-    kind: str
-    queue: str
-    needs: list[str]
-
-
-ESTIMATE = "estimate"  # the source of figures that no finished run has measured
-
-
-class StageFigures(BaseModel):
-    """One training stage. None: not known before the data is there, or not known for this hardware."""
-
-    stage: str
-    steps: int | None = None
-    tokens: int | None = None
-    flops: float | None = None
-    device_batch_size: int
-    accumulation: int
-    peak_gib: float | None = None
-    fits: bool | None = None
-    estimated: bool = False
-    tok_per_s: float | None = None
-    hours: float | None = None
-    usd: float | None = None
-    source: str = ESTIMATE
-
-
-class OtherFigures(BaseModel):
-    """A stage that trains nothing, as finished runs took it."""
-
-    stage: str
-    hours: float
-    usd: float | None = None
-    source: str
-
-
-class Figures(BaseModel):
-    """Totals of a plan. Hours and dollars are None where nothing is known of the hardware's speed."""
-
-    world_size: int
-    gpu: str | None = None
-    gpu_memory_gib: float | None = None
-    peak_tflops: float | None = None
-    mfu: float | None = None
-    usd_per_hour: float | None = None
-    params: int
-    flops_per_token: int
-    total_flops: float
-    hours: float | None = None
-    usd: float | None = None
-    stages: list[StageFigures]
-    others: list[OtherFigures] = []
-
-
-class Plan(BaseModel):
-    """The plan of a run: its stages in order, their length, memory use and cost."""
-
-    hash: str = ""
-    recipe: str
-    config: dict[str, Any]
-    stages: list[PlannedStage]
-    figures: Figures
-    warnings: list[str] = []
-
-
 class StageInfo(BaseModel):
     """One row of the platform's table of stages."""
 
@@ -454,45 +256,3 @@ class Catalog(BaseModel):
     def columns(self) -> list[MetricInfo]:
         """The metrics whose newest value a table of stages shows."""
         return [metric for metric in self.metrics if metric.column]
-
-
-class OwnKey(BaseModel):
-    """The key that a client sends."""
-
-    id: str
-    name: str
-    role: str
-    project: str
-    expires_at: datetime | None
-
-
-class Key(OwnKey):
-    """An API key, without its secret."""
-
-    created_at: datetime
-    revoked_at: datetime | None
-
-
-class NewKey(Key):
-    """A new key. Its secret is shown only once."""
-
-    secret: str
-
-
-class AuditEntry(BaseModel):
-    """A request that asked for a change. `outcome` is `done`, the kind of the refusal, or None if it never ended."""
-
-    id: int
-    at: datetime
-    key_id: str
-    key_name: str
-    project: str
-    action: str
-    target: dict[str, str]
-    outcome: str | None
-    made: str | None
-
-
-class AuditPage(BaseModel):
-    items: list[AuditEntry]
-    next_before: int | None = None

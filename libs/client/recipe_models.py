@@ -1,10 +1,16 @@
-"""The fields of a recipe as typed Python. Unknown fields are ignored, so that an old client works with a newer server."""
+"""The control API's answers about recipes. Unknown fields are ignored, so that an old client works with a newer server."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+
+
+class RecipeInfo(BaseModel):
+    name: str
+    description: str = ""
+    config: dict[str, Any] = Field(default_factory=dict, description="the whole recipe, with all defaults")
 
 
 class RecipeField(BaseModel):

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from client.models import Catalog, OtherFigures, Plan, Progress, Run, RunSummary, Stage, StageFigures
+from client.models import Catalog, Progress, Run, RunSummary, Stage
+from client.plan_models import OtherFigures, Plan, StageFigures
 from client.printable import clean
 from client.sheet import Bar, Cell, Column, Sheet
 

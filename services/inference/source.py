@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from client.checkpoint_models import Model as Promoted
 from client.client import Client
-from client.models import Model as Promoted
 from nanochat.contract.contract import Artifact, artifact_at
 from services.inference.settings import Settings
 

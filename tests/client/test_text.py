@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.models import Plan, Stage
+from client.models import Stage
+from client.plan_models import Plan
 from client.text import flops, number, plan_summary, seconds
 from client.watch import plain_line
 from tests.catalog import CATALOG

@@ -1,4 +1,4 @@
-"""The leaderboard as typed Python. Unknown fields are ignored, so that an old client works with a newer server."""
+"""The control API's leaderboard. Unknown fields are ignored, so that an old client works with a newer server."""
 
 from __future__ import annotations
 
