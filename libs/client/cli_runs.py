@@ -36,7 +36,7 @@ from client.printable import clean, visible
 from client.processes import given
 from client.sheet import Column, Sheet
 from client.text import RunTable, facts, plan_summary, plan_table, runs_table, troubles
-from client.watch import Looks, watch, watch_list
+from client.watch import looks_at, watch, watch_list
 
 
 def register(app: typer.Typer) -> None:
@@ -297,9 +297,9 @@ def _watch(client: Client, run_id: str) -> None:
 
 def _watch_json(client: Client, run_id: str) -> Code:
     last: Run | None = None
-    for look in Looks(client, run_id):
-        if look.run is not None and look.run != last:
-            last = look.run
+    for look in looks_at(client, run_id):
+        if look.seen is not None and look.seen.run != last:
+            last = look.seen.run
             emit_line(last)
     return Code.OK if last is not None and last.status == "SUCCEEDED" else Code.FAILED
 

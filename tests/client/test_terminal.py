@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,19 @@ def test_watching_while_the_api_is_down_says_so_within_three_seconds_and_goes_on
         with scripted({}, {**run, "config": {}, "stages": []}, port=port):
             watching.wait_for("SUCCEEDED", 20)
             assert watching.end().code == 0
+
+
+def test_the_live_list_stays_with_its_age_while_the_api_is_down() -> None:
+    run = {"id": "r_1", "name": "n", "recipe": "tiny", "status": "RUNNING", "created_at": "2026-01-01T00:00:00Z"}
+    with ExitStack() as up:
+        server = up.enter_context(scripted({"items": [{**run, "stages_done": 0, "stages_total": 1}]}))
+        with terminal("ps", "--watch", NANOCHAT_API_URL=server.url) as watching:
+            watching.wait_for("r_1")
+            up.close()
+            watching.wait_for("what you see is that old", 10)
+            watching.wait_for("r_1")
+            watching.type("\x03")
+            assert watching.end().code == 130
 
 
 def test_ctrl_c_ends_a_watch_with_130_and_a_hint(runs: list[str]) -> None:
