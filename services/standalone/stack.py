@@ -21,7 +21,9 @@ from typing import Protocol
 from services.standalone import tree
 from services.standalone.child import StartError, appended, not_started, spawn, stop
 
-START_S = 120.0
+# A server that ends is noticed at once, and one that is slow is named every few seconds, so this bounds only one that hangs.
+# Importing torch takes seconds on an idle machine, minutes on a crowded one.
+START_S = 300.0
 SLOW_S = 5.0  # after this long, the servers we still wait for are named
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 STEADY_S = 60.0  # after this long without a crash, earlier ones no longer lengthen the pause
