@@ -1,7 +1,7 @@
 """Parses overrides as people write them: `base.num_iterations=20`.
 
-The command line, the dashboard's form and `make demo SET=…` all use this parser. The API and the processes behind `local-run`
-and `plan --gpus` take the result as a JSON object.
+The command line and `make demo SET=…` use this parser. The API and the processes behind `local-run` and `plan --gpus` take the
+result as a JSON object.
 """
 
 from __future__ import annotations

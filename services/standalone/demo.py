@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 from client import Client, ClientError, Inference, overrides
-from client.models import FINISHED
 from client.text import troubles
 from client.watch import watch
 from services.standalone.child import StartError
@@ -54,7 +53,7 @@ def demo() -> int:
 
 def data_overrides(folder: str | None) -> dict[str, object]:
     """DATA as an override of the recipe."""
-    return {"data.source": {"kind": "folder", "path": str(Path(folder).expanduser().resolve())}} if folder else {}
+    return overrides.parse([], Path(folder)) if folder else {}
 
 
 def set_overrides(text: str | None) -> dict[str, object]:
@@ -76,7 +75,7 @@ def check(changes: dict[str, object]) -> None:
 def train_and_ask(stack: Running, changes: dict[str, object]) -> bool:
     with Client(stack.api_url, stack.key) as client:
         for earlier in client.runs_page(limit=50).items:
-            if earlier.status not in FINISHED:
+            if not earlier.is_finished:
                 print(
                     f"\nThe earlier run {earlier.id} has not ended and continues first; `nanochat cancel {earlier.id}` cancels it."
                 )

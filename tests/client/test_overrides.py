@@ -1,4 +1,4 @@
-"""One text means one thing, whether it stands behind --set, in the dashboard's form or in SET of `make demo`."""
+"""One text means one thing, whether it stands behind --set or in SET of `make demo`."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def same(found: Any, value: Any) -> bool:
 @pytest.mark.parametrize(("text", "field", "value"), READ)
 def test_a_text_means_the_same_everywhere(text: str, field: str, value: Any) -> None:
     assert same(parse([text]), {field: value})
-    assert same(parse_text(text), {field: value})  # the dashboard's form
+    assert same(parse_text(text), {field: value})
     assert same(set_overrides(text), {field: value})  # make demo
     assert same(overrides_of([text], None), {field: value})  # submit, plan, local-run
     assert same(options.table(json.dumps(parse([text]))), {field: value})  # the process behind local-run and plan --gpus
