@@ -89,8 +89,7 @@ class Client:
             "usd_per_hour": usd_per_hour,
         }
         body = _request(recipe, overrides, name) | {key: value for key, value in terms.items() if value is not None}
-        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        return Run.model_validate(self._http.post("/v1/runs", body, headers=headers, repeatable=True))
+        return self._start("/v1/runs", body, idempotency_key)
 
     def plan(
         self,
@@ -213,8 +212,8 @@ class Client:
         """Start a run that trains a stage of another one for more steps, from its furthest checkpoint on. `terms`: see `fork`."""
         return self._start(f"/v1/runs/{_part(run_id)}/extend", {"stage": stage, "steps": steps, "name": name} | terms)
 
-    def _start(self, path: str, body: Any) -> Run:
-        headers = {"Idempotency-Key": str(uuid.uuid4())}
+    def _start(self, path: str, body: Any, idempotency_key: str | None = None) -> Run:
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         return Run.model_validate(self._http.post(path, body, headers=headers, repeatable=True))
 
     def edit(

@@ -136,11 +136,11 @@ class Inference:
 
     def pieces(self, messages: Sequence[Message], model: str | None = None, **sampling: Any) -> Generator[Piece]:
         """Like `chat` with `stream`, with calculations, finish reasons and token counts in addition to the text."""
-        return self._pieces("/v1/chat/completions", {**_named(model), "messages": list(messages), **sampling})
+        return self._stream("/v1/chat/completions", {**_named(model), "messages": list(messages), **sampling})
 
     def continued(self, prompt: str, model: str | None = None, **sampling: Any) -> Generator[Piece]:
         """The continuation of a text, as of a model that was not trained on conversations; else like `pieces`."""
-        return self._pieces("/v1/completions", {**_named(model), "prompt": prompt, **sampling})
+        return self._stream("/v1/completions", {**_named(model), "prompt": prompt, **sampling})
 
     def tokenized(self, prompt: str | Sequence[Message], model: str | None = None) -> Tokenized:
         """The tokens of a text or of a conversation as the model reads them, up to where an answer would begin. Raises ClientError."""
@@ -152,7 +152,7 @@ class Inference:
         answer = self._http.request("POST", "/tokenize", json=body, timeout=LOADING, repeatable=True)
         return Tokenized.model_validate(answer)
 
-    def _pieces(self, path: str, body: dict[str, Any]) -> Generator[Piece]:
+    def _stream(self, path: str, body: dict[str, Any]) -> Generator[Piece]:
         options = {"stream": True, "stream_options": {"include_usage": True}}
         try:
             with self._http.stream("POST", path, read_timeout_s=REPLY_SILENCE_S, json={**body, **options}) as response:

@@ -66,7 +66,7 @@ def discover() -> Settings:
 
     Raises ClientError if `stack.json` or the file in NANOCHAT_API_KEY_FILE cannot be read.
     """
-    env, home = os.environ, Path(os.environ.get("NANOCHAT_HOME") or ".nanochat")
+    env, home = os.environ, _home()
     stack = _stack(home / "stack.json")
     return Settings(
         api_url=(env.get("NANOCHAT_API_URL") or stack.get("api_url") or API_URL).rstrip("/"),
@@ -86,11 +86,12 @@ def chosen(name: str | None = None) -> Settings:
     addressed = any(os.environ.get(f"NANOCHAT_{what}_URL") for what in ("API", "INFERENCE"))
     if not name and addressed:
         return discover()
-    name = name or os.environ.get("NANOCHAT_CONTEXT") or contexts.load().current
-    return of_context(name, contexts.load().named(name)) if name else discover()
+    known = contexts.load()
+    name = name or os.environ.get("NANOCHAT_CONTEXT") or known.current
+    return _of_context(name, known.named(name)) if name else discover()
 
 
-def of_context(name: str, context: Context) -> Settings:
+def _of_context(name: str, context: Context) -> Settings:
     """Raises ClientError if its key file cannot be read."""
     return Settings(
         api_url=context.api_url.rstrip("/"),
@@ -98,9 +99,13 @@ def of_context(name: str, context: Context) -> Settings:
         ui_url=context.ui_url,
         api_key=context.key
         or (_read_key(context.key_file, f"the key file of the context {name!r},") if context.key_file else None),
-        home=Path(os.environ.get("NANOCHAT_HOME") or ".nanochat"),
+        home=_home(),
         context=name,
     )
+
+
+def _home() -> Path:
+    return Path(os.environ.get("NANOCHAT_HOME") or ".nanochat")
 
 
 def _bare(url: str) -> str:
