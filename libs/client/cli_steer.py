@@ -8,6 +8,7 @@ import typer
 
 from client import cli_base, complete
 from client.cli_base import Json, RunArg, Yes, confirm, connect, say, tell
+from client.cli_checkpoints import found
 from client.cli_options import MaxHours, MaxUsd, PriorityOption, SetOption, UsdPerHour, overrides_of
 from client.models import Run
 from client.printable import clean
@@ -67,7 +68,7 @@ def fork(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            help="checkpoint to start its stage from, c_… (see `nanochat checkpoints list`)",
+            help="checkpoint to start its stage from: its id, or RUN or RUN:STAGE for the newest one there",
             autocompletion=complete.checkpoints,
         ),
     ] = None,
@@ -83,9 +84,10 @@ def fork(
     Priority and budget are those of the old run, unless you give others.
     """
     terms = {"priority": priority, "max_usd": max_usd, "max_hours": max_hours, "usd_per_hour": usd_per_hour}
+    changes = overrides_of(set_, None)
     with connect() as client:
-        changes = overrides_of(set_, None)
-        run = client.fork(run_id, changes, from_stage=stage, from_checkpoint=checkpoint, name=name, **terms)
+        start = None if checkpoint is None else found(client, checkpoint)
+        run = client.fork(run_id, changes, from_stage=stage, from_checkpoint=start, name=name, **terms)
     tell(run, run.id, as_json)
 
 

@@ -130,6 +130,7 @@ def test_keys_forks_and_checkpoints_by_command_line(worker: ManualWorker) -> Non
     fork = said("fork", "the parent", "--set", "sft.num_iterations=7", "--from", "base_train").strip()
     stages = json.loads(said("show", fork, "--json"))["stages"]
     assert [s["status"] == "SUCCEEDED" for s in stages[:4]] == [True, True, True, False]
+    assert said("fork", run_id, "--checkpoint", "the parent:base_train").startswith("r_")
     assert said("extend", run_id, "base_train", "90", "--name", "longer").startswith("r_")
     with connect() as client:
         checkpoint = client.checkpoints(run_id)[0].id
