@@ -80,7 +80,7 @@ def _options(
 def main(argv: list[str] | None = None) -> None:
     """Entry point. An error becomes a message on stderr and an exit code, never a traceback."""
     try:
-        app(argv)
+        app(argv, prog_name="nanochat")
     except ClientError as err:
         warn(f"nanochat: {err}")
         if isinstance(err, ApiError) and err.status == 401:

@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 COMMAND = [str(Path(sys.executable).with_name("nanochat"))]
 ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -19,10 +16,11 @@ from client.cli_base import connect
 from controlplane.lifecycle import Reason
 from nanochat.tokenizer import Tokenizer
 from tests.api.manual_worker import ManualWorker
+from tests.client.conftest import Here
+from tests.client.terminal import piped
 from tests.nanochat.conftest import CORPUS
 from tests.nanochat.interchange.conftest import config_of, random_model, seal_model
 
-ROOT = Path(__file__).parents[2]
 COMMANDS = (
     "up",
     "local-run",
@@ -56,19 +54,6 @@ COMMANDS = (
 pytestmark = pytest.mark.usefixtures("environment")
 
 
-def nanochat(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own, to see how the entry point reports errors."""
-    return subprocess.run(
-        [sys.executable, "-c", "from client.cli import main; main()", *arguments],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=240,  # export imports torch, which takes minutes on a crowded machine
-        check=False,
-    )
-
-
 def said(*arguments: str) -> str:
     """Run the command in this process, which is faster, and return its output. Fails unless the command succeeds."""
     result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
@@ -84,7 +69,7 @@ def test_help_names_every_command() -> None:
 
 def test_the_version_is_that_of_the_package() -> None:
     assert said("--version") == f"nanochat {metadata.version('nanochat-platform')}\n"
-    assert nanochat("--version").stdout == said("--version")
+    assert piped("--version").out == said("--version")
 
 
 def test_a_run_by_command_line(worker: ManualWorker, tmp_path: Path) -> None:
@@ -104,7 +89,7 @@ def test_a_run_by_command_line(worker: ManualWorker, tmp_path: Path) -> None:
     assert run_id in said("ps", "--status", "CANCELLED")
 
 
-def test_a_failed_run_is_retried_and_a_paused_one_resumed_by_command_line(worker: ManualWorker) -> None:
+def test_a_failed_run_is_retried_and_a_paused_one_resumed_by_command_line(worker: ManualWorker, here: Here) -> None:
     run_id = said("submit", "tiny").strip()
     assert said("pause", run_id) == f"{run_id} PAUSED\n"
     assert said("resume", run_id) == f"{run_id} QUEUED\n"
@@ -112,15 +97,15 @@ def test_a_failed_run_is_retried_and_a_paused_one_resumed_by_command_line(worker
     assert said("retry", run_id, "--stage", "data") == f"{run_id} RUNNING\n"
     worker.claim(run_id, "data")
     assert said("cancel", run_id, "--now") == f"{run_id} STOPPING\n"
-    done = nanochat("retry", run_id)
-    assert (done.returncode, "which is final" in done.stderr) == (1, True)
+    done = here("retry", run_id)
+    assert (done.code, "which is final" in done.err) == (1, True)
 
 
-def test_keys_forks_and_checkpoints_by_command_line(worker: ManualWorker) -> None:
+def test_keys_forks_and_checkpoints_by_command_line(worker: ManualWorker, here: Here) -> None:
     secret = said("keys", "make", "a reader", "--role", "viewer", "--expires", "12h").strip()
     assert json.loads(said("keys", "list", "--json"))["items"][0]["role"] == "viewer"
-    refused = nanochat("submit", "tiny", NANOCHAT_API_KEY=secret)
-    assert (refused.returncode, "operator" in refused.stderr) == (4, True)
+    refused = here("submit", "tiny", NANOCHAT_API_KEY=secret)
+    assert (refused.code, "operator" in refused.err) == (4, True)
     key_id = json.loads(said("keys", "list", "--json"))["items"][0]["id"]
     assert said("keys", "expire", key_id, "--in", "never") == f"{key_id} valid\n"
     assert said("keys", "revoke", key_id).startswith(f"{key_id} revoked")
@@ -142,7 +127,9 @@ def test_keys_forks_and_checkpoints_by_command_line(worker: ManualWorker) -> Non
     assert "revoke_key" in said("audit")
 
 
-def test_watching_to_the_end_prints_plain_lines_and_the_report_follows(worker: ManualWorker, tmp_path: Path) -> None:
+def test_watching_to_the_end_prints_plain_lines_and_the_report_follows(
+    worker: ManualWorker, tmp_path: Path, here: Here
+) -> None:
     (tmp_path / "report.md").write_text("# Card\n")
     run_id = said("submit", "tiny").strip()
     for stage in json.loads(said("show", run_id, "--json"))["stages"]:
@@ -156,14 +143,14 @@ def test_watching_to_the_end_prints_plain_lines_and_the_report_follows(worker: M
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert json.loads(said("report", run_id, "--json")) is None  # this report stage made Markdown alone
     seen = tmp_path / "seen"
-    opened = nanochat("report", run_id, "--html", str(page), "--open", BROWSER=f"sh -c 'echo $0 > {seen}' %s")
-    assert (opened.returncode, seen.read_text(encoding="utf-8")) == (0, f"{page.as_uri()}\n"), opened.stderr
-    nowhere = nanochat("report", run_id, "--html", str(tmp_path / "none" / "card.html"))
-    assert (nowhere.returncode, "cannot be written" in nowhere.stderr) == (2, True)
+    opened = piped("report", run_id, "--html", str(page), "--open", BROWSER=f"sh -c 'echo $0 > {seen}' %s")
+    assert (opened.code, seen.read_text(encoding="utf-8")) == (0, f"{page.as_uri()}\n"), opened.err
+    nowhere = here("report", run_id, "--html", str(tmp_path / "none" / "card.html"))
+    assert (nowhere.code, "cannot be written" in nowhere.err) == (2, True)
     assert run_id in said("models")
 
 
-def test_a_promoted_model_is_exported_by_its_id(worker: ManualWorker, tmp_path: Path) -> None:
+def test_a_promoted_model_is_exported_by_its_id(worker: ManualWorker, tmp_path: Path, here: Here) -> None:
     tokenizer = Tokenizer.from_merges(rustbpe.train(CORPUS, 391))
     sealed = seal_model(random_model(config_of("speedrun")), tokenizer, tmp_path)
     run_id = said("submit", "tiny").strip()
@@ -173,20 +160,20 @@ def test_a_promoted_model_is_exported_by_its_id(worker: ManualWorker, tmp_path: 
         )
         worker.complete(run_id, stage["name"], **paths)
     model = next(line.split()[0] for line in said("models").splitlines() if run_id in line)
-    done = nanochat("export", "--to", "safetensors", "--model", model, str(tmp_path / "out"))
-    assert done.returncode == 0, done.stderr
+    done = here("export", "--to", "safetensors", "--model", model, str(tmp_path / "out"))
+    assert done.code == 0, done.err
     assert {"model.safetensors", "nanochat.json", "tokenizer.json"} == {path.name for path in (tmp_path / "out").iterdir()}
-    refused = nanochat("export", "--to", "hf", "--model", "m_none", str(tmp_path / "none"))
-    assert (refused.returncode, "there is no model 'm_none'" in refused.stderr) == (1, True)
-    refused = nanochat("export", "--to", "hf", "--model", str(sealed.model_dir), str(tmp_path / "none"))
-    assert (refused.returncode, "--tokenizer DIR" in refused.stderr) == (2, True)
+    refused = here("export", "--to", "hf", "--model", "m_none", str(tmp_path / "none"))
+    assert (refused.code, "there is no model 'm_none'" in refused.err) == (1, True)
+    refused = here("export", "--to", "hf", "--model", str(sealed.model_dir), str(tmp_path / "none"))
+    assert (refused.code, "--tokenizer DIR" in refused.err) == (2, True)
 
 
-def test_a_data_folder_becomes_the_source(tmp_path: Path) -> None:
-    done = nanochat("submit", "tiny", "--data", str(tmp_path / "none"))
-    assert done.returncode == 2
-    assert str(tmp_path / "none") in done.stderr
-    assert "data.source" in done.stderr
+def test_a_data_folder_becomes_the_source(tmp_path: Path, here: Here) -> None:
+    done = here("submit", "tiny", "--data", str(tmp_path / "none"))
+    assert done.code == 2
+    assert str(tmp_path / "none") in done.err
+    assert "data.source" in done.err
 
 
 def test_a_recipe_file_is_read_here(tmp_path: Path) -> None:
@@ -201,18 +188,18 @@ def test_a_recipe_file_is_read_here(tmp_path: Path) -> None:
 NOWHERE = {"NANOCHAT_API_URL": "http://127.0.0.1:1", "NANOCHAT_API_KEY": ""}
 
 
-def test_a_plan_for_named_gpus_needs_no_service_and_agrees_with_the_api(tmp_path: Path) -> None:
-    done = nanochat("plan", "speedrun", "--gpus", "8", "--gpu", "H100", **NOWHERE, COLUMNS="100")
-    assert done.returncode == 0, done.stderr
-    (row,) = [line.split() for line in done.stdout.splitlines() if line.startswith("base_train")]
+def test_a_plan_for_named_gpus_needs_no_service_and_agrees_with_the_api(tmp_path: Path, here: Here) -> None:
+    done = here("plan", "speedrun", "--gpus", "8", "--gpu", "H100", **NOWHERE, COLUMNS="100")
+    assert done.code == 0, done.err
+    (row,) = [line.split() for line in done.out.splitlines() if line.startswith("base_train")]
     assert row == ["base_train", "21.4k", "11.2B", "3.92e19", "32", "x", "1", "41.9", "1.29M", "2.41", "57.91", "estimate"]
-    assert "8 x H100 (79.1 GiB, 989 TFLOPS at 57 % MFU, $3.00/h each)" in done.stdout
+    assert "8 x H100 (79.1 GiB, 989 TFLOPS at 57 % MFU, $3.00/h each)" in done.out
     asked = ("--gpu-memory", "40", "--peak-tflops", "500", "--usd-per-hour", "0", "--set", "base.num_iterations=10")
-    here = json.loads(nanochat("plan", "speedrun", *asked, "--json", **NOWHERE).stdout)
+    planned = json.loads(here("plan", "speedrun", *asked, "--json", **NOWHERE).out)
     with connect() as api:
         there = api.plan("speedrun", {"base.num_iterations": 10}, gpus=1, gpu_memory_gib=40, peak_tflops=500, usd_per_hour=0)
-    assert here == there.model_dump(mode="json")
-    assert (here["figures"]["stages"][0]["device_batch_size"], here["figures"]["usd"]) == (16, 0)
+    assert planned == there.model_dump(mode="json")
+    assert (planned["figures"]["stages"][0]["device_batch_size"], planned["figures"]["usd"]) == (16, 0)
 
 
 @pytest.mark.parametrize(
@@ -226,11 +213,11 @@ def test_a_plan_for_named_gpus_needs_no_service_and_agrees_with_the_api(tmp_path
         (("none.toml", "--gpus", "1"), "no file none.toml"),
     ],
 )
-def test_a_plan_that_cannot_be_is_refused_in_words(arguments: tuple[str, ...], word: str) -> None:
-    done = nanochat("plan", *arguments, **NOWHERE)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert word in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_plan_that_cannot_be_is_refused_in_words(arguments: tuple[str, ...], word: str, here: Here) -> None:
+    done = here("plan", *arguments, **NOWHERE)
+    assert (done.code, done.out) == (2, "")
+    assert word in done.err
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize(
@@ -249,28 +236,28 @@ def test_a_plan_that_cannot_be_is_refused_in_words(arguments: tuple[str, ...], w
         (("local-run", "huge"), 2, ("unknown recipe 'huge'", "tiny")),
     ],
 )
-def test_mistakes_are_told_in_words(arguments: tuple[str, ...], code: int, words: tuple[str, ...]) -> None:
-    done = nanochat(*arguments)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
+def test_mistakes_are_told_in_words(arguments: tuple[str, ...], code: int, words: tuple[str, ...], here: Here) -> None:
+    done = here(*arguments)
+    assert done.code == code, done.err
+    assert "Traceback" not in done.err
     for word in words:
-        assert word in done.stderr
+        assert word in done.err
 
 
 def test_a_wrong_key_and_no_server_are_told_in_words() -> None:
-    done = nanochat("ps", NANOCHAT_API_KEY="nc_wrong")
-    assert (done.returncode, "401" in done.stderr) == (4, True)
-    done = nanochat("ps", NANOCHAT_API_URL="http://127.0.0.1:1")
-    assert done.returncode == 3
-    assert "http://127.0.0.1:1" in done.stderr
-    assert "nanochat up" in done.stderr
-    assert "Traceback" not in done.stderr
+    done = piped("ps", NANOCHAT_API_KEY="nc_wrong")
+    assert (done.code, "401" in done.err) == (4, True)
+    done = piped("ps", NANOCHAT_API_URL="http://127.0.0.1:1")
+    assert done.code == 3
+    assert "http://127.0.0.1:1" in done.err
+    assert "nanochat up" in done.err
+    assert "Traceback" not in done.err
 
 
-def test_watching_a_run_that_fails_says_why(worker: ManualWorker) -> None:
+def test_watching_a_run_that_fails_says_why(worker: ManualWorker, here: Here) -> None:
     run_id = said("submit", "tiny").strip()
     worker.finish(worker.claim(run_id, "data"), Reason.BAD_INPUT, "no text in /data")
-    done = nanochat("watch", run_id)
-    assert done.returncode == 1
-    assert "no text in /data" in done.stdout + done.stderr
-    assert f"nanochat logs {run_id}" in done.stderr
+    done = here("watch", run_id)
+    assert done.code == 1
+    assert "no text in /data" in done.out + done.err
+    assert f"nanochat logs {run_id}" in done.err

@@ -1,4 +1,4 @@
-"""The command as a process on a pseudo-terminal and piped, against a real API: what a person sees and what a program reads."""
+"""What a person sees on a terminal and what a program reads, against a real API: as a process where that makes the difference."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,8 +17,9 @@ import pytest
 from controlplane.lifecycle import Reason
 from tests.api.manual_worker import ManualWorker
 from tests.api.server import Api
+from tests.client.conftest import Here
 from tests.client.scripted import scripted
-from tests.client.terminal import COMMAND, ROOT, on_terminal, piped, terminal
+from tests.client.terminal import COMMAND, ROOT, Done, on_terminal, piped, terminal
 
 RUN_ID = re.compile(r"r_[0-9a-f]{16}\b")
 NAME = "a long name for an experiment with a model of depth four"
@@ -51,11 +53,9 @@ def surroundings(environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("columns", [60, 120])
-def test_everything_fits_the_terminal_and_no_id_is_cut(runs: list[str], columns: int) -> None:
-    seen = {
-        words[0]: on_terminal(*words, columns=columns)
-        for words in (("ps",), ("metrics", runs[1]), ("compare", *runs), ("leaderboard",))
-    }
+def test_everything_fits_the_terminal_and_no_id_is_cut(runs: list[str], columns: int, here: Here) -> None:
+    seen = {words[0]: here(*words, columns=columns) for words in (("metrics", runs[1]), ("compare", *runs), ("leaderboard",))}
+    seen["ps"] = on_terminal("ps", columns=columns)
     for command, done in seen.items():
         assert done.code == 0, done.out
         assert done.widest <= columns, (command, done.out)
@@ -68,7 +68,7 @@ def test_everything_fits_the_terminal_and_no_id_is_cut(runs: list[str], columns:
     assert any(NASTY in line for line in seen["ps"].lines)  # a name is text, not markup
 
 
-def test_piped_lists_are_separated_by_tabs_and_whole(runs: list[str]) -> None:
+def test_piped_lists_are_separated_by_tabs_and_whole(runs: list[str], here: Here) -> None:
     done = piped("ps")
     assert (done.code, done.err) == (0, "")
     assert "\x1b" not in done.out
@@ -79,7 +79,7 @@ def test_piped_lists_are_separated_by_tabs_and_whole(runs: list[str]) -> None:
     assert by_id[runs[2]]["status"].endswith("FAILED")
     assert by_id[runs[0]]["time left"] != "0s"  # at step 0 the stage does not know
     assert re.fullmatch(r"\d+ %", by_id[runs[0]]["done"])
-    assert piped("ps", "-q").out.split()[:3] == runs[::-1]
+    assert here("ps", "-q").out.split()[:3] == runs[::-1]
 
 
 def test_colours_can_be_switched_off(runs: list[str]) -> None:
@@ -97,7 +97,7 @@ def test_times_are_local_or_utc(runs: list[str]) -> None:
     assert " UTC" not in local
 
 
-def test_cancel_asks_on_a_terminal_and_takes_no_for_an_answer(api: Api) -> None:
+def test_cancel_asks_on_a_terminal_and_takes_no_for_an_answer(api: Api, here: Here) -> None:
     with api.client() as client:
         run = client.submit("tiny", name="to cancel")
         with terminal("cancel", "to cancel") as asked:
@@ -112,7 +112,7 @@ def test_cancel_asks_on_a_terminal_and_takes_no_for_an_answer(api: Api) -> None:
             asked.type("y\n")
             assert asked.end().code == 0
         assert client.run(run.id).status == "CANCELLED"
-        assert on_terminal("delete", "to cancel", "--yes").code == 0
+        assert here("delete", "to cancel", "--yes", columns=80).code == 0
 
 
 def test_a_refused_field_is_told_once() -> None:
@@ -165,16 +165,16 @@ def test_ctrl_c_anywhere_else_is_130_without_a_traceback() -> None:
     assert "client/" not in done.out
 
 
-def test_the_list_is_shown_live_and_submitting_says_what_to_expect(runs: list[str]) -> None:
+def test_the_list_is_shown_live_and_submitting_says_what_to_expect(runs: list[str], here: Here) -> None:
     with terminal("ps", "--watch") as watching:
         watching.wait_for(runs[0])
         watching.type("\x03")
         assert watching.end().code == 130
-    submitted = on_terminal("submit", "tiny", "--name", "expected", columns=80)
+    submitted = here("submit", "tiny", "--name", "expected", columns=80)
     assert submitted.code == 0, submitted.out
     assert "4.19M parameters" in submitted.out
     assert "nanochat watch" in submitted.out
-    assert piped("ps", "--watch").code == 2
+    assert here("ps", "--watch").code == 2
 
 
 def test_a_closed_pipe_is_quiet(runs: list[str]) -> None:
@@ -187,24 +187,24 @@ def test_a_closed_pipe_is_quiet(runs: list[str]) -> None:
     process.stderr.close()
 
 
-def test_the_shell_completes_ids_names_and_contexts(runs: list[str]) -> None:
-    def offered(*words: str) -> list[str]:
+def test_the_shell_completes_ids_and_names(runs: list[str], here: Here) -> None:
+    def offered(*words: str, command: Callable[..., Done] = here) -> list[str]:
         asked = {
             "_NANOCHAT_COMPLETE": "complete_bash",
             "COMP_WORDS": "\n".join(["nanochat", *words]),
             "COMP_CWORD": str(len(words)),
         }
-        return piped(**asked).out.split("\n")
+        return command(**asked).out.split("\n")
 
-    assert runs[0] in offered("show", "r_")
+    assert runs[0] in offered("show", "r_", command=piped)
     assert "first" in offered("metrics", "fir")
     assert "base_train" in offered("retry", "first", "--stage", "base")
     assert "metrics" in offered("metr")
 
 
-def test_metrics_as_csv_and_json(runs: list[str]) -> None:
-    head, first, *_ = piped("metrics", "--csv", "--key", "loss", NAME).out.splitlines()
+def test_metrics_as_csv_and_json(runs: list[str], here: Here) -> None:
+    head, first, *_ = here("metrics", "--csv", "--key", "loss", NAME).out.splitlines()
     assert head == "stage,metric,step,time,min,max,last,nonfinite"
     assert first.startswith("base_train,loss,1,")
-    assert json.loads(piped("metrics", "--json", NAME).out)["items"][0]["stage"] == "base_train"
+    assert json.loads(here("metrics", "--json", NAME).out)["items"][0]["stage"] == "base_train"
     assert os.environ["NANOCHAT_API_URL"] not in head
