@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -55,7 +55,7 @@ def compare(
             emit(plan) if as_json else show(_against_plan(plan))
             return
         found = [_look(client, run) for run in runs]
-    changed = differences([one.settings for one in found])
+    changed = _differences([one.settings for one in found])
     scores = list(dict.fromkeys(name for one in found for name in one.scores))
     if as_json:
         emit(
@@ -76,18 +76,18 @@ def compare(
     _section("Settings that differ", _side_by_side("setting", changed, [one.settings for one in found], json.dumps))
 
 
-def differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+def _differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """The paths of the settings that are not the same in all runs."""
     paths = dict.fromkeys(path for one in settings for path in one)
     missing = object()
     return [path for path in paths if any(one.get(path, missing) != settings[0].get(path, missing) for one in settings)]
 
 
-def leaves(value: object, path: str = "") -> Iterable[tuple[str, Any]]:
+def _leaves(value: object, path: str = "") -> Iterable[tuple[str, Any]]:
     """The settings of a recipe by their dotted path. A list is one value."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
-            yield from leaves(inner, f"{path}.{key}" if path else str(key))
+            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
     else:
         yield path, value
 
@@ -103,7 +103,7 @@ def _look(client: Client, wanted: str) -> Compared:
     scores = {
         f"{row['name']} {column}": value for row in report.get("summary", ()) for column, value in row.get("values", {}).items()
     }
-    return Compared(run, scores, dict(leaves(run.config)))
+    return Compared(run, scores, dict(_leaves(run.config)))
 
 
 def _heads(found: Sequence[Compared]) -> Sheet:
@@ -125,7 +125,7 @@ def _heads(found: Sequence[Compared]) -> Sheet:
     return sheet
 
 
-def _side_by_side(heading: str, rows: Sequence[str], values: Sequence[Mapping[str, Any]], shown: Any) -> Sheet:
+def _side_by_side(heading: str, rows: Sequence[str], values: Sequence[Mapping[str, Any]], shown: Callable[[Any], str]) -> Sheet:
     sheet = Sheet(heading, *(Column(str(no), right=True) for no in range(1, len(values) + 1)))
     for row in rows:
         sheet.add(row, *(shown(one[row]) if row in one else ABSENT for one in values))
