@@ -21,6 +21,7 @@ from typing import IO
 from services.standalone import launch
 
 STARTED = "--- started "
+PORTS = {"api": 8000, "inference": 8001, "ui": 7860}  # where the services are, unless another program is there
 
 
 class StartError(RuntimeError):
@@ -42,9 +43,8 @@ def spawn(
     The kernel sends it the signal `die_with` when the calling thread ends, even by kill -9. So call this from a thread that
     lives as long as the child should; the main thread does.
     """
-    launcher = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(int(die_with)), identity]
     return subprocess.Popen(
-        [*launcher, *argv],
+        [*launcher(die_with, identity), *argv],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
@@ -53,6 +53,11 @@ def spawn(
         pass_fds=tuple(keep_open),
         start_new_session=True,
     )
+
+
+def launcher(die_with: signal.Signals, identity: str) -> list[str]:
+    """The command before a program's own that runs it as `launch` describes."""
+    return [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(int(die_with)), identity]
 
 
 def stop(process: subprocess.Popen[bytes], steps: Sequence[tuple[signal.Signals, float]]) -> int:

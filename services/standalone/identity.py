@@ -7,11 +7,10 @@ import pwd
 import signal
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 from services.standalone import launch
-from services.standalone.child import StartError
+from services.standalone.child import StartError, launcher
 
 
 def identity_for(data_dir: Path, binaries: Path) -> str:
@@ -48,9 +47,8 @@ def give_to(folder: Path, identity: str) -> None:
 
 def run_as(identity: str, argv: list[str], text: str = "") -> subprocess.CompletedProcess[bytes]:
     """Run a program to its end with `text` as its standard input. Its standard error goes into its standard output."""
-    launcher = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(int(signal.SIGKILL)), identity]
     return subprocess.run(
-        [*launcher, *argv],
+        [*launcher(signal.SIGKILL, identity), *argv],
         input=text.encode(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

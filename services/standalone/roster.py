@@ -12,12 +12,11 @@ from pathlib import Path
 import httpx
 
 from client import Client, ClientError
-from services.standalone.child import free_port
+from services.standalone.child import PORTS, free_port
 from services.standalone.postgres import Postgres
 from services.standalone.stack import Program, Server
 from services.standalone.valkey import Valkey
 
-PREFERRED_PORTS = {"api": 8000, "inference": 8001, "ui": 7860}
 # A worker kills a stage that is still running after STAGE_STOPS_S. That is well before we kill the worker, after DRAIN_S.
 STAGE_STOPS_S, DRAIN_S = 45, 60.0
 
@@ -33,7 +32,7 @@ class Roster:
 def roster(home: Path) -> Roster:
     """The whole platform in the folder `home`, not started yet."""
     logs, key_file = home / "logs", home / "keys" / "admin.key"
-    ports = _ports()
+    ports = {name: free_port(wanted) for name, wanted in PORTS.items()}
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
     postgres = Postgres(home / "postgres", free_port(), logs / "postgres.log")
     valkey = Valkey(home / "valkey", free_port(), logs / "valkey.log")
@@ -80,7 +79,7 @@ def roster(home: Path) -> Roster:
     ]
     moved = [
         f"port {wanted} is taken by another program; {name} is at {urls[name]}"
-        for name, wanted in PREFERRED_PORTS.items()
+        for name, wanted in PORTS.items()
         if ports[name] != wanted
     ]
     return Roster(waves, urls, key_file, moved)
@@ -88,13 +87,6 @@ def roster(home: Path) -> Roster:
 
 def home_folder() -> Path:
     return Path(os.environ.get("NANOCHAT_HOME") or ".nanochat").absolute()
-
-
-def _ports() -> dict[str, int]:
-    ports: dict[str, int] = {}
-    for name, wanted in PREFERRED_PORTS.items():
-        ports[name] = free_port(wanted)
-    return ports
 
 
 def _answers(url: str) -> Callable[[], bool]:

@@ -58,7 +58,7 @@ def test_demo_refuses_a_data_folder_before_it_starts_anything(folder: str, told:
 def test_a_taken_port_is_replaced_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        monkeypatch.setattr(roster, "PREFERRED_PORTS", {"api": port, "inference": 0, "ui": 0})
+        monkeypatch.setattr(roster, "PORTS", {"api": port, "inference": 0, "ui": 0})
         plan = roster.roster(tmp_path)
         assert plan.urls["api"] != f"http://127.0.0.1:{port}"
         assert plan.moved[0] == f"port {port} is taken by another program; api is at {plan.urls['api']}"

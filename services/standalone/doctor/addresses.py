@@ -14,9 +14,9 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from services.standalone.child import PORTS
 from services.standalone.doctor.finding import Finding, bad, fine, odd
 
-PORTS = {"api": 8000, "inference": 8001, "ui": 7860}
 SKEW_S = 5.0
 TIMEOUT_S = 5.0
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
