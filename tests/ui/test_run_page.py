@@ -59,6 +59,15 @@ def figure(page: Page, what: str) -> Locator:
     return page.locator(".run-facts > div", has=page.get_by_text(what, exact=True)).locator("dd")
 
 
+def test_a_run_is_seen_from_the_list_to_its_end(page: Page, site: Site) -> None:
+    worker = site.submit("watched")
+    page.goto(site.url)
+    page.get_by_role("link", name="watched").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("watched")
+    worker.finish(*(stage["name"] for stage in site.api.http.get(f"/v1/runs/{worker.run_id}").json()["stages"]))
+    expect(page.locator(".run-status [data-status=SUCCEEDED]")).to_be_visible()
+
+
 def test_a_run_is_followed_without_losing_zoom_or_place(page: Page, site: Site) -> None:
     worker, work = begun(site, "followed")
     report(work, range(300), loss=falling, tok_per_s=lambda step: 5200.0)
