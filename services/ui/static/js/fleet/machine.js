@@ -17,17 +17,17 @@ export function machines(workers) {
   return [...found].sort(([a], [b]) => a.localeCompare(b, undefined, { numeric: true })).map(([hostname, its]) => ({ hostname, workers: its }));
 }
 
-/** A panel for a machine. `node.show(machine, runs)` brings it up to date. `changed` is called after an action. */
+/** A panel for a machine. `node.show(machine)` brings it up to date. `changed` is called after an action. */
 export function machine(changed) {
   const name = h("h3", { class: "break" });
   const list = h("div", { class: "stack" });
   const hardware = h("div", { class: "stack said" });
   const node = h("article", { class: "panel stack" }, name, hardware, list);
-  node.show = ({ hostname, workers }, runs) => {
+  node.show = ({ hostname, workers }) => {
     name.textContent = hostname;
-    // Workers of one machine tell of the same disks and GPUs. An older control API tells of none.
-    refill(hardware, disks(distinct(workers.flatMap((one) => one.disks ?? []), (disk) => disk.path)), gpus(distinct(workers.flatMap((one) => one.devices ?? []), (gpu) => gpu.index)));
-    keyed(list, workers, (worker) => worker.id, () => worker(changed), (one, now) => one.show(now, runs));
+    // Workers of one machine tell of the same disks and GPUs.
+    refill(hardware, disks(distinct(workers.flatMap((one) => one.disks), (disk) => disk.path)), gpus(distinct(workers.flatMap((one) => one.devices), (gpu) => gpu.index)));
+    keyed(list, workers, (worker) => worker.id, () => worker(changed), (one, now) => one.show(now));
   };
   return node;
 }
@@ -41,11 +41,11 @@ function worker(changed) {
   const button = h("div");
   const node = h("section", { class: "worker stack" }, h("div", { class: "worker-head" }, head, button), said, does);
   let drawn = null;
-  node.show = (now, runs) => {
+  node.show = (now) => {
     refill(head, mark(...(STATE[now.status] ?? ["?", now.status])), h("strong", { class: "break" }, now.id), h("span", { class: "tag" }, `${now.queue} queue`),
       now.gpus > 0 && h("span", { class: "tag" }, `${now.gpus} × ${now.gpu_name || "GPU"}`),
-      h("span", { class: "dim small" }, `${now.attempts.length} of ${now.slots} ${now.slots === 1 ? "slot" : "slots"} in use · heard `, heard(now)));
-    refill(does, now.attempts.length ? now.attempts.map((attempt) => work(attempt, runs)) : null);
+      h("span", { class: "dim small" }, `${now.runs.length} of ${now.slots} ${now.slots === 1 ? "slot" : "slots"} in use · heard `, heard(now)));
+    refill(does, now.runs.map(work));
     if (drawn === now.status || !isAdmin()) return;
     drawn = now.status;
     fill(button, deed(now, changed, said));
@@ -61,16 +61,13 @@ function heard(worker) {
   return worker.status === "lost" ? time(worker.heartbeat_at, "ago") : h("span", { title: when.toISOString() }, `${seconds(s)} ago`);
 }
 
-function work(attempt, runs) {
-  const [runId, stage, no] = attempt.split("/");
-  if (!stage) return h("p", { class: "dim small" }, "A stage of another project");
-  const run = runs.get(runId);
-  const progress = run?.current?.name === stage ? run.current.progress : null;
-  const part = progress?.total ? progress.done / progress.total : NaN;
+function work({ run_id: id, run_name: name, stage, attempt, progress }) {
+  if (id === null) return h("p", { class: "dim small" }, "A stage of another project");
+  const part = progress?.fraction ?? NaN;
   return h("div", { class: "work" },
-    h("div", { class: "row" }, h("a", { href: `/runs/${runId}`, class: "break" }, run?.name ?? runId), h("span", null, stage), Number(no) > 1 && h("span", { class: "tag" }, `attempt ${no}`),
+    h("div", { class: "row" }, h("a", { href: path`/runs/${id}`, class: "break" }, name), h("span", null, stage), attempt > 1 && h("span", { class: "tag" }, `attempt ${attempt}`),
       h("span", { class: "dim small push" }, [Number.isFinite(part) && percent(part), progress?.eta_s > 0 && `${seconds(progress.eta_s)} left`].filter(Boolean).join(" · "))),
-    bar(part, "active", `${stage} of ${run?.name ?? runId}`));
+    bar(part, "active", `${stage} of ${name}`));
 }
 
 function deed(worker, changed, place) {

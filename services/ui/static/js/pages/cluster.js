@@ -9,7 +9,6 @@ import { queueTable } from "../fleet/queue.js";
 import { every } from "../repeat.js";
 
 const POLL_MS = 3000;
-const MOST = 200; // runs whose progress is shown
 
 export async function page(main) {
   const facts = h("dl", { class: "facts" });
@@ -25,20 +24,15 @@ export async function page(main) {
   if (isAdmin()) main.append(garbage());
 
   async function refresh() {
-    const [{ items: workers }, { items: queued }, { items: runs }] = await Promise.all([
-      get("/workers"), get("/queue"), get("/runs", { status: ["RUNNING", "QUEUED", "PAUSED"], limit: MOST })]);
-    const byId = new Map(runs.map((run) => [run.id, run]));
+    const [{ items: workers }, { items: queued }] = await Promise.all([get("/workers"), get("/queue")]);
     const alive = workers.filter((worker) => worker.status !== "lost");
     const gone = workers.filter((worker) => worker.status === "lost");
     refill(facts, figures(alive, queued));
-    if (!alive.length) fill(place, none());
-    else {
-      if (place.firstElementChild && !place.firstElementChild.dataset.key) fill(place);
-      keyed(place, machines(alive), (one) => one.hostname, () => machine(refresh), (node, one) => node.show(one, byId));
-    }
+    if (alive.length) keyed(place, machines(alive), (one) => one.hostname, () => machine(refresh), (node, one) => node.show(one));
+    else fill(place, none());
     lostPart.hidden = !gone.length;
     lostTitle.textContent = `${gone.length} lost ${gone.length === 1 ? "worker" : "workers"}, which sent no heartbeat`;
-    keyed(lost, machines(gone), (one) => one.hostname, () => machine(refresh), (node, one) => node.show(one, byId));
+    keyed(lost, machines(gone), (one) => one.hostname, () => machine(refresh), (node, one) => node.show(one));
     queue.show(queued);
   }
   await every(POLL_MS, refresh);
@@ -50,7 +44,7 @@ function figures(workers, queued) {
   return [
     fact("workers", number(workers.length)),
     fact("GPUs", number(gpus)),
-    fact("slots in use", `${sum((worker) => worker.attempts.length)} of ${sum((worker) => worker.slots)}`),
+    fact("slots in use", `${sum((worker) => worker.runs.length)} of ${sum((worker) => worker.slots)}`),
     fact("draining", number(workers.filter((worker) => worker.status === "draining").length)),
     fact("stages that wait", number(queued.length)),
   ];

@@ -3,9 +3,7 @@ import { between } from "../format.js";
 
 /** The share of a stage that is done, 0 to 1. */
 export function shareOf(stage) {
-  if (stage.status === "SUCCEEDED") return 1;
-  const { done, total } = stage.progress ?? {};
-  return total > 0 ? Math.min(1, done / total) : 0;
+  return stage.status === "SUCCEEDED" ? 1 : (stage.progress?.fraction ?? 0);
 }
 
 /** Seconds in which attempts of the stage worked. */
