@@ -4,7 +4,7 @@ import { Chart } from "../chart.js";
 import { Range } from "../chart_range.js";
 import { h } from "../dom.js";
 import { FINISHED } from "../format.js";
-import { AXES, placed, rates } from "../run/axes.js";
+import { AXES, placed } from "../run/axes.js";
 import { choice } from "./choice.js";
 
 const STAGES = [["base_train", "pretraining"], ["mid_train", "midtraining"], ["sft", "SFT"], ["rl", "RL"]];
@@ -21,13 +21,11 @@ export function compareCurves() {
   const x = choice("Against", "x", XS, () => { range.reset(); load(); });
   const charts = PLOTS.map((plot) => ({ ...plot, chart: new Chart({ range, label: plot.label, height: 280 }) }));
   const kept = new Map(); // run and stage → its series
-  const costs = new Map(); // run → tokens and FLOPs of its steps
   let runs = [];
 
   async function load() {
     const name = stage.value;
     await Promise.all(runs.map(async (run) => {
-      if (AXES[x.value].rate && !costs.has(run.id)) costs.set(run.id, await rates(run));
       const key = `${run.id}/${name}`;
       const its = run.stages.find((one) => one.name === name);
       const done = !its || FINISHED.has(its.status);
@@ -44,7 +42,7 @@ export function compareCurves() {
       chart.draw({
         x: { kind, label: along, log: false },
         axes: [{ key: "y", label }],
-        lines: runs.map((run, no) => line(run, no, stage.value, kept.get(`${run.id}/${stage.value}`)?.series ?? [], keys, x.value, costs.get(run.id) ?? new Map())).filter(Boolean),
+        lines: runs.map((run, no) => line(run, no, stage.value, kept.get(`${run.id}/${stage.value}`)?.series ?? [], keys, x.value)).filter(Boolean),
         empty: `No run has reported ${label} in this stage.`,
       });
     }
@@ -59,10 +57,10 @@ export function compareCurves() {
   };
 }
 
-function line(run, no, stage, all, keys, mode, costs) {
+function line(run, no, stage, all, keys, mode) {
   const series = all.find((one) => keys.includes(one.key));
   if (!series?.points.length) return null;
-  const place = placed({ run, mode, rates: costs, stages: [stage], series: all });
+  const place = placed({ run, mode, stages: [stage], series: all });
   const [xs, ys] = [[], []];
   for (const point of series.points) {
     const at = place.at(stage, point.step, point.t);

@@ -1,33 +1,20 @@
 // What the x axis of a run's curves can be, and where a point lies on it.
-import { Problem, post } from "../api.js";
-
 export const AXES = {
   step: { label: "step", kind: "step" },
-  tokens: { label: "tokens", kind: "number", rate: "tokens" },
-  flops: { label: "training FLOPs", kind: "number", rate: "flops" },
+  tokens: { label: "tokens", kind: "number", per: "tokens_per_step" },
+  flops: { label: "training FLOPs", kind: "number", per: "flops_per_step" },
   time: { label: "time", kind: "time" },
   relative: { label: "time since the start", kind: "duration" },
 };
 
-/** Tokens and FLOPs of a step, by stage, from the plan of the run's recipe. Empty if it cannot be planned any more. */
-export async function rates(run) {
-  try {
-    const { figures } = await post("/runs/plan", { recipe: run.config });
-    return new Map(figures.stages.filter((s) => s.steps).map((s) => [s.stage, { tokens: s.tokens / s.steps, flops: s.flops / s.steps }]));
-  } catch (err) {
-    if (err instanceof Problem) return new Map();
-    throw err;
-  }
-}
-
 /**
  * Where points lie on the axis. With several stages they follow each other.
- * @param {{run: any, mode: string, rates: Map<string, any>, stages: string[], series: any[]}} of
+ * @param {{run: any, mode: string, stages: string[], series: any[]}} of
  * @returns {{at: (stage: string, step: number, t: number) => number, starts: Map<string, number>, unknown: string[]}}
  *   `at` gives NaN for a stage in `unknown`, whose tokens or FLOPs nobody knows
  */
-export function placed({ run, mode, rates, stages, series }) {
-  const { rate, kind } = AXES[mode];
+export function placed({ run, mode, stages, series }) {
+  const { per: field, kind } = AXES[mode];
   const starts = new Map();
   if (kind === "time" || kind === "duration") {
     const first = run.stages.find((s) => stages.includes(s.name) && s.started_at)?.started_at ?? run.started_at;
@@ -38,7 +25,7 @@ export function placed({ run, mode, rates, stages, series }) {
     }
     return { at: (stage, step, t) => t - zero, starts, unknown: [] };
   }
-  const per = (stage) => (rate ? (rates.get(stage)?.[rate] ?? NaN) : 1);
+  const per = (stage) => (field ? (series.find((s) => s.stage === stage)?.[field] ?? NaN) : 1);
   const unknown = stages.filter((stage) => !(per(stage) > 0));
   let sum = 0;
   for (const stage of stages) {

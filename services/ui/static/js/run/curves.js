@@ -1,11 +1,12 @@
 // The large curve of a run's page, with its figures beside it.
-import { Problem, get } from "../api.js";
+import { Problem, get, path } from "../api.js";
 import { Chart } from "../chart.js";
 import { Range } from "../chart_range.js";
 import { fill, h } from "../dom.js";
 import { FINISHED } from "../format.js";
+import { every } from "../repeat.js";
 import { param, params, setParam } from "../shell.js";
-import { AXES, rates } from "./axes.js";
+import { AXES } from "./axes.js";
 import { saveCsv, savePng, table } from "./export.js";
 import { eventMarks, linesOf, nothing } from "./lines.js";
 import { Points } from "./points.js";
@@ -18,8 +19,8 @@ const DRAW_MS = 400; // between two drawings of new points
 const OTHERS_MS = 15_000;
 const BOTH = "loss";
 
-/** The range of the x axis that the large curve and the small ones share, with what they need to place their points. */
-export const shared = { range: new Range(), mode: "step", rates: new Map(), stage: "", logX: false, listeners: new Set() };
+/** The x axis that the large curve and the small ones share. */
+export const shared = { range: new Range(), mode: "step", stage: "", logX: false, listeners: new Set() };
 
 export function curves(live) {
   const training = live.catalog.stages.filter((s) => s.trains && live.run.stages.some((r) => r.name === s.name));
@@ -29,7 +30,7 @@ export function curves(live) {
     curve: param("curve") ?? BOTH, stage: param("of") ?? "", x: AXES[param("x")] ? param("x") : "step",
     logX: param("logx") === "1", logY: param("logy") === "1", smooth: Number(param("smooth") ?? 0.6), others: params("with").slice(0, 9),
   };
-  const own = { run: live.run, points: new Points(live.id, keys, BUCKETS), rates: new Map() };
+  const own = { run: live.run, points: new Points(live.id, keys, BUCKETS) };
   const others = new Map(); // id → the same of other runs
   let events = [];
 
@@ -59,9 +60,9 @@ export function curves(live) {
     const kinds = [];
     let marks = [];
     let place = null;
-    const lines = all().flatMap(({ run, points, rates }, i) => {
+    const lines = all().flatMap(({ run, points }, i) => {
       const made = linesOf({
-        run, points, rates, stages: stages(), mode: chosen.x, logX: chosen.logX, logY: chosen.logY, smooth: chosen.smooth, pick: pick(points), catalog: live.catalog,
+        run, points, stages: stages(), mode: chosen.x, logX: chosen.logX, logY: chosen.logY, smooth: chosen.smooth, pick: pick(points), catalog: live.catalog,
         name: alone ? undefined : run.name,
         color: (metric) => {
           if (!alone) return `c${i + 1}`;
@@ -95,15 +96,14 @@ export function curves(live) {
     setParam("with", chosen.others);
     const moved = ["x", "stage", "logX"].some((name) => name in changes);
     if (moved) shared.range.reset();
+    tell();
     await compare();
-    await tell();
     draw();
   }
 
   /** Tell the small charts what the x axis is. */
-  async function tell() {
-    if (AXES[chosen.x].rate) for (const one of all()) if (!one.rates.size) one.rates = await rates(one.run);
-    Object.assign(shared, { mode: chosen.x, rates: own.rates, stage: chosen.stage, logX: chosen.logX });
+  function tell() {
+    Object.assign(shared, { mode: chosen.x, stage: chosen.stage, logX: chosen.logX });
     shared.range.log = chosen.logX;
     for (const fn of shared.listeners) fn();
   }
@@ -113,10 +113,10 @@ export function curves(live) {
     for (const id of chosen.others) {
       if (others.has(id) || id === live.id) continue;
       try {
-        const run = await get(`/runs/${encodeURIComponent(id)}`);
+        const run = await get(path`/runs/${id}`);
         const points = new Points(run.id, keys, BUCKETS);
         await points.load();
-        others.set(id, { run, points, rates: new Map() });
+        others.set(id, { run, points });
         wrong("");
       } catch (err) {
         if (!(err instanceof Problem)) throw err;
@@ -130,33 +130,26 @@ export function curves(live) {
     said.hidden = !text;
   }
 
-  const load = () => own.points.read(draw);
-
-  live.onRun((run) => (own.run = run));
-  live.onReset(load);
-  live.onEvent((event) => {
-    if (event.kind === "checkpoint" || event.kind === "eval") live.past().then((told) => ((events = told), soon()));
-    const answer = own.points.add(event);
-    if (answer === "reload") load();
-    else if (answer === "added") soon();
-  });
-  const timer = setInterval(async () => {
-    if (document.hidden) return;
-    for (const one of others.values()) {
-      if (FINISHED.has(one.run.status)) continue;
-      one.run = await get(`/runs/${one.run.id}`).catch(() => one.run);
-      await one.points.load().catch(() => null);
-      soon();
-    }
-  }, OTHERS_MS);
-  live.onGone(() => clearInterval(timer));
-
-  (async () => {
+  async function marked() {
     events = await live.past();
-    await Promise.all([load(), compare()]);
-    await tell();
-    draw();
-  })();
+    soon();
+  }
+
+  function refreshOthers() {
+    return Promise.all([...others.values()].filter((one) => !FINISHED.has(one.run.status)).map(async (one) => {
+      one.run = await get(path`/runs/${one.run.id}`);
+      await one.points.load();
+      soon();
+    }));
+  }
+
+  tell();
+  marked();
+  live.onRun((run) => (own.run = run));
+  live.onEvent((event) => (event.kind === "checkpoint" || event.kind === "eval") && marked());
+  own.points.follow(live, draw, soon);
+  compare().then(draw);
+  every(OTHERS_MS, refreshOthers).then((stop) => live.onGone(stop));
   return node;
 }
 

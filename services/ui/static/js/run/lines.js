@@ -6,14 +6,14 @@ const FEW = 12; // points that are drawn as such, with the line
 
 /**
  * One line for each metric of a run, through its stages one after another.
- * @param {{run: any, points: any, rates: Map<string, any>, stages: string[], mode: string, logX: boolean, logY: boolean, smooth: number,
+ * @param {{run: any, points: any, stages: string[], mode: string, logX: boolean, logY: boolean, smooth: number,
  *   pick: (stage: string) => any[], color: (metric: any) => string, name?: string, catalog: any}} of
  *   `pick` gives the metrics that are drawn of a stage
  */
 export function linesOf(of) {
   const { run, points, stages, mode, logX, logY, smooth, pick, color, name } = of;
   const shown = stages.filter((stage) => points.series.some((s) => s.stage === stage && s.points.length));
-  const place = placed({ run, mode, rates: of.rates, stages: shown, series: points.series });
+  const place = placed({ run, mode, stages: shown, series: points.series });
   const lines = new Map();
   const marks = [];
   for (const stage of shown) {

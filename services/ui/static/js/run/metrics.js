@@ -39,7 +39,7 @@ export function metrics(panel, run, live) {
     for (const { plot, chart, node } of charts) {
       const wanted = live.catalog.metrics.filter((m) => plot.keys.includes(m.key));
       const { lines, marks, place } = linesOf({
-        run: live.run, points, rates: shared.rates, stages: shared.stage ? [shared.stage] : training, mode: shared.mode, logX: shared.logX, logY: false, smooth: 0, catalog: live.catalog,
+        run: live.run, points, stages: shared.stage ? [shared.stage] : training, mode: shared.mode, logX: shared.logX, logY: false, smooth: 0, catalog: live.catalog,
         pick: (stage) => wanted.filter((m) => points.of(stage, m.key)?.points.length), color: (metric) => `c${1 + wanted.indexOf(metric)}`,
       });
       const axes = [...new Map(lines.map((line) => [line.axis, { key: line.axis, label: line.metric.unit || line.metric.title }])).values()];
@@ -51,21 +51,12 @@ export function metrics(panel, run, live) {
   }
   let due = 0;
   const soon = () => (due ||= setTimeout(() => ((due = 0), draw()), DRAW_MS));
-  const load = () => points.read(draw);
   shared.listeners.add(draw);
-  const stops = [
-    live.onEvent((event) => {
-      const answer = points.add(event);
-      if (answer === "reload") load();
-      else if (answer === "added") soon();
-    }),
-    live.onReset(load),
-    () => shared.listeners.delete(draw),
-    () => clearTimeout(due),
-  ];
-  load();
+  const stop = points.follow(live, draw, soon);
   return () => {
-    for (const stop of stops) stop();
+    stop();
+    clearTimeout(due);
+    shared.listeners.delete(draw);
     for (const { chart } of charts) chart.destroy();
   };
 }

@@ -4,10 +4,11 @@ import { Problem, get, path } from "../api.js";
 const AGAIN_MS = 3000; // after a failure
 
 export class Points {
-  series = []; // {stage, key, points: [{step, t, min, max, last, nonfinite}], gaps: [{step, attempt, t}]}
+  series = []; // as of GET /v1/runs/{id}/metrics
   loaded = false;
   wrong = ""; // why the points could not be read, in words
   #loading = null;
+  #late = []; // events that came while the points were read
 
   /** @param {string[]} keys of the metrics; `buckets` of a series at most */
   constructor(run, keys, buckets) {
@@ -16,52 +17,80 @@ export class Points {
 
   /** Read all anew. Two calls at the same time are one. */
   load() {
-    this.#loading ??= get(path`/runs/${this.run}/metrics`, { keys: this.keys, max_points: this.buckets })
-      .then(({ series }) => Object.assign(this, { series, loaded: true, wrong: "" }))
-      .finally(() => (this.#loading = null));
+    this.#loading ??= this.#read().finally(() => (this.#loading = null));
     return this.#loading;
   }
 
-  /** Read all anew, again and again until it succeeds, and draw what came of each try. Nobody waits for it. */
-  async read(draw) {
-    try {
-      await this.load();
-    } catch (err) {
-      const late = err.name === "TimeoutError"; // the answer began and did not end in time
-      if (!late && !(err instanceof Problem)) throw err;
-      this.wrong = late ? "the server takes too long" : err.lines.join("\n");
-      if (late || err.status === 0 || err.status === 429 || err.status >= 500) setTimeout(() => this.read(draw), AGAIN_MS);
-    }
-    draw();
+  async #read() {
+    do {
+      this.#late = [];
+      const { series } = await get(path`/runs/${this.run}/metrics`, { keys: this.keys, max_points: this.buckets });
+      Object.assign(this, { series, loaded: true, wrong: "" });
+    } while (this.#late.some((event) => this.#take(event) === "reload"));
+  }
+
+  /**
+   * Read all, again and again until it succeeds, and take what the stream of the run brings. `draw` is called after each try,
+   * `soon` for new points. Returns what stops it.
+   */
+  follow(live, draw, soon) {
+    let again = 0;
+    let over = false;
+    const read = async () => {
+      clearTimeout(again);
+      try {
+        await this.load();
+      } catch (err) {
+        if (!(err instanceof Problem)) throw err;
+        this.wrong = err.lines.join("\n");
+        if (!over && (err.status === 0 || err.status === 429 || err.status >= 500)) again = setTimeout(read, AGAIN_MS);
+      }
+      if (!over) draw();
+    };
+    const stops = [
+      live.onReset(read),
+      live.onEvent((event) => {
+        const answer = this.#add(event);
+        if (answer === "reload") read();
+        else if (answer === "added") soon();
+      }),
+    ];
+    read();
+    return () => {
+      over = true;
+      clearTimeout(again);
+      for (const stop of stops) stop();
+    };
   }
 
   of(stage, key) {
     return this.series.find((s) => s.stage === stage && s.key === key);
   }
 
-  /** Take an event of the stream. Returns "added", "known", or "reload" if only the server can say what counts now. */
-  add(event) {
+  #add(event) {
     if (event.kind !== "metric" || !event.data?.values) return "known";
+    if (!this.#loading) return this.#take(event);
+    this.#late.push(event);
+    return "known";
+  }
+
+  /** Take a metric event. Returns "added", "known", or "reload" if only the server can say what counts now. */
+  #take(event) {
     const { step, values } = event.data;
     let answer = "known";
     for (const [key, value] of Object.entries(values)) {
       if (!this.keys.includes(key)) continue;
-      const series = this.of(event.stage, key) ?? this.#begin(event.stage, key);
+      const series = this.of(event.stage, key);
+      if (!series) return "reload"; // its first point: the server also knows the tokens and FLOPs of its steps
       const last = series.points.at(-1);
-      if (last && event.t <= last.t) continue; // the stream repeats what was read
-      if (last && step <= last.step) return "reload"; // an attempt resumed: what lies beyond no longer counts
+      if (event.t <= last.t) continue; // the stream repeats what was read
+      if (step <= last.step) return "reload"; // an attempt resumed: what lies beyond no longer counts
       const finite = typeof value === "number" && Number.isFinite(value) ? value : null;
       series.points.push({ step, t: event.t, min: finite, max: finite, last: finite, nonfinite: finite === null ? 1 : 0 });
       if (series.points.length > 2 * this.buckets) return "reload";
       answer = "added";
     }
     return answer;
-  }
-
-  #begin(stage, key) {
-    const made = { stage, key, points: [], gaps: [] };
-    this.series.push(made);
-    return made;
   }
 }
 
