@@ -4,7 +4,7 @@ import { fill, h } from "../../dom.js";
 import { DASH, bytes, number, time } from "../../format.js";
 import { act, ask, field } from "../../shell.js";
 import { files } from "./files.js";
-import { events, load, stagesOf, table } from "./panel.js";
+import { kept, stagesOf, table } from "./panel.js";
 
 const KINDS = ["checkpoint", "checkpoint_deleted", "promoted", "demoted"];
 
@@ -13,15 +13,10 @@ export function checkpoints(panel, run, live) {
   const wrong = new Map(); // id → why the last action was refused
   const names = stagesOf(live);
   let focus = ""; // the button that was used last: it has the focus again once the table is new
-  let over = false;
-  let timer = 0;
+  let items = [];
 
-  async function refresh() {
-    const { items } = await get(path`/runs/${run.id}/checkpoints`);
-    if (!over) show(items);
-  }
-
-  function show(items) {
+  function show(found) {
+    items = found;
     if (!items.length) {
       const saving = run.config?.base?.save_every;
       return fill(panel, h("div", { class: "empty dim" }, `No checkpoints yet. A training stage saves one at its end${saving ? `, pretraining every ${number(saving)} steps` : ""}, and when it is paused.`));
@@ -70,7 +65,7 @@ export function checkpoints(panel, run, live) {
       h("button", { type: "button", class: "small-button", "aria-expanded": String(open.has(c.id)), "aria-label": `Files of ${step}`, "data-act": `${c.id}-files`, onclick: () => {
         if (!open.delete(c.id)) open.add(c.id);
         focus = `${c.id}-files`;
-        refresh();
+        show(items);
       } }, "Files"),
       mayOperate() && h("button", { type: "button", class: "small-button danger", "aria-label": `Delete ${step}`, "data-act": `${c.id}-delete`, onclick: () => remove(c) }, "Delete"),
     ];
@@ -94,16 +89,10 @@ export function checkpoints(panel, run, live) {
     if (sure) await attempt(c, "delete", () => del(path`/checkpoints/${c.id}`));
   }
 
-  const stop = events(live, KINDS, () => {
-    clearTimeout(timer);
-    timer = setTimeout(() => refresh().catch(() => {}), 300);
+  const { refresh, stop } = kept(panel, live, {
+    what: "the checkpoints", read: async () => (await get(path`/runs/${run.id}/checkpoints`)).items, show, changes: (event) => KINDS.includes(event.kind),
   });
-  load(panel, "the checkpoints", refresh);
-  return () => {
-    over = true;
-    clearTimeout(timer);
-    stop();
-  };
+  return stop;
 }
 
 /** Of each stage that measured it, the checkpoint with the fewest bits per byte; none where there is no choice. */

@@ -3,27 +3,25 @@ import { get, path } from "../../api.js";
 import { fill, h } from "../../dom.js";
 import { number } from "../../format.js";
 import { COLUMNS, coreTasks, scores, TITLES } from "./scores.js";
-import { events, load, table } from "./panel.js";
+import { events, kept, table } from "./panel.js";
 
 const EVALUATIONS = new Set(["base_eval", "chat_eval_mid", "chat_eval_sft", "chat_eval_rl"]);
 
 export function evals(panel, run, live) {
   const partial = new Map(); // stage → Map name → values, of evaluations that are still at work
-  let report = null;
-  let over = false;
-  let timer = 0;
+  let report; // undefined until it is read; null while no stage has begun
 
-  async function refresh() {
+  async function read() {
     try {
-      report = (await get(path`/runs/${run.id}/report`)).report;
+      return (await get(path`/runs/${run.id}/report`)).report;
     } catch (err) {
       if (err.status !== 404) throw err;
-      report = null; // no stage has begun
+      return null;
     }
-    if (!over) show();
   }
 
-  function show() {
+  function show(found) {
+    report = found;
     const results = (name) => report?.stages.find((s) => s.name === name)?.results ?? {};
     const core = results("base_eval").core;
     const measured = report && scores(report);
@@ -46,21 +44,17 @@ export function evals(panel, run, live) {
     return h("div", { class: "empty dim" }, due.length ? "Nothing is evaluated yet. The first figures come with the end of the first training stage." : "The recipe of this run leaves out all evaluations.");
   }
 
-  const stop = events(live, ["eval", "artifact", "stage_status"], (found) => {
-    for (const e of found) {
-      if (e.kind !== "eval" || !EVALUATIONS.has(e.stage)) continue;
-      if (!partial.has(e.stage)) partial.set(e.stage, new Map());
-      partial.get(e.stage).set(e.data.name, e.data.values);
-    }
-    clearTimeout(timer);
-    timer = setTimeout(() => refresh().catch(() => {}), 400);
-  });
-  load(panel, "the evaluations", refresh);
-  return () => {
-    over = true;
-    clearTimeout(timer);
-    stop();
-  };
+  const stops = [
+    events(live, ["eval"], (found) => {
+      for (const { stage, data } of found.filter((e) => EVALUATIONS.has(e.stage))) {
+        if (!partial.has(stage)) partial.set(stage, new Map());
+        partial.get(stage).set(data.name, data.values);
+      }
+      if (report !== undefined) show(report);
+    }),
+    kept(panel, live, { what: "the evaluations", read, show, changes: ({ kind }) => kind === "artifact" || kind === "stage_status" }).stop,
+  ];
+  return () => stops.forEach((stop) => stop());
 }
 
 const section = (title, ...body) => h("section", { class: "stack" }, h("h2", null, title), body);

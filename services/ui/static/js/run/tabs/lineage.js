@@ -4,22 +4,16 @@ import { fill, h, svg } from "../../dom.js";
 import { chip, number } from "../../format.js";
 import { copyButton } from "../../clipboard.js";
 import { layers } from "./layers.js";
-import { events, load, stagesOf } from "./panel.js";
+import { kept, stagesOf } from "./panel.js";
 
+const KINDS = ["artifact", "stage_status", "checkpoint", "checkpoint_deleted"];
 const SCORES = 3; // of a stage that are shown; the tab Evals has all
 
 export function lineage(panel, run, live) {
   const names = stagesOf(live);
   const title = (stage) => names.get(stage)?.short ?? stage;
-  let over = false;
-  let timer = 0;
   let redraw = null;
   const resized = new ResizeObserver(() => redraw?.());
-
-  async function refresh() {
-    const view = await get(path`/runs/${run.id}/lineage`);
-    if (!over) show(view);
-  }
 
   function show(view) {
     const stages = view.nodes.filter((n) => n.kind === "stage");
@@ -43,14 +37,10 @@ export function lineage(panel, run, live) {
     redraw();
   }
 
-  const stop = events(live, ["artifact", "stage_status", "checkpoint", "checkpoint_deleted"], () => {
-    clearTimeout(timer);
-    timer = setTimeout(() => refresh().catch(() => {}), 600);
+  const { stop } = kept(panel, live, {
+    what: "the lineage", read: () => get(path`/runs/${run.id}/lineage`), show, changes: (event) => KINDS.includes(event.kind),
   });
-  load(panel, "the lineage", refresh);
   return () => {
-    over = true;
-    clearTimeout(timer);
     resized.disconnect();
     stop();
   };

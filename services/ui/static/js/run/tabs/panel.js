@@ -3,6 +3,7 @@ import { Problem } from "../../api.js";
 import { fill, h } from "../../dom.js";
 
 const BATCH_MS = 60;
+const REREAD_MS = 500; // after an event: several come together
 
 /** Run `load`; while it takes, the panel says so, and its Problem is shown in the panel with a button to try again. */
 export async function load(panel, what, work) {
@@ -13,6 +14,42 @@ export async function load(panel, what, work) {
     if (!(err instanceof Problem)) throw err;
     fill(panel, h("div", { class: "notice bad stack", role: "alert" }, err.lines.join("\n"), h("div", null, h("button", { type: "button", onclick: () => load(panel, what, work) }, "Try again"))));
   }
+}
+
+/**
+ * Read something and show it, and again soon after each event that changes it. What is shown stays while it cannot be read again.
+ * @param {{what: string, read: () => Promise<any>, show: (found: any) => void, changes: (event: object) => boolean}} options `what` is loaded, in words
+ * @returns {{refresh: () => Promise<void>, stop: () => void}}
+ */
+export function kept(panel, live, { what, read, show, changes }) {
+  let timer = 0;
+  let over = false;
+  async function refresh() {
+    const found = await read();
+    if (!over) show(found);
+  }
+  async function again() {
+    timer = 0;
+    try {
+      await refresh();
+    } catch (err) {
+      if (!(err instanceof Problem)) throw err;
+    }
+  }
+  const soon = () => (timer ||= setTimeout(again, REREAD_MS));
+  const stops = [live.onEvent((event) => changes(event) && soon()), live.onReset(soon)];
+  load(panel, what, async () => {
+    await live.past(); // every event after these comes through onEvent
+    await refresh();
+  });
+  return {
+    refresh,
+    stop() {
+      over = true;
+      clearTimeout(timer);
+      for (const stop of stops) stop();
+    },
+  };
 }
 
 /**
@@ -43,7 +80,7 @@ export function events(live, kinds, take) {
   return () => {
     over = true;
     clearTimeout(timer);
-    stops.forEach((stop) => stop?.());
+    for (const stop of stops) stop();
   };
 }
 

@@ -2,42 +2,32 @@
 import { get, path } from "../../api.js";
 import { fill, h } from "../../dom.js";
 import { DASH, bytes, dollars, number, seconds, time } from "../../format.js";
-import { events, load, table } from "./panel.js";
+import { kept, table } from "./panel.js";
 import { scores } from "./scores.js";
 import { section as stageSection } from "./stage_figures.js";
 
 const NOTES = { missing: ["Missing", "bad"], "cut short": ["Cut short", "warn"], resumed: ["Resumed", "active"], warning: ["Warning", "warn"] };
 
 export function report(panel, run, live) {
-  let over = false;
-  let timer = 0;
-
-  async function refresh() {
-    let answer;
+  async function read() {
     try {
-      answer = await get(path`/runs/${run.id}/report`);
+      return await get(path`/runs/${run.id}/report`);
     } catch (err) {
       if (err.status !== 404) throw err;
-      return over || fill(panel, h("div", { class: "empty dim" }, err.message));
+      return { none: err.message };
     }
-    if (over) return;
+  }
+
+  function show(answer) {
+    if (answer.none) return fill(panel, h("div", { class: "empty dim" }, answer.none));
     const open = new Set([...panel.querySelectorAll("details[open] > summary")].map((summary) => summary.textContent));
     fill(panel, answer.report ? card(run, answer.report) : old(run, answer.markdown));
     for (const summary of panel.querySelectorAll("details > summary")) if (open.has(summary.textContent)) summary.parentElement.open = true;
   }
 
-  // Only what a stage's end changes.
-  const stop = events(live, ["artifact"], (found) => {
-    if (!found.some((e) => e.data.name === "results" || e.data.name === "report")) return;
-    clearTimeout(timer);
-    timer = setTimeout(() => refresh().catch(() => {}), 500);
-  });
-  load(panel, "the report", refresh);
-  return () => {
-    over = true;
-    clearTimeout(timer);
-    stop();
-  };
+  return kept(panel, live, {
+    what: "the report", read, show, changes: ({ kind, data }) => kind === "artifact" && ["results", "report"].includes(data.name),
+  }).stop;
 }
 
 function links(run) {
