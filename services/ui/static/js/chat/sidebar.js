@@ -1,7 +1,8 @@
 // The list of conversations: open, rename, export, delete.
 import { h, keyed } from "../dom.js";
+import { download } from "../download.js";
 import { ask } from "../shell.js";
-import { asJson, asMarkdown, download, fileName } from "./transfer.js";
+import { asJson, asMarkdown, fileName } from "./transfer.js";
 
 export class Sidebar {
   /** @param {{open: (id: string) => void, begin: () => void, renamed: () => void, removed: (id: string) => void}} acts */

@@ -25,12 +25,4 @@ function details({ model, label, temperature, calculations, finish, error, stats
   return { model, label, temperature, finish, ...(error && { error }), ...(calculations.length && { calculator: calculations }), stats };
 }
 
-export function download(name, text, type) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type }));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-}
-
 export const fileName = (conversation, ending) => `${conversation.name.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 40) || "chat"}.${ending}`;

@@ -1,6 +1,7 @@
 // One sweep: what its runs change, what they reach, and what they cost.
 import { get, mayOperate, path } from "../api.js";
 import { fill, h } from "../dom.js";
+import { download } from "../download.js";
 import { DASH, dollars, number, time } from "../format.js";
 import { fact, refill, section } from "../fleet/parts.js";
 import { parallel } from "../fleet/parallel.js";
@@ -26,8 +27,8 @@ export async function page(main) {
   let parts = null;
 
   const curves = sweepCurves(id);
-  const csv = act("Table as CSV", () => download(path`/sweeps/${id}`, { metric: param("metric") }, `${id}.csv`), { place: said });
-  const points = act("Curves as CSV", () => download(path`/sweeps/${id}/curves`, { metric: param("metric") }, `${id}-curves.csv`), { place: said });
+  const csv = act("Table as CSV", () => saveCsv(path`/sweeps/${id}`, { metric: param("metric") }, `${id}.csv`), { place: said });
+  const points = act("Curves as CSV", () => saveCsv(path`/sweeps/${id}/curves`, { metric: param("metric") }, `${id}-curves.csv`), { place: said });
   main.append(head, said, bars, facts,
     section("Time to quality", { id: "h-curves", actions: [metrics, points] }, curves.node),
     section("Runs", { id: "h-runs", actions: [csv] }, table, lines));
@@ -95,9 +96,7 @@ function picker(catalog, changed) {
   return h("div", { class: "choice" }, h("label", { for: "metric" }, "Metric"), select);
 }
 
-async function download(address, params, name) {
+async function saveCsv(address, params, name) {
   const answer = await get(address, params, { headers: { Accept: "text/csv" }, raw: true });
-  const url = URL.createObjectURL(await answer.blob());
-  h("a", { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  download(name, await answer.blob(), "text/csv");
 }

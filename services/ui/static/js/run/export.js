@@ -1,5 +1,6 @@
 // The points of the curves as a table for readers, and as files to keep.
 import { h } from "../dom.js";
+import { download } from "../download.js";
 import { number, time } from "../format.js";
 
 const ROWS = 25;
@@ -23,16 +24,7 @@ export function saveCsv(runs, run) {
       for (const p of s.points) rows.push([one.run.id, cell(one.run.name), s.stage, s.key, p.step, new Date(p.t * 1000).toISOString(), p.last ?? "", p.min ?? "", p.max ?? "", p.nonfinite].join(","));
     }
   }
-  save(new Blob([`${rows.join("\n")}\n`], { type: "text/csv" }), `${run.id}-curves.csv`);
+  download(`${run.id}-curves.csv`, `${rows.join("\n")}\n`, "text/csv");
 }
 
-export const savePng = (blob, run) => save(blob, `${run.id}-curve.png`);
-
-function save(blob, name) {
-  const href = URL.createObjectURL(blob);
-  const link = h("a", { href, download: name });
-  document.body.append(link);
-  link.click();
-  link.remove();
-  setTimeout(() => URL.revokeObjectURL(href), 10_000);
-}
+export const savePng = (blob, run) => download(`${run.id}-curve.png`, blob, "image/png");

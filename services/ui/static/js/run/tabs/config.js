@@ -1,10 +1,11 @@
 // The resolved recipe: as a tree with search, and what differs from the shipped recipe and from the run it was forked from.
 import { get, path } from "../../api.js";
-import { fill, h } from "../../dom.js";
 import { copyButton } from "../../clipboard.js";
+import { fill, h } from "../../dom.js";
+import { download } from "../../download.js";
 import { param, setParam } from "../../shell.js";
 import { changes, flat, inOrderOf, shown, submitLine } from "./recipe.js";
-import { choice, load, save, table } from "./panel.js";
+import { choice, load, table } from "./panel.js";
 
 export function config(panel, run) {
   let over = false;
@@ -38,7 +39,7 @@ export function config(panel, run) {
           show();
         })),
         copyButton(() => JSON.stringify(ordered, null, 2), "Copy as JSON"),
-        h("button", { type: "button", onclick: () => save(`${run.id}.json`, `${JSON.stringify(ordered, null, 2)}\n`, "application/json") }, "Download")),
+        h("button", { type: "button", onclick: () => download(`${run.id}.json`, `${JSON.stringify(ordered, null, 2)}\n`, "application/json") }, "Download")),
       command(run, shipped, ordered),
       body);
     show();

@@ -1,11 +1,12 @@
 // What the processes of the stages print, with the events between the lines: live, searchable, of any length.
 import { Problem, get, path } from "../../api.js";
 import { fill, h } from "../../dom.js";
+import { download } from "../../download.js";
 import { time } from "../../format.js";
 import { follow } from "../../live.js";
 import { param, setParam } from "../../shell.js";
 import { Lines, asText, fits, fromEvent, fromLine } from "./lines.js";
-import { choice, choices, events, save, stagesOf } from "./panel.js";
+import { choice, choices, events, stagesOf } from "./panel.js";
 import { windowed } from "./windowed.js";
 import { KINDS, inWords } from "./words.js";
 
@@ -79,7 +80,7 @@ export function log(panel, run, live) {
   fill(panel,
     h("div", { class: "row log-bar" }, h("div", { class: "grow" }, search), h("div", null, of), h("div", null, level),
       h("label", { class: "row tight", for: "log-events" }, inline, "Events"), tail,
-      h("button", { type: "button", onclick: () => save(`${run.id}.log`, asText(lines.rows)) }, "Download"), count),
+      h("button", { type: "button", onclick: () => download(`${run.id}.log`, asText(lines.rows)) }, "Download"), count),
     h("div", { class: "log" }, list.node, empty));
   show();
   const stops = [

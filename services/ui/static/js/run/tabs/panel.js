@@ -102,10 +102,3 @@ export function table(caption, columns, ...bodies) {
   const head = columns.map((c) => (Array.isArray(c) ? h("th", { scope: "col", class: c[1] }, c[0]) : h("th", { scope: "col" }, c)));
   return h("div", { class: "scroll" }, h("table", null, h("caption", { class: "unseen" }, caption), h("thead", null, h("tr", null, head)), bodies));
 }
-
-/** Save text as a file. */
-export function save(name, text, type = "text/plain") {
-  const url = URL.createObjectURL(new Blob([text], { type }));
-  h("a", { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
-}
