@@ -1,12 +1,12 @@
 // What differs between the recipes of runs, by section.
 import { h } from "../dom.js";
+import { flat, same, shown } from "../recipe.js";
 import { badge, cut } from "./parts.js";
-import { flat, same, shown } from "./values.js";
 
 /** @param {{run: any, no: number}[]} found */
 export function differences(found) {
   if (found.length < 2) return h("p", { class: "dim" }, "Add a second run to see how their recipes differ.");
-  const configs = found.map(({ run }) => flat(run.config));
+  const configs = found.map(({ run }) => new Map(flat(run.config)));
   const paths = [...new Set(configs.flatMap((config) => [...config.keys()]))];
   const differ = paths.filter((path) => configs.some((config) => !same(config.get(path), configs[0].get(path))));
   if (!differ.length) return h("p", { class: "dim" }, "Their recipes are the same.");

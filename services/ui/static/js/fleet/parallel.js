@@ -1,7 +1,8 @@
 // Parallel coordinates: one axis for each field that a sweep changes and one for its metric, one line for each run.
 import { fill, h, svg } from "../dom.js";
 import { DASH, number } from "../format.js";
-import { same, shown } from "./values.js";
+import { same } from "../recipe.js";
+import { shown } from "./values.js";
 
 const [HEIGHT, TOP, BOTTOM, SIDE] = [260, 44, 16, 90];
 const [LEAST, WIDEST, GOOD] = [150, 320, 900]; // distance of two axes; the width to fill

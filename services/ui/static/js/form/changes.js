@@ -1,12 +1,12 @@
 // What a run is to have other than its recipe. Only that is sent.
-import { at } from "./schema.js";
+import { at, isTable } from "../recipe.js";
 
 /** Whether two values of a recipe are the same. In a table, null is the same as nothing. */
 export const same = (a, b) => JSON.stringify(sorted(a)) === JSON.stringify(sorted(b));
 
 function sorted(value) {
   if (Array.isArray(value)) return value.map(sorted);
-  if (value && typeof value === "object") return Object.fromEntries(Object.keys(value).filter((key) => value[key] !== null).sort().map((key) => [key, sorted(value[key])]));
+  if (isTable(value)) return Object.fromEntries(Object.keys(value).filter((key) => value[key] !== null).sort().map((key) => [key, sorted(value[key])]));
   return value ?? null;
 }
 
@@ -75,8 +75,6 @@ export function difference(base, config, fields, path = "") {
   }
   return found;
 }
-
-const isTable = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 
 /** Changes as text, `field = value` on each line. */
 export const asText = (values) => [...values].map(([path, value]) => `${path} = ${JSON.stringify(value)}`).join("\n");

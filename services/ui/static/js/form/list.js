@@ -1,7 +1,7 @@
 // What was changed, with a way back for each.
 import { fill, h } from "../dom.js";
+import { at } from "../recipe.js";
 import { short } from "./control.js";
-import { at } from "./schema.js";
 
 /** @param {import("./changes.js").Changes} changes */
 export function changeList(changes, { disabled }) {

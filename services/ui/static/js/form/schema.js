@@ -96,6 +96,3 @@ export function words(name) {
   const text = NAMES[name] ?? name.split("_").map((part) => PARTS[part] ?? part).join(" ");
   return text[0].toUpperCase() + text.slice(1);
 }
-
-/** The value at a dotted path; undefined if there is none. */
-export const at = (table, path) => path.split(".").reduce((inner, key) => inner?.[key], table);

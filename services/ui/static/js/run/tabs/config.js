@@ -3,8 +3,9 @@ import { get, path } from "../../api.js";
 import { copyButton } from "../../clipboard.js";
 import { fill, h } from "../../dom.js";
 import { download } from "../../download.js";
+import { changes, flat, inOrderOf, shown } from "../../recipe.js";
 import { param, setParam } from "../../shell.js";
-import { changes, flat, inOrderOf, shown, submitLine } from "./recipe.js";
+import { submitLine } from "./command.js";
 import { choice, load, table } from "./panel.js";
 
 export function config(panel, run) {

@@ -1,6 +1,7 @@
 // The figures of one stage: single values, tables, samples, attempts; closed until one opens it.
 import { h } from "../../dom.js";
 import { DASH, bytes, number, seconds } from "../../format.js";
+import { isTable } from "../../recipe.js";
 import { TITLES } from "./scores.js";
 import { table } from "./panel.js";
 
@@ -12,7 +13,6 @@ const WORDS = {
   val_loss: "validation loss (nats per token)", tok_per_s: "tokens per second", mfu: "MFU (% of the bf16 peak)", mem_gib: "peak memory (GiB)", params: "parameters", flops_per_token: "FLOPs per token",
   world_size: "processes", chatcore: "ChatCORE", chatcore_5: "ChatCORE without SpellingBee", bpb: "bits per byte", n: "problems", stderr: "standard error", ratio: "bytes per token", fewer_pct: "fewer tokens than it (%)",
 };
-const isTable = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 const words = (key) => WORDS[key] ?? key.replaceAll("_", " ");
 
 /** A figure of any JSON type as text. Keys that end in seconds and bytes have that unit. */

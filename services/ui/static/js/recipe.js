@@ -1,6 +1,9 @@
-// A recipe as a list of fields, and what differs between two.
+// Recipes: their fields as a list, their values, and what differs between two.
 
-const isTable = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+export const isTable = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+
+/** The value at a dotted path; undefined if there is none. */
+export const at = (table, path) => path.split(".").reduce((inner, key) => inner?.[key], table);
 
 /** [[dotted field, value]] of all leaves. A list is one value; an empty table too. */
 export function flat(table, prefix = "") {
@@ -30,23 +33,3 @@ export function changes(then, now) {
 
 /** A value as text: a text as it is, everything else as JSON. */
 export const shown = (value) => (typeof value === "string" ? value : JSON.stringify(value));
-
-/** The command that starts the same run: `nanochat submit NAME --set field=value …`. */
-export function submitLine(recipe, differing) {
-  const sets = differing.filter((c) => c.after !== undefined).map((c) => `--set ${quoted(`${c.field}=${written(c.after)}`)}`);
-  return ["nanochat submit", quoted(recipe), ...sets].join(" ");
-}
-
-/** As the parser of the command line reads it: JSON, or a bare text where that is not JSON. */
-function written(value) {
-  if (typeof value !== "string") return JSON.stringify(value);
-  try {
-    JSON.parse(value);
-    return JSON.stringify(value); // "5" and "null" are texts here
-  } catch {
-    return value.trim() === value && value ? value : JSON.stringify(value);
-  }
-}
-
-/** For a POSIX shell. */
-const quoted = (text) => (/^[A-Za-z0-9_.=:\/,+@%-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
