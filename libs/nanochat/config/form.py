@@ -27,6 +27,28 @@ SECTIONS = {
     "rl": "Reinforcement learning",
     "chat_eval": "Chat evaluation",
 }
+# Names of fields that are not words yet, and parts of names.
+NAMES = {"enabled": "Part of the run", "num_iterations": "Steps", "param_data_ratio": "Tokens per parameter"}
+WORDS = {
+    "bpb": "bits per byte",
+    "core": "CORE",
+    "dim": "dimension",
+    "eval": "evaluation",
+    "flops": "FLOPs",
+    "frac": "fraction",
+    "init": "initial",
+    "len": "length",
+    "lr": "LR",
+    "mlp": "MLP",
+    "num": "number of",
+    "qk": "QK",
+    "rope": "RoPE",
+    "seq": "sequence",
+    "std": "standard deviation",
+    "tok": "tokenizer",
+    "url": "URL",
+    "val": "validation",
+}
 _KINDS: dict[str, Kind] = {
     "integer": "integer",
     "number": "number",
@@ -195,4 +217,5 @@ def _of(table: Any, key: str, field: Json) -> Any:
 def _title(path: str) -> str:
     """The last part of the path in words; the name of a section as people say it."""
     name = path.rsplit(".", 1)[-1]
-    return SECTIONS.get(path) or name.replace("_", " ").capitalize()
+    words = " ".join(WORDS.get(part, part) for part in name.split("_"))
+    return SECTIONS.get(path) or NAMES.get(name) or words[0].upper() + words[1:]

@@ -31,6 +31,16 @@ def test_every_field_has_a_description_and_a_title() -> None:
     assert [group.name for group in form.groups() if not group.description] == []
 
 
+def test_titles_are_words() -> None:
+    titles = {
+        "mid.enabled": "Part of the run",
+        "model.qk_scale": "QK scale",
+        "mid.optim.matrix_lr": "Matrix LR",
+        "seed": "Seed",
+    }
+    assert {path: BY_PATH[path].title for path in titles} == titles
+
+
 def test_every_field_of_a_recipe_is_there_with_its_default() -> None:
     usual = leaves(Recipe().model_dump(mode="json", by_alias=True))
     usual.pop("from")  # a section that the default recipe does not have

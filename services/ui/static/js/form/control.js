@@ -3,6 +3,7 @@ import { fill, h } from "../dom.js";
 import { at } from "../recipe.js";
 import { field as labelled } from "../shell.js";
 import { read } from "./changes.js";
+import { boundsOf } from "./schema.js";
 
 /**
  * @param {import("./schema.js").Field} field
@@ -11,29 +12,35 @@ import { read } from "./changes.js";
  *   `refresh` shows the value anew, `mark` only whether it differs
  */
 export function control(field, changes, { disabled }) {
-  const input = INPUTS[field.kind](field);
+  const { type } = field;
+  const isChosen = type === "boolean" || type === "choice";
+  const isJson = type === "list" || type === "table";
+  const bounds = boundsOf(field);
+  const input = inputOf(field);
   input.name = field.path;
   input.id = `f-${field.path}-${(control.made = (control.made ?? 0) + 1)}`;
   input.disabled = disabled;
   const title = [field.title, field.unit && h("span", { class: "dim" }, ` (${field.unit})`), h("code", { class: "path" }, field.path)];
-  const node = labelled(title, input, { hint: [marked(field.help), field.bounds && ` ${capital(field.bounds)}.`] });
+  const node = labelled(title, input, { hint: [marked(field.description), bounds && ` ${capital(bounds)}.`] });
   const reset = h("button", { type: "button", class: "plain reset", onclick: () => changes.reset(field.path) });
   node.querySelector("label").after(reset);
-  node.classList.add("recipe-field", field.kind);
+  node.classList.add("recipe-field");
+  node.classList.toggle("long", isLong(field));
 
-  input.addEventListener(field.kind === "choice" || field.kind === "yesno" ? "change" : "input", () => {
+  input.addEventListener(isChosen ? "change" : "input", () => {
     const [value, broken] = given();
     if (broken) changes.breaks(field.path, broken);
     else changes.set(field.path, value);
   });
-  input.addEventListener("change", () => !field.nullable && input.value === "" && field.kind !== "text" && changes.reset(field.path));
+  input.addEventListener("change", () => !field.nullable && input.value === "" && type !== "string" && changes.reset(field.path));
 
   function given() {
     const text = input.value.trim();
-    if (field.kind === "choice" || field.kind === "yesno") return [JSON.parse(input.value)];
+    if (isChosen) return [JSON.parse(input.value)];
     if (text === "" && field.nullable) return [null];
-    if (text === "" && field.kind !== "text") return [at(changes.config, field.path)];
-    if (field.kind !== "json" && field.kind !== "list") return [field.kind === "text" ? text : read(text)];
+    if (type === "string") return [text];
+    if (text === "") return [at(changes.config, field.path)];
+    if (!isJson) return [read(text)];
     try {
       return [JSON.parse(text)];
     } catch (err) {
@@ -43,8 +50,8 @@ export function control(field, changes, { disabled }) {
 
   node.refresh = () => {
     const value = changes.value(field.path);
-    if (field.kind === "choice" || field.kind === "yesno") input.value = JSON.stringify(value ?? null);
-    else input.value = value === null || value === undefined ? "" : field.kind === "json" || field.kind === "list" ? pretty(value) : String(value);
+    if (isChosen) input.value = JSON.stringify(value ?? null);
+    else input.value = value === null || value === undefined ? "" : isJson ? pretty(value) : String(value);
     node.mark();
   };
   node.mark = () => {
@@ -60,16 +67,16 @@ export function control(field, changes, { disabled }) {
   return node;
 }
 
-const INPUTS = {
-  whole: (field) => h("input", { type: "text", inputmode: "numeric", autocomplete: "off", placeholder: field.nullable ? "not set" : null }),
-  number: (field) => h("input", { type: "text", inputmode: "decimal", autocomplete: "off", placeholder: field.nullable ? "not set" : null }),
-  mixed: () => h("input", { type: "text", autocomplete: "off", spellcheck: "false" }),
-  text: (field) => h("input", { type: "text", autocomplete: "off", spellcheck: "false", placeholder: field.nullable ? "not set" : null }),
-  yesno: (field) => select([true, false, ...(field.nullable ? [null] : [])]),
-  choice: (field) => select([...field.options, ...(field.nullable ? [null] : [])]),
-  list: () => h("input", { type: "text", autocomplete: "off", spellcheck: "false", class: "mono" }),
-  json: () => h("textarea", { rows: 3, spellcheck: "false", class: "mono" }),
-};
+function inputOf(field) {
+  const { type, nullable, special, choices } = field;
+  if (type === "boolean" || type === "choice") return select([...(type === "boolean" ? [true, false] : choices), ...(nullable ? [null] : [])]);
+  if (isLong(field)) return h("textarea", { rows: 3, spellcheck: "false", class: "mono" });
+  const keys = special.length ? null : { integer: "numeric", number: "decimal" }[type]; // these keyboards of a phone may lack a minus, and letters
+  return h("input", { type: "text", inputmode: keys, autocomplete: "off", spellcheck: "false", placeholder: nullable ? "not set" : null, class: type === "list" ? "mono" : null });
+}
+
+/** A value that takes several lines: a table, or a list of them. Which a list is, its default tells. */
+const isLong = ({ type, default: usual }) => type === "table" || (type === "list" && !(usual?.length && usual.every((entry) => typeof entry !== "object")));
 
 const select = (options) => h("select", null, options.map((value) => h("option", { value: JSON.stringify(value) }, WORDS.get(value) ?? String(value))));
 const WORDS = new Map([[true, "yes"], [false, "no"], [null, "not set"]]);

@@ -2,22 +2,20 @@
 import { fill, h, say } from "../dom.js";
 import { asText, fromText } from "./changes.js";
 import { control, marked } from "./control.js";
-import { groupsOf } from "./schema.js";
 
 // What people change most, in the order of a run.
 const OFTEN = ["model.depth", "model.seq_len", "base.num_iterations", "base.param_data_ratio", "base.total_batch_size", "base.device_batch_size", "mid.enabled", "sft.enabled", "rl.enabled", "seed"];
 
 /**
- * @param {object} schema JSON schema of a recipe
+ * @param {ReturnType<import("./schema.js").groupsOf>} groups
  * @param {import("./changes.js").Changes} changes
  * @param {{disabled: boolean}} options
  * @returns {{node: HTMLElement, complain: (errors: {field: string, message: string}[]) => {field: string, message: string}[]}}
  *   `complain` shows what is wrong beside each field, opens its group, and returns what no field is named by
  */
-export function recipeFields(schema, changes, { disabled }) {
-  const groups = groupsOf(schema);
+export function recipeFields(groups, changes, { disabled }) {
   const fields = groups.flatMap((group) => group.fields.map((field) => ({ ...field, group })));
-  const often = { id: "often", title: "Changed most often", help: "", fields: OFTEN.map((path) => fields.find((field) => field.path === path)).filter(Boolean) };
+  const often = { name: "often", title: "Changed most often", description: "", fields: OFTEN.map((path) => fields.find((field) => field.path === path)).filter(Boolean) };
   const controls = new Map(); // path → its controls: two for those that are changed most
   let wrong = new Map();
 
@@ -53,7 +51,7 @@ export function recipeFields(schema, changes, { disabled }) {
   function section(group) {
     const count = h("span", { class: "changed-count" });
     const body = h("div", { class: "fields" });
-    const node = h("details", { class: "group", id: `g-${group.id}`, open: group === often }, h("summary", null, h("span", { class: "group-title" }, group.title), count, h("span", { class: "dim small" }, marked(first(group.help)))), body);
+    const node = h("details", { class: "group", id: `g-${group.name}`, open: group === often }, h("summary", null, h("span", { class: "group-title" }, group.title), count, h("span", { class: "dim small" }, marked(first(group.description)))), body);
     const made = { group, node, body, count, fill: () => body.childElementCount || fill(body, ...rows(group)) };
     node.addEventListener("toggle", () => node.open && made.fill());
     if (node.open) made.fill();
@@ -66,14 +64,14 @@ export function recipeFields(schema, changes, { disabled }) {
       const made = control(group === often ? { ...field, title: inFull(field) } : field, changes, { disabled });
       controls.set(field.path, [...(controls.get(field.path) ?? []), made]);
       if (wrong.has(field.path)) made.wrong(wrong.get(field.path));
-      const title = group !== often && field.part !== part && h("h3", { class: "part" }, field.part);
+      const title = group !== often && field.part !== part && h("h3", { class: "part" }, h("code", null, field.part));
       part = field.part;
       return title ? [title, made] : [made];
     });
   }
 
   function seek(wanted) {
-    const fits = (field) => `${field.path} ${field.title} ${field.help}`.toLowerCase();
+    const fits = (field) => `${field.path} ${field.title} ${field.description}`.toLowerCase();
     const wordsWanted = wanted.split(/\s+/).filter(Boolean);
     let hits = 0;
     for (const { group, node, body, fill } of sections) {
@@ -154,7 +152,7 @@ export function recipeFields(schema, changes, { disabled }) {
 }
 
 /** "Midtraining: steps", where fields of several groups stand side by side. */
-const inFull = ({ group, title }) => (group.id === "run" ? title : `${group.title}: ${/^[A-Z]{2}/.test(title) ? title : title.toLowerCase()}`);
+const inFull = ({ group, title }) => (group.name === "general" ? title : `${group.title}: ${/^[A-Z]{2}/.test(title) ? title : title.toLowerCase()}`);
 
 /** The first sentence. */
 const first = (text) => text.split(/(?<=\.)\s/)[0];

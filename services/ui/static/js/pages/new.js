@@ -14,18 +14,19 @@ const QUICKEST = "tiny";
 
 export async function page(main) {
   const [{ items: recipes }, schema, catalog, old] = await Promise.all([
-    get("/recipes"), recipeSchema(), get("/catalog"),
+    get("/recipes"), get("/recipes/schema"), get("/catalog"),
     param("from") ? get(path`/runs/${param("from")}`) : null,
   ]);
   const disabled = !mayOperate();
   const changes = new Changes();
-  const start = begin(recipes, old, new Set(groupsOf(schema).flatMap((group) => group.fields.map((field) => field.path))));
+  const groups = groupsOf(schema);
+  const start = begin(recipes, old, new Set(groups.flatMap((group) => group.fields.map((field) => field.path))));
   let recipe = start.recipe; // a name, or a whole recipe for a run whose recipe does not ship
   let plan = null;
   let sent = { text: "", key: "" };
 
   const top = h("div", { role: "alert" });
-  const fields = recipeFields(schema, changes, { disabled });
+  const fields = recipeFields(groups, changes, { disabled });
   const about = terms(start.terms, { disabled });
   const planned = planPanel({
     titles: new Map(catalog.stages.map((stage) => [stage.name, stage.short || stage.title])),
@@ -100,12 +101,6 @@ export async function page(main) {
     if (err.status === 409) planned.ask();
     fill(outcome, h("p", { class: "wrong" }, err.status === 409 ? `${err.message} Look at the new plan, then start the run.` : err.errors.length ? "The run was not started: see what is marked." : err.message));
   }
-}
-
-/** The JSON schema of a recipe, out of the API's description of itself. */
-async function recipeSchema() {
-  const { components } = await (await fetch("/api/openapi.json")).json();
-  return { ...components.schemas.Recipe, components };
 }
 
 /** What the form begins with: a shipped recipe, or the recipe and the changes of an old run. */
