@@ -4,7 +4,7 @@ import { fill, h } from "./dom.js";
 
 /**
  * Ask in a dialog. Resolves to the values of `fields` (by name), or to null if the visitor thinks better of it.
- * @param {{title: string, text?: any, action: string, danger?: boolean, fields?: HTMLElement[], run?: (values: Record<string, string>) => Promise<any>}} question
+ * @param {{title: string, text?: string | string[], action: string, danger?: boolean, fields?: HTMLElement[], run?: (values: Record<string, string>) => Promise<any>}} question
  *   `run` is awaited while the dialog is open; its Problem is shown in the dialog
  */
 export function ask({ title, text, action, danger = false, fields = [], run }) {
@@ -15,7 +15,7 @@ export function ask({ title, text, action, danger = false, fields = [], run }) {
       "form",
       { method: "dialog" },
       h("h2", { id: "ask-title" }, title),
-      text && h("div", { class: "dim break" }, text),
+      [text ?? []].flat().map((line) => h("p", { class: "dim break" }, line)),
       fields,
       wrong,
       h("div", { class: "actions" }, h("button", { type: "button", onclick: () => dialog.close() }, "Back"), go),

@@ -2,10 +2,10 @@
 import { get, isAdmin } from "../api.js";
 import { fill, h, keyed } from "../dom.js";
 import { number } from "../format.js";
-import { garbage } from "../fleet/garbage.js";
-import { machine, machines } from "../fleet/machine.js";
-import { empty, fact, refill, section } from "../fleet/parts.js";
-import { queueTable } from "../fleet/queue.js";
+import { garbage } from "../cluster/garbage.js";
+import { machine, machines } from "../cluster/machine.js";
+import { empty, fact, refill, section } from "../parts.js";
+import { queueTable } from "../cluster/queue.js";
 import { every } from "../repeat.js";
 
 const POLL_MS = 3000;

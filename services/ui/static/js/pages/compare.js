@@ -2,11 +2,12 @@
 import { get, path, Problem } from "../api.js";
 import { fill, h } from "../dom.js";
 import { FINISHED, chip } from "../format.js";
-import { finder } from "../fleet/finder.js";
-import { compareCurves } from "../fleet/compare_curves.js";
-import { differences } from "../fleet/differences.js";
-import { badge, empty, refill, section } from "../fleet/parts.js";
-import { scores } from "../fleet/scores.js";
+import { badge } from "../compare/badge.js";
+import { finder } from "../compare/finder.js";
+import { compareCurves } from "../compare/curves.js";
+import { differences } from "../compare/differences.js";
+import { scores } from "../compare/scores.js";
+import { empty, refill, section } from "../parts.js";
 import { every } from "../repeat.js";
 import { copyButton } from "../clipboard.js";
 import { params, setParam } from "../shell.js";

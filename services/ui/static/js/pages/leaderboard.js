@@ -2,7 +2,7 @@
 import { get } from "../api.js";
 import { h } from "../dom.js";
 import { DASH, dollars, number, seconds, time } from "../format.js";
-import { empty } from "../fleet/parts.js";
+import { empty } from "../parts.js";
 import { every } from "../repeat.js";
 import { param, setParam } from "../shell.js";
 import { table } from "../table.js";

@@ -3,11 +3,11 @@ import { get, mayOperate, path } from "../api.js";
 import { fill, h } from "../dom.js";
 import { download } from "../download.js";
 import { DASH, dollars, number, time } from "../format.js";
-import { fact, refill, section } from "../fleet/parts.js";
-import { parallel } from "../fleet/parallel.js";
-import { sweepCurves } from "../fleet/sweep_curves.js";
-import { runsTable } from "../fleet/sweep_runs.js";
-import { counts, deeds, kind, progress, status } from "../fleet/sweep_state.js";
+import { fact, refill, section } from "../parts.js";
+import { parallel } from "../sweeps/parallel.js";
+import { sweepCurves } from "../sweeps/curves.js";
+import { runsTable } from "../sweeps/runs.js";
+import { counts, deeds, kind, progress, status } from "../sweeps/state.js";
 import { every } from "../repeat.js";
 import { act, param, setParam } from "../shell.js";
 

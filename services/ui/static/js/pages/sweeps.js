@@ -2,8 +2,8 @@
 import { get } from "../api.js";
 import { fill, h } from "../dom.js";
 import { time } from "../format.js";
-import { empty } from "../fleet/parts.js";
-import { kind, progress, status, total } from "../fleet/sweep_state.js";
+import { empty } from "../parts.js";
+import { kind, progress, status, total } from "../sweeps/state.js";
 import { every } from "../repeat.js";
 import { param, setParam } from "../shell.js";
 import { table } from "../table.js";

@@ -1,7 +1,7 @@
 // The large curve of a run's page, with its figures beside it.
 import { Problem, get, path } from "../api.js";
-import { Chart } from "../chart.js";
-import { Range } from "../chart_range.js";
+import { Chart } from "../chart/chart.js";
+import { Range } from "../chart/range.js";
 import { fill, h } from "../dom.js";
 import { FINISHED } from "../format.js";
 import { every } from "../repeat.js";

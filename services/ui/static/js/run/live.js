@@ -2,7 +2,7 @@
 import { Problem, get, path } from "../api.js";
 import { connection } from "../connection.js";
 import { FINISHED } from "../format.js";
-import { follow } from "../live.js";
+import { follow } from "../stream.js";
 
 const PAUSE_MS = 1000; // between two fetches of the run
 const UNFOLLOWED_MS = 10_000; // a finished run can be retried, renamed or deleted elsewhere

@@ -1,6 +1,6 @@
 // The tabs of a run's page, in the order shown. The first is shown unless the URL names another.
 export const VIEWS = [
-  { id: "metrics", title: "Metrics", load: () => import("./metrics.js") },
+  { id: "metrics", title: "Metrics", load: () => import("./tabs/metrics.js") },
   { id: "evals", title: "Evals", load: () => import("./tabs/evals.js") },
   { id: "samples", title: "Samples", load: () => import("./tabs/samples.js") },
   { id: "checkpoints", title: "Checkpoints", load: () => import("./tabs/checkpoints.js") },

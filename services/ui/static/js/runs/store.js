@@ -1,6 +1,6 @@
 // The runs of the list, kept up to date by one stream. All of them are in memory, so that search, filters and sorting need no request.
 import { get } from "../api.js";
-import { follow } from "../live.js";
+import { follow } from "../stream.js";
 
 const FIRST = 60; // runs of the first answer, which fill a screen
 const PAGE = 200; // the API's most

@@ -1,7 +1,7 @@
 // What differs between the recipes of runs, by section.
 import { h } from "../dom.js";
 import { flat, same, shown } from "../recipe.js";
-import { badge, cut } from "./parts.js";
+import { badge, cut } from "./badge.js";
 
 /** @param {{run: any, no: number}[]} found */
 export function differences(found) {

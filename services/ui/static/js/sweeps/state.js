@@ -3,8 +3,8 @@ import { del, patch, path, post } from "../api.js";
 import { h } from "../dom.js";
 import { chip, percent, statusWord } from "../format.js";
 import { bar } from "../progress.js";
-import { ask } from "../shell.js";
-import { dialogLines, mark } from "./parts.js";
+import { ask, field } from "../shell.js";
+import { mark } from "../parts.js";
 
 const SHOWN = ["RUNNING", "QUEUED", "PAUSED", "PENDING", "SUCCEEDED", "FAILED", "CANCELLED"];
 const KINDS = { grid: "grid", random: "random draws", depths: "depth ladder", ablate: "ablation" };
@@ -50,12 +50,12 @@ export function deeds(sweep) {
 }
 
 function limit(sweep) {
-  const input = h("input", { name: "most", type: "number", min: 1, max: 1000, step: 1, required: true, value: sweep.max_parallel ?? total(sweep), id: "most" });
+  const input = h("input", { name: "most", type: "number", min: 1, max: 1000, step: 1, required: true, value: sweep.max_parallel ?? total(sweep) });
   return ask({
     title: "How many runs may go on at once?",
     text: "Runs that go on already are not stopped. The others wait for their turn.",
     action: "Set the limit",
-    fields: [h("div", { class: "field" }, h("label", { for: "most" }, "Runs at once"), input)],
+    fields: [field("Runs at once", input)],
     run: ({ most }) => patch(path`/sweeps/${sweep.id}`, { max_parallel: Number(most) }),
   });
 }
@@ -63,7 +63,7 @@ function limit(sweep) {
 function cancel(sweep) {
   return ask({
     title: `Cancel ${sweep.name}?`,
-    text: dialogLines(`${total(sweep) - ended(sweep)} of its runs are not finished. Their stages save their work and end.`, "A cancelled run cannot go on; a fork of it can. To go on later, pause the sweep."),
+    text: [`${total(sweep) - ended(sweep)} of its runs are not finished. Their stages save their work and end.`, "A cancelled run cannot go on; a fork of it can. To go on later, pause the sweep."],
     action: "Cancel the sweep",
     danger: true,
     run: () => post(path`/sweeps/${sweep.id}/cancel`, {}),

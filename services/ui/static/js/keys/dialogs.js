@@ -2,7 +2,6 @@
 import { del, patch, path, post } from "../api.js";
 import { h } from "../dom.js";
 import { ask, field } from "../shell.js";
-import { dialogLines } from "./parts.js";
 
 const DAY_MS = 86_400_000;
 const LIFETIMES = [["", "never"], ["1", "in 1 day"], ["7", "in 7 days"], ["30", "in 30 days"], ["90", "in 90 days"], ["365", "in 1 year"]];
@@ -43,7 +42,7 @@ export function expireKey(key) {
 export function revokeKey(key) {
   return ask({
     title: `Revoke ${key.name}?`,
-    text: dialogLines("Whoever uses it is refused from now on. This cannot be taken back; a new key can be made.", "Runs that were started with it go on."),
+    text: ["Whoever uses it is refused from now on. This cannot be taken back; a new key can be made.", "Runs that were started with it go on."],
     action: "Revoke the key",
     danger: true,
     run: () => del(path`/keys/${key.id}`),

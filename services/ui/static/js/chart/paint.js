@@ -1,5 +1,5 @@
 // Colours, axes and marks of charts.
-import { number, seconds } from "./format.js";
+import { number, seconds } from "../format.js";
 
 /** A colour or font of the theme, by the name of its token. */
 export const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();

@@ -4,7 +4,7 @@ import { fill, h } from "../dom.js";
 import { number, time } from "../format.js";
 import { act, ask } from "../shell.js";
 import { table } from "../table.js";
-import { empty, mark, section } from "./parts.js";
+import { empty, mark, section } from "../parts.js";
 
 const MOST = 50; // in a project
 

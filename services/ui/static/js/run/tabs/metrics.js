@@ -1,22 +1,21 @@
 // The tab of small plots. They show the same part of the x axis as the large curve.
-import { Chart } from "../chart.js";
-import { fill, h, say } from "../dom.js";
-import { AXES } from "./axes.js";
-import { shared } from "./curves.js";
-import { HARDWARE } from "./hardware.js";
-import { linesOf, nothing } from "./lines.js";
-import { Points } from "./points.js";
+import { Chart } from "../../chart/chart.js";
+import { fill, h, say } from "../../dom.js";
+import { AXES } from "../axes.js";
+import { shared } from "../curves.js";
+import { linesOf, nothing } from "../lines.js";
+import { Points } from "../points.js";
 
 const BUCKETS = 600;
 const DRAW_MS = 700;
 const PLOTS = [
-  { id: "speed", keys: ["tok_per_s", "rollout_tok_per_s"] },
-  { id: "mfu", keys: ["mfu"], none: "MFU is left out: the peak of this processor is not known." },
-  { id: "wait", keys: ["data_wait_pct", "sampling_pct"] },
-  { id: "grad", keys: ["grad_norm"] },
-  { id: "lr", keys: ["lrm"] },
-  { id: "step", keys: ["dt_ms"] },
-  ...HARDWARE,
+  { keys: ["tok_per_s", "rollout_tok_per_s"] },
+  { keys: ["mfu"], none: "MFU is left out: the peak of this processor is not known." },
+  { keys: ["data_wait_pct", "sampling_pct"] },
+  { keys: ["grad_norm"] },
+  { keys: ["lrm"] },
+  { keys: ["dt_ms"] },
+  { keys: ["mem_gib"], none: "Memory of GPUs is left out: the stages of this run work on a CPU." },
 ];
 
 export function metrics(panel, run, live) {
@@ -24,8 +23,8 @@ export function metrics(panel, run, live) {
   const grid = h("div", { class: "plots" });
   const charts = PLOTS.map((plot) => {
     const metric = live.catalog.metrics.find((m) => m.key === plot.keys[0]);
-    const chart = new Chart({ range: shared.range, label: metric?.label ?? plot.title, legend: plot.keys.length > 1 });
-    const node = h("section", { class: "panel small-plot" }, h("h3", null, upper(metric?.title ?? plot.title)), chart.node);
+    const chart = new Chart({ range: shared.range, label: metric.label, legend: plot.keys.length > 1 });
+    const node = h("section", { class: "panel small-plot" }, h("h3", null, upper(metric.title)), chart.node);
     grid.append(node);
     return { plot, chart, node };
   });

@@ -1,7 +1,7 @@
 // The table of what runs reached and what they cost.
 import { h } from "../dom.js";
 import { DASH, FINISHED, between, chip, dollars, number, seconds } from "../format.js";
-import { badge, cut } from "./parts.js";
+import { badge, cut } from "./badge.js";
 
 const MODELS = ["BASE", "MID", "SFT", "RL"];
 const LOWER = /bits per byte|loss/i;

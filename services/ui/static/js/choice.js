@@ -1,6 +1,6 @@
 // A choice of one of a few, kept in the page's URL.
-import { h } from "../dom.js";
-import { param, setParam } from "../shell.js";
+import { h } from "./dom.js";
+import { param, setParam } from "./shell.js";
 
 /**
  * @param {string} label

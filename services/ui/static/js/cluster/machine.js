@@ -5,7 +5,7 @@ import { percent, seconds, time } from "../format.js";
 import { bar } from "../progress.js";
 import { act, ask } from "../shell.js";
 import { disks, gpus } from "./devices.js";
-import { mark, refill } from "./parts.js";
+import { mark, refill } from "../parts.js";
 
 const STATE = { idle: ["○", "Idle", ""], busy: ["●", "Busy", "active"], draining: ["◒", "Draining", "warn"], lost: ["✗", "Lost", "bad"] };
 const DRAINS = [["FINISH", "run to their end"], ["HAND_OVER", "stop with a checkpoint; another worker goes on with them"]];

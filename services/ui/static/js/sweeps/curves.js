@@ -1,9 +1,9 @@
 // Time to quality: the sweep's metric of all its runs against steps, tokens or GPU hours.
 import { get, path } from "../api.js";
-import { Chart } from "../chart.js";
-import { Range } from "../chart_range.js";
+import { Chart } from "../chart/chart.js";
+import { Range } from "../chart/range.js";
 import { h } from "../dom.js";
-import { choice } from "./choice.js";
+import { choice } from "../choice.js";
 import { shown } from "./values.js";
 
 const XS = [["gpu_hours", "GPU hours"], ["tokens", "tokens"], ["step", "steps"]];

@@ -2,7 +2,7 @@
 import { h } from "../dom.js";
 import { DASH, number } from "../format.js";
 import { bar } from "../progress.js";
-import { mark } from "./parts.js";
+import { mark } from "../parts.js";
 
 const FULL = [[0.05, "bad", "Almost full"], [0.15, "warn", "Filling up"]]; // by the share that is free
 

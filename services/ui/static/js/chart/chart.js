@@ -1,9 +1,9 @@
 // Line charts over one x axis that zoom and pan together. uPlot draws them; a change of data never replaces a node.
-import uPlot from "../vendor/uplot.js";
-import { fill, h, keyed, say } from "./dom.js";
-import { number } from "./format.js";
-import { color, paintMarks, xAxis } from "./chart_paint.js";
-import { steer } from "./chart_steer.js";
+import uPlot from "../../vendor/uplot.js";
+import { fill, h, keyed, say } from "../dom.js";
+import { number } from "../format.js";
+import { color, paintMarks, xAxis } from "./paint.js";
+import { steer } from "./steer.js";
 
 export class Chart {
   #plot = null; // uPlot, once there is something to draw

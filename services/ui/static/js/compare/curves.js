@@ -1,11 +1,12 @@
 // Curves of the compared runs over one x axis: loss and bits per byte of a training stage.
 import { get, path } from "../api.js";
-import { Chart } from "../chart.js";
-import { Range } from "../chart_range.js";
+import { Chart } from "../chart/chart.js";
+import { Range } from "../chart/range.js";
+import { choice } from "../choice.js";
 import { h } from "../dom.js";
 import { FINISHED } from "../format.js";
 import { AXES, placed } from "../run/axes.js";
-import { choice } from "./choice.js";
+import { letter } from "./badge.js";
 
 const STAGES = [["base_train", "pretraining"], ["mid_train", "midtraining"], ["sft", "SFT"], ["rl", "RL"]];
 const XS = [["step", "steps"], ["tokens", "tokens"], ["flops", "training FLOPs"], ["relative", "time"]];
@@ -68,5 +69,5 @@ function line(run, no, stage, all, keys, mode) {
     xs.push(at);
     ys.push(point.last);
   }
-  return { id: run.id, label: `${String.fromCharCode(65 + no)} ${run.name}`, color: `c${no + 1}`, axis: "y", x: xs, y: ys, points: xs.length < 60 };
+  return { id: run.id, label: `${letter(no)} ${run.name}`, color: `c${no + 1}`, axis: "y", x: xs, y: ys, points: xs.length < 60 };
 }

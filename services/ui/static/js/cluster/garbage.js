@@ -4,7 +4,7 @@ import { fill, h } from "../dom.js";
 import { bytes, number, time } from "../format.js";
 import { act, ask } from "../shell.js";
 import { table } from "../table.js";
-import { empty, section } from "./parts.js";
+import { empty, section } from "../parts.js";
 
 const COLUMNS = [
   { id: "run", title: "Run", value: (one) => one.run_name, cell: (one) => h("a", { href: `/runs/${one.run_id}?tab=checkpoints`, class: "break" }, one.run_name) },

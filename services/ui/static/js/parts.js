@@ -1,6 +1,6 @@
-// Pieces that the fleet's pages share.
-import { fill, h } from "../dom.js";
-import { morph } from "../morph.js";
+// Pieces of pages.
+import { fill, h } from "./dom.js";
+import { morph } from "./morph.js";
 
 /** Show `children` in `node`, and touch only what differs. */
 export function refill(node, ...children) {
@@ -20,10 +20,3 @@ export function section(title, { id, actions, hint } = {}, ...children) {
 }
 
 export const empty = (title, ...children) => h("div", { class: "panel empty" }, h("h3", null, title), children);
-
-export const dialogLines = (...lines) => lines.filter(Boolean).map((line) => h("p", null, line));
-
-/** The letter and the colour by which a run is known in a comparison. */
-export const badge = (no) => h("span", { class: "badge", style: { background: `var(--c${no + 1})` } }, String.fromCharCode(65 + no));
-
-export const cut = (name, most = 28) => (name.length > most ? `${name.slice(0, most - 1)}…` : name);

@@ -2,7 +2,7 @@
 import { fill, h } from "../dom.js";
 import { seconds } from "../format.js";
 import { table } from "../table.js";
-import { empty } from "./parts.js";
+import { empty } from "../parts.js";
 
 const COLUMNS = [
   { id: "position", title: "Turn", num: true, value: (one) => one.position, cell: (one) => `${one.position}.` },
