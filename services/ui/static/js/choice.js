@@ -1,6 +1,6 @@
 // A choice of one of a few, kept in the page's URL.
 import { h } from "./dom.js";
-import { param, setParam } from "./shell.js";
+import { param, setParam } from "./address.js";
 
 /**
  * @param {string} label

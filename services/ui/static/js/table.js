@@ -16,7 +16,7 @@
 import { h, keyed } from "./dom.js";
 import { DASH } from "./format.js";
 import { morph } from "./morph.js";
-import { param, setParam } from "./shell.js";
+import { param, setParam } from "./address.js";
 
 const PIECE = 60; // rows; more are added as one scrolls
 

@@ -2,7 +2,7 @@
 import "../account.js";
 import { copyButton } from "../clipboard.js";
 import { fill, h } from "../dom.js";
-import { setParam } from "../shell.js";
+import { setParam } from "../address.js";
 import { Composer } from "./composer.js";
 import { listen } from "./bus.js";
 import { Log } from "./log.js";

@@ -1,7 +1,7 @@
 // The list of conversations: open, rename, export, delete.
 import { h, keyed } from "../dom.js";
 import { download } from "../download.js";
-import { ask } from "../shell.js";
+import { ask } from "../controls.js";
 import { asJson, asMarkdown, fileName } from "./transfer.js";
 
 export class Sidebar {

@@ -3,7 +3,7 @@ import { del, isAdmin, path, put } from "../api.js";
 import { fill, h, keyed } from "../dom.js";
 import { percent, seconds, time } from "../format.js";
 import { bar } from "../progress.js";
-import { act, ask } from "../shell.js";
+import { act, ask } from "../controls.js";
 import { disks, gpus } from "./devices.js";
 import { mark, refill } from "../parts.js";
 

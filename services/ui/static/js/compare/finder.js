@@ -2,7 +2,7 @@
 import { get, Problem } from "../api.js";
 import { fill, h } from "../dom.js";
 import { chip, time } from "../format.js";
-import { field } from "../shell.js";
+import { field } from "../controls.js";
 
 const PAUSE_MS = 200;
 const SHOWN = 8;

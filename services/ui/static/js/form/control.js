@@ -1,7 +1,7 @@
 // One field of the recipe: its label, its input, what the recipe has, what it means and what is wrong with it.
 import { fill, h } from "../dom.js";
 import { at } from "../recipe.js";
-import { field as labelled } from "../shell.js";
+import { field as labelled } from "../controls.js";
 import { read } from "./changes.js";
 import { boundsOf } from "./schema.js";
 

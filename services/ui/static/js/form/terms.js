@@ -1,6 +1,6 @@
 // What a run is called, how it is labelled, its place in the queue, and what it may cost at most.
 import { h } from "../dom.js";
-import { field } from "../shell.js";
+import { field } from "../controls.js";
 
 const LABEL = /^[A-Za-z0-9][A-Za-z0-9_.:/=-]{0,62}$/;
 

@@ -1,7 +1,7 @@
 // The dialogs that make, expire and revoke an API key.
 import { del, patch, path, post } from "../api.js";
 import { h } from "../dom.js";
-import { ask, field } from "../shell.js";
+import { ask, field } from "../controls.js";
 
 const DAY_MS = 86_400_000;
 const LIFETIMES = [["", "never"], ["1", "in 1 day"], ["7", "in 7 days"], ["30", "in 30 days"], ["90", "in 90 days"], ["365", "in 1 year"]];

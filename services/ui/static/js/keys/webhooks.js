@@ -2,7 +2,7 @@
 import { del, get, patch, path, post } from "../api.js";
 import { fill, h } from "../dom.js";
 import { number, time } from "../format.js";
-import { act, ask } from "../shell.js";
+import { act, ask } from "../controls.js";
 import { table } from "../table.js";
 import { empty, mark, section } from "../parts.js";
 

@@ -10,7 +10,7 @@ import { scores } from "../compare/scores.js";
 import { empty, refill, section } from "../parts.js";
 import { every } from "../repeat.js";
 import { copyButton } from "../clipboard.js";
-import { params, setParam } from "../shell.js";
+import { params, setParam } from "../address.js";
 
 const MOST = 10;
 const POLL_MS = 5000;

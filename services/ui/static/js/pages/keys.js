@@ -7,7 +7,7 @@ import { expireKey, makeKey, revokeKey } from "../keys/dialogs.js";
 import { mark } from "../parts.js";
 import { webhooks } from "../keys/webhooks.js";
 import { every } from "../repeat.js";
-import { param, setParam } from "../shell.js";
+import { param, setParam } from "../address.js";
 import { table } from "../table.js";
 
 const POLL_MS = 10_000;

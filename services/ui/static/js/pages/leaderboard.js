@@ -4,7 +4,7 @@ import { h } from "../dom.js";
 import { DASH, dollars, number, seconds, time } from "../format.js";
 import { empty } from "../parts.js";
 import { every } from "../repeat.js";
-import { param, setParam } from "../shell.js";
+import { param, setParam } from "../address.js";
 import { table } from "../table.js";
 
 const POLL_MS = 30_000;

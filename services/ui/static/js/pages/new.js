@@ -8,7 +8,7 @@ import { recipePicker } from "../form/picker.js";
 import { planPanel } from "../form/plan.js";
 import { groupsOf } from "../form/schema.js";
 import { terms } from "../form/terms.js";
-import { param, setParam } from "../shell.js";
+import { param, setParam } from "../address.js";
 
 const QUICKEST = "tiny";
 

@@ -7,7 +7,7 @@ import { head } from "../run/head.js";
 import { watch } from "../run/live.js";
 import { pipeline } from "../run/pipeline.js";
 import { VIEWS } from "../run/views.js";
-import { tabs } from "../shell.js";
+import { tabs } from "../tabs.js";
 
 export async function page(main) {
   const wanted = decodeURIComponent(location.pathname.split("/")[2]);
@@ -20,7 +20,7 @@ export async function page(main) {
   }
   main.classList.add("run-page");
   const views = Object.fromEntries(VIEWS.map((view) => [view.id, { title: view.title, show: (panel) => shown(view, panel, live) }]));
-  const { bar, panel } = tabs(views, { label: "About this run" });
+  const { bar, panel } = tabs(views, "About this run");
   main.append(head(live), pipeline(live), curves(live), h("section", { class: "stack", "aria-label": "More about this run" }, bar, panel));
   live.onGone(() => gone(main, live.run));
 }

@@ -1,6 +1,7 @@
 // Sign in with an API key.
 import { h } from "../dom.js";
-import { field, param } from "../shell.js";
+import { param } from "../address.js";
+import { field } from "../controls.js";
 
 function next() {
   const wanted = new URL(param("next") ?? "/", location.origin);

@@ -9,7 +9,8 @@ import { sweepCurves } from "../sweeps/curves.js";
 import { runsTable } from "../sweeps/runs.js";
 import { counts, deeds, kind, progress, status } from "../sweeps/state.js";
 import { every } from "../repeat.js";
-import { act, param, setParam } from "../shell.js";
+import { param, setParam } from "../address.js";
+import { act } from "../controls.js";
 
 const POLL_MS = 3000;
 

@@ -5,7 +5,7 @@ import { time } from "../format.js";
 import { empty } from "../parts.js";
 import { kind, progress, status, total } from "../sweeps/state.js";
 import { every } from "../repeat.js";
-import { param, setParam } from "../shell.js";
+import { param, setParam } from "../address.js";
 import { table } from "../table.js";
 
 const POLL_MS = 3000;

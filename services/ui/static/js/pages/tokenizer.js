@@ -2,7 +2,8 @@
 import { inference, Problem } from "../api.js";
 import { fill, h } from "../dom.js";
 import { number } from "../format.js";
-import { field, param, setParam } from "../shell.js";
+import { param, setParam } from "../address.js";
+import { field } from "../controls.js";
 
 const PAUSE_MS = 250;
 const COLOURS = 6;

@@ -2,7 +2,7 @@
 import { get, mayOperate, patch, path, post, del } from "../api.js";
 import { fill, h } from "../dom.js";
 import { FINISHED, number } from "../format.js";
-import { act, ask, field } from "../shell.js";
+import { act, ask, field } from "../controls.js";
 
 const RETRYABLE = ["FAILED", "BACKOFF"];
 

@@ -5,7 +5,7 @@ import { Range } from "../chart/range.js";
 import { fill, h } from "../dom.js";
 import { FINISHED } from "../format.js";
 import { every } from "../repeat.js";
-import { param, params, setParam } from "../shell.js";
+import { param, params, setParam } from "../address.js";
 import { AXES } from "./axes.js";
 import { saveCsv, savePng, table } from "./export.js";
 import { eventMarks, linesOf, nothing } from "./lines.js";

@@ -2,7 +2,7 @@
 import { get } from "../api.js";
 import { fill, h } from "../dom.js";
 import { chip, time } from "../format.js";
-import { field } from "../shell.js";
+import { field } from "../controls.js";
 
 const MOST = 9; // and this one: ten colours
 

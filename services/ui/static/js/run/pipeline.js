@@ -2,7 +2,7 @@
 import { Problem, get, path } from "../api.js";
 import { fill, h, keyed, say, set } from "../dom.js";
 import { DASH, FINISHED, between, chip, number, percent, seconds, statusWord, time, tone } from "../format.js";
-import { param, setParam } from "../shell.js";
+import { param, setParam } from "../address.js";
 import { shareOf, tookOf } from "./figures.js";
 
 const LINES = 12;

@@ -1,6 +1,6 @@
 // The controls above the large curve.
 import { h, say } from "../dom.js";
-import { act } from "../shell.js";
+import { act } from "../controls.js";
 import { AXES } from "./axes.js";
 
 export function tools({ chosen, range, training, metrics, keys, change, pick, csv, png }) {

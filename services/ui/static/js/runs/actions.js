@@ -2,7 +2,7 @@
 import { Problem, del, mayOperate, patch, path } from "../api.js";
 import { fill, h } from "../dom.js";
 import { FINISHED } from "../format.js";
-import { ask, field } from "../shell.js";
+import { ask, field } from "../controls.js";
 
 const MOST_COMPARED = 10;
 const AT_ONCE = 4; // requests

@@ -1,7 +1,7 @@
 // What the list of runs shows: words to search for, statuses, recipe, label, archived or not. All of it is in the URL.
 import { fill, h, say } from "../dom.js";
 import { chip, statusWord } from "../format.js";
-import { param, params, setParam } from "../shell.js";
+import { param, params, setParam } from "../address.js";
 
 export const STATUSES = ["RUNNING", "QUEUED", "PAUSED", "SUCCEEDED", "FAILED", "CANCELLED"];
 

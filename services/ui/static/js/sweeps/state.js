@@ -3,7 +3,7 @@ import { del, patch, path, post } from "../api.js";
 import { h } from "../dom.js";
 import { chip, percent, statusWord } from "../format.js";
 import { bar } from "../progress.js";
-import { ask, field } from "../shell.js";
+import { ask, field } from "../controls.js";
 import { mark } from "../parts.js";
 
 const SHOWN = ["RUNNING", "QUEUED", "PAUSED", "PENDING", "SUCCEEDED", "FAILED", "CANCELLED"];

@@ -2,7 +2,7 @@
 import { del, get, mayOperate, path, post } from "../../api.js";
 import { fill, h } from "../../dom.js";
 import { DASH, bytes, number, time } from "../../format.js";
-import { act, ask, field } from "../../shell.js";
+import { act, ask, field } from "../../controls.js";
 import { files } from "./files.js";
 import { kept, stagesOf, table } from "./panel.js";
 

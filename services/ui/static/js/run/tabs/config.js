@@ -4,7 +4,7 @@ import { copyButton } from "../../clipboard.js";
 import { fill, h } from "../../dom.js";
 import { download } from "../../download.js";
 import { changes, flat, inOrderOf, shown } from "../../recipe.js";
-import { param, setParam } from "../../shell.js";
+import { param, setParam } from "../../address.js";
 import { submitLine } from "./command.js";
 import { choice, load, table } from "./panel.js";
 

@@ -2,7 +2,7 @@
 import { get, isAdmin, path } from "../../api.js";
 import { fill, h } from "../../dom.js";
 import { date, number, time } from "../../format.js";
-import { param, setParam } from "../../shell.js";
+import { param, setParam } from "../../address.js";
 import { choice, choices, events as stream, stagesOf } from "./panel.js";
 import { ACTIONS, GROUPS, KINDS, groupOf, inWords } from "./words.js";
 

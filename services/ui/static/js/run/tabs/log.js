@@ -4,7 +4,7 @@ import { fill, h } from "../../dom.js";
 import { download } from "../../download.js";
 import { time } from "../../format.js";
 import { follow } from "../../stream.js";
-import { param, setParam } from "../../shell.js";
+import { param, setParam } from "../../address.js";
 import { Lines, asText, fits, fromEvent, fromLine } from "./log_lines.js";
 import { choice, choices, events, stagesOf } from "./panel.js";
 import { windowed } from "./windowed.js";

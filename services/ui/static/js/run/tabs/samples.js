@@ -1,7 +1,7 @@
 // What the model wrote to the fixed prompts, at two steps side by side.
 import { fill, h } from "../../dom.js";
 import { number } from "../../format.js";
-import { param, setParam } from "../../shell.js";
+import { param, setParam } from "../../address.js";
 import { choice, choices, events, stagesOf } from "./panel.js";
 
 const LIMIT = 200; // prompts of one comparison that are shown

@@ -1,4 +1,4 @@
-// What all pages share: asking before something is destroyed, showing what came of an action, the account menu.
+// Dialogs, buttons that work, and fields: each shows what is wrong beside itself.
 import { Problem } from "./api.js";
 import { fill, h } from "./dom.js";
 
@@ -86,47 +86,3 @@ export function field(label, input, { hint } = {}) {
   };
   return node;
 }
-
-/** Tabs whose choice is in the URL. `views`: {id: {title, show(panel) → stop function or nothing}}. */
-export function tabs(views, { parameter = "tab", label = "Views" } = {}) {
-  const ids = Object.keys(views);
-  const panel = h("div", { role: "tabpanel", tabindex: "0", class: "stack" });
-  let stop = null;
-  const buttons = ids.map((id) =>
-    h("button", { type: "button", role: "tab", id: `tab-${id}`, "aria-controls": "tab-panel", onclick: () => choose(id, true) }, views[id].title),
-  );
-  panel.id = "tab-panel";
-  const bar = h("div", { class: "tabs", role: "tablist", "aria-label": label }, buttons);
-  bar.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!step) return;
-    const next = buttons[(buttons.indexOf(document.activeElement) + step + ids.length) % ids.length];
-    next.focus();
-    next.click();
-  });
-  function choose(id, byHand) {
-    stop?.();
-    buttons.forEach((button, i) => {
-      button.setAttribute("aria-selected", String(ids[i] === id));
-      button.tabIndex = ids[i] === id ? 0 : -1;
-    });
-    panel.setAttribute("aria-labelledby", `tab-${id}`);
-    if (byHand) setParam(parameter, id === ids[0] ? null : id);
-    fill(panel);
-    stop = views[id].show(panel) ?? null;
-  }
-  const wanted = new URL(location.href).searchParams.get(parameter);
-  choose(ids.includes(wanted) ? wanted : ids[0], false);
-  return { bar, panel, choose: (id) => choose(id, true) };
-}
-
-/** Put a value into the page's URL; null takes it out. Back leads to the page before, not through every change. */
-export function setParam(name, value) {
-  const url = new URL(location.href);
-  url.searchParams.delete(name);
-  for (const one of [value].flat()) if (one !== null && one !== undefined && one !== "") url.searchParams.append(name, one);
-  history.replaceState(history.state, "", url);
-}
-
-export const param = (name) => new URL(location.href).searchParams.get(name);
-export const params = (name) => new URL(location.href).searchParams.getAll(name);
