@@ -27,18 +27,12 @@ export class Sidebar {
   }
 
   #make(id) {
-    const act = (label, work) => h("button", { type: "button", class: "plain", onclick: () => ((menu.open = false), work()) }, label);
+    const act = (label, work) => h("button", { type: "button", class: "plain", onclick: work }, label);
     const menu = h("details", { class: "menu" }, h("summary", null, "⋯"), h("div", { class: "menu-items" },
       act("Rename", () => this.#rename(id)),
       act("Export as Markdown", () => this.#export(id, asMarkdown, "md", "text/markdown")),
       act("Export as JSON", () => this.#export(id, asJson, "json", "application/json")),
       act("Delete", () => this.#remove(id))));
-    document.addEventListener("click", (event) => {
-      if (menu.open && !menu.contains(event.target)) menu.open = false;
-    });
-    menu.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") menu.open = false;
-    });
     return h("li", null, h("button", { type: "button", class: "plain open", onclick: () => this.acts.open(id) }), menu);
   }
 

@@ -56,15 +56,7 @@ export function actions(live) {
           can.unarchive && button("Take out of the archive", async () => done(await patch(path`/runs/${live.id}`, { archived: false }), "Lists show it again.")),
           can.delete && button("Delete", () => remove(live), { class: "danger" }))),
       ]);
-    for (const menu of row.querySelectorAll(".run-more")) {
-      menu.addEventListener("click", (event) => event.target.closest("button") && (menu.open = false));
-      menu.addEventListener("keydown", (event) => event.key === "Escape" && (menu.open = false));
-    }
   }
-
-  document.addEventListener("click", (event) => {
-    for (const menu of row.querySelectorAll(".run-more[open]")) if (!menu.contains(event.target)) menu.open = false;
-  });
 
   async function offered() {
     const { items } = await get("/models").catch(() => ({ items: [] }));
