@@ -1,10 +1,9 @@
 // What can be done with a run. Each action says beside the buttons what came of it.
-import { get, mayOperate, patch, path, post, del } from "../api.js";
+import { del, get, mayOperate, patch, path, post } from "../api.js";
 import { fill, h } from "../dom.js";
 import { FINISHED, number } from "../format.js";
 import { act, ask, field } from "../controls.js";
-
-const RETRYABLE = ["FAILED", "BACKOFF"];
+import { atWork } from "./stages.js";
 
 export function actions(live) {
   const place = h("div", { class: "outcome", role: "status" });
@@ -15,22 +14,22 @@ export function actions(live) {
 
   const told = (...text) => fill(place, h("p", { class: "small" }, ...text));
 
-  async function done(answer, ...text) {
+  async function done(request, ...text) {
+    await request;
     await live.refresh();
     told(...text);
   }
 
   function show(run) {
-    const has = (...status) => run.stages.some((s) => status.includes(s.status));
     const over = FINISHED.has(run.status);
     const can = {
       chat: models.length > 0,
       pause: !over && !["PAUSED", "STOPPING"].includes(run.status),
       resume: run.status === "PAUSED",
-      retry: run.status !== "CANCELLED" && has(...RETRYABLE),
+      retry: run.status !== "CANCELLED" && run.stages.some((s) => ["FAILED", "BACKOFF"].includes(s.status)),
       cancel: !over,
       now: run.status === "STOPPING",
-      extend: run.stages.some((s) => trains(live.catalog, s.name) && s.started_at),
+      extend: run.stages.some((s) => live.trains(s.name) && s.started_at),
       archive: over && !run.archived_at,
       unarchive: Boolean(run.archived_at),
       delete: over,
@@ -43,17 +42,17 @@ export function actions(live) {
     fill(row,
       can.chat && h("a", { class: "button primary", href: `/chat?run=${encodeURIComponent(live.id)}` }, "Chat"),
       operator && [
-        can.resume && button("Resume", async () => done(await post(path`/runs/${live.id}/resume`), "Resumed: its stages go on from their last checkpoints."), { class: "primary" }),
-        can.retry && button("Retry", async () => done(await post(path`/runs/${live.id}/retry`, {}), "The failed stages are queued again."), { class: "primary" }),
-        can.pause && button("Pause", async () => done(await post(path`/runs/${live.id}/pause`), "Pausing: the stage at work saves a checkpoint and frees its worker.")),
+        can.resume && button("Resume", () => done(post(path`/runs/${live.id}/resume`), "Resumed: its stages go on from their last checkpoints."), { class: "primary" }),
+        can.retry && button("Retry", () => done(post(path`/runs/${live.id}/retry`, {}), "The failed stages are queued again."), { class: "primary" }),
+        can.pause && button("Pause", () => done(post(path`/runs/${live.id}/pause`), "Pausing: the stage at work saves a checkpoint and frees its worker.")),
         h("a", { class: "button", href: `/new?from=${encodeURIComponent(live.id)}` }, "Clone"),
         can.cancel && button("Cancel", () => cancel(live, can.now, done), { class: "danger" }),
         h("details", { class: "menu run-more" }, h("summary", null, "More"), h("div", { class: "menu-items" },
           button("Labels and notes", () => describe(live, done)),
           button("Fork", () => fork(live, told)),
           can.extend && button("Extend", () => extend(live, told)),
-          can.archive && button("Archive", async () => done(await patch(path`/runs/${live.id}`, { archived: true }), "Archived: lists leave it out.")),
-          can.unarchive && button("Take out of the archive", async () => done(await patch(path`/runs/${live.id}`, { archived: false }), "Lists show it again.")),
+          can.archive && button("Archive", () => done(patch(path`/runs/${live.id}`, { archived: true }), "Archived: lists leave it out.")),
+          can.unarchive && button("Take out of the archive", () => done(patch(path`/runs/${live.id}`, { archived: false }), "Lists show it again.")),
           can.delete && button("Delete", () => remove(live), { class: "danger" }))),
       ]);
   }
@@ -70,20 +69,18 @@ export function actions(live) {
   return node;
 }
 
-const trains = (catalog, stage) => catalog.stages.some((s) => s.name === stage && s.trains);
-
 function cancel(live, again, done) {
-  const live_ = live.run.stages.filter((s) => ["STARTING", "RUNNING", "STOPPING"].includes(s.status)).length;
+  const busy = atWork(live.run).length > 0;
   const mode = h("select", { name: "mode" }, h("option", { value: "graceful" }, "Save a checkpoint first"), h("option", { value: "now" }, "Stop at once, save nothing"));
   if (again) mode.value = "now";
   return ask({
     title: `Cancel ${live.run.name}?`,
     text: "A cancelled run cannot go on; a fork of it can. To stop it for a while, pause it.",
-    fields: live_ ? [field("The stage at work", mode)] : [],
+    fields: busy ? [field("The stage at work", mode)] : [],
     action: "Cancel the run",
     danger: true,
-    run: async (given) => done(await post(path`/runs/${live.id}/cancel`, { mode: given.mode ?? "graceful" }),
-      given.mode === "now" || !live_ ? "Cancelled." : "Being cancelled: the stage at work saves its checkpoint first."),
+    run: (given) => done(post(path`/runs/${live.id}/cancel`, { mode: given.mode ?? "graceful" }),
+      given.mode === "now" || !busy ? "Cancelled." : "Being cancelled: the stage at work saves its checkpoint first."),
   });
 }
 
@@ -95,14 +92,14 @@ function describe(live, done) {
     title: "Labels and notes",
     fields: [field("Labels", labels, { hint: "Separated by spaces, such as: baseline team:nlp" }), field("Notes", notes)],
     action: "Save",
-    run: async (given) => done(await patch(path`/runs/${live.id}`, { labels: given.labels.split(/[\s,]+/).filter(Boolean), notes: given.notes }), "Saved."),
+    run: (given) => done(patch(path`/runs/${live.id}`, { labels: given.labels.split(/[\s,]+/).filter(Boolean), notes: given.notes }), "Saved."),
   });
 }
 
 const link = (run) => h("a", { href: path`/runs/${run.id}` }, run.name);
 
 function fork(live, told) {
-  const stages = live.run.stages.map((s) => h("option", { value: s.name }, live.catalog.stages.find((c) => c.name === s.name)?.title ?? s.name));
+  const stages = live.run.stages.map((s) => h("option", { value: s.name }, live.title(s.name)));
   const name = h("input", { name: "name", value: `${live.run.name} fork`.slice(0, 100), maxlength: 100, required: true });
   return ask({
     title: `Fork ${live.run.name}`,
@@ -117,7 +114,7 @@ function fork(live, told) {
 }
 
 function extend(live, told) {
-  const able = live.run.stages.filter((s) => trains(live.catalog, s.name) && s.started_at);
+  const able = live.run.stages.filter((s) => live.trains(s.name) && s.started_at);
   const reached = Math.max(0, ...able.map((s) => s.progress?.total ?? 0));
   const choice = h("select", { name: "stage" }, able.map((s) => h("option", { value: s.name }, `${s.name}${s.progress?.total ? `, now ${number(s.progress.total)} steps` : ""}`)));
   const steps = h("input", { name: "steps", type: "number", min: 1, max: 100000000, step: 1, required: true, value: reached ? 2 * reached : "" });

@@ -62,7 +62,7 @@ export function curves(live) {
     let place = null;
     const lines = all().flatMap(({ run, points }, i) => {
       const made = linesOf({
-        run, points, stages: stages(), mode: chosen.x, logX: chosen.logX, logY: chosen.logY, smooth: chosen.smooth, pick: pick(points), catalog: live.catalog,
+        run, points, stages: stages(), mode: chosen.x, logX: chosen.logX, logY: chosen.logY, smooth: chosen.smooth, pick: pick(points), short: live.short,
         name: alone ? undefined : run.name,
         color: (metric) => {
           if (!alone) return `c${i + 1}`;

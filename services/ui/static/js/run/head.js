@@ -4,7 +4,7 @@ import { fill, h, say } from "../dom.js";
 import { DASH, FINISHED, between, chip, dollars, number, percent, seconds, time, tone } from "../format.js";
 import { bar } from "../progress.js";
 import { actions } from "./actions.js";
-import { newest } from "./figures.js";
+import { atWork, newest } from "./stages.js";
 
 export function head(live) {
   const title = h("div", { class: "run-title" });
@@ -21,7 +21,7 @@ export function head(live) {
   function show(run) {
     document.title = `${run.name} · nanochat`;
     name(title, run, live);
-    const words = reason(run, live.catalog);
+    const words = reason(run, live.short);
     if (shown !== run.status + words) {
       shown = run.status + words;
       fill(status, chip(run.status), words && h("span", { class: `break ${run.status === "FAILED" ? "wrong" : "dim"}` }, words));
@@ -36,7 +36,7 @@ export function head(live) {
       used === null ? `The price of the GPU is unknown; ${number(hours, 3)} GPU hours used` : `${number(hours, 3)} GPU hours${mostHours ? `; ${number(usedHours, 3)} of ${number(mostHours)} h` : ""}`);
     const speed = newest(run, "tok_per_s");
     told.get("speed").node.hidden = !speed;
-    told.get("speed").say(`${number(speed?.value, 3)}`, "tokens/s", speed && `${titleOf(live.catalog, speed.stage.name)}, newest value`);
+    told.get("speed").say(`${number(speed?.value, 3)}`, "tokens/s", speed && `${live.short(speed.stage.name)}, newest value`);
     told.get("time").say(run.started_at ? seconds(between(run.started_at, run.finished_at)) : DASH, over ? "took" : "so far");
     fill(whole, bar(share, tone(run.status), "Progress of the whole run"));
     belongs(about, run);
@@ -61,17 +61,15 @@ function fact() {
   };
 }
 
-export const titleOf = (catalog, stage) => catalog.stages.find((s) => s.name === stage)?.short ?? stage;
-
 /** Why the run is as it is, in a sentence. */
-function reason(run, catalog) {
+function reason(run, short) {
   const bad = run.stages.find((s) => s.status === "FAILED") ?? run.stages.find((s) => s.status === "BACKOFF");
-  if (bad) return `${titleOf(catalog, bad.name)}: ${bad.message || bad.reason || "it failed"}`;
+  if (bad) return `${short(bad.name)}: ${bad.message || bad.reason || "it failed"}`;
   if (FINISHED.has(run.status)) return run.status === "SUCCEEDED" ? "" : (run.stages.find((s) => s.status === "CANCELLED" && s.message)?.message ?? run.detail);
-  const busy = run.stages.find((s) => ["STARTING", "RUNNING", "STOPPING"].includes(s.status));
+  const [busy] = atWork(run);
   if (busy) {
     const note = busy.progress?.note;
-    return `${titleOf(catalog, busy.name)}${note ? `: ${note}` : ""}`;
+    return `${short(busy.name)}${note ? `: ${note}` : ""}`;
   }
   const paused = run.stages.find((s) => s.status === "PAUSED" && s.message);
   if (paused) return paused.message;

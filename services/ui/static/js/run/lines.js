@@ -7,7 +7,7 @@ const FEW = 12; // points that are drawn as such, with the line
 /**
  * One line for each metric of a run, through its stages one after another.
  * @param {{run: any, points: any, stages: string[], mode: string, logX: boolean, logY: boolean, smooth: number,
- *   pick: (stage: string) => any[], color: (metric: any) => string, name?: string, catalog: any}} of
+ *   pick: (stage: string) => any[], color: (metric: any) => string, name?: string, short: (stage: string) => string}} of
  *   `pick` gives the metrics that are drawn of a stage
  */
 export function linesOf(of) {
@@ -28,7 +28,7 @@ export function linesOf(of) {
         if (p.nonfinite) marks.push({ x: place.at(stage, p.step, p.t), kind: "nonfinite", text: `${metric.title} is not finite by step ${p.step}` });
       }
     }
-    if (shown.length > 1 && place.starts.has(stage)) marks.push({ x: place.starts.get(stage), kind: "stage", text: of.catalog.stages.find((s) => s.name === stage)?.short ?? stage });
+    if (shown.length > 1 && place.starts.has(stage)) marks.push({ x: place.starts.get(stage), kind: "stage", text: of.short(stage) });
     for (const gap of points.series.find((s) => s.stage === stage).gaps) {
       marks.push({ x: place.at(stage, gap.step, gap.t), kind: "resume", text: `attempt ${gap.attempt} resumed from step ${gap.step}` });
     }

@@ -28,11 +28,13 @@ export class Live {
   #timer = 0;
   #fetchedAt = 0;
   #gone = false;
+  #stages; // of the catalog, by name
 
   constructor(run, catalog) {
     this.run = run;
     this.id = run.id;
     this.catalog = catalog;
+    this.#stages = new Map(catalog.stages.map((stage) => [stage.name, stage]));
     connection.addEventListener("found", () => {
       this.refresh();
       this.#give("reset");
@@ -56,6 +58,11 @@ export class Live {
   onEvent = (fn) => this.#take("event", fn);
   onGone = (fn) => this.#take("gone", fn);
   onReset = (fn) => this.#take("reset", fn);
+
+  /** The name of a stage in full, and where there is little room. */
+  title = (stage) => this.#stages.get(stage)?.title ?? stage;
+  short = (stage) => this.#stages.get(stage)?.short ?? stage;
+  trains = (stage) => Boolean(this.#stages.get(stage)?.trains);
 
   /** All events so far but those of the kinds metric, progress and log, oldest first. */
   async past() {

@@ -3,10 +3,9 @@ import { Problem, get, path } from "../api.js";
 import { fill, h, keyed, say, set } from "../dom.js";
 import { DASH, FINISHED, between, chip, number, percent, seconds, statusWord, time, tone } from "../format.js";
 import { param, setParam } from "../address.js";
-import { shareOf, tookOf } from "./figures.js";
+import { isAtWork, shareOf, tookOf } from "./stages.js";
 
 const LINES = 12;
-const LIVE = ["STARTING", "RUNNING", "STOPPING"];
 
 export function pipeline(live) {
   const strip = h("ol", { class: "pipeline" });
@@ -40,9 +39,8 @@ export function pipeline(live) {
 }
 
 function segment(stage, live, choose) {
-  const title = live.catalog.stages.find((s) => s.name === stage.name)?.short ?? stage.name;
   return h("li", null, h("button", { type: "button", "aria-controls": "stage-detail", onclick: () => choose(stage.name) },
-    h("span", { class: "pipeline-name" }, h("span", { class: "chip" }, h("span", { class: "pipeline-title" }, title))),
+    h("span", { class: "pipeline-name" }, h("span", { class: "chip" }, h("span", { class: "pipeline-title" }, live.short(stage.name)))),
     h("span", { class: "pipeline-sub" }), h("i")));
 }
 
@@ -51,12 +49,12 @@ function update(item, stage, live, open) {
   const [name, sub, fill_] = button.children;
   const share = shareOf(stage);
   item.dataset.status = stage.status;
-  item.className = `${tone(stage.status)} ${LIVE.includes(stage.status) || ["FAILED", "BACKOFF", "PAUSED"].includes(stage.status) ? "wide" : ""}`;
+  item.className = `${tone(stage.status)} ${isAtWork(stage) || ["FAILED", "BACKOFF", "PAUSED"].includes(stage.status) ? "wide" : ""}`;
   set(name.firstChild, { "data-symbol": chip(stage.status).dataset.symbol, "data-status": stage.status });
   const { done, total, unit, eta_s: eta } = stage.progress ?? {};
   const tries = stage.attempts.length > 1 ? ` · ${stage.attempts.length} attempts` : "";
   const took = tookOf(stage);
-  const how = LIVE.includes(stage.status) && total ? `${number(done)}/${number(total)} ${unit}${eta > 1 ? `, ${seconds(eta)} left` : ""}`
+  const how = isAtWork(stage) && total ? `${number(done)}/${number(total)} ${unit}${eta > 1 ? `, ${seconds(eta)} left` : ""}`
     : stage.status === "SUCCEEDED" ? seconds(took) : statusWord(stage.status).toLowerCase();
   say(sub, how + tries);
   fill_.style.width = `${100 * share}%`;
@@ -69,12 +67,11 @@ function update(item, stage, live, open) {
 }
 
 function attempts(stage, live, close) {
-  const title = live.catalog.stages.find((s) => s.name === stage.name)?.title ?? stage.name;
   const why = stage.message || stage.waiting?.why;
   const log = h("div", { class: "stack" });
   if (stage.attempts.length) lastLines(stage, live, log);
   return [
-    h("div", { class: "row" }, h("h2", null, title), chip(stage.status), h("code", { class: "dim" }, stage.name), h("button", { type: "button", class: "push plain", "aria-label": "Close the stage", onclick: close }, "✕")),
+    h("div", { class: "row" }, h("h2", null, live.title(stage.name)), chip(stage.status), h("code", { class: "dim" }, stage.name), h("button", { type: "button", class: "push plain", "aria-label": "Close the stage", onclick: close }, "✕")),
     why && h("p", { class: stage.status === "FAILED" ? "wrong" : "dim" }, why),
     stage.attempts.length
       ? h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Attempts" }, h("table", null,

@@ -4,14 +4,13 @@ import { fill, h } from "../../dom.js";
 import { DASH, bytes, number, time } from "../../format.js";
 import { act, ask, field } from "../../controls.js";
 import { files } from "./files.js";
-import { kept, stagesOf, table } from "./panel.js";
+import { kept, table } from "./panel.js";
 
 const KINDS = ["checkpoint", "checkpoint_deleted", "promoted", "demoted"];
 
 export function checkpoints(panel, run, live) {
   const open = new Set(); // ids whose files are shown
   const wrong = new Map(); // id → why the last action was refused
-  const names = stagesOf(live);
   let focus = ""; // the button that was used last: it has the focus again once the table is new
   let items = [];
 
@@ -27,7 +26,7 @@ export function checkpoints(panel, run, live) {
     fill(panel,
       h("p", { class: "dim" }, `${number(items.length)} on disk, ${bytes(total)} in all. A pinned or promoted one is never deleted by itself.`),
       h("div", { class: "as-cards" }, table("Checkpoints", columns, [...Map.groupBy(items, (c) => c.stage)].map(([stage, found]) =>
-        h("tbody", null, h("tr", { class: "group" }, h("th", { scope: "rowgroup", colspan: columns.length }, names.get(stage)?.title ?? stage)), found.flatMap((c) => rows(c, best)))))));
+        h("tbody", null, h("tr", { class: "group" }, h("th", { scope: "rowgroup", colspan: columns.length }, live.title(stage))), found.flatMap((c) => rows(c, best)))))));
     if (focus) panel.querySelector(`[data-act="${focus}"]`)?.focus();
     focus = "";
   }
@@ -85,7 +84,7 @@ export function checkpoints(panel, run, live) {
   }
 
   async function remove(c) {
-    const sure = await ask({ title: `Delete the checkpoint of step ${number(c.step)}?`, text: `${bytes(c.bytes)} of ${names.get(c.stage)?.title ?? c.stage} are freed. It cannot be restored.`, action: "Delete it", danger: true });
+    const sure = await ask({ title: `Delete the checkpoint of step ${number(c.step)}?`, text: `${bytes(c.bytes)} of ${live.title(c.stage)} are freed. It cannot be restored.`, action: "Delete it", danger: true });
     if (sure) await attempt(c, "delete", () => del(path`/checkpoints/${c.id}`));
   }
 

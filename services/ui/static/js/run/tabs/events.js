@@ -3,7 +3,7 @@ import { get, isAdmin, path } from "../../api.js";
 import { fill, h } from "../../dom.js";
 import { date, number, time } from "../../format.js";
 import { param, setParam } from "../../address.js";
-import { choice, choices, events as stream, stagesOf } from "./panel.js";
+import { choice, choices, events as stream } from "./panel.js";
 import { ACTIONS, GROUPS, KINDS, groupOf, inWords } from "./words.js";
 
 const PAGE = 300; // entries that are shown before one asks for more
@@ -13,7 +13,6 @@ const day = new Intl.DateTimeFormat(undefined, { dateStyle: "full" });
 
 export function events(panel, run, live) {
   const all = []; // {t, group, stage, attempt, what, details, tone, by}, oldest first
-  const names = stagesOf(live);
   let limit = PAGE;
   let group = param("events_kind") ?? "";
   let stage = param("events_stage") ?? "";
@@ -34,7 +33,7 @@ export function events(panel, run, live) {
     count.textContent = found.length === 1 ? "1 event" : `${number(found.length)} events`;
     const days = Map.groupBy(shown, (e) => day.format(date(e.t)));
     fill(list, !found.length && h("div", { class: "empty dim" }, all.length ? "No event is of this kind and stage." : "Nothing has happened yet."),
-      [...days].map(([title, entries]) => [h("h3", { class: "day" }, title), h("ol", null, entries.map((e) => entry(e, names)))]),
+      [...days].map(([title, entries]) => [h("h3", { class: "day" }, title), h("ol", null, entries.map((e) => entry(e, live)))]),
       found.length > limit && h("button", { type: "button", onclick: () => { limit += PAGE; show(); } }, `Show ${number(Math.min(PAGE, found.length - limit))} older ones`));
   }
 
@@ -46,7 +45,7 @@ export function events(panel, run, live) {
     all.push(...entries);
     all.sort((a, b) => a.t - b.t);
     const present = run.stages.map((s) => s.name).filter((name) => all.some((e) => e.stage === name));
-    fill(stages, choices([["", "All stages"], ["run", "The run as a whole"], ...present.map((name) => [name, names.get(name)?.short ?? name])]));
+    fill(stages, choices([["", "All stages"], ["run", "The run as a whole"], ...present.map((name) => [name, live.short(name)])]));
     stages.value = stage;
     show();
   }
@@ -60,9 +59,9 @@ export function events(panel, run, live) {
   };
 }
 
-function entry(e, names) {
+function entry(e, live) {
   return h("li", { class: e.tone || null }, h("span", { class: "when" }, time(e.t, "clock")),
-    h("div", null, h("span", { class: "what" }, e.stage && h("b", null, names.get(e.stage)?.short ?? e.stage, /^[a-z(]/.test(e.what) ? " " : ": "), e.what), e.by && h("span", { class: "tag" }, `by ${e.by}`),
+    h("div", null, h("span", { class: "what" }, e.stage && h("b", null, live.short(e.stage), /^[a-z(]/.test(e.what) ? " " : ": "), e.what), e.by && h("span", { class: "tag" }, `by ${e.by}`),
       e.details && h("div", { class: `details break ${e.details.length < SHORT ? "short" : ""}` }, e.details)));
 }
 

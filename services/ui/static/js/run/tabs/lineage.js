@@ -4,14 +4,13 @@ import { fill, h, svg } from "../../dom.js";
 import { chip, number } from "../../format.js";
 import { copyButton } from "../../clipboard.js";
 import { layers } from "./layers.js";
-import { kept, stagesOf } from "./panel.js";
+import { kept } from "./panel.js";
 
 const KINDS = ["artifact", "stage_status", "checkpoint", "checkpoint_deleted"];
 const SCORES = 3; // of a stage that are shown; the tab Evals has all
 
 export function lineage(panel, run, live) {
-  const names = stagesOf(live);
-  const title = (stage) => names.get(stage)?.short ?? stage;
+  const title = (stage) => live.short(stage);
   let redraw = null;
   const resized = new ResizeObserver(() => redraw?.());
 

@@ -6,7 +6,7 @@ import { time } from "../../format.js";
 import { follow } from "../../stream.js";
 import { param, setParam } from "../../address.js";
 import { Lines, asText, fits, fromEvent, fromLine } from "./log_lines.js";
-import { choice, choices, events, stagesOf } from "./panel.js";
+import { choice, choices, events } from "./panel.js";
 import { windowed } from "./windowed.js";
 import { KINDS, inWords } from "./words.js";
 
@@ -17,7 +17,6 @@ const PAGE = 5000; // lines of a request, the most that there may be
 export function log(panel, run, live) {
   const lines = new Lines();
   const filter = { words: (param("log_q") ?? "").toLowerCase(), level: param("log_level") ?? "", attempt: param("log_of") ?? "", events: param("log_events") !== "no" };
-  const names = stagesOf(live);
   let shown = [];
   let following = true;
   let batch = [];
@@ -35,7 +34,7 @@ export function log(panel, run, live) {
   const inline = h("input", { type: "checkbox", id: "log-events", checked: filter.events, onchange: () => set("events", inline.checked, inline.checked ? null : "no") });
   const tail = h("button", { type: "button", "aria-pressed": "true", onclick: () => follows(!following, true) }, "Follow");
   const count = h("span", { class: "dim small", role: "status" });
-  const list = windowed({ row: ROW, render: (row) => render(row, names, filter.words), label: "Log lines", moved: (atEnd) => follows(atEnd, false) });
+  const list = windowed({ row: ROW, render: (row) => render(row, live, filter.words), label: "Log lines", moved: (atEnd) => follows(atEnd, false) });
   const empty = h("p", { class: "dim log-empty" });
 
   function follows(now, byHand) {
@@ -60,7 +59,7 @@ export function log(panel, run, live) {
     const attempts = lines.attempts();
     if (known !== attempts.join()) {
       known = attempts.join();
-      fill(of, choices([["", "All stages"], ...attempts.map((key) => [key, named(names, key)])]));
+      fill(of, choices([["", "All stages"], ...attempts.map((key) => [key, named(live, key)])]));
       of.value = filter.attempt;
     }
   }
@@ -117,15 +116,15 @@ function read(run, gap, take) {
   };
 }
 
-function named(names, key) {
+function named(live, key) {
   const [stage, attempt] = key.split(" ");
-  return `${names.get(stage)?.short ?? stage}, attempt ${attempt}`;
+  return `${live.short(stage)}, attempt ${attempt}`;
 }
 
-function render(row, names, words) {
+function render(row, live, words) {
   return h("div", { class: `line ${row.source} ${row.level}` },
     h("span", { class: "line-time" }, row.source === "gap" ? "" : time(row.t, "clock")),
-    h("span", { class: "line-of" }, row.stage ? `${names.get(row.stage)?.short ?? row.stage}${row.attempt > 1 ? ` #${row.attempt}` : ""}` : "run"),
+    h("span", { class: "line-of" }, row.stage ? `${live.short(row.stage)}${row.attempt > 1 ? ` #${row.attempt}` : ""}` : "run"),
     h("span", { class: "line-no" }, row.no === null ? (row.source === "gap" ? "⋯" : "◆") : row.no + 1),
     h("span", { class: "line-text" }, row.level && row.source === "line" ? h("span", { class: "unseen" }, `${row.level}: `) : null, marked(row.text, words)));
 }

@@ -38,7 +38,7 @@ export function metrics(panel, run, live) {
     for (const { plot, chart, node } of charts) {
       const wanted = live.catalog.metrics.filter((m) => plot.keys.includes(m.key));
       const { lines, marks, place } = linesOf({
-        run: live.run, points, stages: shared.stage ? [shared.stage] : training, mode: shared.mode, logX: shared.logX, logY: false, smooth: 0, catalog: live.catalog,
+        run: live.run, points, stages: shared.stage ? [shared.stage] : training, mode: shared.mode, logX: shared.logX, logY: false, smooth: 0, short: live.short,
         pick: (stage) => wanted.filter((m) => points.of(stage, m.key)?.points.length), color: (metric) => `c${1 + wanted.indexOf(metric)}`,
       });
       const axes = [...new Map(lines.map((line) => [line.axis, { key: line.axis, label: line.metric.unit || line.metric.title }])).values()];

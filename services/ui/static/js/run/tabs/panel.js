@@ -84,9 +84,6 @@ export function events(live, kinds, take) {
   };
 }
 
-/** The stages by name, each with `title` and `short`. */
-export const stagesOf = (live) => new Map(live.catalog.stages.map((s) => [s.name, s]));
-
 /** A labelled <select>. `options`: [value, text] or [group, [[value, text]]]. */
 export function choice(label, options, value, onchange) {
   const select = h("select", { "aria-label": label, onchange: () => onchange(select.value) }, choices(options));

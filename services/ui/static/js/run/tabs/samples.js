@@ -2,13 +2,12 @@
 import { fill, h } from "../../dom.js";
 import { number } from "../../format.js";
 import { param, setParam } from "../../address.js";
-import { choice, choices, events, stagesOf } from "./panel.js";
+import { choice, choices, events } from "./panel.js";
 
 const LIMIT = 200; // prompts of one comparison that are shown
 
 export function samples(panel, run, live) {
   const moments = new Map(); // "stage:step" → {stage, step, texts: Map prompt → {text, reward}}
-  const stages = stagesOf(live);
   let chosen = [param("samples_a") ?? "", param("samples_b") ?? ""]; // "" follows: the first and the newest of one stage
   const selects = ["a", "b"].map((side, i) => choice(i ? "Right: step" : "Left: step", [], "", (value) => {
     chosen[i] = value;
@@ -18,7 +17,7 @@ export function samples(panel, run, live) {
   const grid = h("div", { class: "samples", role: "table", "aria-label": "Samples" });
   const bar = h("div", { class: "row sample-bar" }, selects[0], h("span", { class: "dim", "aria-hidden": "true" }, "against"), selects[1]);
 
-  const title = (stage) => stages.get(stage)?.short ?? stage;
+  const title = (stage) => live.short(stage);
   const order = (stage) => run.stages.findIndex((s) => s.name === stage);
 
   function take(found) {

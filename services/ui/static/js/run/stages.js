@@ -1,5 +1,9 @@
-// Figures of the stages of a run.
+// What the stages of a run do, and their figures.
 import { between } from "../format.js";
+
+/** Those that a worker has. */
+export const atWork = (run) => run.stages.filter((stage) => isAtWork(stage));
+export const isAtWork = (stage) => ["STARTING", "RUNNING", "STOPPING"].includes(stage.status);
 
 /** The share of a stage that is done, 0 to 1. */
 export function shareOf(stage) {
