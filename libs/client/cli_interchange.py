@@ -57,9 +57,15 @@ def export(
 ) -> None:
     """Write a model as a folder for other programs."""
     checkpoint, made_with = (model, str(tokenizer)) if tokenizer else _promoted(model)
-    options = {"--to": to, "--model": checkpoint, "--tokenizer": made_with, "--dtype": dtype, "--shard-gb": shard_gb}
-    flags = {"--no-remote-code": no_remote_code, "--force": force}
-    start("nanochat.interchange", "export", *given(options | flags), "--", str(out))
+    options: dict[str, str | float | bool | None] = {
+        "--to": to,
+        "--model": checkpoint,
+        "--tokenizer": made_with,
+        "--dtype": dtype,
+        "--shard-gb": shard_gb,
+    }
+    options |= {"--no-remote-code": no_remote_code, "--force": force}
+    start("nanochat.interchange", "export", *given(options), "--", str(out))
 
 
 def import_(
