@@ -34,15 +34,19 @@ def metrics(
             "--key", "-k", metavar="METRIC", help="only this metric, such as loss; repeat it", autocompletion=complete.metrics
         ),
     ] = None,
+    from_step: Annotated[
+        int | None, typer.Option(min=0, metavar="STEP", help="only from this step on, in finer buckets")
+    ] = None,
+    to_step: Annotated[int | None, typer.Option(min=0, metavar="STEP", help="only up to this step")] = None,
     points: Annotated[
-        int, typer.Option(min=1, max=5000, help="at most so many points of each curve, with --csv and --json")
+        int, typer.Option(min=2, max=2000, help="at most so many points of each curve, with --csv and --json")
     ] = POINTS,
-    as_csv: Annotated[bool, typer.Option("--csv", help="print every point as CSV")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="print the points as CSV")] = False,
     as_json: Json = False,
 ) -> None:
     """Show the newest value of every metric of a run, and its curve."""
     with connect() as client:
-        series = client.metrics(run_id, stage, key, points)
+        series = client.metrics(run_id, stage, key, points, from_step=from_step, to_step=to_step)
         catalog = client.catalog()
     if as_json:
         emit(series)
@@ -51,7 +55,13 @@ def metrics(
     elif series:
         show(_sheet(series, catalog))
     else:
-        warn("No metrics" + (" of that name." if key or stage else " yet: they come with the first steps of training."))
+        warn(_nothing(narrowed=bool(key or stage), ranged=from_step is not None or to_step is not None))
+
+
+def _nothing(*, narrowed: bool, ranged: bool) -> str:
+    if ranged:
+        return "No metrics at these steps."
+    return "No metrics of that name." if narrowed else "No metrics yet: they come with the first steps of training."
 
 
 def _sheet(series: Sequence[MetricSeries], catalog: Catalog) -> Sheet:

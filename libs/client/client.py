@@ -249,10 +249,21 @@ class Client:
     # -- records of a run --
 
     def metrics(
-        self, run_id: str, stage: str | None = None, keys: Sequence[str] | None = None, max_points: int = 500
+        self,
+        run_id: str,
+        stage: str | None = None,
+        keys: Sequence[str] | None = None,
+        max_points: int = 500,
+        *,
+        from_step: int | None = None,
+        to_step: int | None = None,
     ) -> list[MetricSeries]:
-        """Curves of at most `max_points` buckets. Each bucket has its minimum, its maximum and its last value."""
-        body = self._http.get(f"/v1/runs/{_part(run_id)}/metrics", stage=stage, keys=keys, max_points=max_points)
+        """Curves of at most `max_points` buckets. Each bucket has its minimum, its maximum and its last value.
+
+        Fewer steps are in finer buckets: those from `from_step` to `to_step`, both included. A curve without a point there is left out.
+        """
+        steps = {"from_step": from_step, "to_step": to_step}
+        body = self._http.get(f"/v1/runs/{_part(run_id)}/metrics", stage=stage, keys=keys, max_points=max_points, **steps)
         return [MetricSeries.model_validate(s) for s in body["series"]]
 
     def events(self, run_id: str, after: int = 0, kinds: Sequence[str] | None = None, limit: int = 500) -> EventPage:

@@ -192,6 +192,7 @@ class MetricSeries(BaseModel):
     stage: str
     key: str
     points: list[MetricPoint]
+    bucketed: bool = False  # True: some points share a bucket; a smaller range of steps shows more of them
     gaps: list[MetricGap] = []
     tokens_per_step: float | None = None  # None: the stage trains nothing, or its plan does not tell
     flops_per_step: float | None = None

@@ -5,7 +5,8 @@ Each bucket keeps the smallest, the largest and the newest value and counts thos
 spike. When a series has more points than buckets, its first and its last point end buckets of their own.
 
 A long series is read from `metric_chunk`: the largest of its buckets that still are half as many as asked for, or more. Its points
-themselves are read only from the chunk within which an attempt resumed. Points that are not in a chunk yet are read one by one.
+themselves are read only from the chunk within which an attempt resumed, and from those at the two ends of a range of steps. Points
+that are not in a chunk yet are read one by one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from controlplane.chunks import SIZES
 from controlplane.errors import NotFound
 from controlplane.models import Json, Run
 from controlplane.schemas import MetricsView
+from nanochat.contract.lines import BIGINT
 
 # Which points of which attempt count: those of the newest attempt, and those of the attempt that saved its checkpoint up to that step,
 # and so on. `valid_to` is the step from which the next attempt of this line resumed, or null. Attempts beside the line count nothing.
@@ -40,15 +42,20 @@ WITH RECURSIVE started AS (
 )
 """
 
+# About how many points the range has: of a chunk that is only partly in it, as large a part as of its steps.
 _COUNTED = text(
     BEGUN
     + """
-SELECT stage_id, key, sum(points)::bigint AS points FROM (
-    SELECT c.stage_id, c.key, c.points FROM metric_chunk c JOIN begun b ON b.stage_id = c.stage_id AND b.no = c.attempt_no
-    WHERE c.size = :size AND (b.valid_to IS NULL OR c.first_step <= b.valid_to) AND (:all_keys OR c.key = ANY(:keys))
+SELECT stage_id, key, ceil(sum(points))::bigint AS points, min(first) AS first FROM (
+    SELECT c.stage_id, c.key, greatest(c.first_step, :from_step) AS first,
+           c.points * (1.0 + least(c.last_step, :to_step) - greatest(c.first_step, :from_step))
+               / (1 + c.last_step - c.first_step) AS points
+    FROM metric_chunk c JOIN begun b ON b.stage_id = c.stage_id AND b.no = c.attempt_no
+    WHERE c.size = :size AND c.first_step <= least(b.valid_to, :to_step) AND c.last_step >= :from_step
+      AND (b.valid_to IS NULL OR b.valid_to >= :from_step) AND (:all_keys OR c.key = ANY(:keys))
     UNION ALL
-    SELECT p.stage_id, p.key, 1 FROM metric_point p JOIN begun b ON b.stage_id = p.stage_id AND b.no = p.attempt_no
-    WHERE (b.valid_to IS NULL OR p.step <= b.valid_to) AND (:all_keys OR p.key = ANY(:keys))
+    SELECT p.stage_id, p.key, p.step, 1 FROM metric_point p JOIN begun b ON b.stage_id = p.stage_id AND b.no = p.attempt_no
+    WHERE p.step BETWEEN :from_step AND least(b.valid_to, :to_step) AND (:all_keys OR p.key = ANY(:keys))
 ) AS found GROUP BY stage_id, key
 """
 ).bindparams(bindparam("keys", type_=ARRAY(Text)))
@@ -65,7 +72,8 @@ _COUNTS = """
 )))
 """
 _POINT = """
-w.stage_id, w.key, p.step, p.t, f.value AS last, f.value AS min, f.value AS max, (f.value IS NULL)::int AS nonfinite
+w.stage_id, w.key, p.step, p.t, f.value AS last, f.value AS min, f.value AS max, (f.value IS NULL)::int AS nonfinite,
+false AS coarse
 """
 _FINITE = "CROSS JOIN LATERAL (SELECT CASE WHEN p.value NOT IN ('NaN', 'Infinity', '-Infinity') THEN p.value END AS value) AS f"
 
@@ -73,12 +81,12 @@ _SERIES = text(
     BEGUN
     + f"""
 , wanted AS (
-    SELECT * FROM unnest(:stages, :keys, :sizes) AS w (stage_id, key, size)
+    SELECT * FROM unnest(:stages, :keys, :sizes, :firsts) AS w (stage_id, key, size, first)
 ), source AS MATERIALIZED (
     SELECT {_POINT}
     FROM wanted w CROSS JOIN LATERAL (
         SELECT m.attempt_no, m.step, date_part('epoch', m.t) AS t, m.value FROM metric_point m
-        WHERE m.stage_id = w.stage_id AND m.key = w.key
+        WHERE m.stage_id = w.stage_id AND m.key = w.key AND m.step BETWEEN :from_step AND :to_step
     ) AS p JOIN begun b ON b.stage_id = w.stage_id AND b.no = p.attempt_no {_FINITE}
     WHERE {_COUNTS}
     UNION ALL
@@ -86,17 +94,18 @@ _SERIES = text(
     FROM (
         SELECT w.stage_id, w.key, b.no, b.valid_to, c.steps, c.times, c.lasts FROM wanted w JOIN begun b ON b.stage_id = w.stage_id
         JOIN metric_chunk c ON c.stage_id = w.stage_id AND c.size = 1 AND c.key = w.key AND c.attempt_no = b.no
-        WHERE (b.valid_to IS NULL OR c.first_step <= b.valid_to) AND (w.size = 1 OR c.last_step >= b.valid_to)
+        WHERE c.first_step <= least(b.valid_to, :to_step) AND c.last_step >= :from_step
+          AND (w.size = 1 OR c.first_step <= w.first OR c.last_step > :to_step OR c.last_step >= b.valid_to)
         OFFSET 0  -- keeps the planner from taking chunks apart before it leaves them out: a chart of 8 keys takes 5 s then
     ) AS c CROSS JOIN LATERAL (SELECT c.stage_id, c.key) AS w CROSS JOIN LATERAL (SELECT c.no, c.valid_to) AS b
     CROSS JOIN LATERAL unnest(c.steps, c.times, c.lasts) AS p (step, t, value) {_FINITE}
-    WHERE {_COUNTS}
+    WHERE p.step BETWEEN :from_step AND :to_step AND {_COUNTS}
     UNION ALL
-    SELECT c.stage_id, c.key, p.step, p.t, p.last, p.min, p.max, p.nonfinite
+    SELECT c.stage_id, c.key, p.step, p.t, p.last, p.min, p.max, p.nonfinite, true
     FROM (
         SELECT c.* FROM wanted w JOIN begun b ON b.stage_id = w.stage_id
         JOIN metric_chunk c ON c.stage_id = w.stage_id AND c.size = w.size AND c.key = w.key AND c.attempt_no = b.no
-        WHERE w.size > 1 AND (b.valid_to IS NULL OR c.last_step < b.valid_to)
+        WHERE w.size > 1 AND c.first_step > w.first AND c.last_step <= :to_step AND (b.valid_to IS NULL OR c.last_step < b.valid_to)
         OFFSET 0
     ) AS c
     CROSS JOIN LATERAL unnest(c.steps, c.times, c.lasts, c.mins, c.maxs, c.nonfinites) AS p (step, t, last, min, max, nonfinite)
@@ -106,20 +115,22 @@ _SERIES = text(
 , buckets AS (
     SELECT s.stage_id, s.key, max(s.step) AS step, min(s.min) AS min, max(s.max) AS max, sum(s.nonfinite)::bigint AS nonfinite,
            -- Arrays compare by their first element, the step: max() yields the newest point's time and value without a sort.
-           max(ARRAY[s.step, s.t, s.last]) AS newest
+           max(ARRAY[s.step, s.t, s.last]) AS newest, count(*) > 1 OR bool_or(s.coarse) AS shared
     FROM source s JOIN spans r ON r.stage_id = s.stage_id AND r.key = s.key
     GROUP BY s.stage_id, s.key, CASE WHEN r.n <= :max_points THEN s.step
                                      WHEN s.step = r.first THEN -1
                                      WHEN s.step = r.last THEN :inner
                                      ELSE (s.step - r.first) * :inner / (r.last - r.first) END
 )
-SELECT stage_id, key, array_agg(step), array_agg(newest[2]), array_agg(min), array_agg(max), array_agg(newest[3]), array_agg(nonfinite)
+SELECT stage_id, key, bool_or(shared),
+    array_agg(step), array_agg(newest[2]), array_agg(min), array_agg(max), array_agg(newest[3]), array_agg(nonfinite)
 FROM buckets GROUP BY stage_id, key
 """
 ).bindparams(
     bindparam("keys", type_=ARRAY(Text)),
     bindparam("stages", type_=ARRAY(BigInteger)),
     bindparam("sizes", type_=ARRAY(BigInteger)),
+    bindparam("firsts", type_=ARRAY(BigInteger)),
 )
 
 _GAPS = text(
@@ -127,6 +138,7 @@ _GAPS = text(
 SELECT s.name AS stage, coalesce(a.resumed_from_step, 0) AS step, a.no AS attempt, extract(epoch FROM a.started_at) AS at
 FROM attempt a JOIN stage s ON s.id = a.stage_id
 WHERE s.run_id = :run_id AND a.no > 1 AND a.started_at IS NOT NULL
+  AND coalesce(a.resumed_from_step, 0) BETWEEN :from_step AND :to_step
 ORDER BY s.position, a.no
 """
 )
@@ -143,15 +155,21 @@ def metrics(
     stage: str | None = None,
     keys: Sequence[str] | None = None,
     max_points: int = 500,
+    from_step: int = 0,
+    to_step: int = BIGINT,
 ) -> MetricsView:
-    """Series of at most `max_points` (3 or more) points each. Raises NotFound."""
+    """Series of at most `max_points` (3 or more) points each, of the steps from `from_step` to `to_step`. Raises NotFound.
+
+    A series that has no point among these steps is left out.
+    """
     run = session.get(Run, run_id)
     if run is None:
         raise NotFound(f"there is no run {run_id!r}")
-    rows = _rows(session, {"run_ids": [run_id], "stage": stage}, keys, max_points)
+    steps = {"from_step": from_step, "to_step": to_step}
+    rows = _rows(session, {"run_ids": [run_id], "stage": stage, **steps}, keys, max_points)
     names = {row.id: row.name for row in session.execute(_STAGES, {"run_id": run_id})}
     gaps: dict[str, list[Json]] = defaultdict(list)
-    for row in session.execute(_GAPS, {"run_id": run_id}):
+    for row in session.execute(_GAPS, {"run_id": run_id, **steps}):
         gaps[row.stage].append({"step": row.step, "attempt": row.attempt, "t": float(row.at)})
     places = list(names)
     series = [
@@ -159,11 +177,12 @@ def metrics(
             "stage": names[stage_id],
             "key": key,
             "points": [dict(zip(_FIELDS, point, strict=True)) for point in sorted(zip(*columns, strict=True))],
+            "bucketed": bucketed,
             "gaps": gaps[names[stage_id]],
             "tokens_per_step": per_step(run.planned, names[stage_id], "tokens"),
             "flops_per_step": per_step(run.planned, names[stage_id], "flops"),
         }
-        for stage_id, key, *columns in sorted(rows, key=lambda row: (places.index(row.stage_id), row.key))
+        for stage_id, key, bucketed, *columns in sorted(rows, key=lambda row: (places.index(row.stage_id), row.key))
     ]
     # One call makes thousands of points five times as fast as a call for each.
     return MetricsView.model_validate({"series": series})
@@ -185,6 +204,9 @@ def _rows(session: Session, of: dict[str, Any], keys: Sequence[str] | None, max_
         "stages": [row.stage_id for row in found],
         "keys": [row.key for row in found],
         "sizes": [_size(row.points, max_points) for row in found],
+        # The chunk that begins a range is taken apart, so that the first point has a bucket of its own. The first chunk of a whole
+        # series has such buckets already.
+        "firsts": [row.first if of["from_step"] > 0 else -1 for row in found],
     }
     return session.execute(_SERIES, of | which | {"max_points": max_points, "inner": max(1, max_points - 2)}).all()
 

@@ -270,7 +270,10 @@ class SeriesView(BaseModel):
     stage: StageName
     key: str = Field(description="Key of the metric, such as loss.")
     points: list[PointView] = Field(description="Buckets in the order of their steps.")
-    gaps: list[GapView] = Field(description="Steps at which new attempts of the stage started.")
+    bucketed: bool = Field(
+        description="Whether some buckets hold several points. If so, a smaller range of steps shows more of them."
+    )
+    gaps: list[GapView] = Field(description="Steps, of those asked for, at which new attempts of the stage started.")
     tokens_per_step: float | None = Field(
         description="Tokens of one step, to draw the series by tokens; null if the stage trains nothing or its plan does not tell."
     )

@@ -210,6 +210,9 @@ def known(api: Api) -> str:
         ("GET", "/v1/runs/known/events?after=-1", "invalid-request"),
         ("GET", "/v1/runs/known/events?after=9223372036854775808", "invalid-request"),
         ("GET", "/v1/runs/known/metrics?max_points=1", "invalid-request"),
+        ("GET", "/v1/runs/known/metrics?from_step=-1", "invalid-request"),
+        ("GET", "/v1/runs/known/metrics?from_step=2&to_step=1", "invalid-request"),
+        ("GET", "/v1/runs/known/metrics?to_step=9223372036854775808", "invalid-request"),
         ("GET", "/v1/runs/known/logs?stage=%00", "invalid-request"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -47,6 +48,31 @@ def test_curves_are_bucketed_and_keep_the_spike(api: Api, worker: ManualWorker, 
     assert {s["key"]: s["points"][-1]["last"] for s in both} == {"loss": 4.0, "mfu": None}
     stage = api.http.get(f"/v1/runs/{run_id}").json()["stages"][0]
     assert stage["latest"] == {"loss": 4.0, "mfu": "nan"}
+
+
+def test_a_range_of_steps_is_in_finer_buckets(api: Api, worker: ManualWorker, run_id: str) -> None:
+    claim = worker.claim(run_id, "data")
+    for step in range(100):
+        values = {"loss": "nan" if step == 47 else 4.0} | ({"val_bpb": 1.0} if step < 10 else {})
+        worker.report(claim, "metric", step=step, values=values)
+
+    def ask(**params: int) -> dict[str, dict[str, Any]]:
+        found = api.http.get(f"/v1/runs/{run_id}/metrics", params={"max_points": 10, **params}).raise_for_status().json()
+        return {series["key"]: series for series in found["series"]}
+
+    whole, part = ask(), ask(from_step=41, to_step=50)
+    assert whole["loss"]["bucketed"]
+    assert list(part) == ["loss"]  # the other has no point there
+    assert not part["loss"]["bucketed"]
+    assert [p["step"] for p in part["loss"]["points"]] == list(range(41, 51))
+    assert [p["step"] for p in part["loss"]["points"] if p["nonfinite"]] == [47]
+    assert ask(from_step=95)["loss"]["points"][0]["step"] == 95
+    assert [p["step"] for p in ask(to_step=1)["val_bpb"]["points"]] == [0, 1]
+    refused = api.http.get(f"/v1/runs/{run_id}/metrics", params={"from_step": 50, "to_step": 49})
+    assert refused.status_code == 422
+    assert refused.json()["errors"] == [
+        {"field": "query from_step", "message": "must not be greater than to_step, which is 49"}
+    ]
 
 
 def test_events_and_logs_come_by_pages_and_by_kind(api: Api, worker: ManualWorker, run_id: str) -> None:

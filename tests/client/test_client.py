@@ -31,6 +31,10 @@ def test_a_run_from_submission_to_its_model(client: Client, worker: ManualWorker
     assert (data.status, data.progress.fraction, data.latest) == ("RUNNING", 0.25, {"loss": 4.5})
     (series,) = client.metrics(run.id, keys=["loss"])
     assert [(p.step, p.last) for p in series.points] == [(1, 4.5)]
+    assert client.metrics(run.id, from_step=1, to_step=1) == [series]
+    assert client.metrics(run.id, from_step=2) == client.metrics(run.id, to_step=0) == []
+    with pytest.raises(ApiError, match="must not be greater than to_step"):
+        client.metrics(run.id, from_step=2, to_step=1)
     for output in claim.outputs:
         worker.report(claim, "artifact", name=output, path=f"/{output}", sha256="ab" * 32)
     worker.finish(claim)

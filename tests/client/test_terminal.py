@@ -208,3 +208,9 @@ def test_metrics_as_csv_and_json(runs: list[str], here: Here) -> None:
     assert first.startswith("base_train,loss,1,")
     assert json.loads(here("metrics", "--json", NAME).out)["items"][0]["stage"] == "base_train"
     assert os.environ["NANOCHAT_API_URL"] not in head
+
+
+def test_metrics_of_a_range_of_steps(runs: list[str], here: Here) -> None:
+    _, *rows = here("metrics", "--csv", "--key", "loss", "--from-step", "2", "--to-step", "3", NAME).out.splitlines()
+    assert [row.split(",")[2] for row in rows] == ["2", "3"]
+    assert "No metrics at these steps" in here("metrics", "--from-step", "1000000", NAME).err

@@ -28,8 +28,8 @@ def read(ledger: Ledger, run: str, **how: object) -> MetricsView:
         return metrics(s, run, **how)  # type: ignore[arg-type]
 
 
-def one(ledger: Ledger, run: str, max_points: int = 500) -> SeriesView:
-    (series,) = read(ledger, run, keys=["loss"], max_points=max_points).series
+def one(ledger: Ledger, run: str, max_points: int = 500, **how: object) -> SeriesView:
+    (series,) = read(ledger, run, keys=["loss"], max_points=max_points, **how).series
     return series
 
 
@@ -130,16 +130,45 @@ def test_a_long_series_shows_what_its_points_show(ledger: Ledger) -> None:
     for max_points in (3, 10, 20, 40):
         check(one(ledger, run, max_points).points, shown, max_points)
     assert len(one(ledger, run, 1500).points) == 1500
+    for first, last in ((0, 0), (0, 1499), (1, 1498), (690, 720), (710, 710), (3, 1200), (500, 5000)):
+        within = {step: value for step, value in shown.items() if first <= step <= last}
+        for max_points in (3, 10, 20, 40, 1500):
+            series = one(ledger, run, max_points, from_step=first, to_step=last)
+            check(series.points, within, max_points)
+            assert series.bucketed == (len(within) > max_points)
+            assert [(g.step, g.attempt) for g in series.gaps] == ([(710, 2)] if first <= 710 <= last else [])
+    assert read(ledger, run, from_step=1500).series == []
+
+
+def test_a_range_of_a_long_series_is_in_buckets_as_fine_as_those_of_a_whole_one(ledger: Ledger, small_chunks: None) -> None:
+    """Wherever it begins: within a chunk, where one begins, or where no point is. Every third step has one."""
+    run, claim = started_run(ledger)
+    shown = {step: float(step % 7) for step in range(0, 600, 3)}
+    ledger.report(claim.fence, *[metric(step, loss=value) for step, value in shown.items()])
+    for first in range(90, 150):
+        within = {step: value for step, value in shown.items() if first <= step <= first + 330}
+        for max_points in (5, 20, 40):
+            series = one(ledger, run, max_points, from_step=first, to_step=first + 330)
+            check(series.points, within, max_points)
+            assert len(series.points) >= max_points // 2
+            assert series.points[0].min == series.points[0].max
+            assert series.bucketed
 
 
 VALUES = st.floats(-1e6, 1e6) | st.sampled_from([math.nan, math.inf, -math.inf])
 BATCH = st.dictionaries(st.integers(0, 60), VALUES, min_size=1, max_size=40)
 
 
-@given(attempts=st.lists(st.tuples(st.integers(-1, 60), st.lists(BATCH, max_size=4), st.booleans()), min_size=1, max_size=3))
+@given(
+    attempts=st.lists(st.tuples(st.integers(-1, 60), st.lists(BATCH, max_size=4), st.booleans()), min_size=1, max_size=3),
+    ranges=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)).map(sorted), min_size=6, max_size=6),
+)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_where_a_point_is_stored_does_not_show(
-    ledger: Ledger, attempts: list[tuple[int, list[dict[int, float]], bool]], small_chunks: None
+    ledger: Ledger,
+    attempts: list[tuple[int, list[dict[int, float]], bool]],
+    ranges: list[tuple[int, int]],
+    small_chunks: None,
 ) -> None:
     """In rows, in a chunk, or written again there; of one attempt or of several, folded after their end or not yet."""
     run, claim = started_run(ledger)
@@ -158,11 +187,13 @@ def test_where_a_point_is_stored_does_not_show(
             while folding.tick(ledger.factory):
                 pass
     for max_points in (3, 5, 12, 200):
-        series = read(ledger, run, keys=["loss"], max_points=max_points).series
-        if shown:
-            check(series[0].points, shown, max_points)
-        else:
-            assert series == []
+        for first, last in [(0, 60), *ranges]:
+            within = {step: value for step, value in shown.items() if first <= step <= last}
+            series = read(ledger, run, keys=["loss"], max_points=max_points, from_step=first, to_step=last).series
+            if within:
+                check(series[0].points, within, max_points)
+            else:
+                assert series == []
 
 
 def test_the_loop_folds_what_ended_attempts_left_in_rows(ledger: Ledger) -> None:

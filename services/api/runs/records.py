@@ -18,7 +18,7 @@ from services.api.auth import Caller
 from services.api.database import Ledger
 from services.api.feed import BATCH, Gap, Item
 from services.api.fields import BIGINT, After, RunId, StageName, Word
-from services.api.problems import responses
+from services.api.problems import ProblemError, responses
 from services.api.streams import LastEventId, Reading
 
 router = APIRouter(prefix="/v1/runs/{run_id}", tags=["records"])
@@ -43,10 +43,23 @@ def get_metrics(
         Query(max_length=50, description="Return only metrics with these keys, such as loss; all if left out."),
     ] = None,
     max_points: Annotated[int, Query(ge=2, le=2000, description="Maximum number of buckets of a series.")] = 500,
+    from_step: Annotated[int, Query(ge=0, le=BIGINT, description="First step of each stage to return.")] = 0,
+    to_step: Annotated[
+        int | None, Query(ge=0, le=BIGINT, description="Last step of each stage to return; if left out, the newest.")
+    ] = None,
 ) -> MetricsView:
-    """Get metric series in buckets of neighbouring steps. A bucket has its min, max and last value, so no spike is lost."""
+    """Get metric series in buckets of neighbouring steps. A bucket has its min, max and last value, so no spike is lost.
+
+    A range of steps is divided into as many buckets as a whole series, so they are finer. Series without a point in it are left out.
+    """
+    last = BIGINT if to_step is None else to_step
+    if from_step > last:
+        message = f"must not be greater than to_step, which is {last}"
+        raise ProblemError("invalid-request", f"from_step: {message}", [("query from_step", message)])
     with ledger() as session:
-        return metrics.metrics(session, run_id, stage=stage, keys=keys, max_points=max_points)
+        return metrics.metrics(
+            session, run_id, stage=stage, keys=keys, max_points=max_points, from_step=from_step, to_step=last
+        )
 
 
 @router.get(
