@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -359,6 +360,75 @@ def test_a_run_of_100_000_points_pans_smoothly(page: Page, site: Site) -> None:
     took = sorted(b - a for a, b in pairwise(times))
     print(f"{len(took)} frames in 2 s, median {took[len(took) // 2]:.1f} ms, longest {took[-1]:.0f} ms")
     assert took[len(took) // 2] < 50  # 17 on an idle machine; tests share theirs
+
+
+def test_a_zoomed_curve_shows_every_point(page: Page, site: Site, tmp_path: Path) -> None:
+    worker, work = begun(site, "long and zoomed")
+    report(work, range(100_000), loss=lambda step: "nan" if step == 49_900 else falling(step))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "from_step" in request.url else None)
+    curve = open_run(page, site, worker.run_id)
+    chart, hint = page.locator(".curve .plot-canvas"), page.locator(".curve .plot-hint")
+    chart.focus()
+    page.evaluate("window.node = document.querySelector('.curve canvas')")
+    assert len(losses(page, tmp_path)) <= 1500
+    for _ in range(14):
+        chart.press("+")
+    wait_for(lambda: 500 <= range_of(page)[1] - range_of(page)[0] < 700, "zoomed to some 500 steps")
+    wait_for(lambda: has_all(page, tmp_path), "each step has its point")
+    assert 49_900 in losses(page, tmp_path)  # the one that is not finite has its mark
+    expect(hint).to_contain_text("✕ not finite")
+    assert 1500 < len(losses(page, tmp_path)) < 4000  # the rest of the line stays as it was
+
+    box = curve.bounding_box()
+    assert box is not None
+    x, y = box["x"] + 0.9 * box["width"], box["y"] + 0.5 * box["height"]
+    before, told = range_of(page), len(asked)
+    page.mouse.move(x, y)
+    page.keyboard.down("Shift")
+    page.mouse.down()
+    for share in (0.6, 0.3, 0.05):
+        page.mouse.move(box["x"] + share * box["width"], y)
+        page.wait_for_timeout(350)  # a hand that holds still has not let go
+    assert range_of(page)[0] > before[0] + 400
+    assert len(asked) == told
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    wait_for(lambda: has_all(page, tmp_path), "each step where it was moved to has its point")
+    report(work, range(100_000, 100_010), loss=lambda step: 1.25)
+    page.mouse.move(5, 5)
+    expect(page.locator(".curve .legend li", has_text="training loss").locator("b")).to_have_text(re.compile(r"^1\.|^2\."))
+    assert has_all(page, tmp_path)
+    assert page.evaluate("window.node === document.querySelector('.curve canvas')")
+
+    page.route("**/metrics?*from_step*", lambda route: route.fulfill(status=500, json={"title": "Broken"}))
+    told = len(asked)
+    with page.expect_request("**/metrics?*from_step*"):
+        chart.press("Home")
+    wait_for(lambda: len(losses(page, tmp_path)) <= 1510, "the buckets of the whole run are left")
+    page.wait_for_timeout(1000)
+    assert len(asked) <= told + 2  # of the large curve and of the small ones: nobody tries again
+    expect(curve).to_be_visible()
+    page.unroute("**/metrics?*from_step*")
+    chart.press("ArrowRight")
+    wait_for(lambda: has_all(page, tmp_path), "the next move asks again")
+    chart.press("0")
+    wait_for(lambda: len(losses(page, tmp_path)) <= 1510, "the finer points are dropped")
+
+
+def losses(page: Page, folder: Path) -> list[int]:
+    """The steps at which the loss is drawn, as the file with the points has them."""
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="CSV").click()
+    waiting.value.save_as(folder / "curves.csv")
+    with (folder / "curves.csv").open(newline="") as file:
+        return [int(row["step"]) for row in csv.DictReader(file) if row["metric"] == "loss"]
+
+
+def has_all(page: Page, folder: Path) -> bool:
+    """Whether each step that the large curve shows has its own point."""
+    first, last = range_of(page)
+    return set(range(math.ceil(first), math.floor(last) + 1)) <= set(losses(page, folder))
 
 
 def test_it_recovers_when_the_api_was_away(page: Page, site: Site) -> None:

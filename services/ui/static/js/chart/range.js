@@ -1,14 +1,18 @@
 // The part of the x axis that all charts of a page show.
 
 const SMALLEST = 1e-6; // of the whole: one cannot zoom in further
+const STILL_MS = 200; // without a change, until the range has come to rest
 let made = 0;
 
+/** Events: `change` after each frame in which it changed, `rest` once it has been still and nobody holds it. */
 export class Range extends EventTarget {
   charts = new Set();
   log = false;
   key = `range-${made++}`; // charts of one range share their cursor
   #chosen = null; // [first, last], or null for all
   #asked = 0;
+  #holders = 0;
+  #still = 0;
 
   get isZoomed() {
     return this.#chosen !== null;
@@ -67,12 +71,30 @@ export class Range extends EventTarget {
     if (!this.#chosen) this.#changed();
   }
 
+  /** A pointer is on it: until it is released it does not come to rest. */
+  hold() {
+    this.#holders++;
+    clearTimeout(this.#still);
+  }
+
+  release() {
+    this.#holders--;
+    this.settle();
+  }
+
+  /** Say `rest` after a while, because it changed or because what is drawn did. */
+  settle() {
+    clearTimeout(this.#still);
+    if (!this.#holders) this.#still = setTimeout(() => this.dispatchEvent(new Event("rest")), STILL_MS);
+  }
+
   // All changes of a frame are drawn once.
   #changed() {
     this.#asked ||= requestAnimationFrame(() => {
       this.#asked = 0;
       for (const chart of this.charts) chart.show();
       this.dispatchEvent(new Event("change"));
+      this.settle();
     });
   }
 

@@ -35,6 +35,7 @@ export function steer(node, plot, range) {
   on("pointerdown", (event) => {
     if (event.pointerType === "mouse" && !event.shiftKey) return;
     fingers.set(event.pointerId, event.clientX);
+    range.hold();
     node.setPointerCapture(event.pointerId);
   });
   on("pointermove", (event) => {
@@ -48,6 +49,9 @@ export function steer(node, plot, range) {
       if (was > 8 && is > 8) range.zoom(was / is, ((after[0] + after[1]) / 2 - plot().over.getBoundingClientRect().left) / width());
     }
   });
-  for (const end of ["pointerup", "pointercancel"]) on(end, (event) => fingers.delete(event.pointerId));
-  return () => stop.abort();
+  for (const end of ["pointerup", "pointercancel"]) on(end, (event) => fingers.delete(event.pointerId) && range.release());
+  return () => {
+    stop.abort();
+    for (const _ of fingers) range.release();
+  };
 }

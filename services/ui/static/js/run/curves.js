@@ -8,6 +8,7 @@ import { every } from "../repeat.js";
 import { param, params, setParam } from "../address.js";
 import { AXES } from "./axes.js";
 import { saveCsv, savePng, table } from "./export.js";
+import { Finer } from "./finer.js";
 import { eventMarks, linesOf, nothing } from "./lines.js";
 import { Points } from "./points.js";
 import { picker } from "./others.js";
@@ -33,6 +34,7 @@ export function curves(live) {
   const own = { run: live.run, points: new Points(live.id, keys, BUCKETS) };
   const others = new Map(); // id → the same of other runs
   let events = [];
+  let drawn = []; // what of which run: {points, place, pick}
 
   const chart = new Chart({ range: shared.range, label: "Learning curves of this run", height: innerWidth < 640 ? 250 : 330 });
   const said = h("p", { class: "wrong", role: "alert", hidden: true });
@@ -58,6 +60,7 @@ export function curves(live) {
     const hues = ["c1", "c2", "c3", "c4"];
     const alone = others.size === 0;
     const kinds = [];
+    drawn = [];
     let marks = [];
     let place = null;
     const lines = all().flatMap(({ run, points }, i) => {
@@ -70,6 +73,7 @@ export function curves(live) {
           return hues[kinds.indexOf(metric.key) % hues.length];
         },
       });
+      drawn.push({ points, place: made.place, pick: pick(points) });
       if (i === 0) {
         marks = [...made.marks, ...eventMarks(events, made.place, stages(), chosen.logX)];
         place = made.place;
@@ -84,6 +88,7 @@ export function curves(live) {
 
   let due = 0;
   const soon = () => (due ||= setTimeout(() => ((due = 0), draw()), DRAW_MS));
+  const finer = new Finer(shared.range, () => drawn, draw);
 
   async function change(changes) {
     Object.assign(chosen, changes);
@@ -99,6 +104,7 @@ export function curves(live) {
     tell();
     await compare();
     draw();
+    shared.range.settle();
   }
 
   /** Tell the small charts what the x axis is. */
@@ -140,6 +146,7 @@ export function curves(live) {
       one.run = await get(path`/runs/${one.run.id}`);
       await one.points.load();
       soon();
+      shared.range.settle();
     }));
   }
 
@@ -147,9 +154,10 @@ export function curves(live) {
   marked();
   live.onRun((run) => (own.run = run));
   live.onEvent((event) => (event.kind === "checkpoint" || event.kind === "eval") && marked());
-  own.points.follow(live, draw, soon);
+  own.points.follow(live, draw, soon, () => shared.range.settle());
   compare().then(draw);
   every(OTHERS_MS, refreshOthers).then((stop) => live.onGone(stop));
+  live.onGone(() => finer.stop());
   return node;
 }
 

@@ -21,7 +21,7 @@ export function saveCsv(runs, run) {
   const rows = ["run,run_name,stage,metric,step,time_utc,last,min,max,not_finite"];
   for (const one of runs) {
     for (const s of one.points.series) {
-      for (const p of s.points) rows.push([one.run.id, cell(one.run.name), s.stage, s.key, p.step, new Date(p.t * 1000).toISOString(), p.last ?? "", p.min ?? "", p.max ?? "", p.nonfinite].join(","));
+      for (const p of one.points.drawn(s)) rows.push([one.run.id, cell(one.run.name), s.stage, s.key, p.step, new Date(p.t * 1000).toISOString(), p.last ?? "", p.min ?? "", p.max ?? "", p.nonfinite].join(","));
     }
   }
   download(`${run.id}-curves.csv`, `${rows.join("\n")}\n`, "text/csv");

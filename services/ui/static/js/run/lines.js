@@ -23,8 +23,9 @@ export function linesOf(of) {
       if (!series) continue;
       const line = lines.get(metric.key) ?? begin(metric, color(metric), name, run.id);
       lines.set(metric.key, line);
-      extend(line, series, (p) => place.at(stage, p.step, p.t), { logX, logY, smooth: metric.plot === "validation" ? 0 : smooth });
-      for (const p of series.points) {
+      const drawn = points.drawn(series);
+      extend(line, drawn, (p) => place.at(stage, p.step, p.t), { logX, logY, smooth: metric.plot === "validation" ? 0 : smooth });
+      for (const p of drawn) {
         if (p.nonfinite) marks.push({ x: place.at(stage, p.step, p.t), kind: "nonfinite", text: `${metric.title} is not finite by step ${p.step}` });
       }
     }
@@ -44,10 +45,10 @@ function begin(metric, color, name, run) {
   };
 }
 
-function extend(line, { points }, at, { logX, logY, smooth }) {
+function extend(line, points, at, { logX, logY, smooth }) {
   const drawable = (y) => (y === null || (logY && y <= 0) ? null : y);
   const ys = points.map((p) => drawable(p.last));
-  const soft = smooth > 0 && points.length > FEW ? smoothed(ys, smooth) : null;
+  const soft = smooth > 0 && points.length > FEW ? smoothed(ys, smooth, points.map((p) => p.share ?? 1)) : null;
   if (soft) line.soft = true;
   let last = line.x.at(-1) ?? -Infinity;
   const before = line.x.at(-1);

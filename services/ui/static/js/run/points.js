@@ -1,4 +1,4 @@
-// The points of a run's metrics: read once in buckets, then grown by the events of the stream.
+// The points of a run's metrics: read once in buckets, then grown by the events of the stream, and finer where the curve is zoomed.
 import { Problem, get, path } from "../api.js";
 
 const AGAIN_MS = 3000; // after a failure
@@ -9,6 +9,7 @@ export class Points {
   wrong = ""; // why the points could not be read, in words
   #loading = null;
   #late = []; // events that came while the points were read
+  #fine = new Map(); // series by stage and key → {from, to, points, bucketed, stale}: its steps of a range in finer buckets
 
   /** @param {string[]} keys of the metrics; `buckets` of a series at most */
   constructor(run, keys, buckets) {
@@ -26,14 +27,15 @@ export class Points {
       this.#late = [];
       const { series } = await get(path`/runs/${this.run}/metrics`, { keys: this.keys, max_points: this.buckets });
       Object.assign(this, { series, loaded: true, wrong: "" });
+      for (const fine of this.#fine.values()) fine.stale = true; // an attempt may have resumed before its end
     } while (this.#late.some((event) => this.#take(event) === "reload"));
   }
 
   /**
-   * Read all, again and again until it succeeds, and take what the stream of the run brings. `draw` is called after each try,
-   * `soon` for new points. Returns what stops it.
+   * Read all, again and again until it succeeds, and take what the stream of the run brings. `draw` is called after each try, then `loaded`
+   * if it succeeded, and `soon` for new points. Returns what stops it.
    */
-  follow(live, draw, soon) {
+  follow(live, draw, soon, loaded) {
     let again = 0;
     let over = false;
     const read = async () => {
@@ -45,7 +47,9 @@ export class Points {
         this.wrong = err.lines.join("\n");
         if (!over && (err.status === 0 || err.status === 429 || err.status >= 500)) again = setTimeout(read, AGAIN_MS);
       }
-      if (!over) draw();
+      if (over) return;
+      draw();
+      if (!this.wrong) loaded();
     };
     const stops = [
       live.onReset(read),
@@ -65,6 +69,38 @@ export class Points {
 
   of(stage, key) {
     return this.series.find((s) => s.stage === stage && s.key === key);
+  }
+
+  /** The points to draw of a series: the finer ones where there are any, and the buckets of the whole series before and after them. */
+  drawn(series) {
+    const fine = this.fine(series);
+    if (!fine) return series.points;
+    const { from, to, points } = fine;
+    return [...series.points.filter((p) => p.step < from), ...points, ...series.points.filter((p) => p.step > to)];
+  }
+
+  /** What was read last for a part of the series. */
+  fine({ stage, key }) {
+    return this.#fine.get(`${stage} ${key}`);
+  }
+
+  /** Read a part of a stage's series in finer buckets, which replace those of an earlier part. */
+  async refine({ stage, keys, from, to }, signal) {
+    const asked = { stage, keys, from_step: from, to_step: to, max_points: this.buckets };
+    const { series } = await get(path`/runs/${this.run}/metrics`, asked, { signal });
+    for (const { key, points, bucketed } of series) {
+      const whole = this.of(stage, key)?.points;
+      if (!whole) continue;
+      const share = spacing(points) / spacing(whole);
+      this.#fine.set(`${stage} ${key}`, { from, to, bucketed, stale: false, points: points.map((p) => ({ ...p, share })) });
+    }
+  }
+
+  /** Forget all finer points. Returns whether there were any. */
+  coarsen() {
+    const had = this.#fine.size > 0;
+    this.#fine.clear();
+    return had;
   }
 
   #add(event) {
@@ -94,16 +130,21 @@ export class Points {
   }
 }
 
+/** Steps from one point to the next, on average. */
+const spacing = (points) => (points.length > 1 ? (points.at(-1).step - points[0].step) / (points.length - 1) : 1);
+
 /**
  * Exponential moving average without the bias towards its start (as Adam corrects it, Kingma and Ba 2014).
- * Null stays null and does not count. `weight` is that of the past, 0 to less than 1.
+ * Null stays null and does not count. `weight` is that of the past, 0 to less than 1. A value of a finer bucket counts by its `share` of a
+ * coarse one, so that a zoomed curve is as smooth per step as the whole.
  */
-export function smoothed(values, weight) {
+export function smoothed(values, weight, shares) {
   let [average, power] = [0, 1];
-  return values.map((value) => {
+  return values.map((value, i) => {
     if (value === null) return null;
-    average = weight * average + (1 - weight) * value;
-    power *= weight;
+    const past = weight ** shares[i];
+    average = past * average + (1 - past) * value;
+    power *= past;
     return average / (1 - power);
   });
 }

@@ -3,6 +3,7 @@ import { Chart } from "../../chart/chart.js";
 import { fill, h, say } from "../../dom.js";
 import { AXES } from "../axes.js";
 import { shared } from "../curves.js";
+import { Finer } from "../finer.js";
 import { linesOf, nothing } from "../lines.js";
 import { Points } from "../points.js";
 
@@ -31,18 +32,22 @@ export function metrics(panel, run, live) {
   const left = h("p", { class: "dim small" }); // why a plot is left out
   fill(panel, grid, left);
 
+  let drawn = []; // what of the stages: {points, place, pick}
   const training = live.catalog.stages.filter((s) => s.trains).map((s) => s.name);
   function draw() {
     const begun = points.series.some((s) => s.points.length);
     const missing = [];
+    drawn = [];
     for (const { plot, chart, node } of charts) {
       const wanted = live.catalog.metrics.filter((m) => plot.keys.includes(m.key));
+      const pick = (stage) => wanted.filter((m) => points.of(stage, m.key)?.points.length);
       const { lines, marks, place } = linesOf({
         run: live.run, points, stages: shared.stage ? [shared.stage] : training, mode: shared.mode, logX: shared.logX, logY: false, smooth: 0, short: live.short,
-        pick: (stage) => wanted.filter((m) => points.of(stage, m.key)?.points.length), color: (metric) => `c${1 + wanted.indexOf(metric)}`,
+        pick, color: (metric) => `c${1 + wanted.indexOf(metric)}`,
       });
       const axes = [...new Map(lines.map((line) => [line.axis, { key: line.axis, label: line.metric.unit || line.metric.title }])).values()];
       node.hidden = !lines.length;
+      drawn.push({ points, place, pick });
       if (begun && node.hidden && plot.none) missing.push(plot.none);
       chart.draw({ x: { ...AXES[shared.mode], log: shared.logX }, axes, lines, marks: marks.filter((m) => m.kind !== "stage"), empty: nothing(points, lines, place, "this figure") });
     }
@@ -51,9 +56,11 @@ export function metrics(panel, run, live) {
   let due = 0;
   const soon = () => (due ||= setTimeout(() => ((due = 0), draw()), DRAW_MS));
   shared.listeners.add(draw);
-  const stop = points.follow(live, draw, soon);
+  const finer = new Finer(shared.range, () => drawn, draw);
+  const stop = points.follow(live, draw, soon, () => shared.range.settle());
   return () => {
     stop();
+    finer.stop();
     clearTimeout(due);
     shared.listeners.delete(draw);
     for (const { chart } of charts) chart.destroy();
