@@ -18,6 +18,11 @@ export class Range extends EventTarget {
     return this.#chosen !== null;
   }
 
+  /** Is a pointer on it? It rests again after the release. */
+  get isHeld() {
+    return this.#holders > 0;
+  }
+
   /** First and last x of all charts, or null while there are none. */
   get whole() {
     let [first, last] = [Infinity, -Infinity];

@@ -37,7 +37,7 @@ export class Finer {
     try {
       for (let round = 0; round < ROUNDS; round++) {
         const parts = missing(this.drawn(), this.range.now);
-        if (!parts.length) return;
+        if (!parts.length || this.range.isHeld) return;
         await Promise.all(parts.map(({ points, ...part }) => points.refine(part, signal)));
         this.draw();
       }
