@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import re
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -395,9 +394,9 @@ def test_a_zoomed_curve_shows_every_point(page: Page, site: Site, tmp_path: Path
     page.mouse.up()
     page.keyboard.up("Shift")
     wait_for(lambda: has_all(page, tmp_path), "each step where it was moved to has its point")
-    report(work, range(100_000, 100_010), loss=lambda step: 1.25)
+    report(work, range(100_000, 100_040), loss=lambda step: 1.25)
     page.mouse.move(5, 5)
-    expect(page.locator(".curve .legend li", has_text="training loss").locator("b")).to_have_text(re.compile(r"^1\.|^2\."))
+    expect(page.locator(".curve .legend li", has_text="training loss").locator("b")).to_have_text("1.25")
     assert has_all(page, tmp_path)
     assert page.evaluate("window.node === document.querySelector('.curve canvas')")
 
@@ -405,7 +404,7 @@ def test_a_zoomed_curve_shows_every_point(page: Page, site: Site, tmp_path: Path
     told = len(asked)
     with page.expect_request("**/metrics?*from_step*"):
         chart.press("Home")
-    wait_for(lambda: len(losses(page, tmp_path)) <= 1510, "the buckets of the whole run are left")
+    wait_for(lambda: len(losses(page, tmp_path)) <= 1540, "the buckets of the whole run are left")
     page.wait_for_timeout(1000)
     assert len(asked) <= told + 2  # of the large curve and of the small ones: nobody tries again
     expect(curve).to_be_visible()
@@ -413,7 +412,7 @@ def test_a_zoomed_curve_shows_every_point(page: Page, site: Site, tmp_path: Path
     chart.press("ArrowRight")
     wait_for(lambda: has_all(page, tmp_path), "the next move asks again")
     chart.press("0")
-    wait_for(lambda: len(losses(page, tmp_path)) <= 1510, "the finer points are dropped")
+    wait_for(lambda: len(losses(page, tmp_path)) <= 1540, "the finer points are dropped")
 
 
 def losses(page: Page, folder: Path) -> list[int]:
