@@ -407,6 +407,21 @@ class MetricBucket(Base):
     value: Mapped[float]
 
 
+class HardwareSample(Base):
+    """How a GPU of an attempt was at a moment, or the machine itself. A figure that the device does not tell is null."""
+
+    __tablename__ = "hardware_sample"
+
+    attempt_id: Mapped[int] = mapped_column(ForeignKey("attempt.id", ondelete="CASCADE"), primary_key=True)
+    worker_id: Mapped[str] = mapped_column(primary_key=True)  # one of several that run the attempt together
+    gpu: Mapped[int] = mapped_column(primary_key=True)  # its number on the machine; -1: the machine's processors and memory
+    t: Mapped[datetime] = mapped_column(primary_key=True)
+    activity_pct: Mapped[float | None]
+    memory_gib: Mapped[float | None]
+    power_w: Mapped[float | None]
+    temperature_c: Mapped[float | None]
+
+
 class Checkpoint(Base):
     """A complete checkpoint. `sha256` is the digest of its manifest, which is written last."""
 
