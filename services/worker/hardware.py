@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 
 
 def devices(slot: int, slots: int, count: int | None = None) -> list[str]:
@@ -30,6 +31,18 @@ def gpus(count: int | None = None) -> list[str]:
     if visible is not None:
         names = names[: len([v for v in visible.split(",") if v.strip() not in ("", "-1")])]
     return names if count is None else names[:count]
+
+
+def numbers(devices: Sequence[str], *, timeout_s: float) -> list[int]:
+    """The numbers, as nvidia-smi counts, of GPUs that are named as in CUDA_VISIBLE_DEVICES: by number, or by UUID or its beginning.
+
+    They are CUDA's own numbers where all GPUs of the machine are alike. Shares of a GPU (MIG) are left out. Raises OSError or
+    SubprocessError.
+    """
+    if all(name.isdecimal() for name in devices):
+        return [int(name) for name in devices]
+    uuids = [(int(index), uuid) for index, uuid in nvidia_smi("index", "uuid", timeout_s=timeout_s)]
+    return [index for index, uuid in uuids if any(name == str(index) or (name and uuid.startswith(name)) for name in devices)]
 
 
 def nvidia_smi(*fields: str, timeout_s: float) -> list[list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,6 +18,7 @@ from nanochat.contract.contract import SPEC
 from nanochat.contract.launch import launch, stage_command
 from services.worker import processes
 from services.worker.launcher import Invitation
+from services.worker.sampling import Sampling
 from services.worker.settings import Settings, child_environment
 from services.worker.supervisor import mark_of
 
@@ -32,10 +33,13 @@ def join(
     settings: Settings,
     *,
     worker_id: str,
-    ranks: int,
+    devices: Sequence[str],
     draining: Callable[[], bool],
 ) -> int | None:
-    """Take part in the attempt to its end. Returns torchrun's exit code; None if the attempt had already ended."""
+    """Take part in the attempt to its end, with the GPUs that `devices` names, or one process without any.
+
+    Returns torchrun's exit code; None if the attempt had already ended.
+    """
     fence = invitation.fence
     with factory.begin() as session:
         if not claims.is_current(session, fence):
@@ -44,9 +48,11 @@ def join(
     # Not the leader's mark: the end of this machine's part is not the end of the attempt.
     mark = f"{mark_of(fence)}/{worker_id}"
     meet = invitation.rendezvous(settings.own_address, hosts=False)
-    command = stage_command(invitation.kind, out / SPEC, ranks, meet)
+    command = stage_command(invitation.kind, out / SPEC, max(1, len(devices)), meet)
     process = launch(command, child_environment({processes.MARK: mark}), out / f"stdout.{worker_id}.log")
     log.info("joined as process %d at %s", process.pid, invitation.endpoint)
+    sampling = Sampling(factory, fence, devices, worker_id)
+    sampling.start()
     told = False
     try:
         while (code := process.poll()) is None:
@@ -67,4 +73,5 @@ def join(
                 process.wait(LOOK_S)
         return code
     finally:
+        sampling.end()
         processes.kill_all(mark)

@@ -30,6 +30,7 @@ from services.worker.launcher import Launcher, OneMachine
 from services.worker.relay import Relay
 from services.worker.renewal import Renewal
 from services.worker.resume import furthest_intact, warn_of_a_start_from_zero
+from services.worker.sampling import Sampling
 from services.worker.settings import Settings, child_environment
 from services.worker.storing import STDOUT
 from services.worker.verdict import Verdict, judge, not_launched
@@ -72,6 +73,7 @@ class Supervisor:
         every_s = self.settings.sync_every_s
         self.renewal = Renewal(self.factory, fence, self.settings.timing(), every_s)
         self.relay = Relay(self.factory, fence, self.out, every_s)
+        self.sampling = Sampling(self.factory, fence, self.devices)
 
     def run(self) -> StageStatus | None:
         """Run the attempt to its end. Returns the new status of its stage, or None if another attempt has taken over."""
@@ -99,8 +101,10 @@ class Supervisor:
                 )
             )
             self.relay.start()
+            self.sampling.start()
             returncode = self._watch(process)
         finally:
+            self.sampling.end()
             clean = processes.kill_all(self.mark)
             self.relay.close()
             self._lease.close()

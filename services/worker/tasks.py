@@ -67,7 +67,7 @@ def _run_stage(stage_id: int, settings: Settings, queue: Queue, launcher: Launch
         if claim is None:
             log.info("called for stage %d, but no stage of the queue can be claimed now", stage_id)
             return
-        devices = hardware.devices(claim.slot, settings.gpu_slots, settings.gpus) if queue == "gpu" else []
+        devices = _devices(settings, queue, claim.slot)
         ranks = max(1, len(devices))
         with bound_contextvars(**log_ids(claim.fence, claim.stage)):  # the supervisor's threads take the ids with them
             made = Supervisor(factory, claim, settings, world_size=ranks, devices=devices, draining=draining, launcher=launcher)
@@ -101,7 +101,7 @@ def _join_stage(invitation: Invitation, settings: Settings, queue: Queue) -> Non
                 invitation,
                 settings,
                 worker_id=settings.id_for(queue),
-                ranks=_ranks(settings, queue),
+                devices=_devices(settings, queue),
                 draining=draining,
             )
             log.info("this machine's part ended: %s", "the attempt was over" if code is None else f"exit code {code}")
@@ -111,8 +111,8 @@ def _join_stage(invitation: Invitation, settings: Settings, queue: Queue) -> Non
         engine.dispose()
 
 
-def _ranks(settings: Settings, queue: Queue) -> int:
-    return max(1, len(hardware.gpus(settings.gpus)) if queue == "gpu" else 0)
+def _devices(settings: Settings, queue: Queue, slot: int = 0) -> list[str]:
+    return hardware.devices(slot, settings.gpu_slots, settings.gpus) if queue == "gpu" else []
 
 
 def _draining(settings: Settings, queue: Queue) -> Callable[[], bool]:
