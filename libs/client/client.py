@@ -20,7 +20,7 @@ from client.download import download
 from client.errors import ApiError, ClientError, Unreachable
 from client.key_models import AuditPage, Key, NewKey, OwnKey
 from client.leaderboard_models import Leaderboard
-from client.machine_models import Worker
+from client.machine_models import DeviceSeries, Worker
 from client.models import Catalog, EventPage, LogLine, LogPage, MetricSeries, Queued, Run, RunGone, RunPage, RunSummary
 from client.plan_models import Comparison, Plan
 from client.recipe_models import RecipeInfo, RecipeSchema
@@ -265,6 +265,11 @@ class Client:
         steps = {"from_step": from_step, "to_step": to_step}
         body = self._http.get(f"/v1/runs/{_part(run_id)}/metrics", stage=stage, keys=keys, max_points=max_points, **steps)
         return [MetricSeries.model_validate(s) for s in body["series"]]
+
+    def hardware(self, run_id: str, stage: str | None = None, max_points: int = 500) -> list[DeviceSeries]:
+        """How busy the GPUs and machines of a run were, each in at most `max_points` buckets; empty without samples."""
+        body = self._http.get(f"/v1/runs/{_part(run_id)}/hardware", stage=stage, max_points=max_points)
+        return [DeviceSeries.model_validate(device) for device in body["devices"]]
 
     def events(self, run_id: str, after: int = 0, kinds: Sequence[str] | None = None, limit: int = 500) -> EventPage:
         body = self._http.get(f"/v1/runs/{_part(run_id)}/events", after=after, kinds=kinds, limit=limit)

@@ -31,6 +31,29 @@ class DiskState(BaseModel):
     total_gib: float
 
 
+class Figure(BaseModel):
+    """A figure of a device in each bucket of samples; None where the device did not tell it."""
+
+    mean: list[float | None]
+    min: list[float | None]
+    max: list[float | None]
+
+
+class DeviceSeries(BaseModel):
+    """A GPU of a run (`gpu` is its number), or a machine of it (None), in buckets of samples; `t` is Unix time in seconds.
+
+    Activity is in per cent, memory in GiB, power in watts, temperature in degrees Celsius; None: the device does not tell.
+    """
+
+    worker: str
+    gpu: int | None
+    t: list[float]
+    activity_pct: Figure | None
+    memory_gib: Figure | None
+    power_w: Figure | None
+    temperature_c: Figure | None
+
+
 class HeldStage(BaseModel):
     """What a worker runs; None for a run of another project."""
 

@@ -189,6 +189,7 @@ def known(api: Api) -> str:
         ("GET", f"/v1/runs/{UNKNOWN}", "run-not-found"),
         *(("POST", f"/v1/runs/{UNKNOWN}/{action}", "run-not-found") for action in ("pause", "resume", "cancel", "retry")),
         ("GET", f"/v1/runs/{UNKNOWN}/metrics", "run-not-found"),
+        ("GET", f"/v1/runs/{UNKNOWN}/hardware", "run-not-found"),
         ("GET", f"/v1/runs/{UNKNOWN}/events", "run-not-found"),
         ("GET", f"/v1/runs/{UNKNOWN}/logs", "run-not-found"),
         ("GET", f"/v1/runs/{UNKNOWN}/checkpoints", "run-not-found"),
@@ -213,6 +214,7 @@ def known(api: Api) -> str:
         ("GET", "/v1/runs/known/metrics?from_step=-1", "invalid-request"),
         ("GET", "/v1/runs/known/metrics?from_step=2&to_step=1", "invalid-request"),
         ("GET", "/v1/runs/known/metrics?to_step=9223372036854775808", "invalid-request"),
+        ("GET", "/v1/runs/known/hardware?max_points=2001", "invalid-request"),
         ("GET", "/v1/runs/known/logs?stage=%00", "invalid-request"),
     ],
 )

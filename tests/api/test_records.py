@@ -12,6 +12,8 @@ import pytest
 from httpx_sse import ServerSentEvent
 
 from client import sse
+from controlplane import hardware
+from controlplane.hardware import MACHINE, Sample
 from tests.api.manual_worker import ManualWorker
 from tests.api.server import Api
 
@@ -73,6 +75,22 @@ def test_a_range_of_steps_is_in_finer_buckets(api: Api, worker: ManualWorker, ru
     assert refused.json()["errors"] == [
         {"field": "query from_step", "message": "must not be greater than to_step, which is 49"}
     ]
+
+
+def test_the_hardware_of_a_run_is_told_by_device(api: Api, worker: ManualWorker, run_id: str) -> None:
+    path = f"/v1/runs/{run_id}/hardware"
+    assert api.http.get(path).json() == {"devices": []}
+    claim = worker.claim(run_id, "data")
+    with api.ledger.begin() as session:
+        for i in range(50):
+            hardware.store(session, claim.fence, [Sample(1.7e9 + 10 * i, 3, 99.0 if i == 30 else 20.0, 70.5, 600.0, 61.0)])
+        hardware.store(session, claim.fence, [Sample(1.7e9, MACHINE, 12.0, 30.0)], worker_id="another")
+    another, gpu = api.http.get(path, params={"max_points": 10, "stage": "data"}).json()["devices"]
+    assert (gpu["gpu"], len(gpu["t"]), max(gpu["activity_pct"]["max"])) == (3, 10, 99.0)
+    assert (gpu["activity_pct"]["mean"][6], gpu["power_w"]["min"]) == (35.8, [600.0] * 10)
+    assert (another["worker"], another["gpu"], another["power_w"]) == ("another", None, None)
+    assert another["memory_gib"] == {"mean": [30.0], "min": [30.0], "max": [30.0]}
+    assert api.http.get(path, params={"stage": "sft"}).json() == {"devices": []}
 
 
 def test_events_and_logs_come_by_pages_and_by_kind(api: Api, worker: ManualWorker, run_id: str) -> None:

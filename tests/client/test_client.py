@@ -10,6 +10,8 @@ import pytest
 
 from client import ApiError, Client, ClientError, Unreachable
 from client.models import LogLine
+from controlplane import hardware
+from controlplane.hardware import Sample
 from tests.api.manual_worker import ManualWorker
 from tests.api.server import Api
 
@@ -35,6 +37,10 @@ def test_a_run_from_submission_to_its_model(client: Client, worker: ManualWorker
     assert client.metrics(run.id, from_step=2) == client.metrics(run.id, to_step=0) == []
     with pytest.raises(ApiError, match="must not be greater than to_step"):
         client.metrics(run.id, from_step=2, to_step=1)
+    with worker.ledger.begin() as session:
+        hardware.store(session, claim.fence, [Sample(1.7e9, 0, 97.0, 70.5, None, 61.0)])
+    (gpu,) = client.hardware(run.id, "data")
+    assert (gpu.gpu, gpu.t, gpu.activity_pct and gpu.activity_pct.mean, gpu.power_w) == (0, [1.7e9], [97.0], None)
     for output in claim.outputs:
         worker.report(claim, "artifact", name=output, path=f"/{output}", sha256="ab" * 32)
     worker.finish(claim)

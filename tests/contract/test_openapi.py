@@ -57,6 +57,7 @@ def test_it_is_openapi_3_1_and_has_exactly_these_endpoints() -> None:
         "POST /v1/checkpoints/{checkpoint_id}/unpin",
         "DELETE /v1/checkpoints/{checkpoint_id}",
         "GET /v1/runs/{run_id}/metrics",
+        "GET /v1/runs/{run_id}/hardware",
         "GET /v1/runs/{run_id}/events",
         "GET /v1/runs/{run_id}/logs",
         "GET /v1/runs/{run_id}/checkpoints",
@@ -179,6 +180,8 @@ PAIRS: dict[str, type[BaseModel]] = {
     "HeldView": machine_models.HeldStage,
     "GpuView": machine_models.GpuState,
     "DiskView": machine_models.DiskState,
+    "DeviceView": machine_models.DeviceSeries,
+    "FigureView": machine_models.Figure,
     "OwnKeyView": key_models.OwnKey,
     "KeyView": key_models.Key,
     "NewKeyView": key_models.NewKey,
@@ -237,4 +240,10 @@ def _nullable(schema: dict[str, Any]) -> bool:
 
 def test_every_schema_of_an_answer_has_a_model_in_the_client() -> None:
     own = {name for name in SCHEMA["components"]["schemas"] if name.endswith(("View", "Page", "Summary"))}
-    assert own - set(PAIRS) <= {"MetricsView", "ReportView", "FileView", "FileListView"}  # these the client unwraps
+    assert own - set(PAIRS) <= {
+        "MetricsView",
+        "HardwareView",
+        "ReportView",
+        "FileView",
+        "FileListView",
+    }  # these the client unwraps

@@ -1,4 +1,4 @@
-"""Endpoints of a run's records: metrics, checkpoints, and events and log lines as pages or live streams."""
+"""Endpoints of a run's records: metrics, hardware, checkpoints, and events and log lines as pages or live streams."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from controlplane import feeds, metrics, views
+from controlplane import hardware as devices
 from controlplane.db import SessionFactory
+from controlplane.hardware_schemas import HardwareView
 from controlplane.models import Event, LogLine
 from controlplane.schemas import CheckpointView, EventGap, EventPage, EventView, LogGap, LogPage, LogView, MetricsView
 from services.api import streams
@@ -60,6 +62,19 @@ def get_metrics(
         return metrics.metrics(
             session, run_id, stage=stage, keys=keys, max_points=max_points, from_step=from_step, to_step=last
         )
+
+
+@router.get("/hardware", responses=responses("run-not-found", "invalid-request"))
+def get_hardware(
+    caller: Caller,
+    ledger: Ledger,
+    run_id: RunId,
+    stage: StageName = None,
+    max_points: Annotated[int, Query(ge=2, le=2000, description="Maximum number of buckets of a device.")] = 500,
+) -> HardwareView:
+    """Get how busy the GPUs and machines of the run were while its stages ran, in buckets of neighbouring samples."""
+    with ledger() as session:
+        return devices.hardware(session, run_id, stage=stage, max_points=max_points)
 
 
 @router.get(
