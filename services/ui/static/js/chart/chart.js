@@ -14,9 +14,13 @@ export class Chart {
   #seen = true;
   #late = false; // it was not seen when its range changed
 
-  /** @param {{range: Range, label: string, height?: number, legend?: boolean}} options `label` says to a screen reader what is drawn */
-  constructor({ range, label, height = 150, legend = true }) {
+  /**
+   * @param {{range: Range, label: string, height?: number, legend?: boolean, guest?: boolean}} options `label` says to a screen reader
+   *   what is drawn; a guest shows the range of the other charts and does not widen it
+   */
+  constructor({ range, label, height = 150, legend = true, guest = false }) {
     this.range = range;
+    this.guest = guest;
     this.height = height;
     this.canvas = h("div", { class: "plot-canvas", tabindex: "0", role: "group", "aria-roledescription": "chart", "aria-label": `${label}. Plus and minus zoom, arrows move, 0 shows all.` });
     this.empty = h("p", { class: "plot-empty dim" });
@@ -46,6 +50,7 @@ export class Chart {
 
   /** First and last x of all lines, or null. */
   get extent() {
+    if (this.guest) return null;
     let [first, last] = [Infinity, -Infinity];
     for (const line of this.#drawn?.lines ?? []) {
       if (!line.x.length) continue;

@@ -2,7 +2,7 @@
 import { placed } from "./axes.js";
 import { smoothed } from "./points.js";
 
-const FEW = 12; // points that are drawn as such, with the line
+export const FEW = 12; // points that are drawn as such, with the line
 
 /**
  * One line for each metric of a run, through its stages one after another.

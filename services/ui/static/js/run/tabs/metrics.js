@@ -4,6 +4,7 @@ import { fill, h, say } from "../../dom.js";
 import { AXES } from "../axes.js";
 import { shared } from "../curves.js";
 import { Finer } from "../finer.js";
+import { hardware } from "../hardware.js";
 import { linesOf, nothing } from "../lines.js";
 import { Points } from "../points.js";
 
@@ -30,7 +31,8 @@ export function metrics(panel, run, live) {
     return { plot, chart, node };
   });
   const left = h("p", { class: "dim small" }); // why a plot is left out
-  fill(panel, grid, left);
+  const devices = hardware(live);
+  fill(panel, grid, left, devices.node);
 
   let drawn = []; // what of the stages: {points, place, pick}
   const training = live.catalog.stages.filter((s) => s.trains).map((s) => s.name);
@@ -61,6 +63,7 @@ export function metrics(panel, run, live) {
   return () => {
     stop();
     finer.stop();
+    devices.stop();
     clearTimeout(due);
     shared.listeners.delete(draw);
     for (const { chart } of charts) chart.destroy();
