@@ -10,6 +10,8 @@ PING = "ping"  # kind of a delivery that a user asked for to try a webhook
 class EventKind(StrEnum):
     """The kinds of event that a webhook may ask for. Metrics, samples, progress and log lines are too many to be delivered."""
 
+    RUN_SUBMITTED = "run_submitted"
+    RUN_RELEASED = "run_released"
     RUN_STATUS = "run_status"
     RUN_CHANGED = "run_changed"
     RUN_FORKED = "run_forked"
@@ -18,6 +20,7 @@ class EventKind(StrEnum):
     STAGE_TAKEN_OVER = "stage_taken_over"
     BUDGET_WARNING = "budget_warning"
     BUDGET_SPENT = "budget_spent"
+    SWEEP_COMPARED = "sweep_compared"
     CHECKPOINT = "checkpoint"
     CHECKPOINT_DELETED = "checkpoint_deleted"
     PROMOTED = "promoted"
@@ -27,6 +30,7 @@ class EventKind(StrEnum):
     WARNING = "warning"
     ERROR = "error"
     LINE_QUARANTINED = "line_quarantined"
+    METRICS_MISSING = "metrics_missing"
     WEBHOOK_OFF = "webhook_off"
 
 

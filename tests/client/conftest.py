@@ -9,7 +9,9 @@ from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from typing import Protocol
 
 import pytest
+from rich.console import Console
 
+from client import cli_base
 from client.cli import main
 from services.standalone.valkey import Valkey
 from tests.api.manual_worker import ManualWorker
@@ -64,6 +66,8 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
                 stack.enter_context(redirect_stderr(screen))
             for name, value in environment.items():
                 changed.setenv(name, value)
+            Console.__init__(cli_base.out)  # it reads the environment when it is made, and --no-color changes it
+            Console.__init__(cli_base.err, stderr=True)
             try:
                 with pytest.raises(SystemExit) as end:
                     main(list(arguments))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 from collections import defaultdict
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+import controlplane
 from controlplane import deliveries, outbox, runs, webhooks
 from controlplane.db import SessionFactory
 from controlplane.deliveries import Order, Outcome
@@ -385,3 +388,10 @@ def test_the_body_of_a_huge_event_is_bounded(ledger: Ledger) -> None:
     settle(ledger.factory)
     (order,) = claim(ledger.factory)
     assert details(order) == {"truncated": True}
+
+
+def test_every_kind_of_event_that_the_ledger_writes_can_be_asked_for() -> None:
+    sources = "".join(path.read_text() for path in Path(controlplane.__file__).parent.glob("*.py"))
+    written = set(re.findall(r'(?:\.note\(\s*|Event\([^()]*kind=|HOLE = )"(\w+)"', sources))
+    assert {"run_status", "run_submitted", "metrics_missing"} <= written
+    assert written <= {kind.value for kind in EventKind}
