@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,12 @@ from sqlalchemy.engine import make_url
 from controlplane import db
 from services.standalone.postgres import Postgres
 from services.standalone.valkey import Valkey
+
+
+def pytest_configure() -> None:
+    """Tests press Ctrl-C on commands. A shell that starts the tests in the background lets them, and thereby the commands, ignore it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

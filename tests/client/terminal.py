@@ -54,12 +54,6 @@ def piped(*arguments: str, typed: str | None = None, **environment: str) -> Done
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def _in_a_terminal() -> None:
-    """So that Ctrl-C is a signal, and not ignored because the tests themselves run in the background."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Terminal:
     """A running command with a pseudo-terminal for its stdin, stdout and stderr."""
 
@@ -75,7 +69,7 @@ class Terminal:
             stdout=far,
             stderr=far,
             start_new_session=True,
-            preexec_fn=_in_a_terminal,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C on it is a signal
         )
         os.close(far)
 
