@@ -103,7 +103,8 @@ def everywhere(command: Callable[..., None]) -> Callable[..., None]:
 
 def _options(parameter: inspect.Parameter) -> Iterable[str]:
     for info in getattr(parameter.annotation, "__metadata__", ()):
-        yield from (declared for declared in getattr(info, "param_decls", None) or () if declared.startswith("--"))
+        declared = (info.default, *(info.param_decls or ()))  # in an Annotated, typer keeps the first name as the default
+        yield from (name for name in declared if isinstance(name, str) and name.startswith("--"))
 
 
 def _settle(

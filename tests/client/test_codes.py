@@ -36,8 +36,9 @@ def commands(group: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize(("name", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else "")
 def test_every_command_has_the_common_options(name: str, command: Any) -> None:
-    options = {option for parameter in command.params for option in parameter.opts}
-    assert {"--utc", "--no-color", "--context"} <= options
+    options = [option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)]
+    assert {"--utc", "--no-color", "--context"} <= set(options)
+    assert len(options) == len(set(options))  # of two with one name, only the last would be heard
     assert ("--json" in options) is (name not in NO_JSON)
     assert command.help
 
