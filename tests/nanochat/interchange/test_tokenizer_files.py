@@ -31,7 +31,8 @@ pieces = st.one_of(
         ["the quick brown fox", "don't", "WE'LL", "日本語", "👩‍🔬🎉", "naïve", "e\u0301", "ﬁ", "١٢٣", "Ⅷ", "\u0000", "ſ'ſ"]
     ),
 )
-texts = st.lists(pieces, max_size=8).map("".join)
+# Without special tokens, whose names Hypothesis takes from our own source now and then; `controls` has them on purpose.
+texts = st.lists(pieces, max_size=8).map("".join).filter(lambda text: not any(token in text for token in SPECIAL_TOKENS))
 controls = st.lists(st.one_of(pieces, st.sampled_from(SPECIAL_TOKENS)), max_size=8).map("".join)
 
 
