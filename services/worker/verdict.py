@@ -37,6 +37,7 @@ BAD_INPUT = (
     "core_prompt",
     "empty_corpus",
     "empty_mixture",
+    "evaluation_failed",
     "fetch_refused",
     "folder_missing",
     "hub_listing",

@@ -50,7 +50,8 @@ def test_a_crashed_service_comes_back_and_a_killed_supervisor_leaves_nothing(tmp
         client = Client(stack["api_url"], Path(stack["key_file"]).read_text().strip())
         assert {worker.queue for worker in client.workers()} == {"cpu", "gpu"}
         assert httpx.get(f"{stack['inference_url']}/health").is_success
-        assert httpx.get(stack["ui_url"], follow_redirects=True).is_success
+        page = httpx.get(stack["ui_url"], follow_redirects=True, headers={"Accept": "text/html"})
+        assert (page.status_code, page.url.path) == (200, "/signin")
 
         os.kill(stack["pids"]["api"], signal.SIGKILL)
         until(lambda: described(home)["pids"]["api"] != stack["pids"]["api"], "a new API process")
