@@ -14,7 +14,7 @@ from sqlalchemy import Row, func, or_, select
 from sqlalchemy.orm import Session
 
 from controlplane import runs
-from controlplane.db import SessionFactory
+from controlplane.db import SessionFactory, among
 from controlplane.lifecycle import Desired, Reason
 from controlplane.loops import leading
 from controlplane.models import Attempt, Run, Stage
@@ -44,6 +44,20 @@ def tick(factory: SessionFactory, *, timing: Timing = DEFAULT) -> int:
     return sum(_enforce(factory, run_id) for run_id in due)
 
 
+_HELD = (
+    select(
+        Stage.run_id,
+        Attempt.claimed_at,
+        func.coalesce(Attempt.finished_at, func.clock_timestamp()).label("until"),
+        Stage.queue,
+        Attempt.gpus,
+        Attempt.gpu_name,
+    )
+    .join(Stage, Stage.id == Attempt.stage_id)
+    .where(among(Stage.run_id, "run_ids"))
+)
+
+
 def usage(session: Session, run: Run) -> Usage:
     """What all attempts of the run have used until now."""
     return usages(session, {run.id: run.usd_per_hour})[run.id]
@@ -51,20 +65,8 @@ def usage(session: Session, run: Run) -> Usage:
 
 def usages(session: Session, prices: Mapping[str, float | None]) -> dict[str, Usage]:
     """What all attempts of each run have used until now, in one query. `prices` has each run's own price of a GPU, by its id."""
-    query = (
-        select(
-            Stage.run_id,
-            Attempt.claimed_at,
-            func.coalesce(Attempt.finished_at, func.clock_timestamp()).label("until"),
-            Stage.queue,
-            Attempt.gpus,
-            Attempt.gpu_name,
-        )
-        .join(Stage, Stage.id == Attempt.stage_id)
-        .where(Stage.run_id.in_(prices))
-    )
     held: dict[str, list[Row[*tuple[Any, ...]]]] = {run_id: [] for run_id in prices}
-    for row in session.execute(query):
+    for row in session.execute(_HELD, {"run_ids": list(prices)}):
         held[row.run_id].append(row)
     return {run_id: _usage(price, held[run_id]) for run_id, price in prices.items()}
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import ColumnElement, Connection, Engine, Text, bindparam, create_engine, func, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, sessionmaker
 
 SessionFactory = sessionmaker[Session]
@@ -39,6 +42,12 @@ def make_engine(url: str, *, pool_size: int = 5) -> Engine:
 def sessions(engine: Engine) -> SessionFactory:
     """Make the session factory that the control plane passes around. `with factory.begin() as session` is one transaction."""
     return sessionmaker(engine, expire_on_commit=False)
+
+
+def among(column: Any, parameter: str) -> ColumnElement[bool]:
+    """Whether a text column is one of the list bound as `parameter`: one prepared statement for lists of any length."""
+    found: ColumnElement[bool] = column == func.any(bindparam(parameter, type_=ARRAY(Text)))
+    return found
 
 
 def migrate(url: str) -> None:

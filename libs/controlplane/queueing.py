@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import Session, aliased
 
 from controlplane import claims
 from controlplane.claims import Claim
-from controlplane.db import SessionFactory
+from controlplane.db import SessionFactory, among
 from controlplane.errors import NotFound
 from controlplane.lifecycle import LIVE_ATTEMPT, Desired, StageStatus
 from controlplane.loops import seconds
@@ -23,6 +24,13 @@ from controlplane.models import Attempt, Json, Run, Stage, Worker
 from controlplane.schemas import QueuedView
 from controlplane.timing import DEFAULT, Timing
 
+_LIVE = (
+    select(Stage.queue, Run.project, Run.id, Stage.name)
+    .join(Stage.run)
+    .join(Attempt)
+    .where(Attempt.status.in_(LIVE_ATTEMPT))
+    .order_by(Attempt.id)
+)
 TRIES = 8  # stages that a worker tries to claim when others claim at the same time
 
 
@@ -46,7 +54,7 @@ def claim_first(
         queue = session.scalar(select(Stage.queue).where(Stage.id == stage_id))
         if queue is None:
             raise NotFound(f"there is no stage {stage_id}")
-        turns = [row.id for row in session.execute(_order(queue).limit(TRIES))]
+        turns = [row.id for row in session.execute(_order().where(Stage.queue == queue).limit(TRIES))]
     for turn in turns:
         with factory.begin() as session:
             claim = claims.claim(session, turn, worker_id, process=process, timing=timing)
@@ -62,17 +70,8 @@ def entries(
 
     `project` leaves out the runs of other projects, and `run_ids` all but these; they keep their turns.
     """
-    turn = _order(None).subquery()
-    place = func.row_number().over(
-        partition_by=turn.c.queue, order_by=(turn.c.priority.desc(), turn.c.share, turn.c.queued_at, turn.c.id)
-    )
-    placed = select(turn, place.label("place")).subquery()
-    wanted = select(placed).order_by(placed.c.queue, placed.c.place)
-    if project is not None:
-        wanted = wanted.where(placed.c.project == project)
-    if run_ids is not None:
-        wanted = wanted.where(placed.c.run_id.in_(run_ids))
-    rows = session.execute(wanted).all()
+    known = {"project": project, "run_ids": None if run_ids is None else list(run_ids)}
+    rows = session.execute(_placed(project is not None, run_ids is not None), known).all()
     if not rows:
         return []
     capacity = _capacity(session, timing)
@@ -92,7 +91,22 @@ def entries(
     ]
 
 
-def _order(queue: str | None) -> Select[*tuple[Any, ...]]:
+@cache  # to build it takes longer than to execute it
+def _placed(of_project: bool, of_runs: bool) -> Select[*tuple[Any, ...]]:
+    """The queued stages of each queue with their places, of all runs or those of `:project` and `:run_ids`."""
+    turn = _order().subquery()
+    place = func.row_number().over(
+        partition_by=turn.c.queue, order_by=(turn.c.priority.desc(), turn.c.share, turn.c.queued_at, turn.c.id)
+    )
+    placed = select(turn, place.label("place")).subquery()
+    wanted = select(placed).order_by(placed.c.queue, placed.c.place)
+    if of_project:
+        wanted = wanted.where(placed.c.project == bindparam("project"))
+    return wanted.where(among(placed.c.run_id, "run_ids")) if of_runs else wanted
+
+
+@cache
+def _order() -> Select[*tuple[Any, ...]]:
     """Queued stages in the order of their turns. The n-th stage of an owner counts as if the owner held n - 1 more slots."""
     held_run, held_stage = aliased(Run), aliased(Stage)
     held = (
@@ -108,7 +122,7 @@ def _order(queue: str | None) -> Select[*tuple[Any, ...]]:
         partition_by=(Stage.queue, Run.owner), order_by=(Run.priority.desc(), Stage.queued_at, Stage.id)
     )
     share = func.coalesce(held.c.slots, 0) + own
-    query = (
+    return (
         select(
             Stage.id,
             Stage.run_id,
@@ -126,7 +140,6 @@ def _order(queue: str | None) -> Select[*tuple[Any, ...]]:
         .where(Stage.status == StageStatus.QUEUED, Run.desired == Desired.RUN)
         .order_by(Run.priority.desc(), share, Stage.queued_at, Stage.id)
     )
-    return query if queue is None else query.where(Stage.queue == queue)
 
 
 def _capacity(session: Session, timing: Timing) -> Mapping[str, Capacity]:
@@ -137,8 +150,7 @@ def _capacity(session: Session, timing: Timing) -> Mapping[str, Capacity]:
         workers[queue] += 1
         slots[queue] += 0 if draining else count
     busy: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    live = select(Stage.queue, Run.project, Run.id, Stage.name).join(Stage.run).join(Attempt)
-    for queue, project, run_id, name in session.execute(live.where(Attempt.status.in_(LIVE_ATTEMPT)).order_by(Attempt.id)):
+    for queue, project, run_id, name in session.execute(_LIVE):
         busy[queue].append((project, f"{run_id}/{name}"))
     return {queue: Capacity(workers[queue], slots[queue], tuple(busy[queue])) for queue in {*workers, *busy}}
 

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from controlplane import budgets, cursors, queueing, run_facts, views
+from controlplane.db import among
 from controlplane.lifecycle import LIVE, RunStatus, StageStatus
 from controlplane.list_schemas import CurrentStage, RunFigures, RunPage, RunSummary
 from controlplane.models import Run, Stage
@@ -65,7 +66,15 @@ _SHOWN = (
     *(Run.archived_at, Run.sweep_id, Run.forked_from, Run.priority),
 )
 _COLUMNS = (*_SHOWN, Run.max_usd, Run.max_hours, Run.usd_per_hour, Run.held, run_facts.planned())
-_NOT_BEGUN = (StageStatus.PENDING, StageStatus.SUCCEEDED, StageStatus.CANCELLED)
+_BEGUN = (
+    select(Stage.run_id, Stage.name, Stage.status, Stage.progress, Stage.latest)
+    .ext(distinct_on(Stage.run_id))
+    .where(
+        among(Stage.run_id, "run_ids"),
+        Stage.status.not_in((StageStatus.PENDING, StageStatus.SUCCEEDED, StageStatus.CANCELLED)),
+    )
+    .order_by(Stage.run_id, Stage.status.in_(LIVE).desc(), Stage.position.desc())
+)
 
 
 def run_page(session: Session, query: RunQuery = RunQuery(), *, limit: int = 20, cursor: str | None = None) -> RunPage:
@@ -174,15 +183,9 @@ def _filters(query: RunQuery) -> Iterator[ColumnElement[bool]]:
 
 def _current(session: Session, runs: Sequence[str]) -> dict[str, CurrentStage]:
     """The stage that each run is busy with."""
-    begun = (
-        select(Stage.run_id, Stage.name, Stage.status, Stage.progress, Stage.latest)
-        .ext(distinct_on(Stage.run_id))
-        .where(Stage.run_id.in_(runs), Stage.status.not_in(_NOT_BEGUN))
-        .order_by(Stage.run_id, Stage.status.in_(LIVE).desc(), Stage.position.desc())
-    )
     return {
         row.run_id: CurrentStage(
             name=row.name, status=row.status, progress=views.progress_view(row.progress), latest=row.latest
         )
-        for row in session.execute(begun)
+        for row in session.execute(_BEGUN, {"run_ids": list(runs)})
     }
