@@ -38,6 +38,8 @@ from client.sheet import Column, Sheet
 from client.text import RunTable, facts, plan_summary, plan_table, runs_table, troubles
 from client.watch import looks_at, watch, watch_list
 
+PAGE = 5000  # log lines of a request, the most that there may be
+
 
 def register(app: typer.Typer) -> None:
     cli_base.register(app, cli_base.RUNS, submit, plan, ps, show_, watch_, logs, events, report, recipes)
@@ -185,26 +187,29 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="keep printing until the run finishes")] = False,
     stage: StageOption = None,
     attempt: Annotated[int | None, typer.Option(help="only this attempt", min=1)] = None,
+    tail: Annotated[
+        int | None, typer.Option("--tail", "-n", help="begin with the last N lines", metavar="N", min=1, max=5000)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON, a line each")] = False,
 ) -> None:
     """Print the output of the stages of a run. If they have printed nothing, its newest events."""
     with connect() as client:
-        after, lines = 0, client.logs(run_id, stage, attempt, 0).items
+        lines = client.logs(run_id, stage, attempt, limit=tail or PAGE, tail=tail is not None).items
         if not lines and not follow:
             warn("The stages have printed nothing; these are the run's events.")
             _events(client, run_id, stage, as_json)
             return
         if not lines:
             warn(f"No output yet; stages print little. For progress and metrics: nanochat watch {run_id}")
-        if follow:
-            for line in client.follow_logs(run_id, stage, attempt):
-                _line(line, as_json)
-            return
+        after = 0
         while lines:
             for line in lines:
                 _line(line, as_json)
             after = lines[-1].id
-            lines = client.logs(run_id, stage, attempt, after).items
+            lines = client.logs(run_id, stage, attempt, after, PAGE).items
+        if follow:
+            for line in client.follow_logs(run_id, stage, attempt, after):
+                _line(line, as_json)
 
 
 def events(

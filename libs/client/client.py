@@ -276,9 +276,18 @@ class Client:
         return EventPage.model_validate(body)
 
     def logs(
-        self, run_id: str, stage: str | None = None, attempt: int | None = None, after: int = 0, limit: int = 1000
+        self,
+        run_id: str,
+        stage: str | None = None,
+        attempt: int | None = None,
+        after: int = 0,
+        limit: int = 1000,
+        *,
+        tail: bool = False,
     ) -> LogPage:
-        body = self._http.get(f"/v1/runs/{_part(run_id)}/logs", stage=stage, attempt=attempt, after=after, limit=limit)
+        """The first `limit` lines after the id `after`, or with `tail` the last ones."""
+        asked = {"stage": stage, "attempt": attempt, "after": after, "limit": limit, "tail": tail or None}
+        body = self._http.get(f"/v1/runs/{_part(run_id)}/logs", **asked)
         return LogPage.model_validate(body)
 
     def follow_logs(

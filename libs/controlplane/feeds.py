@@ -78,8 +78,9 @@ def logs(
     attempt: int | None = None,
     after: int = 0,
     limit: int = 1000,
+    tail: bool = False,
 ) -> LogPage:
-    """Log lines with an id greater than `after`, oldest first. Raises NotFound."""
+    """The first `limit` log lines with an id greater than `after`, or with `tail` the last ones; oldest first. Raises NotFound."""
     of = _attempts().where(Stage.run_id == run_id)
     if stage is not None:
         of = of.where(Stage.name == stage)
@@ -88,7 +89,8 @@ def logs(
     attempts = session.execute(of.order_by(Stage.position, Attempt.no)).all()
     if not attempts:
         _require_run(session, run_id)
-    return _log_page(attempts, _log_lines(session, {row.id: after for row in attempts}, limit), after, limit)
+    lines = _log_lines(session, {row.id: after for row in attempts}, limit, tail=tail)
+    return _log_page(attempts, lines, after, slice(-limit, None) if tail else slice(limit))
 
 
 def new_logs(session: Session, after: Mapping[str, int], limit: int) -> dict[str, LogPage]:
@@ -97,7 +99,7 @@ def new_logs(session: Session, after: Mapping[str, int], limit: int) -> dict[str
     for row in session.execute(_attempts().where(Stage.run_id.in_(after)).order_by(Stage.position, Attempt.no)):
         found[row.run_id].append(row)
     lines = _log_lines(session, {row.id: after[run_id] for run_id, rows in found.items() for row in rows}, limit)
-    return {run_id: _log_page(found[run_id], lines, last, limit) for run_id, last in after.items()}
+    return {run_id: _log_page(found[run_id], lines, last, slice(limit)) for run_id, last in after.items()}
 
 
 def _attempts() -> Any:
@@ -105,8 +107,8 @@ def _attempts() -> Any:
     return of.join(Stage, Stage.id == Attempt.stage_id)
 
 
-def _log_lines(session: Session, after: Mapping[int, int], limit: int) -> Mapping[int, list[LogLine]]:
-    """The first lines of each attempt after the id that `after` gives for it, by attempt.
+def _log_lines(session: Session, after: Mapping[int, int], limit: int, *, tail: bool = False) -> Mapping[int, list[LogLine]]:
+    """The first or last lines of each attempt after the id that `after` gives for it, by attempt.
 
     Each attempt by its own index: the lines of all other attempts, perhaps millions, are not looked at.
     """
@@ -115,7 +117,8 @@ def _log_lines(session: Session, after: Mapping[int, int], limit: int) -> Mappin
         .table_valued(column("id", BigInteger), column("after", BigInteger))
         .render_derived()
     )
-    line = select(LogLine).where(LogLine.attempt_id == one.c.id, LogLine.id > one.c.after).order_by(LogLine.id).limit(limit)
+    line = select(LogLine).where(LogLine.attempt_id == one.c.id, LogLine.id > one.c.after)
+    line = line.order_by(LogLine.id.desc() if tail else LogLine.id).limit(limit)
     lines = aliased(LogLine, line.lateral("line"))
     by_attempt: dict[int, list[LogLine]] = {attempt_id: [] for attempt_id in after}
     for found in session.scalars(select(lines).select_from(one).join(lines, true())):
@@ -123,9 +126,9 @@ def _log_lines(session: Session, after: Mapping[int, int], limit: int) -> Mappin
     return by_attempt
 
 
-def _log_page(attempts: Sequence[Any], lines: Mapping[int, list[LogLine]], after: int, limit: int) -> LogPage:
+def _log_page(attempts: Sequence[Any], lines: Mapping[int, list[LogLine]], after: int, part: slice) -> LogPage:
     of = {row.id: row for row in attempts}
-    chosen = sorted((line for attempt_id in of for line in lines[attempt_id]), key=lambda line: line.id)[:limit]
+    chosen = sorted((line for attempt_id in of for line in lines[attempt_id]), key=lambda line: line.id)[part]
     items = [
         LogView(id=x.id, stage=of[x.attempt_id].name, attempt=of[x.attempt_id].no, no=x.no, t=x.t.timestamp(), line=x.line)
         for x in chosen

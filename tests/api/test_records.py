@@ -115,6 +115,8 @@ def test_events_and_logs_come_by_pages_and_by_kind(api: Api, worker: ManualWorke
     assert [e["data"]["to"] for e in ledger_said] == ["QUEUED", "STARTING", "RUNNING"]
     lines = api.http.get(f"/v1/runs/{run_id}/logs", params={"stage": "data", "attempt": 1}).json()
     assert [line["line"] for line in lines["items"]] == ["one", "two\u2028still two", "three\ufffd"]
+    last = api.http.get(f"/v1/runs/{run_id}/logs", params={"tail": True, "limit": 2}).json()
+    assert last == {**lines, "items": lines["items"][-2:]}
     assert api.http.get(f"/v1/runs/{run_id}/logs", params={"stage": "sft"}).json() == {"items": [], "gaps": [], "next_after": 0}
     stage = api.http.get(f"/v1/runs/{run_id}").json()["stages"][0]
     assert stage["progress"] == {"done": 1, "total": 4, "unit": "shard", "eta_s": 3.0, "note": None, "fraction": 0.25}

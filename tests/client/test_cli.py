@@ -86,6 +86,7 @@ def test_a_run_by_command_line(worker: ManualWorker, tmp_path: Path) -> None:
     assert said("cancel", run_id) == f"{run_id} STOPPING\n"
     worker.finish(claim)
     assert said("logs", run_id, "-f", "--stage", "data") == "data#1 | hello\ndata#1 | wörld\n"
+    assert said("logs", run_id, "-n", "1") == said("logs", run_id, "-f", "--tail", "1") == "data#1 | wörld\n"
     assert run_id in said("ps", "--status", "CANCELLED")
 
 

@@ -119,12 +119,16 @@ def get_logs(
     attempt: Annotated[int | None, Query(ge=1, le=BIGINT, description="Return only the attempt of this number.")] = None,
     after: After = 0,
     limit: Annotated[int, Query(ge=1, le=5000, description="Maximum number of lines on a page.")] = 1000,
+    tail: Annotated[
+        bool, Query(description="Let the page have the last lines instead of the first. A stream ignores it.")
+    ] = False,
     last_event_id: LastEventId = None,
 ) -> Response | LogPage:
     """List the lines that the stages' processes printed, in the order of arrival; as a page or as a live stream."""
 
     def fetch(session: Session, after: int, limit: int) -> LogPage:
-        return feeds.logs(session, run_id, stage=stage, attempt=attempt, after=after, limit=limit)
+        last = tail and not streams.wants_stream(request)
+        return feeds.logs(session, run_id, stage=stage, attempt=attempt, after=after, limit=limit, tail=last)
 
     def accepts(item: Item | Gap) -> bool:
         return isinstance(item, LogView | LogGap) and stage in (None, item.stage) and attempt in (None, item.attempt)

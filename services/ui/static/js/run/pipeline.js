@@ -97,13 +97,7 @@ async function lastLines(stage, live, place) {
   const last = stage.attempts.at(-1).no;
   let lines = [];
   try {
-    let after = 0;
-    for (;;) {
-      const page = await get(path`/runs/${live.id}/logs`, { stage: stage.name, attempt: last, after, limit: 5000 });
-      lines = [...lines, ...page.items].slice(-LINES);
-      if (page.items.length < 5000) break;
-      after = page.next_after;
-    }
+    lines = (await get(path`/runs/${live.id}/logs`, { stage: stage.name, attempt: last, limit: LINES, tail: true })).items;
   } catch (err) {
     if (!(err instanceof Problem)) throw err;
     return fill(place, h("p", { class: "wrong" }, err.message));
