@@ -95,6 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    app.openapi()  # made before the first requests, which check their queries by it: two that made it at the same time would fail
     settings: Settings = app.state.settings
     engine = make_engine(settings.database_url, pool_size=10)
     ledger, publisher = sessions(engine), Publisher(settings.redis_url)

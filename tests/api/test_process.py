@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -113,3 +114,12 @@ def test_from_an_empty_database_to_a_run_without_a_broker(empty_database_url: st
 
     with serving(tmp_path / "log2", **settings) as (_, http):  # the key is still valid after a restart
         assert http.get(f"/v1/runs/{run_id}", headers=key).json()["id"] == run_id
+
+
+def test_its_first_requests_may_come_together(database_url: str, tmp_path: Path, admin_key: Path) -> None:
+    """As those of open pages do when the service is back."""
+    settings = {"DATABASE_URL": database_url, "REDIS_URL": DEAD_BROKER, "HOME": str(tmp_path)}
+    with serving(tmp_path / "log", **settings) as (_, http), ThreadPoolExecutor(12) as pool:
+        http.headers["Authorization"] = f"Bearer {admin_key.read_text().strip()}"
+        statuses = list(pool.map(lambda limit: http.get("/v1/runs", params={"limit": limit}).status_code, range(1, 13)))
+    assert statuses == [200] * 12
