@@ -185,6 +185,26 @@ def test_every_unit_has_its_own_axis(page: Page, site: Site) -> None:
     expect(page.locator(".curve .legend")).to_contain_text("validation loss")
 
 
+def test_the_labels_of_an_axis_tell_neighbours_apart(page: Page, site: Site) -> None:
+    page.goto(site.url)
+    divided = [[118.2, 118.4, 118.6], [49_900, 49_950, 50_000], [0, 0.1, 0.2, 0.1 * 3], [1e6, 1.05e6, None], [2000]]
+    labels = page.evaluate(
+        """async (divided) => {
+          const script = new URL(document.querySelector("script[data-page]").dataset.page, location);
+          const { labels } = await import(new URL("../chart/paint.js", script).href);
+          return divided.map(labels);
+        }""",
+        divided,
+    )
+    assert labels == [
+        ["118.2", "118.4", "118.6"],
+        ["49.9k", "49.95k", "50k"],
+        ["0", "0.1", "0.2", "0.3"],
+        ["1M", "1.05M", ""],
+        ["2,000"],
+    ]
+
+
 def test_a_stage_shows_its_attempts_and_its_last_lines(page: Page, site: Site) -> None:
     worker, work = begun(site, "tried twice")
     report(work, range(50), loss=falling)

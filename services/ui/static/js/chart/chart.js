@@ -2,7 +2,7 @@
 import uPlot from "../../vendor/uplot.js";
 import { fill, h, keyed, say } from "../dom.js";
 import { number } from "../format.js";
-import { color, paintMarks, xAxis } from "./paint.js";
+import { color, labels, paintMarks, xAxis } from "./paint.js";
 import { steer } from "./steer.js";
 
 export class Chart {
@@ -130,7 +130,7 @@ export class Chart {
         { ...axis, ...xAxis(what.x), size: 28, space: 64 },
         ...used.map((one, i) => ({
           ...axis, scale: one.key, side: i ? 1 : 3, size: 54, space: one.log ? 20 : 32, grid: i ? { show: false } : grid,
-          values: (_, splits) => splits.map((v) => (v === null ? "" : number(v, 3))),
+          values: (_, splits) => labels(splits),
         })),
       ],
       cursor: {

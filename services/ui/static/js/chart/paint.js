@@ -18,9 +18,18 @@ export function xAxis({ kind, log }) {
       values: (_, splits, axis, space, step) => splits.map((x) => (step >= DAY ? day : step >= 60 ? minute : second).format(x * 1000)),
     };
   }
-  const text = kind === "duration" ? seconds : (x) => number(kind === "step" ? Math.round(x) : x, 3);
-  const values = (_, splits) => splits.map((x) => (x === null ? "" : text(x)));
+  const text = { duration: seconds, step: (x) => Math.round(x).toLocaleString("en") }[kind] ?? ((x) => number(x, 3));
+  const values = (_, splits) => (kind === "duration" ? splits.map((x) => (x === null ? "" : seconds(x))) : labels(splits));
   return { text, values, ...(kind === "duration" && !log ? { incrs: TIMES } : {}), ...(kind === "step" && !log ? { incrs: STEPS } : {}), ...(log ? { splits: powers } : {}) };
+}
+
+/** The values where an axis is divided as texts, with as many digits as tell neighbours apart. Null has none: there is no room for it. */
+export function labels(splits) {
+  const there = splits.filter((x) => x !== null);
+  const gap = Math.min(...there.slice(1).map((x, i) => Math.abs(x - there[i])));
+  let digits = 3;
+  while (digits < 9 && there.some((x) => Math.abs(Number(x.toPrecision(digits)) - x) > gap / 100)) digits++;
+  return splits.map((x) => (x === null ? "" : number(x, digits)));
 }
 
 /** 1, 2 and 5 times each power of ten that is seen. */
