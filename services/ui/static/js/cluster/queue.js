@@ -11,7 +11,7 @@ const COLUMNS = [
   { id: "queue", title: "Queue", value: (one) => one.queue, cell: (one) => one.queue },
   { id: "priority", title: "Priority", num: true, descends: true, hint: "A greater one goes first", value: (one) => one.priority, cell: (one) => one.priority },
   { id: "waits", title: "Waits", num: true, descends: true, value: (one) => waits(one), cell: (one) => seconds(waits(one)) },
-  { id: "why", title: "Why", cell: (one) => h("span", { class: "break" }, linked(one.why)) },
+  { id: "why", title: "Why", class: "wide", cell: (one) => h("span", { class: "break" }, linked(one.why)) },
 ];
 
 const waits = (one) => (Date.now() - new Date(one.queued_at)) / 1000;
@@ -22,7 +22,7 @@ function linked(text) {
 }
 
 export function queueTable() {
-  const list = table({ label: "Queue", parameter: "queue", key: (one) => `${one.run_id}/${one.stage}`, columns: COLUMNS });
+  const list = table({ label: "Queue", parameter: "queue", sort: "position", key: (one) => `${one.run_id}/${one.stage}`, columns: COLUMNS });
   const node = h("div", null);
   return {
     node,

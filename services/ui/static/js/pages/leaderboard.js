@@ -12,7 +12,7 @@ const MOST = 200;
 const SIZES = { K: 1e3, M: 1e6, B: 1e9 };
 
 const COLUMNS = [
-  { id: "name", title: "Model", value: (row) => row.name, cell: name },
+  { id: "name", title: "Model", class: "wide", value: (row) => row.name, cell: name },
   { id: "core", title: "CORE", num: true, descends: true, hint: "Mean centered accuracy on 22 tasks, higher is better. ≈ means measured on a part of the examples.", value: (row) => row.core, cell: (row) => figure(row, "core", row.core_estimate ? "≈ " : "") },
   { id: "bpb", title: "Bits per byte", num: true, hint: "On the validation text, lower is better", value: (row) => row.val_bpb, cell: (row) => figure(row, "val_bpb") },
   { id: "chatcore", title: "ChatCORE", num: true, descends: true, hint: "Mean centered accuracy of the chat model, higher is better", value: (row) => row.chatcore, cell: (row) => figure(row, "chatcore") },
