@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import metadata
 from typing import Annotated
 
@@ -30,6 +32,7 @@ from client import (
 )
 from client.cli_base import Code, code_of, settings, warn
 from client.errors import ApiError, ClientError
+from client.printable import visible
 
 app = typer.Typer(
     help="POST a recipe, get a ChatGPT you trained yourself.",
@@ -82,9 +85,14 @@ def main(argv: list[str] | None = None) -> None:
     try:
         app(argv, prog_name="nanochat")
     except ClientError as err:
-        warn(f"nanochat: {err}")
+        warn(visible(f"nanochat: {err}"))
         if isinstance(err, ApiError) and err.status == 401:
             warn(f"  the key that was sent is that of {settings().key_from}")
         raise SystemExit(code_of(err)) from None
+    except OSError as err:  # a full disk, a folder that nobody may write
+        if sys.stdout is not None:  # what did not fit is not written once more at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        warn(visible(f"nanochat: {err.strerror or err}{f': {err.filename}' if err.filename else ''}"))
+        raise SystemExit(Code.FAILED) from None
     except KeyboardInterrupt:
         raise SystemExit(Code.INTERRUPTED) from None

@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -19,7 +20,7 @@ from rich.text import Text
 
 from client import complete
 from client.client import Client
-from client.errors import ApiError, ClientError, Unreachable
+from client.errors import ApiError, ClientError, Unreachable, Unsendable
 from client.settings import NoKey, Settings, chosen
 from client.sheet import Sheet
 from client.transport import TRIES
@@ -65,6 +66,7 @@ class Named(Protocol):
     def name(self) -> str: ...
 
 
+ID = re.compile(r"[a-z]_[0-9a-f]{16}")
 out, err = Console(), Console(stderr=True)
 _named: str | None = None  # the context of --context
 
@@ -206,8 +208,10 @@ def one_of(items: Iterable[Named], wanted: str, what: str) -> str:
     """The id of the item that has `wanted` as its id, or alone has it as its name. Raises ClientError."""
     found = list(items)
     named = [item.id for item in found if item.name == wanted]
-    if wanted in (item.id for item in found) or not named:
+    if wanted in (item.id for item in found) or (not named and ID.fullmatch(wanted)):
         return wanted  # an id that is not in the list is refused by the server, with its reason
+    if not named:
+        raise ClientError(f"no {what} has the id or the name {wanted!r}; list them to see which there are")
     if len(named) > 1:
         raise ClientError(f"{len(named)} {what}s have the name {wanted!r}; give the id of one: {', '.join(named)}")
     return named[0]
@@ -228,6 +232,8 @@ def code_of(error: ClientError) -> Code:
         return Code.NO_ANSWER
     if isinstance(error, NoKey):
         return Code.KEY
+    if isinstance(error, Unsendable):
+        return Code.USAGE
     if isinstance(error, ApiError):
         return {401: Code.KEY, 403: Code.KEY, 422: Code.USAGE}.get(error.status, Code.FAILED)
     return Code.FAILED

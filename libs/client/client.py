@@ -8,16 +8,15 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import quote
+from typing import Any
 
 import httpx
-from pydantic import BaseModel
 
 from client import sse
+from client.answers import items, part, read, value
 from client.checkpoint_models import Checkpoint, Garbage, Lineage, Model
 from client.download import download
-from client.errors import ApiError, ClientError, Unreachable
+from client.errors import ApiError, Unreachable, Unsendable
 from client.key_models import AuditPage, Key, NewKey, OwnKey
 from client.leaderboard_models import Leaderboard
 from client.machine_models import DeviceSeries, Worker
@@ -28,7 +27,6 @@ from client.sweeps import Sweeps
 from client.transport import PROBE_TIMEOUT_S, RETRIED, TRIES, Transport
 from client.webhooks import Webhooks
 
-M = TypeVar("M", bound=BaseModel)
 Filter = str | bool | Sequence[str] | None
 
 STREAM_SILENCE_S = 45.0  # three keep-alive periods of the server
@@ -114,15 +112,15 @@ class Client:
             "usd_per_hour": usd_per_hour,
         }
         body = _request(recipe, overrides) | {key: value for key, value in hardware.items() if value is not None}
-        return Plan.model_validate(self._http.post("/v1/runs/plan", body, repeatable=True))
+        return read(Plan, self._http.post("/v1/runs/plan", body, repeatable=True))
 
     def comparison(self, run_id: str) -> Comparison:
         """The run's plan against what happened, stage by stage."""
-        return Comparison.model_validate(self._http.get(f"/v1/runs/{_part(run_id)}/comparison"))
+        return read(Comparison, self._http.get(f"/v1/runs/{part(run_id)}/comparison"))
 
     def queue(self) -> list[Queued]:
         """The stages that wait for a worker, in the order of their turns, each with the reason why it waits."""
-        return _items(self._http.get("/v1/queue"), Queued)
+        return items(self._http.get("/v1/queue"), Queued)
 
     def schedule(
         self, run_id: str, *, priority: int | None = None, max_usd: float | None = None, max_hours: float | None = None
@@ -130,13 +128,11 @@ class Client:
         """Change a run's priority or budget; None leaves a value as it is. ApiError 409 if the run has ended."""
         given = {"priority": priority, "max_usd": max_usd, "max_hours": max_hours}
         body = {key: value for key, value in given.items() if value is not None}
-        return Run.model_validate(
-            self._http.request("PATCH", f"/v1/runs/{_part(run_id)}/scheduling", json=body, repeatable=True)
-        )
+        return read(Run, self._http.request("PATCH", f"/v1/runs/{part(run_id)}/scheduling", json=body, repeatable=True))
 
     def catalog(self) -> Catalog:
         """Every stage and every metric, with the names under which to show them."""
-        return Catalog.model_validate(self._http.get("/v1/catalog"))
+        return read(Catalog, self._http.get("/v1/catalog"))
 
     def runs(self, status: str | None = None, limit: int = 50, **filters: Filter) -> Iterator[RunSummary]:
         """Every run, newest first, fetched `limit` at a time. `filters` are parameters of GET /v1/runs, such as search or sort."""
@@ -149,7 +145,7 @@ class Client:
                 return
 
     def runs_page(self, status: str | None = None, limit: int = 50, cursor: str | None = None, **filters: Filter) -> RunPage:
-        return RunPage.model_validate(self._http.get("/v1/runs", status=status, limit=limit, cursor=cursor, **filters))
+        return read(RunPage, self._http.get("/v1/runs", status=status, limit=limit, cursor=cursor, **filters))
 
     def follow_runs(self) -> Iterator[RunSummary | RunGone | None]:
         """Every run of the project as soon as it changes, until the connection ends.
@@ -169,15 +165,15 @@ class Client:
                         yield RunGone.model_validate_json(message.data)
 
     def run(self, run_id: str) -> Run:
-        return Run.model_validate(self._http.get(f"/v1/runs/{_part(run_id)}"))
+        return read(Run, self._http.get(f"/v1/runs/{part(run_id)}"))
 
     def pause(self, run_id: str) -> Run:
         """Pause a run: its running stage saves a checkpoint and frees its worker. ApiError 409 if the run has ended."""
-        return Run.model_validate(self._http.post(f"/v1/runs/{_part(run_id)}/pause", repeatable=True))
+        return read(Run, self._http.post(f"/v1/runs/{part(run_id)}/pause", repeatable=True))
 
     def resume(self, run_id: str) -> Run:
         """Resume a paused run from its last checkpoints. ApiError 409 if the run has ended."""
-        return Run.model_validate(self._http.post(f"/v1/runs/{_part(run_id)}/resume", repeatable=True))
+        return read(Run, self._http.post(f"/v1/runs/{part(run_id)}/resume", repeatable=True))
 
     def cancel(self, run_id: str, *, now: bool = False) -> Run:
         """Cancel a run for good: waiting stages at once, a running stage at its next step, or killed if `now`.
@@ -185,11 +181,11 @@ class Client:
         ApiError 409 if the run is already finished.
         """
         mode = "now" if now else "graceful"
-        return Run.model_validate(self._http.post(f"/v1/runs/{_part(run_id)}/cancel", {"mode": mode}))
+        return read(Run, self._http.post(f"/v1/runs/{part(run_id)}/cancel", {"mode": mode}))
 
     def retry(self, run_id: str, stage: str | None = None) -> Run:
         """Queue a stage that failed, or all of them. ApiError 409 if none failed."""
-        return Run.model_validate(self._http.post(f"/v1/runs/{_part(run_id)}/retry", {"stage": stage}))
+        return read(Run, self._http.post(f"/v1/runs/{part(run_id)}/retry", {"stage": stage}))
 
     def fork(
         self,
@@ -206,15 +202,15 @@ class Client:
         `terms` are priority, max_usd, max_hours and usd_per_hour, as in `submit`; what is left out is as in the old run.
         """
         body = {"from_stage": from_stage, "from_checkpoint": from_checkpoint, "overrides": dict(overrides or {}), "name": name}
-        return self._start(f"/v1/runs/{_part(run_id)}/fork", body | terms)
+        return self._start(f"/v1/runs/{part(run_id)}/fork", body | terms)
 
     def extend(self, run_id: str, stage: str, steps: int, name: str | None = None, **terms: float | None) -> Run:
         """Start a run that trains a stage of another one for more steps, from its furthest checkpoint on. `terms`: see `fork`."""
-        return self._start(f"/v1/runs/{_part(run_id)}/extend", {"stage": stage, "steps": steps, "name": name} | terms)
+        return self._start(f"/v1/runs/{part(run_id)}/extend", {"stage": stage, "steps": steps, "name": name} | terms)
 
     def _start(self, path: str, body: Any, idempotency_key: str | None = None) -> Run:
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        return Run.model_validate(self._http.post(path, body, headers=headers, repeatable=True))
+        return read(Run, self._http.post(path, body, headers=headers, repeatable=True))
 
     def edit(
         self,
@@ -227,23 +223,23 @@ class Client:
     ) -> Run:
         """Change the name, notes or labels of a run, or archive it. None leaves a thing as it is."""
         body = {"name": name, "notes": notes, "labels": None if labels is None else list(labels), "archived": archived}
-        return Run.model_validate(self._http.patch(f"/v1/runs/{_part(run_id)}", body))
+        return read(Run, self._http.patch(f"/v1/runs/{part(run_id)}", body))
 
     def delete(self, run_id: str) -> None:
         """Delete a finished run and its checkpoints for good. ApiError 409 if something still needs it."""
-        self._http.request("DELETE", f"/v1/runs/{_part(run_id)}", repeatable=False)
+        self._http.request("DELETE", f"/v1/runs/{part(run_id)}", repeatable=False)
 
     def report(self, run_id: str) -> str:
         """The report card, as Markdown. ApiError 404 until a stage has begun."""
-        return self._http.text(f"/v1/runs/{_part(run_id)}/report.md")
+        return self._http.text(f"/v1/runs/{part(run_id)}/report.md")
 
     def report_page(self, run_id: str) -> str:
         """The report card, as one HTML file. ApiError 404 until a stage has begun."""
-        return self._http.text(f"/v1/runs/{_part(run_id)}/report.html")
+        return self._http.text(f"/v1/runs/{part(run_id)}/report.html")
 
     def report_data(self, run_id: str) -> dict[str, Any] | None:
         """The report card, as data; None if it was made before there was such a form. ApiError 404 until a stage has begun."""
-        found: dict[str, Any] | None = self._http.get(f"/v1/runs/{_part(run_id)}/report")["report"]
+        found: dict[str, Any] | None = value(self._http.get(f"/v1/runs/{part(run_id)}/report"), "report")
         return found
 
     # -- records of a run --
@@ -263,17 +259,17 @@ class Client:
         Fewer steps are in finer buckets: those from `from_step` to `to_step`, both included. A curve without a point there is left out.
         """
         steps = {"from_step": from_step, "to_step": to_step}
-        body = self._http.get(f"/v1/runs/{_part(run_id)}/metrics", stage=stage, keys=keys, max_points=max_points, **steps)
-        return [MetricSeries.model_validate(s) for s in body["series"]]
+        body = self._http.get(f"/v1/runs/{part(run_id)}/metrics", stage=stage, keys=keys, max_points=max_points, **steps)
+        return items(body, MetricSeries, "series")
 
     def hardware(self, run_id: str, stage: str | None = None, max_points: int = 500) -> list[DeviceSeries]:
         """How busy the GPUs and machines of a run were, each in at most `max_points` buckets; empty without samples."""
-        body = self._http.get(f"/v1/runs/{_part(run_id)}/hardware", stage=stage, max_points=max_points)
-        return [DeviceSeries.model_validate(device) for device in body["devices"]]
+        body = self._http.get(f"/v1/runs/{part(run_id)}/hardware", stage=stage, max_points=max_points)
+        return items(body, DeviceSeries, "devices")
 
     def events(self, run_id: str, after: int = 0, kinds: Sequence[str] | None = None, limit: int = 500) -> EventPage:
-        body = self._http.get(f"/v1/runs/{_part(run_id)}/events", after=after, kinds=kinds, limit=limit)
-        return EventPage.model_validate(body)
+        body = self._http.get(f"/v1/runs/{part(run_id)}/events", after=after, kinds=kinds, limit=limit)
+        return read(EventPage, body)
 
     def logs(
         self,
@@ -287,8 +283,8 @@ class Client:
     ) -> LogPage:
         """The first `limit` lines after the id `after`, or with `tail` the last ones."""
         asked = {"stage": stage, "attempt": attempt, "after": after, "limit": limit, "tail": tail or None}
-        body = self._http.get(f"/v1/runs/{_part(run_id)}/logs", **asked)
-        return LogPage.model_validate(body)
+        body = self._http.get(f"/v1/runs/{part(run_id)}/logs", **asked)
+        return read(LogPage, body)
 
     def follow_logs(
         self, run_id: str, stage: str | None = None, attempt: int | None = None, after: int = 0
@@ -303,7 +299,7 @@ class Client:
             headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
             try:
                 with self._http.stream(
-                    "GET", f"/v1/runs/{_part(run_id)}/logs", read_timeout_s=STREAM_SILENCE_S, headers=headers, params=params
+                    "GET", f"/v1/runs/{part(run_id)}/logs", read_timeout_s=STREAM_SILENCE_S, headers=headers, params=params
                 ) as response:
                     lost_at = None
                     for message in sse.events(response):
@@ -331,11 +327,11 @@ class Client:
     # -- checkpoints, models, recipes, workers --
 
     def checkpoints(self, run_id: str) -> list[Checkpoint]:
-        return _items(self._http.get(f"/v1/runs/{_part(run_id)}/checkpoints"), Checkpoint)
+        return items(self._http.get(f"/v1/runs/{part(run_id)}/checkpoints"), Checkpoint)
 
     def promote(self, checkpoint_id: str) -> Checkpoint:
         """Let the inference service serve a checkpoint."""
-        return Checkpoint.model_validate(self._http.post(f"/v1/checkpoints/{checkpoint_id}/promote", repeatable=True))
+        return read(Checkpoint, self._http.post(f"/v1/checkpoints/{part(checkpoint_id)}/promote", repeatable=True))
 
     def download(self, checkpoint_id: str, folder: Path) -> Path:
         """Download a checkpoint into `folder` and check its digests. After an interruption a second call continues."""
@@ -346,49 +342,49 @@ class Client:
 
     def lineage(self, run_id: str, of: str | None = None) -> Lineage:
         """What everything in a run, or the node `of` alone, was made from."""
-        return Lineage.model_validate(self._http.get(f"/v1/runs/{_part(run_id)}/lineage", of=of))
+        return read(Lineage, self._http.get(f"/v1/runs/{part(run_id)}/lineage", of=of))
 
     def collect_garbage(self, *, dry_run: bool) -> Garbage:
         """Mark the checkpoints that nothing needs, or only list them."""
-        return Garbage.model_validate(self._http.post("/v1/gc", {"dry_run": dry_run}, repeatable=True))
+        return read(Garbage, self._http.post("/v1/gc", {"dry_run": dry_run}, repeatable=True))
 
     def demote(self, checkpoint_id: str) -> Checkpoint:
         """Take a promotion back."""
-        return Checkpoint.model_validate(self._http.post(f"/v1/checkpoints/{checkpoint_id}/demote", repeatable=True))
+        return read(Checkpoint, self._http.post(f"/v1/checkpoints/{part(checkpoint_id)}/demote", repeatable=True))
 
     def pin(self, checkpoint_id: str, *, pinned: bool = True) -> Checkpoint:
         """Keep a checkpoint from garbage collection, or no longer."""
         action = "pin" if pinned else "unpin"
-        return Checkpoint.model_validate(self._http.post(f"/v1/checkpoints/{checkpoint_id}/{action}", repeatable=True))
+        return read(Checkpoint, self._http.post(f"/v1/checkpoints/{part(checkpoint_id)}/{action}", repeatable=True))
 
     def delete_checkpoint(self, checkpoint_id: str) -> Checkpoint:
         """Delete a checkpoint. ApiError 409 with the reason if something needs it."""
-        return Checkpoint.model_validate(self._http.request("DELETE", f"/v1/checkpoints/{checkpoint_id}", repeatable=False))
+        return read(Checkpoint, self._http.request("DELETE", f"/v1/checkpoints/{part(checkpoint_id)}", repeatable=False))
 
     def models(self) -> list[Model]:
         """Promoted checkpoints, newest first."""
-        return _items(self._http.get("/v1/models"), Model)
+        return items(self._http.get("/v1/models"), Model)
 
     def recipes(self) -> list[RecipeInfo]:
-        return _items(self._http.get("/v1/recipes"), RecipeInfo)
+        return items(self._http.get("/v1/recipes"), RecipeInfo)
 
     def recipe_schema(self) -> RecipeSchema:
         """Every field of a recipe, with its unit, its bounds, its default and what it does."""
-        return RecipeSchema.model_validate(self._http.get("/v1/recipes/schema"))
+        return read(RecipeSchema, self._http.get("/v1/recipes/schema"))
 
     def recipe(self, name: str) -> RecipeInfo:
-        return RecipeInfo.model_validate(self._http.get(f"/v1/recipes/{name}"))
+        return read(RecipeInfo, self._http.get(f"/v1/recipes/{part(name)}"))
 
     def leaderboard(self, sort: str = "-core", limit: int = 100, *, references: bool = True) -> Leaderboard:
         """Finished runs and published models. `sort` is a figure such as val_bpb or hours; a minus means descending."""
-        return Leaderboard.model_validate(self._http.get("/v1/leaderboard", sort=sort, limit=limit, references=references))
+        return read(Leaderboard, self._http.get("/v1/leaderboard", sort=sort, limit=limit, references=references))
 
     def workers(self) -> list[Worker]:
-        return _items(self._http.get("/v1/workers"), Worker)
+        return items(self._http.get("/v1/workers"), Worker)
 
     def own_key(self) -> OwnKey:
         """What this client's key may do, in which project, and until when."""
-        return OwnKey.model_validate(self._http.get("/v1/key"))
+        return read(OwnKey, self._http.get("/v1/key"))
 
     # -- keys and the audit trail, for keys of admins --
 
@@ -397,31 +393,31 @@ class Client:
     ) -> NewKey:
         """Make an API key. Its secret cannot be shown again."""
         body = {"name": name, "role": role, "project": project, "expires_at": _iso(expires_at)}
-        return NewKey.model_validate(self._http.post("/v1/keys", body))
+        return read(NewKey, self._http.post("/v1/keys", body))
 
     def keys(self) -> list[Key]:
         """All keys, also revoked and expired ones, the newest first."""
-        return _items(self._http.get("/v1/keys"), Key)
+        return items(self._http.get("/v1/keys"), Key)
 
     def expire_key(self, key_id: str, at: datetime | None) -> Key:
         """Set the time from which on a key is refused; None means never."""
-        return Key.model_validate(self._http.patch(f"/v1/keys/{key_id}", {"expires_at": _iso(at)}))
+        return read(Key, self._http.patch(f"/v1/keys/{part(key_id)}", {"expires_at": _iso(at)}))
 
     def revoke_key(self, key_id: str) -> Key:
-        return Key.model_validate(self._http.delete(f"/v1/keys/{key_id}"))
+        return read(Key, self._http.delete(f"/v1/keys/{part(key_id)}"))
 
     def audit(self, before: int | None = None, limit: int = 100) -> AuditPage:
         """Requests that asked for a change, newest first."""
-        return AuditPage.model_validate(self._http.get("/v1/audit", before=before, limit=limit))
+        return read(AuditPage, self._http.get("/v1/audit", before=before, limit=limit))
 
     def drain(self, worker_id: str, *, hand_over: bool = False) -> Worker:
         """Let a worker take no new stages. With `hand_over` its running stages stop, and another worker continues them."""
         body = {"running": "HAND_OVER" if hand_over else "FINISH"}
-        return Worker.model_validate(self._http.request("PUT", _drain_of(worker_id), json=body, repeatable=True))
+        return read(Worker, self._http.request("PUT", _drain_of(worker_id), json=body, repeatable=True))
 
     def undrain(self, worker_id: str) -> Worker:
         """Let a worker take stages again."""
-        return Worker.model_validate(self._http.request("DELETE", _drain_of(worker_id), repeatable=True))
+        return read(Worker, self._http.request("DELETE", _drain_of(worker_id), repeatable=True))
 
     def is_ready(self) -> bool:
         """Whether the API can accept runs: its database answers and has the current schema."""
@@ -437,13 +433,8 @@ def _request(recipe: str | Mapping[str, Any], overrides: Mapping[str, Any] | Non
     try:
         json.dumps(body, allow_nan=False)
     except (TypeError, ValueError) as err:  # a date or NaN: valid TOML, but not valid JSON
-        raise ClientError(f"the recipe has a value that JSON cannot hold: {err}") from err
+        raise Unsendable(f"the recipe has a value that JSON cannot hold: {err}") from err
     return body | ({"name": name} if name is not None else {})
-
-
-def _part(text: str) -> str:
-    """A run's id or name as one part of a path."""
-    return quote(text, safe="")
 
 
 def _iso(at: datetime | None) -> str | None:
@@ -451,10 +442,4 @@ def _iso(at: datetime | None) -> str | None:
 
 
 def _drain_of(worker_id: str) -> str:
-    return f"/v1/workers/{quote(worker_id, safe='')}/drain"
-
-
-def _items(body: Any, kind: type[M]) -> list[M]:
-    if not isinstance(body, dict) or "items" not in body:
-        raise ClientError("the answer is not the control API's; is NANOCHAT_API_URL right?")
-    return [kind.model_validate(item) for item in body["items"]]
+    return f"/v1/workers/{part(worker_id)}/drain"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from client.answers import part
 from client.errors import ClientError
 from client.transport import Transport
 
@@ -17,7 +18,7 @@ def download(http: Transport, checkpoint_id: str, folder: Path) -> Path:
 
     Raises ApiError, httpx.TransportError when the connection breaks, and ClientError when a digest differs.
     """
-    address = f"/v1/checkpoints/{checkpoint_id}/files"
+    address = f"/v1/checkpoints/{part(checkpoint_id)}/files"
     for entry in http.get(address)["items"]:
         path = folder / entry["path"]
         if not path.resolve().is_relative_to(folder.resolve()):

@@ -20,6 +20,10 @@ class ClientError(Exception):
     """Base class of all errors of this library. Their messages are written for people."""
 
 
+class Unsendable(ClientError):
+    """A value that no request can hold, such as NaN; nothing was sent."""
+
+
 class Unreachable(ClientError):
     """The server did not answer: it is not running, or the address is wrong."""
 
@@ -59,13 +63,17 @@ def from_response(response: httpx.Response) -> ApiError:
             type=str(refused.get("code") or "about:blank"),
         )
     errors = [
-        FieldError(str(e.get("field", "")), str(e.get("message", ""))) for e in body.get("errors") or [] if isinstance(e, dict)
+        FieldError(str(e.get("field", "")), str(e.get("message", ""))) for e in _list(body.get("errors")) if isinstance(e, dict)
     ]
     title = str(body.get("title") or response.reason_phrase)
     detail = body.get("detail")
     return ApiError(
         response.status_code, title, "" if detail is None else str(detail), errors, str(body.get("type", "about:blank"))
     )
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 def _reason(cause: Exception) -> str:

@@ -12,6 +12,7 @@ import httpx
 from pydantic import BaseModel
 
 from client import sse
+from client.answers import items, read
 from client.errors import ApiError, Unreachable
 from client.transport import PROBE_TIMEOUT_S, Transport
 
@@ -101,7 +102,7 @@ class Inference:
 
     def served(self) -> list[ServedModel]:
         """The available models, newest first."""
-        return [ServedModel.model_validate(m) for m in self._http.get("/v1/models")["data"]]
+        return items(self._http.get("/v1/models"), ServedModel, "data")
 
     def is_alive(self) -> bool:
         """Whether the service answers, be it without a model."""
@@ -150,7 +151,7 @@ class Inference:
         else:
             body |= {"messages": list(prompt), "add_generation_prompt": prompt[-1]["role"] != "assistant"}
         answer = self._http.request("POST", "/tokenize", json=body, timeout=LOADING, repeatable=True)
-        return Tokenized.model_validate(answer)
+        return read(Tokenized, answer)
 
     def _stream(self, path: str, body: dict[str, Any]) -> Generator[Piece]:
         options = {"stream": True, "stream_options": {"include_usage": True}}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
+from client.answers import part, read
 from client.errors import Unreachable
 from client.sweep_models import Sweep, SweepCurves, SweepPage, SweepPlan
 from client.transport import Transport
@@ -27,19 +27,19 @@ class Sweeps:
     def submit(self, body: Mapping[str, Any], idempotency_key: str | None = None) -> Sweep:
         """Start a sweep: a recipe, overrides, and one of `grid`, `random`, `depths` and `ablate`; docs/recipes.md has all fields."""
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        return Sweep.model_validate(self._send("/v1/sweeps", body, headers))
+        return read(Sweep, self._send("/v1/sweeps", body, headers))
 
     def plan(self, body: Mapping[str, Any]) -> SweepPlan:
         """The runs, hours and dollars of the sweep that `submit` would start."""
-        return SweepPlan.model_validate(self._send("/v1/sweeps/plan", body, {}))
+        return read(SweepPlan, self._send("/v1/sweeps/plan", body, {}))
 
     def page(self, limit: int = 20, cursor: str | None = None, *, archived: bool = False) -> SweepPage:
         """Sweeps, newest first."""
-        return SweepPage.model_validate(self._http.get("/v1/sweeps", limit=limit, cursor=cursor, archived=archived))
+        return read(SweepPage, self._http.get("/v1/sweeps", limit=limit, cursor=cursor, archived=archived))
 
     def get(self, sweep: str, metric: str | None = None, stage: str | None = None) -> Sweep:
         """A sweep, by id or name, with the table of its runs."""
-        return Sweep.model_validate(self._http.get(_path(sweep), metric=metric, stage=stage))
+        return read(Sweep, self._http.get(_path(sweep), metric=metric, stage=stage))
 
     def csv(self, sweep: str, metric: str | None = None, stage: str | None = None) -> str:
         """The table of a sweep's runs as CSV."""
@@ -48,28 +48,28 @@ class Sweeps:
     def curves(self, sweep: str, metric: str | None = None, stage: str | None = None, max_points: int = 200) -> SweepCurves:
         """The metric of each run against tokens and GPU hours."""
         path = f"{_path(sweep)}/curves"
-        return SweepCurves.model_validate(self._http.get(path, metric=metric, stage=stage, max_points=max_points))
+        return read(SweepCurves, self._http.get(path, metric=metric, stage=stage, max_points=max_points))
 
     def curves_csv(self, sweep: str, metric: str | None = None, stage: str | None = None, max_points: int = 200) -> str:
         """The same, one row for each point."""
         return self._csv(f"{_path(sweep)}/curves", metric=metric, stage=stage, max_points=max_points)
 
     def pause(self, sweep: str) -> Sweep:
-        return Sweep.model_validate(self._http.post(f"{_path(sweep)}/pause", repeatable=True))
+        return read(Sweep, self._http.post(f"{_path(sweep)}/pause", repeatable=True))
 
     def resume(self, sweep: str) -> Sweep:
-        return Sweep.model_validate(self._http.post(f"{_path(sweep)}/resume", repeatable=True))
+        return read(Sweep, self._http.post(f"{_path(sweep)}/resume", repeatable=True))
 
     def cancel(self, sweep: str, *, now: bool = False) -> Sweep:
         """Cancel all unfinished runs for good."""
-        return Sweep.model_validate(self._http.post(f"{_path(sweep)}/cancel", {"mode": "now" if now else "graceful"}))
+        return read(Sweep, self._http.post(f"{_path(sweep)}/cancel", {"mode": "now" if now else "graceful"}))
 
     def edit(
         self, sweep: str, *, name: str | None = None, max_parallel: int | None = None, archived: bool | None = None
     ) -> Sweep:
         """Change a sweep; None leaves a thing as it is. Its runs are archived with it."""
         body = {"name": name, "max_parallel": max_parallel, "archived": archived}
-        return Sweep.model_validate(self._http.patch(_path(sweep), body))
+        return read(Sweep, self._http.patch(_path(sweep), body))
 
     def delete(self, sweep: str) -> None:
         """Delete a finished sweep with its runs and their checkpoints for good."""
@@ -91,4 +91,4 @@ class Sweeps:
 
 
 def _path(sweep: str) -> str:
-    return f"/v1/sweeps/{quote(sweep, safe='')}"
+    return f"/v1/sweeps/{part(sweep)}"

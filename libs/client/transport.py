@@ -16,7 +16,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from client.errors import ApiError, ClientError, Unreachable, from_response
+from client.errors import ApiError, ClientError, Unreachable, Unsendable, from_response
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 PROBE_TIMEOUT_S = 2.0  # of a readiness probe, whose own caller waits for five seconds
@@ -47,10 +47,15 @@ class Transport:
     def __init__(self, base_url: str, api_key: str | None = None, *, tries: int = TRIES):
         self.base_url = base_url.rstrip("/")
         self._retrying = _retrying(tries)
-        if api_key and not api_key.isascii():
+        if not self.base_url.startswith(("http://", "https://")):
+            raise ClientError(f"{base_url!r} is not the address of a server: it has to begin with http:// or https://")
+        if api_key and not (api_key.isascii() and api_key.isprintable()):  # httpx would quote the key in its error
             raise ClientError("the API key has characters that no key has; is NANOCHAT_API_KEY right?")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = httpx.Client(base_url=self.base_url, headers=headers, timeout=TIMEOUT)
+        try:
+            self._http = httpx.Client(base_url=self.base_url, headers=headers, timeout=TIMEOUT)
+        except httpx.InvalidURL as err:
+            raise ClientError(f"{base_url!r} is not the address of a server: {err}") from err
 
     def close(self) -> None:
         self._http.close()
@@ -94,6 +99,10 @@ class Transport:
             return self._http.request(method, path, **kwargs)
         except httpx.TransportError as err:
             raise Unreachable(self.base_url, err) from err
+        except httpx.DecodingError as err:
+            raise ClientError(f"the answer of {self.base_url} cannot be read ({err}); is the port right?") from err
+        except (httpx.InvalidURL, ValueError) as err:  # NaN in the body, a header that is not ASCII, a path that is too long
+            raise Unsendable(f"this cannot be sent to {self.base_url}: {err}") from err
 
     @contextmanager
     def stream(

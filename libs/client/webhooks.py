@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from client.answers import part, read
 from client.transport import Transport
 
 
@@ -86,39 +87,39 @@ class Webhooks:
         body: dict[str, Any] = {"name": name, "url": url, "format": format, "run": run, "labels": list(labels)}
         if kinds is not None:
             body["kinds"] = list(kinds)
-        return NewWebhook.model_validate(self._http.post("/v1/webhooks", body))
+        return read(NewWebhook, self._http.post("/v1/webhooks", body))
 
     def page(self, *, limit: int | None = None, cursor: str | None = None) -> WebhookPage:
         """The project's webhooks, newest first."""
-        return WebhookPage.model_validate(self._http.get("/v1/webhooks", limit=limit, cursor=cursor))
+        return read(WebhookPage, self._http.get("/v1/webhooks", limit=limit, cursor=cursor))
 
     def change(self, webhook_id: str, **changes: Any) -> Webhook:
         """Change `name`, `url`, `kinds`, `format`, `labels` or `active`; None leaves a value as it is."""
         body = {name: value for name, value in changes.items() if value is not None}
-        return Webhook.model_validate(self._http.patch(f"/v1/webhooks/{webhook_id}", body))
+        return read(Webhook, self._http.patch(f"/v1/webhooks/{part(webhook_id)}", body))
 
     def delete(self, webhook_id: str) -> Webhook:
         """Delete a webhook for good, with its deliveries."""
-        return Webhook.model_validate(self._http.request("DELETE", f"/v1/webhooks/{webhook_id}", repeatable=False))
+        return read(Webhook, self._http.request("DELETE", f"/v1/webhooks/{part(webhook_id)}", repeatable=False))
 
     def rotate(self, webhook_id: str, overlap_hours: float = 24) -> NewWebhook:
         """Give a webhook a new secret. The old one signs as well for some hours."""
-        return NewWebhook.model_validate(self._http.post(f"/v1/webhooks/{webhook_id}/rotate", {"overlap_hours": overlap_hours}))
+        return read(NewWebhook, self._http.post(f"/v1/webhooks/{part(webhook_id)}/rotate", {"overlap_hours": overlap_hours}))
 
     def ping(self, webhook_id: str) -> Delivery:
         """Send a delivery that only tries the webhook. `delivery` tells what became of it."""
-        return Delivery.model_validate(self._http.post(f"/v1/webhooks/{webhook_id}/ping"))
+        return read(Delivery, self._http.post(f"/v1/webhooks/{part(webhook_id)}/ping"))
 
     def deliveries(
         self, webhook_id: str, *, status: str | None = None, limit: int | None = None, cursor: str | None = None
     ) -> DeliveryPage:
         """The deliveries of a webhook, newest first."""
-        page = self._http.get(f"/v1/webhooks/{webhook_id}/deliveries", status=status, limit=limit, cursor=cursor)
-        return DeliveryPage.model_validate(page)
+        page = self._http.get(f"/v1/webhooks/{part(webhook_id)}/deliveries", status=status, limit=limit, cursor=cursor)
+        return read(DeliveryPage, page)
 
     def delivery(self, webhook_id: str, delivery_id: str) -> Delivery:
-        return Delivery.model_validate(self._http.get(f"/v1/webhooks/{webhook_id}/deliveries/{delivery_id}"))
+        return read(Delivery, self._http.get(f"/v1/webhooks/{part(webhook_id)}/deliveries/{part(delivery_id)}"))
 
     def redeliver(self, webhook_id: str, delivery_id: str) -> Delivery:
         """Send a delivery that has ended once more."""
-        return Delivery.model_validate(self._http.post(f"/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver"))
+        return read(Delivery, self._http.post(f"/v1/webhooks/{part(webhook_id)}/deliveries/{part(delivery_id)}/redeliver"))

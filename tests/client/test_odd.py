@@ -1,0 +1,125 @@
+"""Servers that are something else, and values that no request can hold: each method of the client raises a ClientError that says so."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from client.cli_base import one_of
+from client.client import Client
+from client.errors import ClientError, Unsendable, from_response
+from client.inference import Inference
+from client.sweeps import Sweeps
+from client.transport import Transport
+from client.webhooks import Webhooks
+from tests.client.scripted import scripted
+
+IDS = ("run_id", "checkpoint_id", "key_id", "worker_id", "webhook_id", "delivery_id", "sweep", "name")
+VALUES = {"recipe": "tiny", "steps": 1, "folder": Path("/nowhere"), "body": {}, "at": None, "dry_run": True, "url": "https://x"}
+ROOMS: dict[type, Callable[[Client], Any]] = {
+    Client: lambda client: client,
+    Sweeps: lambda client: client.sweeps,
+    Webhooks: lambda client: client.webhooks,
+}
+
+
+def methods() -> Iterator[tuple[type, str]]:
+    """The methods that ask the server once and read JSON."""
+    for kind in ROOMS:
+        for name, method in inspect.getmembers(kind, inspect.isfunction):
+            answer = inspect.signature(method).return_annotation
+            if not name.startswith(("_", "follow_")) and answer not in ("None", "str", "bool", "Path"):
+                yield kind, name
+
+
+def call(client: Client, kind: type, name: str, wanted: str = "x") -> Any:
+    """Call the method with what it needs."""
+    method = getattr(ROOMS[kind](client), name)
+    needed = [p for p in inspect.signature(method).parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    given = {p.name: VALUES.get(p.name, wanted) for p in needed}
+    by_place = [given.pop(p.name) for p in needed if p.kind is p.POSITIONAL_OR_KEYWORD]
+    return method(*by_place, **given)
+
+
+@pytest.mark.parametrize("answer", [{}, [], None, {"items": [{}], "series": [{}], "devices": [{}], "report": 0}, {"items": 3}])
+def test_an_answer_of_another_program_is_no_traceback(answer: Any) -> None:
+    refused = 0
+    with scripted(answer) as server, Client(server.url, "k") as client:
+        for kind, name in methods():
+            try:
+                call(client, kind, name)
+            except ClientError:
+                refused += 1
+        with pytest.raises(ClientError), Inference(server.url) as inference:
+            inference.served()
+    assert refused > 40  # a catalog may be empty, and a report as data anything
+
+
+@pytest.mark.parametrize("wanted", ["", ".", "..", "a/b", "\udcff"])
+def test_a_name_never_becomes_another_address(wanted: str) -> None:
+    with scripted({}) as server, Client(server.url, "k") as client:
+        for kind in ROOMS:
+            for name, method in inspect.getmembers(kind, inspect.isfunction):
+                first = list(inspect.signature(method).parameters.values())[1:2]
+                if name[0] == "_" or not first or first[0].name not in IDS or name in ("make", "make_key", "follow_logs"):
+                    continue
+                with pytest.raises(Unsendable, match="give the id"):
+                    call(client, kind, name, wanted)
+        assert server.asked == 0
+
+
+@pytest.mark.parametrize("given", [{"max_usd": float("nan")}, {"max_hours": float("inf")}, {"idempotency_key": "é"}])
+def test_a_value_that_cannot_be_sent_is_refused(given: Any) -> None:
+    with scripted({}) as server, Client(server.url, "k") as client:
+        with pytest.raises(Unsendable):
+            client.submit("tiny", **given)
+        assert server.asked == 0
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "http://[::1", "http://x:y", "", "ftp://x"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ClientError, match="is not the address of a server"):
+        Transport(url)
+
+
+@pytest.mark.parametrize("key", ["se cret\n", "sec\0ret", "sécret"])
+def test_a_key_that_cannot_be_sent_is_not_shown(key: str) -> None:
+    with pytest.raises(ClientError) as refused:
+        Transport("http://127.0.0.1:1", key)
+    assert key not in str(refused.value)
+    assert "cret" not in str(refused.value)
+
+
+def test_a_problem_of_another_form_is_still_a_problem() -> None:
+    body = {"errors": 7, "detail": {"a": 1}, "error": 5}
+    assert "(500)" in str(from_response(httpx.Response(500, json=body)))
+
+
+def test_an_answer_that_cannot_be_decoded_is_no_traceback() -> None:
+    def garbled(request: httpx.Request) -> httpx.Response:
+        raise httpx.DecodingError("incorrect header check", request=request)
+
+    transport = Transport("http://127.0.0.1:1")
+    transport._http = httpx.Client(base_url="http://127.0.0.1:1", transport=httpx.MockTransport(garbled))
+    with pytest.raises(ClientError, match="is the port right"):
+        transport.get("/")
+
+
+def test_what_nothing_is_called_is_named() -> None:
+    with pytest.raises(ClientError, match="no key has the id or the name 'nope'"):
+        one_of([], "nope", "key")
+    assert one_of([], "k_0123456789abcdef", "key") == "k_0123456789abcdef"
+
+
+def test_a_full_disk_is_one_line() -> None:
+    command = [sys.executable, "-c", "from client.cli import main; main(['context', 'list', '--json'])"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "nanochat: No space left on device\n")
