@@ -34,7 +34,9 @@ class ManualWorker:
     def __post_init__(self) -> None:
         with self.ledger.begin() as session:
             for queue in ("cpu", "gpu"):
-                workers.register(session, f"manual-{queue}", queue=queue, hostname="test", slots=8)
+                workers.register(
+                    session, f"manual-{queue}", queue=queue, hostname="test", slots=64
+                )  # tests leave stages at work
 
     def begin(self, stage: str) -> Work:
         """Claim the stage, once the dispatcher has queued it."""

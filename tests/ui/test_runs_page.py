@@ -104,7 +104,8 @@ def test_selected_runs_are_labelled_compared_archived_and_deleted(page: Page, si
         site.api.client().cancel(ids[name])
     page.goto(site.url)
     select(page, "over", "still going")
-    expect(page.get_by_role("link", name="Compare")).to_have_attribute("href", re.compile(r"^/compare\?(run=r_\w+&?){2}$"))
+    compare = page.get_by_role("group", name="Selected runs").get_by_role("link", name="Compare")
+    expect(compare).to_have_attribute("href", re.compile(r"^/compare\?(run=r_\w+&?){2}$"))
     expect(page.get_by_role("button", name="Archive", exact=True)).to_be_disabled()
     expect(page.get_by_text("Only runs that have ended can be deleted.")).to_be_visible()
 
