@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from client import cli_base, complete
-from client.cli_base import Json, RunArg, connect, emit, out, show, warn
+from client.cli_base import Json, RunArg, connect, emit, out, require_stage, show, warn
 from client.cli_options import StageOption
 from client.models import Catalog, MetricSeries
 from client.sheet import Column, Sheet
@@ -47,6 +47,8 @@ def metrics(
     """Show the newest value of every metric of a run, and its curve."""
     with connect() as client:
         series = client.metrics(run_id, stage, key, points, from_step=from_step, to_step=to_step)
+        if not series:
+            require_stage(client, run_id, stage)
         catalog = client.catalog()
     if as_json:
         emit(series)

@@ -11,7 +11,7 @@ import typer
 from rich.markdown import Markdown
 
 from client import cli_base
-from client.cli_base import Code, Json, RunArg, connect, emit, emit_line, out, say, say_whole, show, tell, warn
+from client.cli_base import Code, Json, RunArg, connect, emit, emit_line, out, require_stage, say, say_whole, show, tell, warn
 from client.cli_local import plan_here
 from client.cli_options import (
     DataOption,
@@ -195,6 +195,8 @@ def logs(
     """Print the output of the stages of a run. If they have printed nothing, its newest events."""
     with connect() as client:
         lines = client.logs(run_id, stage, attempt, limit=tail or PAGE, tail=tail is not None).items
+        if not lines:
+            require_stage(client, run_id, stage)
         if not lines and not follow:
             warn("The stages have printed nothing; these are the run's events.")
             _events(client, run_id, stage, as_json)

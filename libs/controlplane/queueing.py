@@ -165,9 +165,14 @@ def _why(queue: str, place: int, capacity: Mapping[str, Capacity], project: str)
     if place <= free:
         return "a worker has a free slot and will take it in a moment"
     if free > 0:
-        return f"{place - 1} queued before it, for {free} free of {now.slots} slots of the {queue} workers"
+        return (
+            f"{place - 1} queued before it, for {free} free of {now.slots} slot{'s' * (now.slots > 1)} of the {queue} workers"
+        )
     before = f"; {place - 1} queued before it" if place > 1 else ""
-    return f"all {now.slots} slots of the {queue} workers are taken, by {_some(now.busy, project)}{before}"
+    taken = (
+        f"the only slot of the {queue} workers is" if now.slots == 1 else f"all {now.slots} slots of the {queue} workers are"
+    )
+    return f"{taken} taken, by {_some(now.busy, project)}{before}"
 
 
 def _some(busy: Sequence[tuple[str, str]], project: str) -> str:

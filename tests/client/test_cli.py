@@ -86,6 +86,9 @@ def test_a_run_by_command_line(worker: ManualWorker, tmp_path: Path) -> None:
     assert said("cancel", run_id) == f"{run_id} STOPPING\n"
     worker.finish(claim)
     assert said("logs", run_id, "-f", "--stage", "data") == "data#1 | hello\ndata#1 | wörld\n"
+    for command in ("logs", "metrics"):
+        wrong = CliRunner().invoke(app, [command, run_id, "--stage", "nope"])
+        assert (wrong.exit_code, "it has data, tok_train" in wrong.output) == (2, True)
     assert said("logs", run_id, "-n", "1") == said("logs", run_id, "-f", "--tail", "1") == "data#1 | wörld\n"
     assert run_id in said("ps", "--status", "CANCELLED")
 

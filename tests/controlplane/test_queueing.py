@@ -88,7 +88,7 @@ def test_nobody_learns_the_runs_of_another_project(ledger: Ledger) -> None:
         stage = views.run_view(s, waits).stages[0]
         seen = {of: views.workers(s, project=of)[0] for of in ("secret", "default")}
     assert stage.waiting is not None
-    assert stage.waiting.why == "all 1 slots of the cpu workers are taken, by 1 of other projects"
+    assert stage.waiting.why == "the only slot of the cpu workers is taken, by 1 of other projects"
     assert [worker.status for worker in seen.values()] == ["busy", "busy"]
     assert seen["secret"].attempts == [f"{secret}/data/1"]
     assert seen["default"].attempts == ["(another project)"]
@@ -100,12 +100,12 @@ def test_the_queue_says_why_a_stage_waits(ledger: Ledger) -> None:
     assert "no cpu worker is alive: start one" in waiting(ledger)[0].why
     ledger.worker("w", "cpu")
     assert "free slot" in waiting(ledger)[0].why
-    assert waiting(ledger)[1].why == "1 queued before it, for 1 free of 1 slots of the cpu workers"
+    assert waiting(ledger)[1].why == "1 queued before it, for 1 free of 1 slot of the cpu workers"
     assert claim(ledger, "w") == first
     ledger.worker("w", "cpu")  # a heartbeat
     assert [q.why for q in waiting(ledger)] == [
-        f"all 1 slots of the cpu workers are taken, by {first}/data",
-        f"all 1 slots of the cpu workers are taken, by {first}/data; 1 queued before it",
+        f"the only slot of the cpu workers is taken, by {first}/data",
+        f"the only slot of the cpu workers is taken, by {first}/data; 1 queued before it",
     ]
     with ledger.factory.begin() as s:
         workers.beat(s, "w", draining=True)
