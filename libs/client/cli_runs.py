@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import webbrowser
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +33,7 @@ from client.cli_options import (
 )
 from client.client import Client
 from client.event_text import QUIET, event_line
-from client.models import LogLine, Run
+from client.models import Event, LogLine, Run
 from client.printable import clean, visible
 from client.processes import given
 from client.sheet import Column, Sheet
@@ -192,14 +194,14 @@ def logs(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON, a line each")] = False,
 ) -> None:
-    """Print the output of the stages of a run. If they have printed nothing, its newest events."""
+    """Print the output of the stages of a run. If they have printed nothing, its events."""
     with connect() as client:
         lines = client.logs(run_id, stage, attempt, limit=tail or PAGE, tail=tail is not None).items
         if not lines:
             require_stage(client, run_id, stage)
         if not lines and not follow:
-            warn("The stages have printed nothing; these are the run's events.")
-            _events(client, run_id, stage, as_json)
+            warn(f"The stages have printed nothing; these are the run's {'newest ' if tail else ''}events.")
+            _events(client, run_id, stage, as_json, newest=tail)
             return
         if not lines:
             warn(f"No output yet; stages print little. For progress and metrics: nanochat watch {run_id}")
@@ -224,16 +226,23 @@ def events(
         _events(client, run_id, None, as_json, kind)
 
 
-def _events(client: Client, run_id: str, stage: str | None, as_json: bool, kinds: list[str] | None = None) -> None:
+def _events(
+    client: Client, run_id: str, stage: str | None, as_json: bool, kinds: list[str] | None = None, newest: int | None = None
+) -> None:
+    chosen = (
+        event for event in _every(client, run_id, kinds) if stage in (None, event.stage) and (kinds or event.kind not in QUIET)
+    )
+    for event in chosen if newest is None else deque(chosen, newest):
+        if as_json:
+            emit_line(event)
+        else:
+            say(event_line(event))
+
+
+def _every(client: Client, run_id: str, kinds: list[str] | None) -> Iterator[Event]:
     after = 0
     while page := client.events(run_id, after, kinds).items:
-        for event in page:
-            if stage not in (None, event.stage) or (not kinds and event.kind in QUIET):
-                continue
-            if as_json:
-                emit_line(event)
-            else:
-                say(event_line(event))
+        yield from page
         after = page[-1].id
 
 

@@ -42,7 +42,8 @@ def gc(
 
 
 def _sum(garbage: Garbage) -> str:
-    return f"{len(garbage.items)} checkpoints, {garbage.bytes / GIB:.2f} GiB"
+    count = len(garbage.items)
+    return f"{count} checkpoint{'s' * (count != 1)}, {garbage.bytes / GIB:.2f} GiB"
 
 
 def _sheet(garbage: Garbage) -> Sheet:

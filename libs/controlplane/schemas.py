@@ -382,7 +382,9 @@ class AuditView(BaseModel):
     project: str = Field(description="Project of that key.")
     action: str = Field(description="What was asked for, such as `cancel_run`: the operation's id in this document.")
     target: dict[str, str] = Field(description="What it was asked of: the parameters of the path, such as `run_id`.")
-    outcome: str | None = Field(description="`done`, or the kind of problem that it was refused with; null if it never ended.")
+    outcome: str | None = Field(
+        description="`done`, `dry run` if it was only to say what it would do, or the kind of problem that it was refused with; null if it never ended."
+    )
     made: str | None = Field(description="Id of what it created; null if nothing.")
 
 

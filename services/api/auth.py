@@ -86,7 +86,7 @@ def at_least(role: Role) -> Callable[..., Iterator[ApiKey]]:
         except Exception as err:
             _end(ledger, entry, kind_of(err), None)
             raise
-        _end(ledger, entry, "done", getattr(request.state, "made", None))
+        _end(ledger, entry, getattr(request.state, "outcome", "done"), getattr(request.state, "made", None))
 
     return check
 

@@ -28,7 +28,8 @@ def test_gc_lists_and_then_marks(database_url: str, redis_url: str, home: Path, 
             worker.report(claim, "checkpoint", step=step, path=folder, sha256="ab" * 32, bytes=2**30, final=False, val_bpb=None)
         worker.finish(claim, Reason.NONFINITE)
         shown = CliRunner().invoke(app, ["gc", "--dry-run"]).output
-        assert "1 checkpoints, 1.00 GiB. Nothing was changed." in shown
+        assert [entry["outcome"] for entry in api.http.get("/v1/audit", params={"limit": 1}).json()["items"]] == ["dry run"]
+        assert "1 checkpoint, 1.00 GiB. Nothing was changed." in shown
         assert client.collect_garbage(dry_run=True).items[0].delete_after is None
         assert "not marked" not in CliRunner().invoke(app, ["gc"]).output
         [marked] = client.collect_garbage(dry_run=True).items

@@ -86,6 +86,8 @@ def test_a_run_by_command_line(worker: ManualWorker, tmp_path: Path) -> None:
     assert said("cancel", run_id) == f"{run_id} STOPPING\n"
     worker.finish(claim)
     assert said("logs", run_id, "-f", "--stage", "data") == "data#1 | hello\ndata#1 | wörld\n"
+    silent = CliRunner().invoke(app, ["logs", run_id, "--stage", "tok_train", "-n", "1"])
+    assert (len(silent.stdout.splitlines()), "newest events" in silent.stderr) == (1, True)
     for command in ("logs", "metrics"):
         wrong = CliRunner().invoke(app, [command, run_id, "--stage", "nope"])
         assert (wrong.exit_code, "it has data, tok_train" in wrong.output) == (2, True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from controlplane import lineage, retention
@@ -47,12 +47,14 @@ class GcView(BaseModel):
 
 
 @router.post("/gc", responses=responses("forbidden", "malformed-body", "body-too-large", "invalid-request"))
-def collect_garbage(caller: Admin, ledger: Ledger, body: GcRequest) -> GcView:
+def collect_garbage(request: Request, caller: Admin, ledger: Ledger, body: GcRequest) -> GcView:
     """Mark the checkpoints that nothing needs. Workers delete their files a day later.
 
     Kept are checkpoints that are pinned or promoted, published as the model of a stage, or the best of a stage, the newest two
     of an unfinished stage, and all of a running one.
     """
+    if body.dry_run:
+        request.state.outcome = "dry run"
     with ledger.begin() as session:
         idle = retention.collect(session, dry_run=body.dry_run)
         items = [
