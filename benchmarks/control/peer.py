@@ -17,8 +17,9 @@ import httpx
 import psycopg
 
 from benchmarks.control.fill import KEYS
-from benchmarks.control.stack import Meter, execute, free_port, has_database, served, server_pid
+from benchmarks.control.stack import Meter, execute, has_database, served, server_pid
 from benchmarks.process import ROOT, JobError
+from services.standalone.ports import free_port
 from services.standalone.postgres import Postgres
 
 VERSION = "3.17.2"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from sqlalchemy.engine import make_url
 
 from benchmarks.process import ROOT
 from controlplane.db import SessionFactory, make_engine, sessions
+from services.standalone.ports import free_port
 from services.standalone.postgres import Postgres
 from services.standalone.valkey import Valkey
 
@@ -95,11 +95,6 @@ def execute(postgres: Postgres, *statements: str) -> None:
 def has_database(postgres: Postgres, name: str) -> bool:
     with psycopg.connect(postgres.dsn) as connection:
         return connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone() is not None
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 @contextlib.contextmanager

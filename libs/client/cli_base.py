@@ -150,8 +150,10 @@ def connect(*, tries: int = TRIES) -> Client:
 
 def require_stage(client: Client, run_id: str, stage: str | None) -> None:
     """Raises typer.BadParameter if the run has no such stage, which the API answers as one that has printed and reported nothing."""
-    names = [known.name for known in client.run(run_id).stages] if stage is not None else []
-    if stage is not None and stage not in names:
+    if stage is None:
+        return
+    names = [known.name for known in client.run(run_id).stages]
+    if stage not in names:
         raise typer.BadParameter(f"the run has no stage {stage!r}; it has {', '.join(names)}", param_hint="--stage")
 
 

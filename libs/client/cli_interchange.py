@@ -63,8 +63,9 @@ def export(
         "--tokenizer": made_with,
         "--dtype": dtype,
         "--shard-gb": shard_gb,
+        "--no-remote-code": no_remote_code,
+        "--force": force,
     }
-    options |= {"--no-remote-code": no_remote_code, "--force": force}
     start("nanochat.interchange", "export", *given(options), "--", str(out))
 
 

@@ -57,13 +57,13 @@ def metrics(
     elif series:
         show(_sheet(series, catalog))
     else:
-        warn(_nothing(narrowed=bool(key or stage), ranged=from_step is not None or to_step is not None))
+        warn(_nothing(named=bool(key), ranged=from_step is not None or to_step is not None))
 
 
-def _nothing(*, narrowed: bool, ranged: bool) -> str:
+def _nothing(*, named: bool, ranged: bool) -> str:
     if ranged:
         return "No metrics at these steps."
-    return "No metrics of that name." if narrowed else "No metrics yet: they come with the first steps of training."
+    return "No metrics of that name." if named else "No metrics yet: they come with the first steps of training."
 
 
 def _sheet(series: Sequence[MetricSeries], catalog: Catalog) -> Sheet:

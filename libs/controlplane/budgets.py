@@ -23,6 +23,19 @@ from controlplane.transitions import gate
 from nanochat.planning import gpus
 
 WARN_AT = 0.8  # of the budget
+# Statements of lists of runs are built once: to build one takes about as long as to execute it.
+_HELD = (
+    select(
+        Stage.run_id,
+        Attempt.claimed_at,
+        func.coalesce(Attempt.finished_at, func.clock_timestamp()).label("until"),
+        Stage.queue,
+        Attempt.gpus,
+        Attempt.gpu_name,
+    )
+    .join(Stage, Stage.id == Attempt.stage_id)
+    .where(among(Stage.run_id, "run_ids"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +55,6 @@ def tick(factory: SessionFactory, *, timing: Timing = DEFAULT) -> int:
         limited = or_(Run.max_usd.is_not(None), Run.max_hours.is_not(None))
         due = list(session.scalars(select(Run.id).where(limited, Run.finished_at.is_(None), Run.desired == Desired.RUN)))
     return sum(_enforce(factory, run_id) for run_id in due)
-
-
-_HELD = (
-    select(
-        Stage.run_id,
-        Attempt.claimed_at,
-        func.coalesce(Attempt.finished_at, func.clock_timestamp()).label("until"),
-        Stage.queue,
-        Attempt.gpus,
-        Attempt.gpu_name,
-    )
-    .join(Stage, Stage.id == Attempt.stage_id)
-    .where(among(Stage.run_id, "run_ids"))
-)
 
 
 def usage(session: Session, run: Run) -> Usage:

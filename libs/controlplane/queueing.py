@@ -54,7 +54,8 @@ def claim_first(
         queue = session.scalar(select(Stage.queue).where(Stage.id == stage_id))
         if queue is None:
             raise NotFound(f"there is no stage {stage_id}")
-        turns = [row.id for row in session.execute(_order().where(Stage.queue == queue).limit(TRIES))]
+        first = _queued().where(Stage.queue == queue).order_by(Run.priority.desc(), "share", Stage.queued_at, Stage.id)
+        turns = [row.id for row in session.execute(first.limit(TRIES))]
     for turn in turns:
         with factory.begin() as session:
             claim = claims.claim(session, turn, worker_id, process=process, timing=timing)
@@ -94,7 +95,7 @@ def entries(
 @cache  # to build it takes longer than to execute it
 def _placed(of_project: bool, of_runs: bool) -> Select[*tuple[Any, ...]]:
     """The queued stages of each queue with their places, of all runs or those of `:project` and `:run_ids`."""
-    turn = _order().subquery()
+    turn = _queued().subquery()
     place = func.row_number().over(
         partition_by=turn.c.queue, order_by=(turn.c.priority.desc(), turn.c.share, turn.c.queued_at, turn.c.id)
     )
@@ -106,8 +107,9 @@ def _placed(of_project: bool, of_runs: bool) -> Select[*tuple[Any, ...]]:
 
 
 @cache
-def _order() -> Select[*tuple[Any, ...]]:
-    """Queued stages in the order of their turns. The n-th stage of an owner counts as if the owner held n - 1 more slots."""
+def _queued() -> Select[*tuple[Any, ...]]:
+    """Queued stages. Those of one priority have their turns by their `share`: the slots that their owner holds, and for the n-th
+    stage of an owner n more."""
     held_run, held_stage = aliased(Run), aliased(Stage)
     held = (
         select(held_run.owner, held_stage.queue, func.count().label("slots"))
@@ -138,7 +140,6 @@ def _order() -> Select[*tuple[Any, ...]]:
         .join(Run, Run.id == Stage.run_id)
         .outerjoin(held, (held.c.owner == Run.owner) & (held.c.queue == Stage.queue))
         .where(Stage.status == StageStatus.QUEUED, Run.desired == Desired.RUN)
-        .order_by(Run.priority.desc(), share, Stage.queued_at, Stage.id)
     )
 
 

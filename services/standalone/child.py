@@ -1,4 +1,4 @@
-"""Child processes that cannot outlive us, and what they need: ports, locks, log files.
+"""Child processes that cannot outlive us, and what they need: locks, log files.
 
 A child is started through `launch.py` in a session of its own.
 """
@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +20,6 @@ from typing import IO
 from services.standalone import launch
 
 STARTED = "--- started "
-PORTS = {"api": 8000, "inference": 8001, "ui": 7860}  # where the services are, unless another program is there
 
 
 class StartError(RuntimeError):
@@ -96,35 +94,6 @@ def tail(log: Path, lines: int = 15) -> str:
         _, start, latest = file.read().decode(errors="replace").rpartition(STARTED)
         return "\n".join(latest.splitlines()[bool(start) :][-lines:])  # leaves out the rest of the line that marks the start
     return ""
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def free_port(preferred: int | None = None) -> int:
-    """`preferred` when it is free on loopback, else a free port chosen by the kernel."""
-    if preferred is not None and is_free(preferred):
-        return preferred
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def chosen_port(port: int | None, name: str) -> int:
-    """`port`, or a free one when it is None. Raises StartError when `port` is taken."""
-    if port is not None and not is_free(port):
-        raise StartError(
-            f"port {port} of 127.0.0.1 is taken, so {name} cannot listen there; choose another, or none to get a free one"
-        )
-    return port or free_port()
 
 
 def lock(path: Path, *, what: str, seconds: float) -> int:

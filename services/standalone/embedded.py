@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 from services.standalone import launch
-from services.standalone.child import appended, chosen_port, lock, note_holder, spawn, stop, wait_until
+from services.standalone.child import appended, lock, note_holder, spawn, stop, wait_until
+from services.standalone.ports import chosen_port
 
 READY_S = 60.0
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from client import Client, ClientError
-from services.standalone.child import PORTS, free_port
+from services.standalone.ports import PORTS, free_port
 from services.standalone.postgres import Postgres
 from services.standalone.stack import Program, Server
 from services.standalone.valkey import Valkey

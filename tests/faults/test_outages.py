@@ -11,7 +11,7 @@ from controlplane import db
 from controlplane.lifecycle import StageStatus
 from controlplane.models import Event
 from nanochat.contract.contract import EVENTS, MANIFEST
-from services.standalone.child import free_port
+from services.standalone.ports import free_port
 from services.standalone.postgres import Postgres
 from services.standalone.valkey import Valkey, binary
 from tests.waiting import until

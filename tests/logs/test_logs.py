@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 
 from controlplane.lifecycle import StageStatus
 from services import logs
-from services.standalone.child import free_port
+from services.standalone.ports import free_port
 from services.standalone.postgres import Postgres
 from tests.waiting import until
 from tests.worker.platform import Platform

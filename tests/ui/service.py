@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from services.standalone.child import free_port, spawn, stop
+from services.standalone.child import spawn, stop
+from services.standalone.ports import free_port
 from tests.inference.server import wait_for
 
 START_S = 120.0

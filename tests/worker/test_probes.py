@@ -20,7 +20,7 @@ from controlplane.db import SessionFactory
 from controlplane.lifecycle import Reason
 from nanochat.contract.contract import EVENTS
 from nanochat.contract.lease import LEASE
-from services.standalone.child import free_port
+from services.standalone.ports import free_port
 from services.worker.settings import Settings
 from services.worker.telemetry import Telemetry
 from tests.controlplane.ledger import Ledger

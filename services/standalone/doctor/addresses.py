@@ -14,8 +14,8 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from services.standalone.child import PORTS
 from services.standalone.doctor.finding import Finding, bad, fine, odd
+from services.standalone.ports import PORTS
 
 SKEW_S = 5.0
 TIMEOUT_S = 5.0

@@ -19,9 +19,10 @@ import psutil
 import redis
 
 from controlplane import db
-from services.standalone.child import appended, free_port, spawn
+from services.standalone.child import appended, spawn
 from services.standalone.embedded import Command
 from services.standalone.identity import environment
+from services.standalone.ports import free_port
 from services.standalone.postgres import Postgres
 from services.standalone.valkey import Valkey
 from tests.faults.campaign.clock import Clocks

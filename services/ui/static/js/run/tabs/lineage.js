@@ -10,7 +10,7 @@ const KINDS = ["artifact", "stage_status", "checkpoint", "checkpoint_deleted"];
 const SCORES = 3; // of a stage that are shown; the tab Evals has all
 
 export function lineage(panel, run, live) {
-  const title = (stage) => live.short(stage);
+  const title = live.short;
   let redraw = null;
   const resized = new ResizeObserver(() => redraw?.());
 

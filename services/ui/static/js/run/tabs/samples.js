@@ -17,7 +17,7 @@ export function samples(panel, run, live) {
   const grid = h("div", { class: "samples", role: "table", "aria-label": "Samples" });
   const bar = h("div", { class: "row sample-bar" }, selects[0], h("span", { class: "dim", "aria-hidden": "true" }, "against"), selects[1]);
 
-  const title = (stage) => live.short(stage);
+  const title = live.short;
   const order = (stage) => run.stages.findIndex((s) => s.name === stage);
 
   function take(found) {
