@@ -10,7 +10,10 @@ from pydantic import BaseModel, ValidationError
 from client.errors import ClientError, Unsendable
 
 M = TypeVar("M", bound=BaseModel)
-ASK = "is the address right, and are client and server of one version?"
+ASK = (
+    "is the address right (NANOCHAT_API_URL and NANOCHAT_INFERENCE_URL, or `nanochat context list`),"
+    " and are client and server of one version?"
+)
 
 
 def part(text: str) -> str:

@@ -128,7 +128,7 @@ def test_the_cluster_shows_what_each_worker_does_and_why_others_wait(page: Page,
     site.submit("waits behind it")
     page.goto(f"{site.url}/cluster")
     machine = page.get_by_role("article").filter(has_text="manual-gpu")
-    expect(machine).to_contain_text("1 of 8 slots in use")
+    expect(machine).to_contain_text("1 of 64 slots in use")
     work = machine.get_by_role("link", name="at <i>work</i>")
     expect(work).to_have_attribute("href", f"/runs/{run_id}")
     row = page.get_by_role("region", name="Queue").get_by_role("row").filter(has_text="waits behind it")
