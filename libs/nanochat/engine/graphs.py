@@ -20,6 +20,7 @@ from nanochat.engine.request import Row
 from nanochat.engine.runner import MAX_DRAWN, MAX_READ, Held
 from nanochat.engine.sampler import inverse_temperatures
 from nanochat.kernels.inference import prefill
+from nanochat.kernels.launch import compiled_ahead
 from nanochat.model import GPT
 
 LEAST_TOKENS = 64  # of a pass over prompts: a smaller one is hardly faster
@@ -47,11 +48,15 @@ class Graphs:
         """Capture everything that up to `rows` rows can need, so that no request waits for it."""
         if not self.capture:
             return
-        for size in _sizes(1, rows):
-            self._decode(size)
-            self._head(size)
-        for size in _sizes(LEAST_TOKENS, self.stream.size(0)):
-            self._read(size)
+        sizes = list(_sizes(1, rows))
+        decodes, heads = [self._decode(size).graph for size in sizes], [self._head(size).graph for size in sizes]
+        reads = [self._read(size).graph for size in _sizes(LEAST_TOKENS, self.stream.size(0))]
+        graphs = [*decodes, *heads, *reads]
+        with compiled_ahead():
+            for graph in graphs:
+                graph.compute()
+        for graph in graphs:
+            graph.capture()
 
     def decode(self, rows: Sequence[Row]) -> Tensor:
         """Draw the next token of each row that decodes, into slots which the rows remember. Returns the logits (B, V) fp32."""
@@ -116,24 +121,31 @@ class _Captured:
     """`compute` as a graph, or, without `capture`, as it is. Calling it returns what `compute` returned, computed anew."""
 
     def __init__(self, compute: Callable[[], Tensor], graphs: Graphs):
-        self._compute, self._graph = compute, None
-        if not graphs.capture:
-            return
-        kept, stream = graphs.drawn.clone(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.compute, self._graphs = compute, graphs
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    @torch.no_grad()
+    def capture(self) -> torch.cuda.CUDAGraph:
+        if self._graph is not None:
+            return self._graph
+        drawn, stream = self._graphs.drawn, torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        kept = drawn.clone()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # compiles the kernels and sets up the libraries before the capture
-            compute()
-            graphs.drawn.copy_(kept)  # rows wait for what the step before has drawn
+            self.compute()
+            drawn.copy_(kept)  # rows wait for what the step before has drawn
         torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
+        graph = torch.cuda.CUDAGraph()
         # Other threads may use the GPU meanwhile: one that loads a model or writes a checkpoint.
-        with torch.cuda.graph(self._graph, pool=graphs.memory, capture_error_mode="thread_local"):
-            self._output = compute()
+        with torch.cuda.graph(graph, pool=self._graphs.memory, capture_error_mode="thread_local"):
+            self._output = self.compute()
+        self._graph = graph
+        return graph
 
     def __call__(self) -> Tensor:
-        if self._graph is None:
-            return self._compute()
-        self._graph.replay()
+        if not self._graphs.capture:
+            return self.compute()
+        self.capture().replay()
         return self._output
 
 
@@ -151,7 +163,7 @@ class _Decode:
         whole[:, self.COLUMNS] = pool.scratch
         ids, source, before, pos, top_k = whole[:, : self.COLUMNS].unbind(1)
         inputs = DecodeInputs(ids, source, before, pos, top_k, whole[:, self.COLUMNS :], self._numbers.device)
-        self._graph = _Captured(lambda: graphs.fused.decode(inputs, slice(0, size)), graphs)
+        self.graph = _Captured(lambda: graphs.fused.decode(inputs, slice(0, size)), graphs)
 
     def run(self, rows: Sequence[Row]) -> Tensor:
         n, at = len(rows), self.COLUMNS
@@ -170,7 +182,7 @@ class _Decode:
         numbers[n:] = 0
         self._integers.send()
         self._numbers.send()
-        return self._graph()[:n]
+        return self.graph()[:n]
 
 
 class _Read:
@@ -190,7 +202,7 @@ class _Read:
         def compute() -> Tensor:
             return graphs.stream[:size].copy_(graphs.fused.read(inputs))
 
-        self._graph = _Captured(compute, graphs)
+        self.graph = _Captured(compute, graphs)
 
     def run(self, rows: Sequence[Held], new: Sequence[int]) -> None:
         tokens, table, pieces = self._tokens.host(), self._table.host(), self._pieces.host()
@@ -211,7 +223,7 @@ class _Read:
         tokens[:, begin:] = np.array([[0], [-1], [MAX_READ], [0]])
         for feed in (self._tokens, self._table, self._pieces):
             feed.send()
-        self._graph()
+        self.graph()
 
 
 class _Head:
@@ -223,7 +235,7 @@ class _Head:
         self._numbers = _Feed((size, 2), torch.float32, 0, stream.device)
         last, top_k = self._integers.device
         slots = slice(MAX_DRAWN, MAX_DRAWN + size)
-        self._graph = _Captured(lambda: fused.head(stream.index_select(0, last), self._numbers.device, top_k, slots), graphs)
+        self.graph = _Captured(lambda: fused.head(stream.index_select(0, last), self._numbers.device, top_k, slots), graphs)
 
     def run(self, last: Sequence[int], rows: Sequence[Row]) -> Tensor:
         n = len(rows)
@@ -232,7 +244,7 @@ class _Head:
         numbers[:n, 0], numbers[:n, 1] = inverse_temperatures(rows), [row.draw() for row in rows]
         self._integers.send()
         self._numbers.send()
-        return self._graph()[:n]
+        return self.graph()[:n]
 
 
 def _size(count: int) -> int:

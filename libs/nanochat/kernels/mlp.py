@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nanochat.kernels.launch import descriptor, programs
+from nanochat.kernels.launch import descriptor, launched, programs
 from nanochat.kernels.weight_grad import add_weight_grad
 
 BLOCK_M, BLOCK_N, BLOCK_K = 128, 256, 64
@@ -81,7 +81,7 @@ def up_relu_squared(x: Tensor, w: Tensor) -> Tensor:
     out = x.new_empty(rows, columns)
     half = [BLOCK_M, BLOCK_N // 2]
     descs = (descriptor(x, [BLOCK_M, BLOCK_K]), descriptor(w, [BLOCK_N, BLOCK_K]), descriptor(out, half))
-    _up[programs(x)](*descs, rows, columns, inner, **_sizes(x), **UP, num_warps=8)
+    launched(_up, programs(x))(*descs, rows, columns, inner, **_sizes(x), **UP, num_warps=8)
     return out
 
 

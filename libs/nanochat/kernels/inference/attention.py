@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nanochat.kernels.inference.dependent import launch, wait
 from nanochat.kernels.inference.residual import rstd
+from nanochat.kernels.launch import launched
 
 LOG2E = 1.4426950408889634
 
@@ -173,7 +174,7 @@ def attend(
     channels = 1 if x is None else x.size(1)
     norm = {"NORM": x is not None, "BLOCK": triton.next_power_of_2(channels)}
     reach = 1 << 30 if window is None else window
-    _attend[(rows, heads, split)](
+    launched(_attend, (rows, heads, split))(
         qkv, qkv if x is None else x, *rotary, keys, values, table, pos, out, workspace.parts, workspace.lse, workspace.counts,
         scale * LOG2E, reach, *strides, channels, eps, **norm, **sizes, **launch(qkv.device),
     )  # fmt: skip

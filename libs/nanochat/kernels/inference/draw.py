@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from nanochat.kernels.inference.dependent import launch, wait
+from nanochat.kernels.launch import launched
 
 PART = 1024  # logits per program of the first kernel
 MAX_TOP_K = 64
@@ -130,7 +131,7 @@ def draw(logits: Tensor, cap: float, numbers: Tensor, top_k: Tensor, out: Tensor
     parts = triton.cdiv(vocabulary, PART)
     shared = (logits, numbers, top_k, workspace.maxima, workspace.sums, workspace.values, workspace.ids)
     sizes = {"PART": PART, "KEEP": MAX_TOP_K, **launch(logits.device)}
-    _parts[(parts, rows)](*shared, vocabulary, cap, top_k.stride(0), **sizes, num_warps=1)
+    launched(_parts, (parts, rows))(*shared, vocabulary, cap, top_k.stride(0), **sizes, num_warps=1)
     width = triton.next_power_of_2(parts)
-    _draw[(rows,)](*shared, out, vocabulary, parts, top_k.stride(0), PARTS=width, **sizes, num_warps=4)
+    launched(_draw, (rows,))(*shared, out, vocabulary, parts, top_k.stride(0), PARTS=width, **sizes, num_warps=4)
     return out

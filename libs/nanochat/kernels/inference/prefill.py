@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nanochat.kernels.launch import descriptor
+from nanochat.kernels.launch import descriptor, launched
 
 QUERIES, POSITIONS = 64, 64
 HOW = {"num_warps": 4, "num_stages": 2}
@@ -109,7 +109,7 @@ def place(
     sizes = {"H": heads, "HKV": keys.size(2), "HALF": width // 2, "SIZE": keys.size(1), "ROWS": ROWS}
     strides, rows_of = (table.stride(0), *keys.stride()[:3]), tokens * both
     grid = (triton.cdiv(rows_of, ROWS),)
-    _place[grid](qkv, *rotary, rows, pos, table, q, keys, values, rows_of, *strides, eps, **sizes, num_warps=4)
+    launched(_place, grid)(qkv, *rotary, rows, pos, table, q, keys, values, rows_of, *strides, eps, **sizes, num_warps=4)
     return q
 
 
@@ -125,7 +125,7 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, pieces: Tensor, pos: Tensor,
     precision = "ieee" if q.dtype is torch.float32 else "tf32"
     reach = 1 << 29 if window is None else window
     descriptors = (descriptor(t.transpose(1, 2).view(-1, width), [POSITIONS, width]) for t in (keys, values))
-    _attend[(heads, pieces.size(0))](
+    launched(_attend, (heads, pieces.size(0)))(
         q, *descriptors, pieces, pos, table, out, scale * LOG2E, reach, table.stride(0), **sizes, PRECISION=precision, **HOW
     )  # fmt: skip
     return out

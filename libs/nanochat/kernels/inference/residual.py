@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from nanochat.kernels.inference.dependent import launch, wait
+from nanochat.kernels.launch import launched
 
 
 @triton.jit
@@ -103,19 +104,19 @@ def embed(ids: Tensor, source: Tensor, drawn: Tensor, table: Tensor, squares: Te
     rows, width = ids.numel(), table.size(1)
     tokens, out = torch.empty(rows, dtype=torch.int64, device=ids.device), table.new_empty(rows, width)
     strides = (ids.stride(0), source.stride(0))
-    _embed[(rows,)](ids, source, drawn, table, tokens, out, squares, width, *strides, eps, **_options(out))
+    launched(_embed, (rows,))(ids, source, drawn, table, tokens, out, squares, width, *strides, eps, **_options(out))
     return tokens, out
 
 
 def mix(x: Tensor, other: Tensor, own: Tensor | None, share: Tensor, squares: Tensor, *, sign: int = 1) -> None:
     """x = own * x + sign * share * other in place, for x and other (B, C) and scalars in fp32. Writes x's sums of squares (B,)."""
-    _mix[(x.size(0),)](x, other, own, share, squares, x.size(1), SIGN=sign, OWN=own is not None, **_options(x))
+    launched(_mix, (x.size(0),))(x, other, own, share, squares, x.size(1), SIGN=sign, OWN=own is not None, **_options(x))
 
 
 def smear(x: Tensor, before: Tensor, table: Tensor, gate: Tensor, amount: Tensor, squares: Tensor, eps: float) -> None:
     """`gpt.Smear` in place, for embeddings x (B, C). before (B,) int32 holds each row's previous token, -1 for none."""
     sizes = (x.size(1), before.stride(0), gate.numel())
-    _smear[(x.size(0),)](x, before, table, gate, amount, squares, *sizes, eps, **_options(x))
+    launched(_smear, (x.size(0),))(x, before, table, gate, amount, squares, *sizes, eps, **_options(x))
 
 
 def relu_squared(u: Tensor, x: Tensor | None = None, eps: float = 0.0) -> Tensor:
@@ -123,7 +124,7 @@ def relu_squared(u: Tensor, x: Tensor | None = None, eps: float = 0.0) -> Tensor
     rows, size = u.shape
     width = 0 if x is None else x.size(1)
     options = {"NORM": x is not None, "WIDE": 1024, **_options(u if x is None else x)}
-    _relu2[(rows, triton.cdiv(size, 1024))](u, u if x is None else x, width, size, eps, **options)
+    launched(_relu2, (rows, triton.cdiv(size, 1024)))(u, u if x is None else x, width, size, eps, **options)
     return u
 
 
@@ -138,7 +139,7 @@ def add_value_embed(
     rows, both, width = qkv.shape
     kv_heads = (both - heads) // 2
     sizes = {"H": heads, "HKV": kv_heads, "D": width, "NORM": norm, **_options(x)}
-    _value_embed[(rows, kv_heads)](qkv, x, tokens, table, gate, x.size(1), gate.size(1), scale, eps, **sizes)
+    launched(_value_embed, (rows, kv_heads))(qkv, x, tokens, table, gate, x.size(1), gate.size(1), scale, eps, **sizes)
 
 
 def _options(x: Tensor) -> dict[str, int]:

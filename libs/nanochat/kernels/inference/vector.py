@@ -20,6 +20,7 @@ from torch import Tensor
 
 from nanochat.kernels.inference.dependent import launch, wait
 from nanochat.kernels.inference.int8 import Int8
+from nanochat.kernels.launch import launched
 
 COLUMNS = 256  # of the matrix, read at a time
 ROWS = 8  # of the matrix, per program
@@ -126,7 +127,7 @@ def product(
         split *= 2
     share = triton.cdiv(triton.cdiv(inner, split), COLUMNS) * COLUMNS
     tiles = triton.cdiv(columns, ROWS)
-    _vector[(tiles, split)](
+    launched(_vector, (tiles, split))(
         x, levels, steps, out, normed.squares if normed else workspace.parts, onto.squares if onto else workspace.parts, workspace.parts,
         workspace.counts, columns, inner, share, normed.tiles if normed else 0, eps, NORM=normed is not None, RELU2=relu2,
         ADD=onto is not None, INT8=isinstance(w, Int8), BN=ROWS, BK=COLUMNS, CHUNKS=triton.cdiv(share, COLUMNS), SPLIT=split,
