@@ -52,7 +52,7 @@ class Graphs:
         decodes, heads = [self._decode(size).graph for size in sizes], [self._head(size).graph for size in sizes]
         reads = [self._read(size).graph for size in _sizes(LEAST_TOKENS, self.stream.size(0))]
         graphs = [*decodes, *heads, *reads]
-        with compiled_ahead():
+        with compiled_ahead(self.pool.device):
             for graph in graphs:
                 graph.compute()
         for graph in graphs:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from triton import AsyncCompileMode
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-_ahead = ContextVar("compiled ahead", default=False)
+_ahead: ContextVar[list[Any] | None] = ContextVar("kernels compiled ahead", default=None)
 
 
 def descriptor(x: Tensor, block: list[int]) -> TensorDescriptor:
@@ -30,19 +29,30 @@ def programs(x: Tensor) -> tuple[int]:
 
 def launched(kernel: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
     """`kernel[grid]`. Within `compiled_ahead`, calling it only hands the kernel to the threads that compile."""
-    return partial(kernel.warmup, grid=grid) if _ahead.get() else kernel[grid]
+    ahead = _ahead.get()
+    if ahead is None:
+        return kernel[grid]
+    return lambda *args, **options: ahead.append(kernel.warmup(*args, grid=grid, **options))
 
 
 @contextmanager
-def compiled_ahead() -> Iterator[None]:
+def compiled_ahead(device: torch.device) -> Iterator[None]:
     """Kernels that `launched` starts within this context do not run. They are compiled, one on each core, before it ends.
 
-    Compiling the 18 kernels of an engine one after another takes 14 s. Most of that is in LLVM and ptxas, which other threads need not
-    wait for.
+    Compiling the 18 kernels of an engine one after another takes 14 s. Most of that is in LLVM and ptxas, for which other threads need
+    not wait.
     """
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads, AsyncCompileMode(threads):
-        token = _ahead.set(True)
-        try:
-            yield
-        finally:
-            _ahead.reset(token)
+    kernels: list[Any] = []
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), initializer=torch.cuda.set_device, initargs=(device,)) as threads:
+        with AsyncCompileMode(threads):
+            token = _ahead.set(kernels)
+            try:
+                yield
+            finally:
+                _ahead.reset(token)
+        distinct = {id(kernel): kernel for kernel in kernels}
+        list(threads.map(_load, distinct.values()))
+
+
+def _load(kernel: Any) -> None:
+    kernel.run  # noqa: B018  (the first access builds its launcher and loads its code)
