@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from triton import AsyncCompileMode
+from triton import AsyncCompileMode, FutureKernel
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 _ahead: ContextVar[list[Any] | None] = ContextVar("kernels compiled ahead", default=None)
@@ -55,4 +55,4 @@ def compiled_ahead(device: torch.device) -> Iterator[None]:
 
 
 def _load(kernel: Any) -> None:
-    kernel.run  # noqa: B018  (the first access builds its launcher and loads its code)
+    (kernel.result() if isinstance(kernel, FutureKernel) else kernel).run  # noqa: B018  (builds the launcher, loads the code)
