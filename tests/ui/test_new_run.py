@@ -99,7 +99,9 @@ def test_an_old_plan_is_grey_while_a_new_one_is_made(page: Page, site: Site) -> 
     field(page, "base.num_iterations").fill("5")
     expect(page.locator(".plan.outdated")).to_be_visible()
     expect(page.get_by_text(ACCEPTED)).to_have_count(0)
-    wait_for(lambda: len(held) > 0, "the plan is asked for")
+    wait_for(
+        lambda: page.wait_for_timeout(50) or len(held) > 0, "the plan is asked for"
+    )  # the browser tells while it is waited for
     page.unroute("**/v1/runs/plan")
     field(page, "base.num_iterations").fill("6")
     expect(page.get_by_text(ACCEPTED)).to_be_visible()

@@ -159,7 +159,7 @@ def test_axes_smoothing_and_other_runs_are_in_the_address(page: Page, site: Site
     legend = page.locator(".curve .legend")
     expect(legend).to_contain_text("second of two · loss")
     page.get_by_label("X axis").select_option("tokens")
-    wait_for(lambda: "x=tokens" in page.url and f"with={second.run_id}" in page.url, "in the address")
+    page.wait_for_url(lambda url: "x=tokens" in url and f"with={second.run_id}" in url)
     wait_for(lambda: range_of(page)[1] > 10_000, "the axis counts tokens")
     page.get_by_label("log y").check()
     page.reload()
