@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,9 @@ from nanochat.model.layers import EPS, Linear, linears, norm
 GATE_RANGE = 3.0  # the gate of a value embedding lies in (0, 3); nanochat's log of 2026-03-09
 
 
-class _Cache(Protocol):
+class Cache(Protocol):
+    """Keys and values of earlier positions."""
+
     @property
     def pos(self) -> int | Tensor:
         """Positions already held: one number for all rows, or one per row (B,). The same in every layer of a forward pass."""
@@ -27,25 +29,9 @@ class _Cache(Protocol):
         """Shift x (B, T, C) by one position: each position gets the previous one's entry, zeros at the start. Once per pass."""
         ...
 
-
-class KVCache(_Cache, Protocol):
-    """A cache that hands out keys and values."""
-
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k and v (B, H, Tq, D) of this chunk; return the keys and values to attend to (B, H, Tk, D)."""
         ...
-
-
-@runtime_checkable
-class AttendingCache(_Cache, Protocol):
-    """A cache that computes the attention itself, as one does whose keys and values lie scattered in blocks."""
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None, scale: float | None) -> Tensor:
-        """Store k and v (B, H_kv, Tq, D) of this chunk; return the attention of q (B, H, Tq, D), (B, H, Tq, D)."""
-        ...
-
-
-Cache = KVCache | AttendingCache
 
 
 class Rotary(nn.Module):
@@ -151,8 +137,6 @@ class Attention(nn.Module):
         q, k, v = (part.transpose(1, 2) for part in self._projections(x, rotary))
         if value_embed is not None:
             v = v + self._gated(value_embed, x)
-        if isinstance(cache, AttendingCache):
-            return self._mixed(cache.attend(self.layer, q, k, v, self.window, self.scale))
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
         mask = attention_mask(length, k.size(2), positions, x.device, self.window)
@@ -165,10 +149,6 @@ class Attention(nn.Module):
             scale=self.scale,
             enable_gqa=self.n_head != self.n_kv_head,
         )
-        return self._mixed(y)
-
-    def _mixed(self, y: Tensor) -> Tensor:
-        """y (B, H, T, D) to (B, T, C)."""
         mixed: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return mixed
 
@@ -182,7 +162,11 @@ class Attention(nn.Module):
             return q, k, v.view_as(k)
         q = self.q(x).view(batch, length, self.n_head, self.head_dim)
         k = self.k(x).view(batch, length, self.n_kv_head, self.head_dim)
-        return norm(rotate(q, rotary)), norm(rotate(k, rotary)), self.v(x).view_as(k)
+        v = self.v(x).view_as(k)
+        if length == 1:  # one token: the number of operators counts, not the bytes that they copy
+            both = norm(rotate(torch.cat((q, k), dim=2), rotary))
+            return both[:, :, : self.n_head], both[:, :, self.n_head :], v
+        return norm(rotate(q, rotary)), norm(rotate(k, rotary)), v
 
     def _gated(self, value_embed: Tensor, x: Tensor) -> Tensor:
         """The value embedding times its gate, (B, H_kv, T, D)."""
