@@ -31,10 +31,12 @@ from client import (
     cli_workers,
 )
 from client.cli_base import Code, code_of, settings, warn
+from client.cli_group import Group
 from client.errors import ApiError, ClientError
 from client.printable import visible
 
 app = typer.Typer(
+    cls=Group,
     help="POST a recipe, get a ChatGPT you trained yourself.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

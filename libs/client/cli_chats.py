@@ -12,6 +12,7 @@ import typer
 
 from client import cli_base, rendering
 from client.cli_base import Json, out
+from client.cli_group import Group
 from client.processes import exit_code, given, start
 
 TokenizerOption = Annotated[
@@ -26,7 +27,7 @@ ContextOption = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    data = typer.Typer(no_args_is_help=True, help="Look at data before anything is trained on them.")
+    data = typer.Typer(cls=Group, no_args_is_help=True, help="Look at data before anything is trained on them.")
     cli_base.register(data, "Commands", check)
     app.add_typer(data, name="data", rich_help_panel=cli_base.DATA)
     cli_base.register(app, cli_base.DATA, identity, inspect)

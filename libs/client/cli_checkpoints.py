@@ -9,6 +9,7 @@ import typer
 from client import cli_base, complete
 from client.checkpoint_models import Checkpoint
 from client.cli_base import Json, RunArg, Yes, confirm, connect, emit, show, tell
+from client.cli_group import Group
 from client.client import Client
 from client.errors import ApiError, ClientError
 from client.sheet import Column, Sheet
@@ -22,7 +23,7 @@ CheckpointArg = Annotated[
         autocompletion=complete.checkpoints,
     ),
 ]
-checkpoints = typer.Typer(help="List, pin, promote and delete checkpoints.", no_args_is_help=True)
+checkpoints = typer.Typer(cls=Group, help="List, pin, promote and delete checkpoints.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:

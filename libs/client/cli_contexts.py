@@ -10,13 +10,14 @@ import typer
 
 from client import cli_base, complete, contexts
 from client.cli_base import Json, Yes, confirm, connect, emit, say, settings, show, warn
+from client.cli_group import Group
 from client.contexts import NAME, Context
 from client.errors import ClientError
 from client.printable import clean
 from client.sheet import Column, Sheet
 from client.text import when
 
-context = typer.Typer(help="Name the servers that you use, and choose one of them.", no_args_is_help=True)
+context = typer.Typer(cls=Group, help="Name the servers that you use, and choose one of them.", no_args_is_help=True)
 NameArg = Annotated[str, typer.Argument(metavar="NAME", help="name of a context", autocompletion=complete.contexts)]
 
 

@@ -11,6 +11,7 @@ import typer
 
 from client import cli_base, complete
 from client.cli_base import Json, Yes, confirm, connect, emit, one_of, say_whole, show, tell
+from client.cli_group import Group
 from client.client import Client
 from client.key_models import Key
 from client.sheet import Column, Sheet
@@ -24,7 +25,7 @@ KeyArg = Annotated[
         metavar="KEY", help="id of a key, k_… (see `nanochat keys list`), or its name", autocompletion=complete.keys
     ),
 ]
-keys = typer.Typer(help="Make, list, expire and revoke API keys. Needs the key of an admin.", no_args_is_help=True)
+keys = typer.Typer(cls=Group, help="Make, list, expire and revoke API keys. Needs the key of an admin.", no_args_is_help=True)
 
 
 class Role(StrEnum):

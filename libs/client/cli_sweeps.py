@@ -11,6 +11,7 @@ import typer
 from client import cli_base, complete, svg, sweep_options
 from client.cli_base import Json, Yes, confirm, connect, emit, say, tell, warn
 from client.cli_base import show as show_sheet
+from client.cli_group import Group
 from client.cli_options import DataOption, GpuOption, GpusOption, PriorityOption, SetOption, UsdPerHour, overrides_of, recipe_of
 from client.printable import clean
 from client.sweep_models import Sweep, SweepCurves
@@ -56,7 +57,7 @@ KeepOption = Annotated[float | None, typer.Option(help="fraction of the runs tha
 MetricOption = Annotated[str | None, typer.Option(help="metric to show, such as val_bpb or loss")]
 StageOption = Annotated[str | None, typer.Option(help="stage that reports the metric")]
 
-sweep = typer.Typer(help="Start sweeps of runs, and compare what they reach.", no_args_is_help=True)
+sweep = typer.Typer(cls=Group, help="Start sweeps of runs, and compare what they reach.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:

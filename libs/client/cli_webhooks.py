@@ -10,6 +10,7 @@ import typer
 
 from client import cli_base, complete
 from client.cli_base import Code, Json, Yes, confirm, connect, emit, one_of, say, say_whole, show, tell
+from client.cli_group import Group
 from client.client import Client
 from client.sheet import Column, Sheet
 from client.text import when
@@ -18,7 +19,9 @@ from client.webhooks import Delivery, NewWebhook, Webhook
 PING_WAIT_S = 30.0  # a try takes at most 15 s
 POLL_S = 0.5
 
-webhook = typer.Typer(help="Send the events of runs to other programs. Needs the key of an operator.", no_args_is_help=True)
+webhook = typer.Typer(
+    cls=Group, help="Send the events of runs to other programs. Needs the key of an operator.", no_args_is_help=True
+)
 
 HookArg = Annotated[
     str,

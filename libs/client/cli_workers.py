@@ -8,11 +8,12 @@ import typer
 
 from client import cli_base, complete
 from client.cli_base import Json, connect, emit, show, warn
+from client.cli_group import Group
 from client.machine_models import Worker
 from client.sheet import Column, Sheet
 from client.text import duration
 
-worker = typer.Typer(help="List workers, and take them out of service for maintenance.", no_args_is_help=True)
+worker = typer.Typer(cls=Group, help="List workers, and take them out of service for maintenance.", no_args_is_help=True)
 WorkerArg = Annotated[
     str, typer.Argument(metavar="WORKER", help="id of a worker (see `nanochat worker list`)", autocompletion=complete.workers)
 ]
