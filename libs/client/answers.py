@@ -26,6 +26,11 @@ def part(text: str) -> str:
         raise Unsendable(f"{text!r} cannot be asked for by name; give the id") from None
 
 
+def foreign(why: str) -> ClientError:
+    """The error for an answer of another program, or of a server of another version."""
+    return ClientError(f"this is not the answer of a nanochat server ({why}); {ASK}")
+
+
 def read(kind: type[M], answer: Any) -> M:
     """The answer as this type. Raises ClientError if another program has answered, or a server of another version."""
     try:
@@ -33,19 +38,19 @@ def read(kind: type[M], answer: Any) -> M:
     except ValidationError as err:
         first = err.errors()[0]
         where = ".".join(str(step) for step in (kind.__name__, *first["loc"]))
-        raise ClientError(f"this is not the answer of a nanochat server ({where}: {first['msg']}); {ASK}") from err
+        raise foreign(f"{where}: {first['msg']}") from err
 
 
 def items(answer: Any, kind: type[M], name: str = "items") -> list[M]:
     """The answer's list of this name. Raises ClientError as `read` does."""
     found = value(answer, name)
     if not isinstance(found, list):
-        raise ClientError(f"this is not the answer of a nanochat server ({name!r} is not a list); {ASK}")
+        raise foreign(f"{name!r} is not a list")
     return [read(kind, one) for one in found]
 
 
 def value(answer: Any, name: str) -> Any:
     """The answer's field of this name. Raises ClientError as `read` does."""
     if not isinstance(answer, dict) or name not in answer:
-        raise ClientError(f"this is not the answer of a nanochat server (it has no {name!r}); {ASK}")
+        raise foreign(f"it has no {name!r}")
     return answer[name]

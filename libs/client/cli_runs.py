@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.markdown import Markdown
 
-from client import cli_base
+from client import cli_base, complete
 from client.cli_base import Code, Json, RunArg, connect, emit, emit_line, out, require_stage, say, say_whole, show, tell, warn
 from client.cli_local import plan_here
 from client.cli_options import (
@@ -218,25 +218,42 @@ def logs(
 
 def events(
     run_id: RunArg,
-    kind: Annotated[list[str] | None, typer.Option(help="only events of this kind, such as run_status; repeat it")] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="only events of this kind, such as run_status; repeat it", autocompletion=complete.event_kinds),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List what has happened in a run: changes of status, checkpoints, evaluations, warnings."""
     with connect() as client:
-        _events(client, run_id, None, as_json, kind)
+        if kind:
+            _require_kinds(client, kind)
+        if not _events(client, run_id, None, as_json, kind):
+            warn("The run has no events of that kind." if kind else "The run has no events yet.")
+
+
+def _require_kinds(client: Client, kinds: list[str]) -> None:
+    """Raises typer.BadParameter for a kind that no run has, which the API answers as one of which nothing has happened."""
+    known = client.catalog().event_kinds
+    if known and (wrong := [kind for kind in kinds if kind not in known]):
+        raise typer.BadParameter(f"there is no kind {', '.join(wrong)}; there are {', '.join(known)}", param_hint="--kind")
 
 
 def _events(
     client: Client, run_id: str, stage: str | None, as_json: bool, kinds: list[str] | None = None, newest: int | None = None
-) -> None:
+) -> bool:
+    """Print events. False if there are none."""
+    told = False
     chosen = (
         event for event in _every(client, run_id, kinds) if stage in (None, event.stage) and (kinds or event.kind not in QUIET)
     )
     for event in chosen if newest is None else deque(chosen, newest):
+        told = True
         if as_json:
             emit_line(event)
         else:
             say(event_line(event))
+    return told
 
 
 def _every(client: Client, run_id: str, kinds: list[str] | None) -> Iterator[Event]:

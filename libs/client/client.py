@@ -131,7 +131,7 @@ class Client:
         return read(Run, self._http.request("PATCH", f"/v1/runs/{part(run_id)}/scheduling", json=body, repeatable=True))
 
     def catalog(self) -> Catalog:
-        """Every stage and every metric, with the names under which to show them."""
+        """Every stage, metric and kind of event, with the names under which to show them."""
         return read(Catalog, self._http.get("/v1/catalog"))
 
     def runs(self, status: str | None = None, limit: int = 50, **filters: Filter) -> Iterator[RunSummary]:

@@ -69,6 +69,10 @@ def _metrics(client: Client) -> Iterator[Offer]:
         yield metric.key, metric.label
 
 
+def _event_kinds(client: Client) -> Iterator[Offer]:
+    yield from ((kind, "") for kind in client.catalog().event_kinds)
+
+
 def _recipes(client: Client) -> Iterator[Offer]:
     for recipe in client.recipes():
         yield recipe.name, recipe.description
@@ -96,7 +100,7 @@ def _sweeps(client: Client) -> Iterator[Offer]:
 
 runs, checkpoints, models, stages = _asked(_runs), _asked(_checkpoints), _asked(_models), _asked(_stages)
 metrics, recipes, workers, keys = _asked(_metrics), _asked(_recipes), _asked(_workers), _asked(_keys)
-webhooks, sweeps = _asked(_webhooks), _asked(_sweeps)
+webhooks, sweeps, event_kinds = _asked(_webhooks), _asked(_sweeps), _asked(_event_kinds)
 
 
 def _context_of(context: typer.Context) -> str | None:

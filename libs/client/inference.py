@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, overload
 
 import httpx
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from client import sse
-from client.answers import items, read
+from client.answers import foreign, items, read
 from client.errors import ApiError, Unreachable
 from client.transport import PROBE_TIMEOUT_S, Transport
 
@@ -56,6 +56,20 @@ class Tokenized(BaseModel):
     count: int
     max_model_len: int
     tokens: list[int]
+
+
+class _Said(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Said
+
+
+class _Completion(BaseModel):
+    """An answer that is not streamed."""
+
+    choices: list[_Choice] = Field(min_length=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +147,7 @@ class Inference:
             return _texts(self.pieces(messages, model, **sampling))
         body = {**_named(model), "messages": list(messages), "stream": False, **sampling}
         answer = self._http.request("POST", "/v1/chat/completions", json=body, timeout=LOADING, repeatable=False)
-        return str(answer["choices"][0]["message"]["content"] or "")
+        return read(_Completion, answer).choices[0].message.content or ""
 
     def pieces(self, messages: Sequence[Message], model: str | None = None, **sampling: Any) -> Generator[Piece]:
         """Like `chat` with `stream`, with calculations, finish reasons and token counts in addition to the text."""
@@ -160,13 +174,24 @@ class Inference:
                 for message in sse.events(response):
                     if message.data == "[DONE]":
                         return
-                    yield from _pieces(json.loads(message.data))
+                    yield from _read(message.data)
+            raise Unreachable(self._http.base_url, ConnectionError("the answer broke off"))
+        except sse.NotAStream as err:
+            raise foreign(str(err)) from err
         except httpx.TransportError as err:
             raise Unreachable(self._http.base_url, err) from err
 
 
 def _named(model: str | None) -> dict[str, str]:
     return {"model": model} if model else {}
+
+
+def _read(data: str) -> list[Piece]:
+    """The pieces of one event. Raises ApiError if it reports that the generation failed, and ClientError as `answers.read` does."""
+    try:
+        return list(_pieces(json.loads(data)))
+    except (ValueError, LookupError, TypeError, AttributeError) as err:
+        raise foreign(f"{type(err).__name__}: {err}") from err
 
 
 def _texts(pieces: Generator[Piece]) -> Iterator[str]:
@@ -177,13 +202,15 @@ def _texts(pieces: Generator[Piece]) -> Iterator[str]:
 
 
 def _pieces(chunk: dict[str, Any]) -> Iterator[Piece]:
-    """Raises ApiError if the chunk reports that the generation failed."""
     if "error" in chunk:
         raise ApiError(500, "The answer broke off", str(chunk["error"].get("message", "")))
     for choice in chunk["choices"]:
         delta = choice.get("delta") or {"content": choice.get("text"), "calculator": choice.get("calculator")}
         done = tuple(Calculation.model_validate(c) for c in delta.get("calculator") or ())
-        yield Piece(delta.get("content") or "", done, _logprobs(choice.get("logprobs") or {}), choice.get("finish_reason"))
+        text = delta.get("content") or ""
+        if not isinstance(text, str):
+            raise TypeError("the content is not text")
+        yield Piece(text, done, _logprobs(choice.get("logprobs") or {}), choice.get("finish_reason"))
     if chunk.get("usage"):
         yield Piece(usage=Usage.model_validate(chunk["usage"]))
 

@@ -248,10 +248,11 @@ class MetricInfo(BaseModel):
 
 
 class Catalog(BaseModel):
-    """Every stage and every metric, with the names under which to show them."""
+    """Every stage, metric and kind of event, with the names under which to show them."""
 
     stages: list[StageInfo] = []
     metrics: list[MetricInfo] = []
+    event_kinds: list[str] = []
 
     @property
     def columns(self) -> list[MetricInfo]:

@@ -8,7 +8,19 @@ class LedgerError(Exception):
 
 
 class NotFound(LedgerError):
-    """404: no such run, stage, checkpoint or key."""
+    """404: no such run, key or whatever the address names."""
+
+
+class StageNotFound(NotFound):
+    """404: the run is there, but it has no such stage."""
+
+
+class CheckpointNotFound(NotFound):
+    """404: the run is there, but it has no such checkpoint."""
+
+
+class NodeNotFound(NotFound):
+    """404: the run is there, but its lineage has no such node."""
 
 
 class Conflict(LedgerError):

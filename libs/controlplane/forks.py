@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from controlplane import retention, runs
-from controlplane.errors import Conflict, NotFound
+from controlplane.errors import CheckpointNotFound, Conflict, NotFound, StageNotFound
 from controlplane.lifecycle import AttemptStatus, Reason, StageStatus
 from controlplane.models import Artifact, Attempt, Checkpoint, Run, Stage
 from controlplane.transitions import Gate, gate
@@ -55,7 +55,7 @@ def fork(
         g.run.forked_from = parent_id
         stages = g.stages()
         if again is not None and again not in {stage.name for stage in stages}:
-            raise NotFound(f"the new run has no stage {again!r}; it has {', '.join(stage.name for stage in stages)}")
+            raise StageNotFound(f"the new run has no stage {again!r}; it has {', '.join(stage.name for stage in stages)}")
         reused, same = _reuse(g, parent, stages, again)
         if start is not None:
             stage = next(stage for stage in stages if stage.name == again)
@@ -93,7 +93,7 @@ def furthest_checkpoint(session: Session, run_id: str, stage: str) -> Checkpoint
     )
     found = session.scalars(query).first()
     if found is None:
-        raise NotFound(f"stage {stage!r} of run {run_id!r} has no checkpoint on disk")
+        raise CheckpointNotFound(f"stage {stage!r} of run {run_id!r} has no checkpoint on disk")
     return found
 
 
@@ -101,7 +101,7 @@ def _start(session: Session, parent_id: str, checkpoint_id: str) -> Stage:
     """Pin the checkpoint. Returns the stage that made it."""
     checkpoint = session.get(Checkpoint, checkpoint_id)
     if checkpoint is None or checkpoint.run_id != parent_id:
-        raise NotFound(f"run {parent_id!r} has no checkpoint {checkpoint_id!r}")
+        raise CheckpointNotFound(f"run {parent_id!r} has no checkpoint {checkpoint_id!r}")
     stage = session.get_one(Stage, checkpoint.stage_id)
     if stage.status.is_live:
         raise Conflict(f"{stage.name} of run {parent_id} is running and may delete its checkpoints; pause the run first")

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from controlplane import views
-from controlplane.errors import NotFound
+from controlplane.errors import NodeNotFound, NotFound
 from controlplane.models import Event, Run, Stage
 from controlplane.schemas import LineageEdge, LineageNode, LineageView
 
@@ -51,7 +51,7 @@ def lineage(session: Session, run_id: str, *, of: str | None = None) -> LineageV
     edges = [edge for edge in edges if edge.source in known]  # an input that has not been published yet
     if of is not None:
         if of not in known:
-            raise NotFound(f"the lineage of run {run_id!r} has no node {of!r}")
+            raise NodeNotFound(f"the lineage of run {run_id!r} has no node {of!r}")
         kept = _ancestors(of, edges)
         nodes = [node for node in nodes if node.id in kept]
         edges = [edge for edge in edges if {edge.source, edge.target} <= kept]

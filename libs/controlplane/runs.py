@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from controlplane.errors import Conflict, NotFound
+from controlplane.errors import Conflict, StageNotFound
 from controlplane.lifecycle import HELD, Desired, Reason, StageStatus
 from controlplane.models import Checkpoint, Event, IdempotencyKey, Json, Run, Stage
 from controlplane.roles import DEFAULT_PROJECT
@@ -175,7 +175,7 @@ def retry(session: Session, run_id: str, stage_name: str | None = None) -> Run:
         chosen = [stage for stage in stages if stage_name in (None, stage.name)]
         if not chosen:
             known = ", ".join(stage.name for stage in stages)
-            raise NotFound(f"run {g.run.id} has no stage {stage_name!r}; it has {known}")
+            raise StageNotFound(f"run {g.run.id} has no stage {stage_name!r}; it has {known}")
         due = [stage for stage in chosen if stage.status in RETRYABLE]
         if not due:
             what = "failed stage" if stage_name is None else f"failed stage {stage_name!r}"

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from controlplane import budgets, queueing, run_facts
-from controlplane.errors import NotFound
+from controlplane.errors import NotFound, StageNotFound
 from controlplane.lifecycle import LIVE_ATTEMPT, RunStatus, StageStatus
 from controlplane.models import Artifact, Attempt, Checkpoint, Run, Stage, Worker
 from controlplane.promotion import TOKENIZER
@@ -296,7 +296,7 @@ def _run(session: Session, run_id: str) -> Run:
 def _stage_id(session: Session, run_id: str, name: str) -> int:
     stage_id = session.scalar(select(Stage.id).where(Stage.run_id == run_id, Stage.name == name))
     if stage_id is None:
-        raise NotFound(f"run {run_id!r} has no stage {name!r}")
+        raise StageNotFound(f"run {run_id!r} has no stage {name!r}")
     return stage_id
 
 

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from controlplane.cursors import BadCursor
-from controlplane.errors import Conflict, NotFound
+from controlplane.errors import CheckpointNotFound, Conflict, NodeNotFound, NotFound, StageNotFound
 from controlplane.plans import PlanOutdated
 
 MEDIA_TYPE = "application/problem+json"
@@ -42,6 +42,8 @@ KINDS: dict[str, Kind] = {
     "forbidden": Kind(403, "This key's role does not allow that"),
     "not-found": Kind(404, "There is nothing at this address"),
     "run-not-found": Kind(404, "No such run"),
+    "stage-not-found": Kind(404, "The run has no such stage"),
+    "node-not-found": Kind(404, "The lineage has no such node"),
     "sweep-not-found": Kind(404, "No such sweep"),
     "recipe-not-found": Kind(404, "No such recipe"),
     "checkpoint-not-found": Kind(404, "No such checkpoint"),
@@ -67,6 +69,12 @@ KINDS: dict[str, Kind] = {
     "malformed-body": Kind(400, "The request body cannot be read"),
     "bad-cursor": Kind(400, "The cursor does not come from this list"),
     "bad-event-id": Kind(400, "The Last-Event-ID does not come from this stream"),
+}
+# What of a run is missing; of anything else that is missing, the address says what it is.
+_MISSING: dict[type[Exception], str] = {
+    StageNotFound: "stage-not-found",
+    CheckpointNotFound: "checkpoint-not-found",
+    NodeNotFound: "node-not-found",
 }
 _BY_STATUS = {400: "malformed-body", 404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}
 
@@ -175,8 +183,8 @@ async def _on_not_found(request: Request, error: Exception) -> JSONResponse:
         "webhook_id": "webhook-not-found",
         "worker_id": "worker-not-found",
     }
-    kind = next((kind for name, kind in kinds.items() if name in request.path_params), "run-not-found")
-    return response(kind, str(error))
+    named = next((kind for name, kind in kinds.items() if name in request.path_params), "run-not-found")
+    return response(_MISSING.get(type(error), named), str(error))
 
 
 async def _on_conflict(request: Request, error: Exception) -> JSONResponse:

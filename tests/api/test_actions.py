@@ -76,7 +76,7 @@ def test_one_stage_can_be_retried_and_a_back_off_is_cut_short(api: Api, worker: 
     assert status(api, run_id, "data") == "BACKOFF"
     found = problem(api.http.post(f"/v1/runs/{run_id}/retry", json={"stage": "tok_train"}), "conflict")
     assert "tok_train" in found["detail"]
-    found = problem(api.http.post(f"/v1/runs/{run_id}/retry", json={"stage": "no_such"}), "run-not-found")
+    found = problem(api.http.post(f"/v1/runs/{run_id}/retry", json={"stage": "no_such"}), "stage-not-found")
     assert "base_train" in found["detail"]
     assert act(api, run_id, "retry", {"stage": "data"})["stages"][0]["status"] == "QUEUED"
     found = problem(api.http.post(f"/v1/runs/{run_id}/retry"), "conflict")

@@ -115,7 +115,7 @@ def test_a_fork_from_a_stage_runs_it_again_with_all_that_follow_from_it(api: Api
     assert done(run) == ["data", "tok_train", "tok_eval"]
     run = post(api, f"/v1/runs/{failed}/fork", {"overrides": {"seed": 5}})
     assert done(run) == []
-    found = problem(api.http.post(f"/v1/runs/{failed}/fork", json={"from_stage": "rl"}), "run-not-found")
+    found = problem(api.http.post(f"/v1/runs/{failed}/fork", json={"from_stage": "rl"}), "stage-not-found")
     assert "base_train" in found["detail"]
 
 
@@ -131,7 +131,7 @@ def test_a_fork_from_a_checkpoint_resumes_from_it_and_keeps_it(api: Api, worker:
     assert "tok_train would run again" in problem(api.http.post(f"/v1/runs/{failed}/fork", json=misfit), "conflict")["detail"]
     both = {"from_checkpoint": start["id"], "from_stage": "sft"}
     problem(api.http.post(f"/v1/runs/{failed}/fork", json=both), "invalid-request")
-    problem(api.http.post(f"/v1/runs/{failed}/fork", json={"from_checkpoint": "c_00000000000000ff"}), "run-not-found")
+    problem(api.http.post(f"/v1/runs/{failed}/fork", json={"from_checkpoint": "c_00000000000000ff"}), "checkpoint-not-found")
 
 
 def test_extending_a_stage_trains_it_for_more_steps(api: Api, worker: ManualWorker, failed: str) -> None:

@@ -13,11 +13,13 @@ DROP = 0  # in place of a status: close the connection without an answer
 
 
 class Scripted(ThreadingHTTPServer):
-    """Gives these answers in turn, and the last one from then on. A number is a status, anything else is the body of a 200."""
+    """Gives these answers in turn, and the last one from then on. A number is a status, a text is the body of a 200 as it is,
+    anything else its JSON."""
 
-    def __init__(self, *answers: int | dict[str, Any] | list[Any] | None, port: int = 0):
+    def __init__(self, *answers: int | str | dict[str, Any] | list[Any] | None, port: int = 0):
         super().__init__(("127.0.0.1", port), Handler)
         self.answers, self.asked = answers, 0
+        self.content_type = "application/json"
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -31,8 +33,10 @@ class Handler(BaseHTTPRequestHandler):
         if answer == DROP:
             self.close_connection = True
             return
-        body = json.dumps(answer if not isinstance(answer, int) else {"title": f"answer {self.server.asked}"}).encode()
+        said = {"title": f"answer {self.server.asked}"} if isinstance(answer, int) else answer
+        body = said.encode() if isinstance(said, str) else json.dumps(said).encode()
         self.send_response(answer if isinstance(answer, int) else 200)
+        self.send_header("Content-Type", self.server.content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -44,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def scripted(*answers: int | dict[str, Any] | list[Any] | None, port: int = 0) -> Iterator[Scripted]:
+def scripted(*answers: int | str | dict[str, Any] | list[Any] | None, port: int = 0) -> Iterator[Scripted]:
     with Scripted(*answers, port=port) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield server

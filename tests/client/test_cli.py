@@ -18,6 +18,7 @@ from nanochat.tokenizer import Tokenizer
 from tests.api.manual_worker import ManualWorker
 from tests.client.conftest import Here
 from tests.client.terminal import piped
+from tests.client.test_usage import words
 from tests.nanochat.conftest import CORPUS
 from tests.nanochat.interchange.conftest import config_of, random_model, seal_model
 
@@ -267,3 +268,23 @@ def test_watching_a_run_that_fails_says_why(worker: ManualWorker, here: Here) ->
     assert done.code == 1
     assert "no text in /data" in done.out + done.err
     assert f"nanochat logs {run_id}" in done.err
+
+
+def test_a_kind_of_event_that_does_not_exist_is_told_with_those_that_do(worker: ManualWorker, here: Here) -> None:
+    run = said("submit", "tiny").strip()
+    assert "run_submitted" in said("events", run, "--kind", "run_submitted", "--json")
+    wrong = here("events", run, "--kind", "run_submitted", "--kind", "nope", columns=60)
+    assert (wrong.code, wrong.widest <= 60) == (2, True)
+    assert "there is no kind nope" in words(wrong.out)
+    assert "sample, stage_status, stage_taken_over" in words(wrong.out)
+    none = here("events", run, "--kind", "promoted")
+    assert (none.code, none.out, none.err) == (0, "", "The run has no events of that kind.\n")
+
+
+def test_the_stage_of_a_fork_that_does_not_exist_is_told_as_one(worker: ManualWorker, here: Here) -> None:
+    run = said("submit", "tiny").strip()
+    wrong = here("fork", run, "--from", "nope")
+    assert wrong.code == 1
+    assert wrong.err.startswith("nanochat: The run has no such stage (404): the new run has no stage 'nope'; it has data,")
+    assert here("lineage", run, "--of", "nope").err.startswith("nanochat: The lineage has no such node (404)")
+    assert here("fork", "nope", "--from", "sft").err.startswith("nanochat: No such run (404)")

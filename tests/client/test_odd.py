@@ -14,14 +14,15 @@ import pytest
 
 from client.cli_base import one_of
 from client.client import Client
-from client.errors import ClientError, Unsendable, from_response
-from client.inference import Inference
+from client.errors import ClientError, Unreachable, Unsendable, from_response
+from client.inference import Inference, Message
 from client.sweeps import Sweeps
 from client.transport import Transport
 from client.webhooks import Webhooks
 from tests.client.scripted import scripted
 
 IDS = ("run_id", "checkpoint_id", "key_id", "worker_id", "webhook_id", "delivery_id", "sweep", "name")
+ASIDE = "not the answer of a nanochat server|is the port right"  # of what is JSON, and of what is not
 VALUES = {"recipe": "tiny", "steps": 1, "folder": Path("/nowhere"), "body": {}, "at": None, "dry_run": True, "url": "https://x"}
 ROOMS: dict[type, Callable[[Client], Any]] = {
     Client: lambda client: client,
@@ -60,6 +61,43 @@ def test_an_answer_of_another_program_is_no_traceback(answer: Any) -> None:
         with pytest.raises(ClientError), Inference(server.url) as inference:
             inference.served()
     assert refused > 40  # a catalog may be empty, and a report as data anything
+
+
+ASKED: list[Message] = [{"role": "user", "content": "Who are you?"}]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *({}, [], None, "<html>", {"choices": []}, {"choices": [{}]}, {"choices": [{"message": 3}]}),
+        {"choices": [{"message": {"content": 3}}]},
+    ],
+)
+def test_an_answer_that_is_none_is_no_traceback(answer: Any) -> None:
+    with scripted(answer) as server, Inference(server.url) as inference, pytest.raises(ClientError, match=ASIDE):
+        inference.chat(ASKED)
+
+
+@pytest.mark.parametrize(
+    "chunk", ["<html>", "[]", "3", "{}", '{"choices": 3}', '{"choices": [3]}', '{"choices": [{"delta": {"content": 3}}]}']
+)
+def test_a_stream_that_is_none_is_no_traceback(chunk: str) -> None:
+    with scripted(f"data: {chunk}\n\n") as server, Inference(server.url) as inference:
+        with pytest.raises(ClientError, match="not the answer of a nanochat server"):  # it is not even a stream
+            list(inference.chat(ASKED, stream=True))
+        server.content_type = "text/event-stream"
+        with pytest.raises(ClientError, match="not the answer of a nanochat server"):
+            list(inference.chat(ASKED, stream=True))
+
+
+def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one() -> None:
+    half = 'data: {"choices": [{"delta": {"content": "I am"}}]}\n\n'
+    with scripted(half) as server, Inference(server.url) as inference:
+        server.content_type = "text/event-stream"
+        pieces = inference.chat(ASKED, stream=True)
+        assert next(pieces) == "I am"
+        with pytest.raises(Unreachable, match="the answer broke off"):
+            next(pieces)
 
 
 @pytest.mark.parametrize("wanted", ["", ".", "..", "a/b", "\udcff"])

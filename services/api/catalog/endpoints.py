@@ -1,10 +1,12 @@
-"""The catalog of stages and metrics, with names and units to show, so that a client needs no table of its own."""
+"""The catalog of stages, metrics and kinds of events, with names and units to show, so that a client needs no table of its own."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from controlplane.webhook_kinds import EventKind
+from nanochat.contract import events
 from nanochat.planning.graph import STAGES, Queue
 from nanochat.planning.metrics import METRICS, Better, Plot
 from services.api.auth import Caller
@@ -45,16 +47,18 @@ class MetricInfoView(BaseModel):
 
 
 class CatalogView(BaseModel):
-    """All stages and metrics."""
+    """All stages, metrics and kinds of events."""
 
     stages: list[StageInfoView] = Field(description="All stages that a run can have; producers precede consumers.")
+    event_kinds: list[str] = Field(description="All kinds of event that a run can have.")
     metrics: list[MetricInfoView] = Field(description="All metrics that a stage can report, the most informative first.")
 
 
 @router.get("", responses=responses())
 def get_catalog(caller: Caller) -> CatalogView:
-    """List every stage and every metric, with the names and units to show."""
+    """List every stage, every metric and every kind of event, with the names and units to show."""
     return CatalogView(
         stages=[StageInfoView.model_validate(stage) for stage in STAGES],
+        event_kinds=sorted({*EventKind, *events.KINDS}),
         metrics=[MetricInfoView.model_validate(metric) for metric in METRICS],
     )

@@ -98,7 +98,7 @@ def cancel_run(caller: Operator, ledger: Ledger, run_id: RunId, body: CancelRequ
         return views.run_view(session, run_id)
 
 
-@router.post("/retry", responses=responses(*REFUSED, *REFUSED_BODY))
+@router.post("/retry", responses=responses(*REFUSED, "stage-not-found", *REFUSED_BODY))
 def retry_run(request: Request, caller: Operator, ledger: Ledger, run_id: RunId, body: RetryRequest | None = None) -> RunView:
     """Queue the stages that failed, are paused or wait for a retry, or one of them. They continue from their last checkpoints.
 

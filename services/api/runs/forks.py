@@ -27,7 +27,15 @@ CheckpointField = Annotated[str, StringConstraints(pattern=r"^c_[0-9a-f]{16}$")]
 NAME = "Name of the new run; null means the recipe's name."
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"model": RunView, "description": "The run that an earlier request with this Idempotency-Key made"},
-    **responses(*REFUSED_BODY, "forbidden", "run-not-found", "conflict", "idempotency-key-reused"),
+    **responses(
+        *REFUSED_BODY,
+        "forbidden",
+        "run-not-found",
+        "stage-not-found",
+        "checkpoint-not-found",
+        "conflict",
+        "idempotency-key-reused",
+    ),
 }
 
 

@@ -73,7 +73,7 @@ def collect_garbage(request: Request, caller: Admin, ledger: Ledger, body: GcReq
     return GcView(items=items, bytes=sum(item.bytes for item in items))
 
 
-@router.get("/runs/{run_id}/lineage", responses=responses("run-not-found", "invalid-request"))
+@router.get("/runs/{run_id}/lineage", responses=responses("run-not-found", "node-not-found", "invalid-request"))
 def get_lineage(
     caller: Caller,
     ledger: Ledger,
