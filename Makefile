@@ -16,14 +16,14 @@ up: env        ## run the whole stack on loopback, until Ctrl-C
 down:          ## stop the stack that runs in another terminal
 	@$(PY) -m services.standalone down
 test: env      ## run every test, with a Postgres and a Valkey of their own (ARGS=tests/api)
-	@$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PY) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 test-gpu: env  ## run the tests that need a CUDA device
 	@$(PY) -m pytest -q -m gpu $(ARGS)
 faults: env    ## inflict faults on a real stack (FAULTS=n; default: as many as fit into five minutes; ARGS="--only disk")
 	@$(PY) -m tests.faults.campaign $(if $(FAULTS),--count $(FAULTS),--seconds 270) $(ARGS)
 coverage: env  ## run the tests and print the share of lines that they execute, in every process (ARGS=tests/api)
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/coverage run -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 	@$(BIN)/coverage combine -q && $(BIN)/coverage report
 lint: env      ## check format, lint, types, import walls, Rust, container and Kubernetes files
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports && tools/lint_rust.sh && $(PY) -m pytest -q -m "not slow" tests/deploy

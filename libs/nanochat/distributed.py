@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ import torch
 import torch.distributed as dist
 
 from nanochat import kernels
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt, from malloc.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ def ranks(device: str | None = None) -> Iterator[Ranks]:
     else:
         torch_device = torch.device(kind)
         share_cores()
+        keep_memory()
     if world > 1:
         dist.init_process_group("nccl" if kind == "cuda" else "gloo", device_id=torch_device if kind == "cuda" else None)
     try:
@@ -96,6 +101,18 @@ def share_cores() -> None:
     if local == 1 and "OMP_NUM_THREADS" in os.environ:
         return
     torch.set_num_threads(max(1, cores() // local))
+
+
+def keep_memory() -> None:
+    """Have glibc keep the memory of freed tensors of up to 32 MiB for the next ones, in place of the kernel.
+
+    Otherwise every step takes fresh pages, which the kernel clears: `tiny` needs 14 % more CPU time to train, 25 % more to evaluate, and as
+    much memory.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if set_option is not None:
+        set_option(M_MMAP_THRESHOLD, 32 << 20)
+        set_option(M_TRIM_THRESHOLD, 1 << 30)
 
 
 def cores() -> int:
