@@ -143,9 +143,15 @@ def settings() -> Settings:
 
 
 def connect(*, tries: int = TRIES) -> Client:
-    """A client of the chosen server. `tries`: how often a request is sent at most when there is no answer."""
+    """A client of the chosen server. `tries`: how often a request is sent at most when there is no answer; with 1, for a command
+    that asks again and again, it is left to the command to say that there is none."""
     found = settings()
-    return Client(found.api_url, found.require_key(), tries=tries)
+    return Client(found.api_url, found.require_key(), tries=tries, waits=None if tries == 1 else waits)
+
+
+def waits(url: str) -> None:
+    """Say that a server takes its time."""
+    warn(f"waiting for an answer from {url}; Ctrl-C ends that")
 
 
 def require_stage(client: Client, run_id: str, stage: str | None) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from client import cli_base, complete
-from client.cli_base import Code, emit, out, settings
+from client.cli_base import Code, emit, out, settings, waits
 from client.conversation import Conversation
 from client.errors import ApiError, ClientError
 from client.inference import Inference
@@ -51,7 +51,7 @@ def chat(
     for text in (prompt, system):
         if text is not None and not _is_text(text):
             raise ClientError("the prompt is not valid UTF-8")
-    with Inference(found.require_inference(), found.api_key) as inference, _key_is_told(found):
+    with Inference(found.require_inference(), found.api_key, waits=waits) as inference, _key_is_told(found):
         talk = Conversation(inference, model, system, sampling)
         if model is not None:
             talk.choose(model)  # an unknown one is refused by the server, with the names that there are

@@ -43,15 +43,27 @@ GpuOption = Annotated[str | None, typer.Option(help="name of the GPU, such as H1
 
 
 def recipe_of(text: str) -> str | dict[str, Any]:
-    """The content of a .toml file, because the server may be on another machine; a name is returned unchanged."""
+    """The content of a .toml file, because the server may be on another machine; a name is returned unchanged.
+
+    An empty file would be a run of all defaults, which takes days on one GPU: it is refused. Raises typer.BadParameter.
+    """
     if not text.endswith(".toml"):
         return text
     try:
-        return tomllib.loads(Path(text).read_text(encoding="utf-8"))
+        table = tomllib.loads(Path(text).read_text(encoding="utf-8-sig"))
     except OSError as err:
-        raise typer.BadParameter(f"{text}: {err.strerror}", param_hint="RECIPE") from err
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-        raise typer.BadParameter(f"{text} is not valid TOML: {err}", param_hint="RECIPE") from err
+        why = err.strerror or str(err)
+    except UnicodeDecodeError:
+        why = "it is not UTF-8 text; save it as UTF-8"
+    except RecursionError:
+        why = "it is nested too deeply"
+    except ValueError as err:  # a number with thousands of digits is one that is not a TOMLDecodeError
+        why = f"it is not valid TOML: {err}"
+    else:
+        if table:
+            return table
+        why = 'it has no field; for a run with all defaults write a name: name = "…"'
+    raise typer.BadParameter(f"{text}: {why}", param_hint="RECIPE")
 
 
 def overrides_of(

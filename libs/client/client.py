@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,11 @@ RECONNECT_FOR_S = 60.0
 class Client:
     """`with Client(url, key) as client: client.submit("tiny")`. Thread-safe."""
 
-    def __init__(self, base_url: str, api_key: str | None = None, *, tries: int = TRIES):
-        """`tries`: how often a request that is safe to repeat is sent at most, when there is no answer."""
-        self._http = Transport(base_url, api_key, tries=tries)
+    def __init__(
+        self, base_url: str, api_key: str | None = None, *, tries: int = TRIES, waits: Callable[[str], None] | None = None
+    ):
+        """`tries`: how often a request that is safe to repeat is sent at most, when there is no answer. `waits`: see `Transport`."""
+        self._http = Transport(base_url, api_key, tries=tries, waits=waits)
         self.sweeps = Sweeps(self._http)
         self.webhooks = Webhooks(self._http)
 

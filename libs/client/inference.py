@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, overload
@@ -98,8 +98,9 @@ class Piece:
 class Inference:
     """`Inference(url, key).chat([{"role": "user", "content": "Hi"}])`."""
 
-    def __init__(self, base_url: str, api_key: str | None = None):
-        self._http = Transport(base_url, api_key)
+    def __init__(self, base_url: str, api_key: str | None = None, *, waits: Callable[[str], None] | None = None):
+        """`waits`: see `Transport`."""
+        self._http = Transport(base_url, api_key, waits=waits)
 
     def close(self) -> None:
         self._http.close()

@@ -118,6 +118,8 @@ def _stack(path: Path) -> dict[str, Any]:
         table = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+    except NotADirectoryError as err:
+        raise ClientError(f"{path.parent} is not a folder; set NANOCHAT_HOME to one") from err
     except (OSError, ValueError) as err:
         raise ClientError(f"{path} cannot be read ({err}); delete it and start the platform again") from err
     if not isinstance(table, dict):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from tenacity import (
     retry_if_exception_type,
     retry_if_result,
     stop_after_attempt,
+    stop_after_delay,
     wait_random_exponential,
 )
 
@@ -21,6 +23,8 @@ from client.errors import ApiError, ClientError, Unreachable, Unsendable, from_r
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 PROBE_TIMEOUT_S = 2.0  # of a readiness probe, whose own caller waits for five seconds
 TRIES = 4
+GIVE_UP_S = 20.0  # no further try after so long: a server that takes connections and never answers costs one TIMEOUT, not four
+NOTICE_S = 5.0  # whoever waits is told after so long
 FIRST_PAUSE_S = (0.1, 0.2)  # drawn between these two; the upper bound doubles with every further try
 RETRIED = frozenset({502, 503, 504})
 
@@ -34,7 +38,7 @@ def _last_outcome(state: RetryCallState) -> httpx.Response:
 
 def _retrying(tries: int) -> Retrying:
     return Retrying(
-        stop=stop_after_attempt(tries),
+        stop=stop_after_attempt(tries) | stop_after_delay(GIVE_UP_S),
         wait=wait_random_exponential(min=FIRST_PAUSE_S[0], multiplier=FIRST_PAUSE_S[1]),
         retry=retry_if_exception_type(Unreachable) | retry_if_result(lambda response: response.status_code in RETRIED),
         retry_error_callback=_last_outcome,
@@ -42,10 +46,13 @@ def _retrying(tries: int) -> Retrying:
 
 
 class Transport:
-    """Thread-safe, as httpx.Client is. `tries`: how often a request that is safe to repeat is sent at most."""
+    """Thread-safe, as httpx.Client is. `tries`: how often a request that is safe to repeat is sent at most. `waits` is called,
+    in a thread of its own, with the address of a server that has not answered for NOTICE_S."""
 
-    def __init__(self, base_url: str, api_key: str | None = None, *, tries: int = TRIES):
-        self.base_url = base_url.rstrip("/")
+    def __init__(
+        self, base_url: str, api_key: str | None = None, *, tries: int = TRIES, waits: Callable[[str], None] | None = None
+    ):
+        self.base_url, self._waits = base_url.rstrip("/"), waits
         self._retrying = _retrying(tries)
         if not self.base_url.startswith(("http://", "https://")):
             raise ClientError(f"{base_url!r} is not the address of a server: it has to begin with http:// or https://")
@@ -69,7 +76,8 @@ class Transport:
         def send() -> httpx.Response:
             return self._send("GET", path)
 
-        response = self._retrying(send)
+        with self._noticed():
+            response = self._retrying(send)
         if response.is_error:
             raise from_response(response)
         return response.text
@@ -92,7 +100,9 @@ class Transport:
         def send() -> httpx.Response:
             return self._send(method, path, **kwargs)
 
-        return _body(self._retrying(send) if repeatable else send())
+        with self._noticed():
+            response = self._retrying(send) if repeatable else send()
+        return _body(response)
 
     def _send(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         try:
@@ -105,6 +115,20 @@ class Transport:
             raise Unsendable(f"this cannot be sent to {self.base_url}: {err}") from err
 
     @contextmanager
+    def _noticed(self) -> Iterator[None]:
+        """Until the block ends, whoever waits for it is told after a while."""
+        if self._waits is None:
+            yield
+            return
+        notice = threading.Timer(NOTICE_S, self._waits, [self.base_url])
+        notice.daemon = True
+        notice.start()
+        try:
+            yield
+        finally:
+            notice.cancel()
+
+    @contextmanager
     def stream(
         self, method: str, path: str, *, read_timeout_s: float, headers: Mapping[str, str] | None = None, **kwargs: Any
     ) -> Iterator[httpx.Response]:
@@ -114,7 +138,10 @@ class Transport:
         the caller knows where to resume.
         """
         timeout = httpx.Timeout(TIMEOUT.connect, read=read_timeout_s)
-        with self._http.stream(method, path, headers=headers, timeout=timeout, **kwargs) as response:
+        with ExitStack() as stack:
+            with self._noticed():
+                sent = self._http.stream(method, path, headers=headers, timeout=timeout, **kwargs)
+                response = stack.enter_context(sent)
             if response.is_error:
                 response.read()
                 raise from_response(response)

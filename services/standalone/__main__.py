@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 from services.standalone import console
 from services.standalone.child import StartError
@@ -48,7 +49,7 @@ def up() -> int:
     except KeyboardInterrupt:
         return 0
     except StartError as err:
-        print(err, flush=True)
+        print(err, file=sys.stderr, flush=True)
     return 1
 
 

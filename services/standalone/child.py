@@ -125,7 +125,7 @@ def held_by(path: Path) -> int | None:
     """The pid that the holder of the lock has written, or None when the lock is free."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -81,6 +81,9 @@ def supervise() -> int:
         note_holder(held, os.getppid())  # `down` sends its signal to the console
         described.unlink(missing_ok=True)
         _run(home, described)
+    except FileExistsError:
+        _say(f"The platform cannot run: {home} is not a folder; name one with --home or NANOCHAT_HOME")
+        return 1
     except (StartError, OSError) as err:
         _say(f"The platform cannot run: {err}")
         return 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from client import Client, ClientError, Inference, overrides
 from client.text import troubles
 from client.watch import watch
+from nanochat.contract.contract import Exit
 from services.standalone.child import StartError
 from services.standalone.console import Running, running_stack
 from services.standalone.roster import home_folder
@@ -23,12 +25,18 @@ from services.standalone.tree import PeakMemory
 
 RECIPE = "tiny"
 QUESTION = "Who are you?"
+INTERRUPTED = 128 + signal.SIGINT
 LOADING_S = 60.0  # the inference service polls, verifies and loads the model after the end of the run
 
 
+class Refused(StartError):
+    """DATA or SET is refused. Nothing was started."""
+
+
 def demo() -> int:
-    """The exit status: 0 when the run succeeded and the answer is not empty."""
-    began, status = time.monotonic(), 1
+    """The exit status: 0 when the run succeeded and the answer is not empty, Exit.BAD_INPUT when DATA or SET is refused, INTERRUPTED when
+    Ctrl-C came before."""
+    began, status = time.monotonic(), INTERRUPTED
     try:
         changes = {**data_overrides(os.environ.get("DATA")), **set_overrides(os.environ.get("SET"))}
         check(changes)
@@ -36,7 +44,8 @@ def demo() -> int:
             try:
                 status = 0 if train_and_ask(stack, changes) else 1
             except ClientError as err:
-                print(f"\n{err}", flush=True)
+                status = 1
+                print(f"\n{err}", file=sys.stderr, flush=True)
             minutes, seconds = divmod(round(time.monotonic() - began), 60)
             print(f"\n{minutes} min {seconds:02d} s in all, peak memory {memory.bytes / 2**30:.2f} GiB\n")
             print(stack.addresses(), flush=True)
@@ -46,8 +55,11 @@ def demo() -> int:
             stack.wait()
     except KeyboardInterrupt:
         return status
+    except Refused as err:
+        print(err, file=sys.stderr, flush=True)
+        return Exit.BAD_INPUT
     except StartError as err:
-        print(err, flush=True)
+        print(err, file=sys.stderr, flush=True)
     return 1
 
 
@@ -57,19 +69,19 @@ def data_overrides(folder: str | None) -> dict[str, object]:
 
 
 def set_overrides(text: str | None) -> dict[str, object]:
-    """SET as overrides of the recipe. Raises StartError, before anything starts, when it cannot be read."""
+    """SET as overrides of the recipe. Raises Refused when it cannot be read."""
     try:
         return overrides.parse_text(text or "")
     except overrides.OverrideError as err:
-        raise StartError(f"SET={text}: {err}") from err
+        raise Refused(f"SET={text}: {err}") from err
 
 
 def check(changes: dict[str, object]) -> None:
-    """Raises StartError, before anything starts, when the recipe with these changes is refused; it names every wrong field."""
+    """Raises Refused when the recipe with these changes is refused; it names every wrong field."""
     command = [sys.executable, "-m", "nanochat.local.plan", RECIPE, "--overrides", json.dumps(changes)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise StartError(f"The recipe {RECIPE!r} with DATA and SET cannot run:\n{done.stderr.strip()}")
+        raise Refused(f"The recipe {RECIPE!r} with DATA and SET cannot run:\n{done.stderr.strip()}")
 
 
 def train_and_ask(stack: Running, changes: dict[str, object]) -> bool:

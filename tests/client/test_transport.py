@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
+from client import transport as module
 from client.errors import ApiError, Unreachable
 from client.transport import Transport
 from tests.client.scripted import DROP, Scripted, scripted
@@ -58,3 +61,35 @@ def test_a_refusal_is_not_asked_again(server: Scripted, transport: Transport) ->
     with pytest.raises(ApiError, match=rf"answer 1 \({server.answers[0]}\)"):
         transport.get("/")
     assert server.asked == 1
+
+
+def test_a_server_that_never_answers_is_told_and_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that is sent four times would wait four times as long."""
+    monkeypatch.setattr(module, "TIMEOUT", httpx.Timeout(0.3))
+    monkeypatch.setattr(module, "GIVE_UP_S", 0.2)
+    monkeypatch.setattr(module, "NOTICE_S", 0.05)
+    told: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(0.1)
+        transport = Transport(f"http://127.0.0.1:{silent.getsockname()[1]}", waits=told.append)
+        with pytest.raises(Unreachable, match="timed out"):
+            transport.get("/")
+        assert told == [transport.base_url]
+        with pytest.raises(httpx.ReadTimeout), transport.stream("GET", "/", read_timeout_s=0.2):
+            pass
+        assert told == [transport.base_url] * 2
+        transport.close()
+        silent.accept()[0].close()
+        silent.accept()[0].close()
+        with pytest.raises(TimeoutError):
+            silent.accept()
+
+
+@pytest.mark.parametrize("server", [(200,)], indirect=True)
+def test_a_server_that_answers_at_once_is_not_waited_for(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(module, "NOTICE_S", 5.0)
+    transport = Transport(server.url, waits=told.append)
+    transport.get("/")
+    transport.close()
+    assert told == []

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
+from client.cli_options import recipe_of
+from nanochat.config.recipe import RecipeError, load
 from tests.client.conftest import Here
 
 
@@ -37,3 +40,41 @@ def test_that_line_fits_a_narrow_terminal(here: Here) -> None:
     done = here("--context", "lab", "ps", columns=40)
     assert done.code == 2
     assert done.widest <= 40
+
+
+BROKEN = {
+    "syntax": (b"a = [\n", "not valid TOML: Invalid value (at end of document)"),
+    "twice": (b"seed = 1\nseed = 2\n", "not valid TOML: Cannot overwrite a value (at line 2"),
+    "nul": (b'name = "a\0b"\n', "not valid TOML: Illegal character"),
+    "number": (b"seed = " + b"9" * 5000, "not valid TOML: Exceeds the limit"),
+    "deep": (b"a = " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
+    "utf16": ('name = "x"'.encode("utf-16"), "not UTF-8 text; save it as UTF-8"),
+    "empty": (b"", "has no field"),
+    "comment": (b"# soon\n", "has no field"),
+}
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_a_broken_recipe_file_is_told_in_a_line(here: Here, tmp_path: Path, content: str) -> None:
+    data, why = BROKEN[content]
+    file = tmp_path / "x.toml"
+    file.write_bytes(data)
+    for command in ("plan", "submit"):
+        done = here(command, str(file), COLUMNS="400", NANOCHAT_API_URL="http://127.0.0.1:1", NANOCHAT_API_KEY="k")
+        assert (done.code, why in words(done.err)) == (2, True), done.err
+    with pytest.raises(RecipeError, match=re.escape(why)):
+        load(str(file))
+
+
+def test_a_folder_is_no_recipe_file(here: Here, tmp_path: Path) -> None:
+    folder = tmp_path / "x.toml"
+    folder.mkdir()
+    assert "Is a directory" in words(here("plan", str(folder), COLUMNS="400").err)
+    with pytest.raises(RecipeError, match="is a folder"):
+        load(str(folder))
+
+
+def test_a_recipe_file_of_windows_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    file.write_bytes(b'\xef\xbb\xbfname = "x"\r\n')
+    assert recipe_of(str(file)) == load(str(file)) == {"name": "x"}

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from client.errors import ClientError
+from client.settings import discover
+from nanochat.contract.contract import Exit
 from services.standalone import roster
 from services.standalone.child import held_by, lock
 from services.standalone.tree import PeakMemory
@@ -45,13 +48,32 @@ def test_down_without_a_stack_says_so(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout.strip()) == (0, f"No platform runs in {tmp_path}.")
 
 
+def test_a_home_that_is_a_file_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "home"
+    file.write_text("")
+    done = command("up", home=file)
+    assert (done.returncode, f"{file} is not a folder" in done.stdout) == (1, True)
+    assert command("down", home=file).stdout.strip() == f"No platform runs in {file}."
+    monkeypatch.setenv("NANOCHAT_HOME", str(file))
+    with pytest.raises(ClientError, match="is not a folder"):
+        discover()
+
+
 @pytest.mark.parametrize(("folder", "told"), [("missing", "no folder"), ("empty", "holds no .parquet, .jsonl or .txt file")])
 def test_demo_refuses_a_data_folder_before_it_starts_anything(folder: str, told: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = command("demo", home=tmp_path / "home", DATA=str(tmp_path / folder))
-    assert done.returncode == 1
-    assert told in done.stdout
-    assert str(tmp_path / folder) in done.stdout
+    assert (done.returncode, done.stdout) == (Exit.BAD_INPUT, "")
+    assert told in done.stderr
+    assert str(tmp_path / folder) in done.stderr
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("setting", ["nope", "base.nope=1", "base.num_iterations=-3"])
+def test_demo_refuses_a_setting_before_it_starts_anything(setting: str, tmp_path: Path) -> None:
+    done = command("demo", home=tmp_path / "home", SET=setting)
+    assert (done.returncode, done.stdout) == (Exit.BAD_INPUT, "")
+    assert setting.partition("=")[0] in done.stderr
     assert not (tmp_path / "home").exists()
 
 

@@ -6,14 +6,18 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from threading import Thread
 
 import pytest
 
 from services.standalone.doctor import addresses, gpu, machine
+from services.standalone.doctor.__main__ import findings
 from services.standalone.doctor.finding import Finding, Level
 from services.standalone.valkey import Valkey
 from tests.api.server import serving
@@ -146,3 +150,53 @@ def test_a_proxy_that_takes_local_calls(monkeypatch: pytest.MonkeyPatch) -> None
     assert "NO_PROXY" in one(addresses.proxy(), Level.ODD).remedy
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     assert list(addresses.proxy()) == []
+
+
+@pytest.mark.parametrize(
+    "said", [b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\n\r\n[]", b"HTTP/1.1 200 OK\r\n\r\n{}", b"HTTP/1.1 200 OK\r\n\r\n<html>"]
+)
+def test_another_program_at_the_api_s_address(said: bytes, home: Path) -> None:
+    with speaking(said) as url:
+        found = one(addresses.api(url, "k", expected=True), Level.BAD)
+        assert found.text.startswith(url)
+        assert all(f.level is Level.FINE for f in addresses.clock(home, url))
+        assert one(addresses.ports({"api": int(url.rpartition(":")[2])}), Level.ODD)
+
+
+def test_an_api_that_is_ready_but_lists_no_workers(home: Path) -> None:
+    with speaking(b'HTTP/1.1 200 OK\r\n\r\n{"status": "ready"}') as url:
+        assert "/v1/workers answers, but not as" in one(addresses.api(url, "k", expected=True), Level.BAD).text
+
+
+def test_a_server_that_answers_byte_after_byte(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "WHOLE_S", 0.3)
+    with speaking(b"HTTP/1.1 200 OK\r\n" * 10, pause_s=0.1) as url:
+        assert "not complete after" in one(addresses.api(url, "k", expected=True), Level.BAD).text
+        assert all(f.level is Level.FINE for f in addresses.clock(home, url))
+
+
+def test_a_damaged_description_of_the_platform_is_a_finding(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "stack.json").write_text("[1", encoding="utf-8")
+    monkeypatch.setenv("NANOCHAT_HOME", str(home))
+    monkeypatch.delenv("NANOCHAT_API_URL", raising=False)
+    assert "stack.json cannot be read" in one(findings(), Level.BAD).text
+
+
+@contextmanager
+def speaking(said: bytes, pause_s: float = 0.0) -> Iterator[str]:
+    """A server that says the same to everybody: all at once or, with a pause, byte after byte."""
+
+    class Speaker(StreamRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            with suppress(OSError):  # who was spoken to has left
+                for part in [said] if not pause_s else [said[at : at + 1] for at in range(len(said))]:
+                    self.wfile.write(part)
+                    time.sleep(pause_s)
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Speaker) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()

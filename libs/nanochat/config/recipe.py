@@ -127,16 +127,24 @@ def load(name: str) -> dict[str, Any]:
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
-            raise RecipeError([("recipe", f"no file {name}")])
-        text = path.read_text(encoding="utf-8")
+            raise RecipeError([("recipe", f"{name} is a folder" if path.is_dir() else f"no file {name}")])
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as err:
+            why = "it is not UTF-8 text; save it as UTF-8" if isinstance(err, UnicodeDecodeError) else err.strerror
+            raise RecipeError([("recipe", f"{name} cannot be read: {why}")]) from err
     elif name in names():
         text = resources.files("nanochat.config.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
     else:
         raise RecipeError([("recipe", f"unknown recipe {name!r}; known: {', '.join(names())}")])
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as err:
-        raise RecipeError([("recipe", f"{name} is not valid TOML: {err}")]) from err
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as err:  # a number with thousands of digits, or thousands of brackets
+        why = "it is nested too deeply" if isinstance(err, RecursionError) else str(err)
+        raise RecipeError([("recipe", f"{name} is not valid TOML: {why}")]) from err
+    if not table:  # it would be a run of all defaults, which takes days on one GPU
+        raise RecipeError([("recipe", f'{name} has no field; for a run with all defaults write a name: name = "…"')])
+    return table
 
 
 def resolve(recipe: str | dict[str, Any], overrides: dict[str, Any] | None = None) -> Recipe:

@@ -251,7 +251,7 @@ def attempts(stage: Path, file: str = "") -> dict[int, Path]:
 
 
 def read_manifest(artifact: Artifact) -> dict[str, Any]:
-    """The parsed manifest, checked against the artifact's digest. Raises StageError if it is missing or differs."""
+    """The parsed manifest, checked against the artifact's digest. Raises StageError if it is missing, differs or is none."""
     path = artifact.dir / MANIFEST
     if not path.is_file():
         raise StageError(f"{path} does not exist", code="artifact_missing", hint="rerun the stage that makes it")
@@ -259,8 +259,15 @@ def read_manifest(artifact: Artifact) -> dict[str, Any]:
         raise StageError(
             f"{path} has changed since it was published", code="artifact_corrupt", hint="rerun the stage that made it"
         )
-    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return manifest
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        whole = all({"path", "bytes", "sha256"} <= entry.keys() for entry in manifest["files"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise StageError(f"{path} is no manifest", code="artifact_corrupt", hint="rerun the stage that made it")
+    found: dict[str, Any] = manifest
+    return found
 
 
 def sha256_file(path: Path) -> str:

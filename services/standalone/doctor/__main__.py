@@ -8,15 +8,21 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from client.errors import ClientError
 from client.settings import discover
 from services.standalone.doctor import addresses, gpu, machine
-from services.standalone.doctor.finding import Finding, Level
+from services.standalone.doctor.finding import Finding, Level, bad
 
 MARKS = {Level.FINE: "✓", Level.ODD: "!", Level.BAD: "✗"}
 
 
 def findings() -> Iterator[Finding]:
-    here, names = discover(), gpu.gpus()
+    names = gpu.gpus()
+    try:
+        here = discover()
+    except ClientError as err:  # it says what to do
+        yield bad("settings", str(err), "then run nanochat doctor again")
+        return
     running = (here.home / "stack.json").is_file() or "NANOCHAT_API_URL" in os.environ
     yield from machine.python()
     yield from machine.packages()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import socket
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from email.message import Message
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,7 +22,8 @@ from services.standalone.doctor.finding import Finding, bad, fine, odd
 from services.standalone.ports import PORTS
 
 SKEW_S = 5.0
-TIMEOUT_S = 5.0
+TIMEOUT_S = 5.0  # of a connection, and between two bytes
+WHOLE_S = 10.0  # of an answer: a server may send byte after byte
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -46,16 +51,15 @@ def clock(home: Path, api_url: str) -> Iterator[Finding]:
     place = home if home.is_dir() else Path(tempfile.gettempdir())
     try:
         with tempfile.NamedTemporaryFile(dir=place, prefix=".doctor-") as file:
-            others = {f"the file server of {place}": os.stat(file.name).st_mtime}
+            ahead = {f"the file server of {place}": time.time() - os.stat(file.name).st_mtime}
     except OSError:
-        others = {}  # the check of permissions reports that
+        ahead = {}  # the check of permissions reports that
     try:
-        with _direct.open(f"{api_url}/health", timeout=TIMEOUT_S) as answer:
-            others[api_url] = parsedate_to_datetime(answer.headers["Date"]).timestamp() + 0.5
+        headers, _ = _answer(f"{api_url}/health")
+        ahead[api_url] = time.time() - parsedate_to_datetime(headers["Date"]).timestamp() - 0.5
     except (OSError, TypeError, ValueError):
         pass
-    for name, then in others.items():
-        off = time.time() - then
+    for name, off in ahead.items():
         if abs(off) > SKEW_S:
             yield odd(
                 "clock",
@@ -109,33 +113,35 @@ def broker(url: str | None) -> Iterator[Finding]:
 def api(url: str, key: str | None, *, expected: bool) -> Iterator[Finding]:
     """`expected`: the user has named an address, or the platform was started here and has not been stopped."""
     try:
-        with _direct.open(f"{url}/ready", timeout=TIMEOUT_S) as answer:
-            state = json.load(answer)["status"]
+        state = json.loads(_answer(f"{url}/ready")[1])["status"]
     except urllib.error.HTTPError as err:
         yield bad(
             "api", f"{url}/ready answers {err.code}", "see its log; the database may be down, or another program has the port"
         )
         return
-    except (OSError, ValueError, KeyError) as err:
+    except (OSError, ValueError, LookupError, TypeError) as err:
         if expected:
-            yield bad("api", f"{url} does not answer: {err}", "start the platform (`nanochat up`), or correct NANOCHAT_API_URL")
+            yield bad("api", f"{url} {_trouble(err)}", "start the platform (`nanochat up`), or correct NANOCHAT_API_URL")
         else:
             yield fine("api", "not running; start the platform with `nanochat up`")
         return
     yield fine("api", f"{url} is {state}") if state == "ready" else odd("api", f"{url} is {state}", "see its /ready")
     request = urllib.request.Request(f"{url}/v1/workers", headers={"Authorization": f"Bearer {key}"} if key else {})
     try:
-        with _direct.open(request, timeout=TIMEOUT_S) as answer:
-            workers = [w for w in json.load(answer)["items"] if w["status"] != "lost"]
+        workers = [w for w in json.loads(_answer(request)[1])["items"] if w["status"] != "lost"]
+        alive = {w["queue"] for w in workers}
     except urllib.error.HTTPError as err:
         yield bad(
             "api", f"refuses the key ({err.code})", "set NANOCHAT_API_KEY_FILE to NANOCHAT_HOME/keys/admin.key of that platform"
         )
         return
-    for queue in ("cpu", "gpu"):
-        if not any(w["queue"] == queue for w in workers):
+    except (OSError, ValueError, LookupError, TypeError) as err:
+        yield bad("api", f"{url}/v1/workers {_trouble(err)}", "see its log; another program may have the port")
+        return
+    for name in ("cpu", "gpu"):
+        if name not in alive:
             yield bad(
-                "workers", f"no worker of the queue {queue} is alive", f"python -m services.worker --queue {queue}; see its log"
+                "workers", f"no worker of the queue {name} is alive", f"python -m services.worker --queue {name}; see its log"
             )
 
 
@@ -149,7 +155,33 @@ def proxy() -> Iterator[Finding]:
 
 def _is_ours(port: int) -> bool:
     try:
-        with _direct.open(f"http://127.0.0.1:{port}/health", timeout=TIMEOUT_S) as answer:
-            return "status" in json.load(answer)
+        return "status" in json.loads(_answer(f"http://127.0.0.1:{port}/health")[1])
     except (OSError, ValueError, TypeError):
         return False
+
+
+def _answer(request: str | urllib.request.Request) -> tuple[Message, bytes]:
+    """The headers and the body of an answer. Raises OSError, of which HTTPError is one, if there is none within WHOLE_S."""
+    came: queue.SimpleQueue[tuple[Message, bytes] | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            with _direct.open(request, timeout=TIMEOUT_S) as answer:
+                came.put((answer.headers, answer.read()))
+        except HTTPException as err:
+            came.put(OSError(f"what answers does not speak HTTP ({type(err).__name__})"))
+        except (OSError, ValueError) as err:
+            came.put(err)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        found = came.get(timeout=WHOLE_S)
+    except queue.Empty:
+        raise TimeoutError(f"the answer was not complete after {WHOLE_S:.0f} s") from None
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _trouble(error: Exception) -> str:
+    return f"does not answer: {error}" if isinstance(error, OSError) else "answers, but not as the control API does"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nanochat.contract.contract import Artifact, Exit, ExitReport, StageError, StageSpec, seal, verify, write_json
+from nanochat.contract.contract import Artifact, Exit, ExitReport, StageError, StageSpec, artifact_at, seal, verify, write_json
 from nanochat.contract.events import EventLog, read
 
 
@@ -131,3 +131,10 @@ def test_an_output_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path
     command = [sys.executable, "-m", "nanochat", "data", "--spec", str(tmp_path / "stage.json")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (Exit.FAILED, f"cannot make output_dir {out}: Not a directory\n")
+
+
+@pytest.mark.parametrize("text", ["[1", "3", "{}", '{"files": 3}', '{"files": [3]}', '{"files": [{"path": "a"}]}', "\udcff"])
+def test_a_manifest_that_is_none_is_told_as_one(text: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(StageError, match="is no manifest"):
+        verify(artifact_at(tmp_path))
