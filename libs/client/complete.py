@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Callable, Iterable, Iterator
 
 import typer
@@ -14,17 +16,28 @@ from client.settings import chosen
 
 Offer = tuple[str, str]  # what completes the word, and a note beside it
 MOST = 100
+PATIENCE_S = 3.0
 
 
 def _asked(offers: Callable[[Client], Iterable[Offer]]) -> Callable[[typer.Context, str], list[Offer]]:
-    """A completion that asks the server. A word that has begun narrows the offers; an error offers nothing."""
+    """A completion that asks the server. A word that has begun narrows the offers; an error offers nothing, nor does a server that
+    takes longer than PATIENCE_S."""
 
     def completion(context: typer.Context, incomplete: str) -> list[Offer]:
+        came: queue.SimpleQueue[list[Offer]] = queue.SimpleQueue()
+
+        def ask() -> None:
+            try:
+                found = chosen(_context_of(context))
+                with Client(found.api_url, found.api_key, tries=1) as client:
+                    came.put([(word, note) for word, note in offers(client) if word.startswith(incomplete)])
+            except (ClientError, ValidationError):
+                came.put([])
+
+        threading.Thread(target=ask, daemon=True).start()
         try:
-            found = chosen(_context_of(context))
-            with Client(found.api_url, found.api_key, tries=1) as client:
-                return [(word, note) for word, note in offers(client) if word.startswith(incomplete)]
-        except (ClientError, ValidationError):
+            return came.get(timeout=PATIENCE_S)
+        except queue.Empty:
             return []
 
     return completion
