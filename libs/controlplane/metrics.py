@@ -166,11 +166,12 @@ def metrics(
     if run is None:
         raise NotFound(f"there is no run {run_id!r}")
     steps = {"from_step": from_step, "to_step": to_step}
-    rows = _rows(session, {"run_ids": [run_id], "stage": stage, **steps}, keys, max_points)
-    names = {row.id: row.name for row in session.execute(_STAGES, {"run_id": run_id})}
+    # The gaps before the points: a reader who is told of an attempt may rely on its having superseded the points beyond it.
     gaps: dict[str, list[Json]] = defaultdict(list)
     for row in session.execute(_GAPS, {"run_id": run_id, **steps}):
         gaps[row.stage].append({"step": row.step, "attempt": row.attempt, "t": float(row.at)})
+    rows = _rows(session, {"run_ids": [run_id], "stage": stage, **steps}, keys, max_points)
+    names = {row.id: row.name for row in session.execute(_STAGES, {"run_id": run_id})}
     places = list(names)
     series = [
         {

@@ -38,7 +38,7 @@ class ManualWorker:
                     session, f"manual-{queue}", queue=queue, hostname="test", slots=64
                 )  # tests leave stages at work
 
-    def begin(self, stage: str) -> Work:
+    def begin(self, stage: str, *, resumed_from_step: int | None = None) -> Work:
         """Claim the stage, once the dispatcher has queued it."""
         deadline = time.monotonic() + DEADLINE_S
         while time.monotonic() < deadline:
@@ -47,7 +47,7 @@ class ManualWorker:
                 if row.status is StageStatus.QUEUED:
                     claim = claims.claim(session, row.id, f"manual-{row.queue}")
                     if claim is not None:
-                        claims.started(session, claim.fence, process={})
+                        claims.started(session, claim.fence, process={}, resumed_from_step=resumed_from_step)
                         return Work(self, claim)
             time.sleep(0.05)
         raise AssertionError(f"{stage} was not queued within {DEADLINE_S} s")

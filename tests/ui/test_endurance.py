@@ -17,9 +17,9 @@ from services.api import feed
 from services.api.runs import live
 from tests.browser import needs_chromium
 from tests.ui.conftest import Site, visiting
+from tests.ui.curves import begun, falling, figure, open_run, report
 from tests.ui.manual_worker import Work
 from tests.ui.service import running
-from tests.ui.test_run_page import begun, falling, figure, open_run, report
 
 pytestmark = needs_chromium
 

@@ -13,8 +13,8 @@ from nanochat.contract.contract import Artifact
 from services.standalone.valkey import Valkey
 from tests.browser import needs_chromium
 from tests.ui.conftest import Site, visiting
+from tests.ui.curves import begun, falling, figure, open_run, report
 from tests.ui.service import Service, running
-from tests.ui.test_run_page import begun, falling, figure, open_run, report
 
 pytestmark = needs_chromium
 NOTICES = {

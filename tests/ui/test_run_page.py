@@ -4,59 +4,20 @@ from __future__ import annotations
 
 import csv
 import math
-import time
-from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from controlplane import claims
 from controlplane.lifecycle import Reason
 from tests.browser import needs_chromium
 from tests.inference.server import wait_for
 from tests.ui.conftest import Site, visiting
-from tests.ui.manual_worker import ManualWorker, Work
+from tests.ui.curves import begun, falling, figure, open_run, range_of, report, stop
+from tests.ui.manual_worker import ManualWorker
 
 pytestmark = needs_chromium
-
-
-def begun(site: Site, name: str, stage: str = "base_train") -> tuple[ManualWorker, Work]:
-    """A run that is at work on the stage."""
-    worker = site.submit(name)
-    before = ["data", "tok_train", "tok_eval", "base_train", "base_eval", "mid_train", "chat_eval_mid", "sft"]
-    worker.finish(*before[: before.index(stage)])
-    return worker, worker.begin(stage)
-
-
-def report(work: Work, steps: range, **values: Callable[[int], float | str]) -> None:
-    """Metric events of the steps, a tenth of a second apart, in batches."""
-    since = time.time() - 0.1 * len(steps)
-    events = [
-        {"kind": "metric", "step": step, "t": since + 0.1 * i, "values": {key: of(step) for key, of in values.items()}}
-        for i, step in enumerate(steps)
-    ]
-    for start in range(0, len(events), 5000):
-        work.tell(*events[start : start + 5000])
-
-
-def falling(step: int) -> float:
-    return 2.0 + 6.0 * math.exp(-step / 300) + 0.05 * math.sin(step)
-
-
-def open_run(page: Page, site: Site, run_id: str, query: str = "") -> Locator:
-    """The page of the run, once its large curve is drawn."""
-    page.goto(f"{site.url}/runs/{run_id}{query}")
-    curve = page.locator(".curve .u-over")
-    expect(curve).to_be_visible()
-    return curve
-
-
-def figure(page: Page, what: str) -> Locator:
-    return page.locator(".run-facts > div", has=page.get_by_text(what, exact=True)).locator("dd")
 
 
 def test_a_run_is_seen_from_the_list_to_its_end(page: Page, site: Site) -> None:
@@ -102,12 +63,6 @@ def test_a_run_is_followed_without_losing_zoom_or_place(page: Page, site: Site) 
     curve.dblclick()
     expect(page.get_by_role("button", name="Show all")).to_be_disabled()
     wait_for(lambda: range_of(page)[1] >= 339, "all is shown")
-
-
-def range_of(page: Page) -> list[float]:
-    """First and last x of the large curve."""
-    shown = page.locator(".curve .plot")
-    return [float(shown.get_attribute(name) or "nan") for name in ("data-from", "data-to")]
 
 
 def test_all_plots_show_the_same_range_and_keys_move_it(page: Page, site: Site) -> None:
@@ -209,7 +164,7 @@ def test_a_stage_shows_its_attempts_and_its_last_lines(page: Page, site: Site) -
     worker, work = begun(site, "tried twice")
     report(work, range(50), loss=falling)
     work.log("<b>step 49</b> | loss 7.0")
-    _stop(site, work, Reason.HOST_DRAIN, "Its worker shut down.")
+    stop(site, work, Reason.HOST_DRAIN, "Its worker shut down.")
     again = worker.begin("base_train")
     again.log("second attempt", "step 50 | loss 6.9")
     report(again, range(50, 90), loss=falling)
@@ -240,6 +195,46 @@ def test_nothing_to_draw_is_said_in_words(page: Page, site: Site) -> None:
     report(work, range(20, 40), loss=lambda step: 5.0)
     expect(page.locator(".curve .u-over")).to_be_visible()
     expect(page.locator(".curve .plot-hint")).to_contain_text("✕ not finite")
+
+
+def test_the_tab_of_metrics_says_which_curves_appear_when(page: Page, site: Site) -> None:
+    worker, work = begun(site, "only its loss")
+    page.goto(f"{site.url}/runs/{worker.run_id}")
+    tab = page.get_by_role("tabpanel")
+    expect(tab).to_contain_text("No points yet. Each curve appears with the first step that reports it: training speed")
+    report(work, range(20), loss=falling)
+    expect(tab).to_contain_text("Training has reported none of the figures of this tab so far.")
+    expect(tab).to_contain_text("on GPUs also model FLOPs utilization, peak memory")
+    report(work, range(20, 40), loss=falling, lrm=lambda step: 1.0)
+    expect(page.locator(".small-plot:visible")).to_have_count(1)
+    expect(tab).not_to_contain_text("Each curve appears")
+
+
+@pytest.mark.parametrize("width", [1024, 1280, 1440, 1920])
+def test_no_name_of_a_stage_is_cut(browser: Browser, site: Site, width: int) -> None:
+    """With all stages that a recipe may have, one at work and one that is tried again."""
+    run = site.api.client().submit("tiny", {"rl.enabled": True}, name=f"all stages at {width}")
+    worker = ManualWorker(site.api.ledger, run.id, site.folder / run.id, site.trained)
+    worker.finish("data", "tok_train", "tok_eval", "base_train")
+    stop(site, worker.begin("base_eval"), Reason.CRASHED, "Killed.")
+    work = worker.begin("mid_train")
+    work.tell({"kind": "progress", "done": 12_345, "total": 123_456, "unit": "step", "eta_s": 123_456.0})
+    with visiting(browser, site, viewport={"width": width, "height": 900}) as page:
+        page.goto(f"{site.url}/runs/{run.id}")
+        stages = page.locator(".pipeline li")
+        expect(stages.filter(has_text="Midtraining")).to_contain_text("12.35k/123.5k step")
+        expect(stages).to_contain_text(["Data", "Tokenizer", "Tokenizer eval", "Pretraining", "Base eval", "Midtraining",
+                                        "Chat eval (mid)", "SFT", "Chat eval (SFT)", "RL", "Chat eval (RL)", "Report"])  # fmt: skip
+        strip = page.locator(".pipeline")
+        cut = strip.evaluate(
+            """(strip) => [strip, ...strip.querySelectorAll("*")]
+              .filter((n) => getComputedStyle(n).display !== "inline" && (n.scrollWidth > n.clientWidth || n.scrollHeight > n.clientHeight))
+              .map((n) => `${n.className} ${n.textContent}`)"""
+        )
+        assert cut == []
+        box = strip.bounding_box()
+        assert box is not None
+        assert box["height"] < 70
 
 
 def test_it_is_renamed_where_it_stands(page: Page, site: Site) -> None:
@@ -346,110 +341,6 @@ def test_the_points_can_be_read_and_kept(page: Page, site: Site, tmp_path: Path)
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_run_of_100_000_points_pans_smoothly(page: Page, site: Site) -> None:
-    worker, work = begun(site, "long")
-    report(work, range(100_000), loss=falling)
-    curve = open_run(page, site, worker.run_id)
-    chart = page.locator(".curve .plot-canvas")
-    chart.focus()
-    chart.press("+")
-    chart.press("+")
-    expect(page.get_by_role("button", name="Show all")).to_be_enabled()
-    box = curve.bounding_box()
-    assert box is not None
-    x, y = box["x"] + 0.8 * box["width"], box["y"] + 0.5 * box["height"]
-    before = range_of(page)
-    page.keyboard.down("Shift")
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.evaluate("""() => {
-      window.frames_ = [];
-      const until = performance.now() + 2000;
-      const tick = (now) => { frames_.push(now); if (now < until) requestAnimationFrame(tick); };
-      requestAnimationFrame(tick);
-    }""")
-    until = time.monotonic() + 2.0
-    while time.monotonic() < until:
-        x -= 2 if x > box["x"] + 40 else -0.6 * box["width"]
-        page.mouse.move(x, y)
-    page.mouse.up()
-    page.keyboard.up("Shift")
-    assert range_of(page) != before
-    times: list[float] = page.evaluate("frames_")
-    took = sorted(b - a for a, b in pairwise(times))
-    print(f"{len(took)} frames in 2 s, median {took[len(took) // 2]:.1f} ms, longest {took[-1]:.0f} ms")
-    assert took[len(took) // 2] < 50  # 17 on an idle machine; tests share theirs
-
-
-def test_a_zoomed_curve_shows_every_point(page: Page, site: Site, tmp_path: Path) -> None:
-    worker, work = begun(site, "long and zoomed")
-    report(work, range(100_000), loss=lambda step: "nan" if step == 49_900 else falling(step))
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if "from_step" in request.url else None)
-    curve = open_run(page, site, worker.run_id)
-    chart, hint = page.locator(".curve .plot-canvas"), page.locator(".curve .plot-hint")
-    chart.focus()
-    page.evaluate("window.node = document.querySelector('.curve canvas')")
-    assert len(losses(page, tmp_path)) <= 1500
-    for _ in range(14):
-        chart.press("+")
-    wait_for(lambda: 500 <= range_of(page)[1] - range_of(page)[0] < 700, "zoomed to some 500 steps")
-    wait_for(lambda: has_all(page, tmp_path), "each step has its point")
-    assert 49_900 in losses(page, tmp_path)  # the one that is not finite has its mark
-    expect(hint).to_contain_text("✕ not finite")
-    assert 1500 < len(losses(page, tmp_path)) < 4000  # the rest of the line stays as it was
-
-    box = curve.bounding_box()
-    assert box is not None
-    x, y = box["x"] + 0.9 * box["width"], box["y"] + 0.5 * box["height"]
-    before, told = range_of(page), len(asked)
-    page.mouse.move(x, y)
-    page.keyboard.down("Shift")
-    page.mouse.down()
-    for share in (0.6, 0.3, 0.05):
-        page.mouse.move(box["x"] + share * box["width"], y)
-        page.wait_for_timeout(350)  # a hand that holds still has not let go
-    assert range_of(page)[0] > before[0] + 400
-    assert len(asked) == told
-    page.mouse.up()
-    page.keyboard.up("Shift")
-    wait_for(lambda: has_all(page, tmp_path), "each step where it was moved to has its point")
-    report(work, range(100_000, 100_040), loss=lambda step: 1.25)
-    page.mouse.move(5, 5)
-    expect(page.locator(".curve .legend li", has_text="training loss").locator("b")).to_have_text("1.25")
-    assert has_all(page, tmp_path)
-    assert page.evaluate("window.node === document.querySelector('.curve canvas')")
-
-    page.route("**/metrics?*from_step*", lambda route: route.fulfill(status=500, json={"title": "Broken"}))
-    told = len(asked)
-    with page.expect_request("**/metrics?*from_step*"):
-        chart.press("Home")
-    wait_for(lambda: len(losses(page, tmp_path)) <= 1540, "the buckets of the whole run are left")
-    page.wait_for_timeout(1000)
-    assert len(asked) <= told + 2  # of the large curve and of the small ones: nobody tries again
-    expect(curve).to_be_visible()
-    page.unroute("**/metrics?*from_step*")
-    chart.press("ArrowRight")
-    wait_for(lambda: has_all(page, tmp_path), "the next move asks again")
-    chart.press("0")
-    wait_for(lambda: len(losses(page, tmp_path)) <= 1540, "the finer points are dropped")
-
-
-def losses(page: Page, folder: Path) -> list[int]:
-    """The steps at which the loss is drawn, as the file with the points has them."""
-    with page.expect_download() as waiting:
-        page.get_by_role("button", name="CSV").click()
-    waiting.value.save_as(folder / "curves.csv")
-    with (folder / "curves.csv").open(newline="") as file:
-        return [int(row["step"]) for row in csv.DictReader(file) if row["metric"] == "loss"]
-
-
-def has_all(page: Page, folder: Path) -> bool:
-    """Whether each step that the large curve shows has its own point."""
-    first, last = range_of(page)
-    return set(range(math.ceil(first), math.floor(last) + 1)) <= set(losses(page, folder))
-
-
 def test_it_recovers_when_the_api_was_away(page: Page, site: Site) -> None:
     worker, work = begun(site, "recovers")
     report(work, range(20), loss=falling)
@@ -467,14 +358,3 @@ def test_it_recovers_when_the_api_was_away(page: Page, site: Site) -> None:
     report(work, range(30, 90), loss=lambda step: 1.5)
     expect(page.locator("#banner")).to_be_empty()
     expect(page.locator(".curve .legend li", has_text="training loss").locator("b")).to_have_text("1.5")
-
-
-def _stop(site: Site, work: Work, reason: Reason, message: str) -> None:
-    with site.api.ledger.begin() as session:
-        claims.finish(session, work.claim.fence, reason, message=message)
-    wait_for(lambda: not _live(site, work), "stopped")
-
-
-def _live(site: Site, work: Work) -> Any:
-    stage = next(s for s in site.api.client().run(work.worker.run_id).stages if s.name == work.claim.stage)
-    return stage.status in ("STARTING", "RUNNING", "STOPPING")

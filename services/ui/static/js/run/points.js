@@ -9,7 +9,7 @@ export class Points {
   wrong = ""; // why the points could not be read, in words
   #loading = null;
   #late = []; // events that came while the points were read
-  #fine = new Map(); // series by stage and key → {from, to, points, bucketed, stale}: its steps of a range in finer buckets
+  #fine = new Map(); // series by stage and key → {from, to, points, bucketed, stale, attempt}: its steps of a range in finer buckets
 
   /** @param {string[]} keys of the metrics; `buckets` of a series at most */
   constructor(run, keys, buckets) {
@@ -27,7 +27,11 @@ export class Points {
       this.#late = [];
       const { series } = await get(path`/runs/${this.run}/metrics`, { keys: this.keys, max_points: this.buckets });
       Object.assign(this, { series, loaded: true, wrong: "" });
-      for (const fine of this.#fine.values()) fine.stale = true; // an attempt may have resumed before its end
+      for (const [name, fine] of this.#fine) {
+        const whole = series.find((s) => nameOf(s) === name);
+        if (!whole || attemptOf(whole) !== fine.attempt) this.#fine.delete(name); // some of its points may be superseded
+        else fine.stale = true;
+      }
     } while (this.#late.some((event) => this.#take(event) === "reload"));
   }
 
@@ -80,19 +84,21 @@ export class Points {
   }
 
   /** What was read last for a part of the series. */
-  fine({ stage, key }) {
-    return this.#fine.get(`${stage} ${key}`);
+  fine(series) {
+    return this.#fine.get(nameOf(series));
   }
 
   /** Read a part of a stage's series in finer buckets, which replace those of an earlier part. */
   async refine({ stage, keys, from, to }, signal) {
     const asked = { stage, keys, from_step: from, to_step: to, max_points: this.buckets };
+    const before = this.series;
     const { series } = await get(path`/runs/${this.run}/metrics`, asked, { signal });
+    if (this.series !== before) return; // all was read anew meanwhile: an attempt may have resumed
     for (const { key, points, bucketed } of series) {
-      const whole = this.of(stage, key)?.points;
+      const whole = this.of(stage, key);
       if (!whole) continue;
-      const share = spacing(points) / spacing(whole);
-      this.#fine.set(`${stage} ${key}`, { from, to, bucketed, stale: false, points: points.map((p) => ({ ...p, share })) });
+      const share = spacing(points) / spacing(whole.points);
+      this.#fine.set(nameOf(whole), { from, to, bucketed, stale: false, attempt: attemptOf(whole), points: points.map((p) => ({ ...p, share })) });
     }
   }
 
@@ -115,12 +121,13 @@ export class Points {
     const { step, values } = event.data;
     let answer = "known";
     for (const [key, value] of Object.entries(values)) {
-      if (!this.keys.includes(key)) continue;
+      if (value === null || !this.keys.includes(key)) continue;
       const series = this.of(event.stage, key);
       if (!series) return "reload"; // its first point: the server also knows the tokens and FLOPs of its steps
-      const last = series.points.at(-1);
-      if (event.t <= last.t) continue; // the stream repeats what was read
-      if (step <= last.step) return "reload"; // an attempt resumed: what lies beyond no longer counts
+      // What was read is told by attempt and step, never by the time: the clocks of machines differ and are set back.
+      const read = attemptOf(series);
+      if (event.attempt > read) return "reload"; // an attempt resumed: what lies beyond no longer counts
+      if (event.attempt < read || step <= series.points.at(-1).step) continue; // the stream repeats what was read
       const finite = typeof value === "number" && Number.isFinite(value) ? value : null;
       series.points.push({ step, t: event.t, min: finite, max: finite, last: finite, nonfinite: finite === null ? 1 : 0 });
       if (series.points.length > 2 * this.buckets) return "reload";
@@ -129,6 +136,11 @@ export class Points {
     return answer;
   }
 }
+
+const nameOf = ({ stage, key }) => `${stage} ${key}`;
+
+/** The newest attempt that had started when the series was read. */
+const attemptOf = ({ gaps }) => Math.max(1, ...gaps.map((gap) => gap.attempt));
 
 /** Steps from one point to the next, on average. */
 const spacing = (points) => (points.length > 1 ? (points.at(-1).step - points[0].step) / (points.length - 1) : 1);
