@@ -248,7 +248,7 @@ class RunStatus(StrEnum):
 class StageState:
     """The facts about one stage that `derive` uses."""
 
-    name: str
+    name: str  # for people
     status: StageStatus
     queue: str = ""
     attempt: int = 0

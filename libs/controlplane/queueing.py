@@ -23,6 +23,7 @@ from controlplane.loops import seconds
 from controlplane.models import Attempt, Json, Run, Stage, Worker
 from controlplane.schemas import QueuedView
 from controlplane.timing import DEFAULT, Timing
+from nanochat.planning.graph import called
 
 _LIVE = (
     select(Stage.queue, Run.project, Run.id, Stage.name)
@@ -39,7 +40,7 @@ class Capacity(NamedTuple):
 
     workers: int  # alive
     slots: int  # of the workers that are not draining
-    busy: tuple[tuple[str, str], ...]  # what they run: project, and run/stage
+    busy: tuple[tuple[str, str], ...]  # what they run: project, and stage of run
 
 
 def claim_first(
@@ -152,7 +153,7 @@ def _capacity(session: Session, timing: Timing) -> Mapping[str, Capacity]:
         slots[queue] += 0 if draining else count
     busy: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for queue, project, run_id, name in session.execute(_LIVE):
-        busy[queue].append((project, f"{run_id}/{name}"))
+        busy[queue].append((project, f"{called(name)} of {run_id}"))
     return {queue: Capacity(workers[queue], slots[queue], tuple(busy[queue])) for queue in {*workers, *busy}}
 
 

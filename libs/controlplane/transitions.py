@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from controlplane.errors import IllegalTransition, NotFound
 from controlplane.lifecycle import HELD, TRANSITIONS, AttemptStatus, Reason, RunStatus, StageState, StageStatus, derive
 from controlplane.models import Attempt, Event, Run, Stage
-from nanochat.planning.graph import SIDE_OUTPUTS
+from nanochat.planning.graph import SIDE_OUTPUTS, called
 
 # A stop request replaces an earlier one unless that one is more urgent. All other reasons are 0, none is -1.
 URGENCY: dict[Reason | None, int] = {None: -1, Reason.STOPPED_EARLY: 1, Reason.USER_CANCEL: 1, Reason.USER_ABORT: 2}
@@ -141,7 +141,7 @@ class Gate:
             .order_by(Stage.position)
         )
         states = [
-            StageState(name, status, queue, no, step, message, side=outputs == [*SIDE_OUTPUTS], reason=reason)
+            StageState(called(name), status, queue, no, step, message, side=outputs == [*SIDE_OUTPUTS], reason=reason)
             for name, status, queue, no, message, step, outputs, reason in rows
         ]
         status, detail = derive(states, self.run.desired)

@@ -32,6 +32,7 @@ from controlplane.schemas import (
     WorkerView,
 )
 from controlplane.timing import DEFAULT, Timing
+from nanochat.planning.graph import called
 
 T = TypeVar("T")
 
@@ -194,7 +195,8 @@ def _waiting(run: Run, stage: Stage, published: Set[str], turn: QueuedView | Non
             return WaitingView(why=f"waits for its turn: as many other runs of the sweep {run.sweep_id} go on as it allows")
         case StageStatus.PENDING if not run.status.is_finished:
             missing = sorted(set(stage.inputs.values()) - published)
-            return WaitingView(why="waits for " + ", ".join(missing) if missing else "will be queued in a moment")
+            makers = dict.fromkeys(called(output.partition(".")[0]) for output in missing)
+            return WaitingView(why="waits for " + ", ".join(makers) if makers else "will be queued in a moment")
     return None
 
 

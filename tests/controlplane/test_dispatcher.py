@@ -48,7 +48,7 @@ def test_an_evaluation_that_fails_leaves_a_hole_in_the_report_and_no_failed_run(
         ledger.finish(claim.fence)
     ended = ledger.run(run)
     assert ended.status is RunStatus.SUCCEEDED
-    assert "without base_eval, which failed" in ended.detail
+    assert "without Base eval, which failed" in ended.detail
 
     with ledger.factory.begin() as s:
         runs.retry(s, run)

@@ -104,8 +104,8 @@ def test_the_queue_says_why_a_stage_waits(ledger: Ledger) -> None:
     assert claim(ledger, "w") == first
     ledger.worker("w", "cpu")  # a heartbeat
     assert [q.why for q in waiting(ledger)] == [
-        f"the only slot of the cpu workers is taken, by {first}/data",
-        f"the only slot of the cpu workers is taken, by {first}/data; 1 queued before it",
+        f"the only slot of the cpu workers is taken, by Data of {first}",
+        f"the only slot of the cpu workers is taken, by Data of {first}; 1 queued before it",
     ]
     with ledger.factory.begin() as s:
         workers.beat(s, "w", draining=True)
@@ -115,7 +115,7 @@ def test_the_queue_says_why_a_stage_waits(ledger: Ledger) -> None:
     assert stages["data"] is not None
     assert stages["data"].position == 2
     assert stages["tok_train"] is not None
-    assert stages["tok_train"].why == "waits for data.tok_shards"
+    assert stages["tok_train"].why == "waits for Data"
     assert second in [q.run_id for q in waiting(ledger)]
 
 

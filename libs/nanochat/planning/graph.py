@@ -91,7 +91,7 @@ STAGES: tuple[StageDef, ...] = (
         "tok_eval",
         "tok_eval",
         "Tokenizer evaluation",
-        "Tokenizer evaluation",
+        "Tokenizer eval",
         "cpu",
         ("tokenizer",),
         _TEXT,
@@ -112,7 +112,7 @@ STAGES: tuple[StageDef, ...] = (
         "base_eval",
         "base_eval",
         "Base model evaluation",
-        "Base evaluation",
+        "Base eval",
         "gpu",
         ("base_eval",),
         {"model": "base_train.model", **_TEXT, "core": "data.core"},
@@ -134,7 +134,7 @@ STAGES: tuple[StageDef, ...] = (
         "chat_eval_mid",
         "chat_eval",
         "Chat evaluation after midtraining",
-        "Chat evaluation (mid)",
+        "Chat eval (mid)",
         "gpu",
         ("chat_eval",),
         {"model": "mid_train.model", **_CHAT},
@@ -158,7 +158,7 @@ STAGES: tuple[StageDef, ...] = (
         "chat_eval_sft",
         "chat_eval",
         "Chat evaluation after finetuning",
-        "Chat evaluation (SFT)",
+        "Chat eval (SFT)",
         "gpu",
         ("chat_eval",),
         {"model": "sft.model", **_CHAT},
@@ -182,7 +182,7 @@ STAGES: tuple[StageDef, ...] = (
         "chat_eval_rl",
         "chat_eval",
         "Chat evaluation after reinforcement learning",
-        "Chat evaluation (RL)",
+        "Chat eval (RL)",
         "gpu",
         ("chat_eval",),
         {"model": "rl.model", **_CHAT},
@@ -193,6 +193,12 @@ STAGES: tuple[StageDef, ...] = (
     StageDef("report", "report", "Report", "Report", "cpu", (), outputs=("report", "results")),
 )
 TRAINED = tuple(stage.name for stage in STAGES if stage.trains)
+_SHORT = {stage.name: stage.short for stage in STAGES}
+
+
+def called(stage: str) -> str:
+    """What people call the stage of this name, where there is little room."""
+    return _SHORT.get(stage, stage)
 
 
 def stages(recipe: Recipe) -> list[StageDef]:

@@ -3,12 +3,13 @@ import { post } from "../api.js";
 import { fill, h } from "../dom.js";
 import { bytes, number, time } from "../format.js";
 import { act, ask } from "../controls.js";
+import { called } from "../stage_names.js";
 import { table } from "../table.js";
 import { empty, section } from "../parts.js";
 
 const COLUMNS = [
   { id: "run", title: "Run", value: (one) => one.run_name, cell: (one) => h("a", { href: `/runs/${one.run_id}?tab=checkpoints`, class: "break" }, one.run_name) },
-  { id: "stage", title: "Stage", value: (one) => one.stage, cell: (one) => one.stage },
+  { id: "stage", title: "Stage", value: (one) => called(one.stage), cell: (one) => called(one.stage) },
   { id: "step", title: "Step", num: true, value: (one) => one.step, cell: (one) => number(one.step) },
   { id: "bytes", title: "Size", num: true, descends: true, value: (one) => one.bytes, cell: (one) => bytes(one.bytes) },
   { id: "after", title: "Deleted", value: (one) => one.delete_after, cell: (one) => (one.delete_after ? ["after ", time(one.delete_after)] : "not marked") },

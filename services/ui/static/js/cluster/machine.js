@@ -6,6 +6,7 @@ import { bar } from "../progress.js";
 import { act, ask } from "../controls.js";
 import { disks, gpus } from "./devices.js";
 import { mark, refill } from "../parts.js";
+import { called } from "../stage_names.js";
 
 const STATE = { idle: ["○", "Idle", ""], busy: ["●", "Busy", "active"], draining: ["◒", "Draining", "warn"], lost: ["✗", "Lost", "bad"] };
 const DRAINS = [["FINISH", "run to their end"], ["HAND_OVER", "stop with a checkpoint; another worker goes on with them"]];
@@ -65,9 +66,9 @@ function work({ run_id: id, run_name: name, stage, attempt, progress }) {
   if (id === null) return h("p", { class: "dim small" }, "A stage of another project");
   const part = progress?.fraction ?? NaN;
   return h("div", { class: "work" },
-    h("div", { class: "row" }, h("a", { href: path`/runs/${id}`, class: "break" }, name), h("span", null, stage), attempt > 1 && h("span", { class: "tag" }, `attempt ${attempt}`),
+    h("div", { class: "row" }, h("a", { href: path`/runs/${id}`, class: "break" }, name), h("span", null, called(stage)), attempt > 1 && h("span", { class: "tag" }, `attempt ${attempt}`),
       h("span", { class: "dim small push" }, [Number.isFinite(part) && percent(part), progress?.eta_s > 0 && `${seconds(progress.eta_s)} left`].filter(Boolean).join(" · "))),
-    bar(part, "active", `${stage} of ${name}`));
+    bar(part, "active", `${called(stage)} of ${name}`));
 }
 
 function deed(worker, changed, place) {

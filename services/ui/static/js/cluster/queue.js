@@ -1,13 +1,14 @@
 // The stages that wait for a worker.
 import { fill, h } from "../dom.js";
 import { seconds } from "../format.js";
+import { called } from "../stage_names.js";
 import { table } from "../table.js";
 import { empty } from "../parts.js";
 
 const COLUMNS = [
   { id: "position", title: "Turn", num: true, value: (one) => one.position, cell: (one) => `${one.position}.` },
   { id: "run", title: "Run", value: (one) => one.run_name, cell: (one) => h("a", { href: `/runs/${one.run_id}`, class: "break" }, one.run_name) },
-  { id: "stage", title: "Stage", value: (one) => one.stage, cell: (one) => one.stage },
+  { id: "stage", title: "Stage", value: (one) => called(one.stage), cell: (one) => called(one.stage) },
   { id: "queue", title: "Queue", value: (one) => one.queue, cell: (one) => one.queue },
   { id: "priority", title: "Priority", num: true, descends: true, hint: "A greater one goes first", value: (one) => one.priority, cell: (one) => one.priority },
   { id: "waits", title: "Waits", num: true, descends: true, value: (one) => waits(one), cell: (one) => seconds(waits(one)) },

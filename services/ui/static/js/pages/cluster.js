@@ -6,6 +6,7 @@ import { garbage } from "../cluster/garbage.js";
 import { machine, machines } from "../cluster/machine.js";
 import { empty, fact, refill, section } from "../parts.js";
 import { queueTable } from "../cluster/queue.js";
+import { readStageNames } from "../stage_names.js";
 import { every } from "../repeat.js";
 
 const POLL_MS = 3000;
@@ -35,6 +36,7 @@ export async function page(main) {
     keyed(lost, machines(gone), (one) => one.hostname, () => machine(refresh), (node, one) => node.show(one));
     queue.show(queued);
   }
+  await readStageNames();
   await every(POLL_MS, refresh);
 }
 

@@ -1,15 +1,15 @@
 // The list of runs.
-import { get, mayOperate } from "../api.js";
+import { mayOperate } from "../api.js";
 import { fill, h, say } from "../dom.js";
 import { actionBar } from "../runs/actions.js";
-import { columns } from "../runs/columns.js";
+import { COLUMNS } from "../runs/columns.js";
 import { noRuns, noneArchived, noneLeft } from "../runs/empty.js";
 import { filters } from "../runs/filters.js";
 import { openStore } from "../runs/store.js";
+import { readStageNames } from "../stage_names.js";
 import { table } from "../table.js";
 
 export async function page(main) {
-  const titles = new Map(); // of stages
   let runs = [];
   let complete = false;
   let store = null;
@@ -19,7 +19,7 @@ export async function page(main) {
   const chosen = filters(() => (chosen.wanted.archived === archived ? show() : open()));
   let archived = chosen.wanted.archived;
   const list = table({
-    label: "Runs", columns: columns(titles),
+    label: "Runs", columns: COLUMNS,
     key: (run) => run.id, name: (run) => run.name, sort: "-created", select: true, onselect: () => actions.update(),
     row: (run) => ({ "data-status": run.status }),
   });
@@ -60,6 +60,5 @@ export async function page(main) {
     });
   }
 
-  const catalog = get("/catalog").then(({ stages }) => stages.forEach((stage) => titles.set(stage.name, stage.short || stage.title)));
-  await Promise.all([catalog, open()]);
+  await Promise.all([readStageNames(), open()]);
 }

@@ -4,6 +4,7 @@ import { fill, h } from "../dom.js";
 import { number } from "../format.js";
 import { param, setParam } from "../address.js";
 import { field } from "../controls.js";
+import { called, readStageNames } from "../stage_names.js";
 
 const PAUSE_MS = 250;
 const COLOURS = 6;
@@ -21,9 +22,9 @@ export async function page(main) {
     written,
     h("div", { class: "columns" }, sides.map((one) => one.node)),
   );
-  const { data } = await inference("GET", "/v1/models");
+  const [{ data }] = await Promise.all([inference("GET", "/v1/models"), readStageNames()]);
   if (!data.length) return fill(main.lastChild, h("div", { class: "panel empty" }, h("h2", null, "No model yet"), h("p", { class: "dim" }, "The tokenizer of a run can be tried as soon as one of its checkpoints is promoted.")));
-  const options = (none) => [none && h("option", { value: "" }, none), data.map((m) => h("option", { value: m.id }, `${m.run_name ?? m.id} · ${m.stage} · step ${m.step}`))].flat(2).filter(Boolean);
+  const options = (none) => [none && h("option", { value: "" }, none), data.map((m) => h("option", { value: m.id }, `${m.run_name ?? m.id} · ${called(m.stage)} · step ${m.step}`))].flat(2).filter(Boolean);
   left.append(...options());
   right.append(...options("no second model"));
   left.value = data.some((m) => m.id === param("model")) ? param("model") : (data.find((m) => m.default) ?? data[0]).id;

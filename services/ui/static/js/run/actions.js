@@ -116,7 +116,7 @@ function fork(live, told) {
 function extend(live, told) {
   const able = live.run.stages.filter((s) => live.trains(s.name) && s.started_at);
   const reached = Math.max(0, ...able.map((s) => s.progress?.total ?? 0));
-  const choice = h("select", { name: "stage" }, able.map((s) => h("option", { value: s.name }, `${s.name}${s.progress?.total ? `, now ${number(s.progress.total)} steps` : ""}`)));
+  const choice = h("select", { name: "stage" }, able.map((s) => h("option", { value: s.name }, `${live.title(s.name)}${s.progress?.total ? `, now ${number(s.progress.total)} steps` : ""}`)));
   const steps = h("input", { name: "steps", type: "number", min: 1, max: 100000000, step: 1, required: true, value: reached ? 2 * reached : "" });
   return ask({
     title: `Train ${live.run.name} for longer`,

@@ -81,9 +81,9 @@ export function curves(live) {
       return made.lines;
     });
     const axes = [...new Map(lines.map((line) => [line.axis, { key: line.axis, label: axisTitle(line.metric), log: chosen.logY }])).values()];
-    chart.draw({ x: { ...AXES[chosen.x], log: chosen.logX }, axes, lines, marks, empty: nothing(own.points, lines, place, "this curve") });
+    chart.draw({ x: { ...AXES[chosen.x], log: chosen.logX }, axes, lines, marks, empty: nothing(own.points, lines, place, "this curve", live.short) });
     bar.show(own.points);
-    if (values.open) fill(values, values.firstElementChild, table(all(), pick));
+    if (values.open) fill(values, values.firstElementChild, table(all(), pick, live.short));
   }
 
   let due = 0;

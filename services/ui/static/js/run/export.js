@@ -6,11 +6,11 @@ import { number, time } from "../format.js";
 const ROWS = 25;
 
 /** The newest points of each curve, so that nobody needs to see the drawing. */
-export function table(runs, pick) {
+export function table(runs, pick, short) {
   return runs.flatMap(({ run, points }) =>
     points.series.filter((s) => pick(points)(s.stage).some((m) => m.key === s.key)).map((s) =>
-      h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${s.stage} ${s.key}` }, h("table", null,
-        h("caption", null, `${run.name} · ${s.stage} · ${s.key}, the newest of ${number(s.points.length)} points`),
+      h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${short(s.stage)} ${s.key}` }, h("table", null,
+        h("caption", null, `${run.name} · ${short(s.stage)} · ${s.key}, the newest of ${number(s.points.length)} points`),
         h("thead", null, h("tr", null, ["Step", "Value", "Smallest", "Largest", "Time"].map((x) => h("th", { scope: "col" }, x)))),
         h("tbody", null, s.points.slice(-ROWS).reverse().map((p) => h("tr", null, h("td", null, number(p.step)),
           [p.last, p.min, p.max].map((v) => h("td", null, v === null ? "not finite" : number(v))), h("td", null, time(p.t)))))))));

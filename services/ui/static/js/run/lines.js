@@ -91,10 +91,10 @@ export function eventMarks(events, place, stages, logX) {
 }
 
 /** Why nothing is drawn, in words. */
-export function nothing(points, lines, place, what) {
+export function nothing(points, lines, place, what, short) {
   if (points.wrong && !points.series.length) return `The points could not be read: ${points.wrong}`;
   if (!points.loaded && !points.series.length) return "Reading the points …";
   if (lines.some((line) => line.count && line.nonfinite === line.count)) return `All values of ${what} so far are NaN or infinite. The loss diverged: lower the learning rate, or look at the data of the first steps.`;
-  if (place?.unknown.length) return `How many of these a step takes is not known for ${place.unknown.join(", ")}. Choose another x axis.`;
+  if (place?.unknown.length) return `How many of these a step takes is not known for ${place.unknown.map(short).join(", ")}. Choose another x axis.`;
   return "No points yet. They appear here as soon as training reports its first step.";
 }

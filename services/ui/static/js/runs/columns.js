@@ -2,14 +2,14 @@
 import { h } from "../dom.js";
 import { DASH, FINISHED, between, chip, dollars, number, percent, seconds, time, tone } from "../format.js";
 import { bar } from "../progress.js";
+import { called } from "../stage_names.js";
 
 const ORDER = ["RUNNING", "QUEUED", "PAUSED", "FAILED", "CANCELLED", "SUCCEEDED"];
 
-/** @param {Map<string, string>} titles of stages, by their kind */
-export const columns = (titles) => [
+export const COLUMNS = [
   { id: "name", title: "Run", class: "wide", cell: (run) => name(run), value: (run) => run.name },
   { id: "status", title: "Status", class: "status", cell: status, value: (run) => ORDER.indexOf(run.status) },
-  { id: "progress", title: "Progress", class: "progress", cell: (run) => progress(run, titles), value: (run) => run.fraction, descends: true },
+  { id: "progress", title: "Progress", class: "progress", cell: progress, value: (run) => run.fraction, descends: true },
   { id: "left", title: "Time left", num: true, cell: (run) => (FINISHED.has(run.status) ? "" : seconds(run.eta_s)), value: (run) => run.eta_s },
   { id: "speed", title: "Tokens/s", num: true, cell: (run) => number(run.figures.tok_per_s, 3), value: (run) => run.figures.tok_per_s, descends: true, hint: "Tokens per second of the last training stage" },
   { id: "bpb", title: "Bits/byte", num: true, cell: (run) => fixed(run.figures.val_bpb, 4), value: (run) => run.figures.val_bpb, hint: "Bits per byte on the validation text of pretraining; lower is better" },
@@ -38,10 +38,10 @@ function ordinal(n) {
   return `${n}${["th", "st", "nd", "rd"][last] ?? "th"}`;
 }
 
-function progress(run, titles) {
+function progress(run) {
   const stages = `${run.stages_done} of ${run.stages_total} stages`;
   const { current } = run;
-  const title = current && (titles.get(current.name) ?? current.name);
+  const title = current && (called(current.name));
   const share = current?.progress?.fraction ?? null;
   const text = !current || FINISHED.has(run.status) ? stages : share === null ? title : `${title} ${percent(share)}`;
   return [bar(run.fraction, tone(run.status), `${run.name}: ${percent(run.fraction)}, ${stages}`), h("span", { class: "sub", title: stages }, text)];
