@@ -40,9 +40,12 @@ export function pipeline(live) {
 
 function segment(stage, live, choose) {
   return h("li", null, h("button", { type: "button", "aria-controls": "stage-detail", onclick: () => choose(stage.name) },
-    h("span", { class: "pipeline-name" }, h("span", { class: "chip" }, h("span", { class: "pipeline-title" }, live.short(stage.name)))),
+    h("span", { class: "pipeline-name" }, h("span", { class: "chip" }, h("span", { class: "pipeline-title" }, inTwoLines(live.short(stage.name))))),
     h("span", { class: "pipeline-sub" }), h("i")));
 }
+
+/** A name that wraps before its last word only. */
+const inTwoLines = (name) => name.replace(/ (?=.* )/g, "\u00a0");
 
 function update(item, stage, live, open) {
   const [button] = item.children;
@@ -59,10 +62,11 @@ function update(item, stage, live, open) {
   say(sub, how + tries);
   fill_.style.width = `${100 * share}%`;
   const why = stage.message || stage.waiting?.why || "";
+  const title = live.short(stage.name);
   set(button, {
     "aria-expanded": String(stage.name === open),
-    "aria-label": `${name.textContent}: ${statusWord(stage.status)}${total ? `, ${percent(share)}` : ""}${took ? `, ${seconds(took)}` : ""}${tries}`,
-    title: [`${name.textContent}: ${statusWord(stage.status)}`, why].filter(Boolean).join(" — "),
+    "aria-label": `${title}: ${statusWord(stage.status)}${total ? `, ${percent(share)}` : ""}${took ? `, ${seconds(took)}` : ""}${tries}`,
+    title: [`${title}: ${statusWord(stage.status)}`, why].filter(Boolean).join(" — "),
   });
 }
 
