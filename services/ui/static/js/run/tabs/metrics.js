@@ -34,11 +34,12 @@ export function metrics(panel, run, live) {
   const devices = hardware(live);
   fill(panel, grid, left, devices.node);
 
+  let missing = []; // plots that are left out, and why
   let drawn = []; // what of the stages: {points, place, pick}
   const training = live.catalog.stages.filter((s) => s.trains).map((s) => s.name);
   function draw() {
     const begun = points.series.some((s) => s.points.length);
-    const missing = [];
+    missing = [];
     drawn = [];
     for (const { plot, chart, node } of charts) {
       const wanted = live.catalog.metrics.filter((m) => plot.keys.includes(m.key));
@@ -51,17 +52,30 @@ export function metrics(panel, run, live) {
       node.hidden = !lines.length;
       drawn.push({ points, place, pick });
       if (begun && node.hidden && plot.none) missing.push(plot.none);
-      chart.draw({ x: { ...AXES[shared.mode], log: shared.logX }, axes, lines, marks: marks.filter((m) => m.kind !== "stage"), empty: nothing(points, lines, place, "this figure") });
+      chart.draw({ x: { ...AXES[shared.mode], log: shared.logX }, axes, lines, marks: marks.filter((m) => m.kind !== "stage"), empty: nothing(points, lines, place, "this figure", live.short) });
     }
-    say(left, begun ? missing.join(" ") : nothing(points, [], null, ""));
+    told();
+  }
+
+  /** Say what is left out, or which curves appear when. */
+  function told() {
+    if (points.series.some((s) => s.points.length)) return say(left, missing.join(" "));
+    if (points.wrong || !points.loaded) return say(left, nothing(points, [], null, "", live.short));
+    const title = ({ keys: [key] }) => live.catalog.metrics.find((m) => m.key === key).title;
+    const [always, onGpus] = [PLOTS.filter((plot) => !plot.none), PLOTS.filter((plot) => plot.none)].map((plots) => plots.map(title).join(", "));
+    const reports = live.run.stages.some((s) => training.includes(s.name) && Object.keys(s.latest).length);
+    const so = reports ? "Training has reported none of the figures of this tab so far. Each curve appears" : "No points yet. Each curve appears";
+    say(left, `${so} with the first step that reports it: ${always}; on GPUs also ${onGpus}.`);
   }
   let due = 0;
   const soon = () => (due ||= setTimeout(() => ((due = 0), draw()), DRAW_MS));
   shared.listeners.add(draw);
   const finer = new Finer(shared.range, () => drawn, draw);
+  const unfollow = live.onRun(told);
   const stop = points.follow(live, draw, soon, () => shared.range.settle());
   return () => {
     stop();
+    unfollow();
     finer.stop();
     devices.stop();
     clearTimeout(due);
