@@ -3,6 +3,8 @@ import { del, get, patch, path, post } from "../api.js";
 import { fill, h } from "../dom.js";
 import { number, time } from "../format.js";
 import { act, ask } from "../controls.js";
+import { makeWebhook } from "./make_webhook.js";
+import { showSecret } from "./secret.js";
 import { table } from "../table.js";
 import { empty, mark, section } from "../parts.js";
 
@@ -11,19 +13,26 @@ const MOST = 50; // in a project
 /** @returns {{node: HTMLElement, refresh: () => Promise<void>}} */
 export function webhooks() {
   const said = h("div", { class: "said", role: "status" });
+  const secret = h("div", { class: "said", role: "status" });
   const place = h("div");
   const list = table({ label: "Webhooks", parameter: "webhooks", key: (hook) => hook.id, columns: columns(said, refresh) });
 
   async function refresh() {
     const { items } = await get("/webhooks", { limit: MOST });
     if (!items.length) {
-      return fill(place, empty("No webhooks", h("p", { class: "dim" }, "A webhook sends the events of this project's runs to an address of yours, such as a chat channel:"),
-        h("pre", { class: "code", tabindex: "0" }, "nanochat webhook make https://example.com/hook --name alerts --kind run_status")));
+      return fill(place, empty("No webhooks", h("p", { class: "dim" }, "A webhook sends the events of this project's runs to an address of yours, such as a chat channel.")));
     }
     if (!list.node.isConnected) fill(place, list.node);
     list.show(items);
   }
-  return { node: section("Webhooks", { id: "h-webhooks", hint: "Of this project." }, said, place), refresh };
+  async function make() {
+    const made = await makeWebhook();
+    if (!made) return;
+    showSecret(secret, made);
+    await refresh();
+  }
+  const button = h("button", { type: "button", onclick: make }, "Make a webhook");
+  return { node: section("Webhooks", { id: "h-webhooks", hint: "Of this project.", actions: [button] }, secret, said, place), refresh };
 }
 
 function state(hook) {

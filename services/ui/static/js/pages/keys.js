@@ -1,10 +1,10 @@
 // API keys, for admins: who may do what, until when.
 import { get, isAdmin } from "../api.js";
-import { fill, h } from "../dom.js";
-import { copyButton } from "../clipboard.js";
+import { h } from "../dom.js";
 import { DASH, time } from "../format.js";
 import { expireKey, makeKey, revokeKey } from "../keys/dialogs.js";
 import { mark } from "../parts.js";
+import { showSecret } from "../keys/secret.js";
 import { webhooks } from "../keys/webhooks.js";
 import { every } from "../repeat.js";
 import { param, setParam } from "../address.js";
@@ -53,20 +53,11 @@ export async function page(main) {
   async function make() {
     const made = await makeKey([...new Set(keys.map((key) => key.project))]);
     if (!made) return;
-    fill(secret, shown(made, () => fill(secret)));
-    secret.querySelector("input").select();
+    showSecret(secret, made);
     await refresh();
   }
   own = (await get("/key")).id;
   await every(POLL_MS, () => Promise.all([refresh(), hooks.refresh()]));
-}
-
-/** The secret of a new key. It is on the page until the visitor has kept it, and nowhere else. */
-function shown(made, kept) {
-  const value = h("input", { type: "text", readonly: true, value: made.secret, class: "mono", "aria-label": `Secret of ${made.name}`, onfocus: (event) => event.target.select() });
-  return h("div", { class: "notice good stack" },
-    h("p", null, h("strong", { class: "break" }, made.name), ` is made. This is its secret. It is shown only this once.`),
-    h("div", { class: "row secret" }, value, copyButton(made.secret), h("button", { type: "button", onclick: kept }, "I have kept it")));
 }
 
 function state(key) {
