@@ -109,6 +109,40 @@ def test_an_expiry_is_changed(page: Page, site: Site) -> None:
     assert next(one for one in listed if one["id"] == key["id"])["expires_at"].startswith("2031-05-0")
 
 
+def test_a_webhook_is_made_switched_off_and_deleted(page: Page, site: Site) -> None:
+    page.goto(f"{site.url}/keys")
+    expect(page.get_by_text("No webhooks")).to_be_visible()
+    press(page, "Make a webhook")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Name").fill("alerts <b>here</b>")
+    dialog.get_by_label("Address").fill("http://127.0.0.1/hook")
+    dialog.get_by_text("Which events").click()
+    dialog.get_by_label("run status").uncheck()
+    dialog.get_by_label("budget warning").check()
+    dialog.get_by_label("promoted", exact=True).check()
+    press(page, "Make the webhook")
+    expect(dialog.get_by_role("alert").filter(has_text="url")).to_be_visible()  # what the API says of the address
+    assert site.api.http.get("/v1/webhooks").json()["items"] == []
+    dialog.get_by_label("Address").fill("https://93.184.215.14/hook?token=sesame")
+    dialog.get_by_label("Only of runs with the labels").fill("a, b")
+    press(page, "Make the webhook")
+    secret = page.get_by_label("Secret of alerts <b>here</b>").input_value()
+    assert secret.startswith("whsec_")
+    [hook] = site.api.http.get("/v1/webhooks").json()["items"]
+    assert (set(hook["kinds"]), hook["labels"], hook["format"]) == ({"promoted", "budget_warning"}, ["a", "b"], "json")
+    press(page, "I have kept it")
+    assert secret not in page.content()
+    row = page.get_by_role("table", name="Webhooks").get_by_role("row").filter(has_text="alerts <b>here</b>")
+    expect(row).to_contain_text("https://93.184.215.14")
+    assert "sesame" not in page.content()
+    row.get_by_role("button", name="Switch off").click()
+    expect(row.get_by_role("button", name="Switch on")).to_be_visible()
+    row.get_by_role("button", name="Delete").click()
+    press(page, "Delete the webhook")
+    expect(page.get_by_text("No webhooks")).to_be_visible()
+    assert site.api.http.get("/v1/webhooks").json()["items"] == []
+
+
 def test_who_is_no_admin_is_told_so(browser: Browser, site: Site) -> None:
     key = site.api.http.post("/v1/keys", json={"name": "looker", "role": "viewer"}).json()
     with visiting(browser, site, key["secret"]) as page:
@@ -133,6 +167,9 @@ def test_the_cluster_shows_what_each_worker_does_and_why_others_wait(page: Page,
     expect(work).to_have_attribute("href", f"/runs/{run_id}")
     row = page.get_by_role("region", name="Queue").get_by_role("row").filter(has_text="waits behind it")
     expect(row).to_contain_text("a worker has a free slot")
+    expect(row.get_by_role("cell", name="Data", exact=True)).to_be_visible()
+    expect(machine).to_contain_text("Pretraining")
+    expect(page.locator("main")).not_to_contain_text("base_train")
 
 
 def test_a_worker_is_drained_and_takes_stages_again(page: Page, site: Site) -> None:
