@@ -13,7 +13,7 @@ import typer
 from client import cli_base, rendering
 from client.cli_base import Json, out
 from client.cli_group import Group
-from client.processes import exit_code, given, start
+from client.processes import exit_code, given, module, start
 
 TokenizerOption = Annotated[
     Path | None, typer.Option("--tokenizer", metavar="DIR", help="folder of a tokenizer; default: that of the newest run here")
@@ -78,7 +78,7 @@ def inspect(
     """Show conversations as the model reads them, with the tokens that it learns in colour; [[…]] where there is no colour."""
     looks = {"--tokenizer": tokenizer, "--tasks": tasks, "--context": context}
     rows = {"--row": row, "--count": count, "--split": split}
-    command = [sys.executable, "-m", "nanochat.chats", "inspect", *given({**looks, **rows}), "--", what]
+    command = [sys.executable, *module("nanochat.chats", "inspect", *given({**looks, **rows}), "--", what)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=False)
     for line in done.stdout.splitlines():
         if as_json:

@@ -14,7 +14,7 @@ import typer
 from client import cli_base
 from client.cli_options import DataOption, FirstOption, FromOption, RecipeArg, SetOption, overrides_of
 from client.plan_models import Plan
-from client.processes import exit_code, given, start
+from client.processes import exit_code, given, module, start
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +46,7 @@ def plan_here(recipe: str, overrides: dict[str, Any], hardware: Sequence[str]) -
 
     Raises typer.Exit if the recipe is refused; the process has then printed why on stderr.
     """
-    command = [sys.executable, "-m", "nanochat.local.plan", recipe, "--overrides", json.dumps(overrides), *hardware]
+    command = [sys.executable, *module("nanochat.local.plan", recipe, "--overrides", json.dumps(overrides), *hardware)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode:
         raise typer.Exit(exit_code(done.returncode))

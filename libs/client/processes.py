@@ -22,6 +22,21 @@ CODES = {
     128 + signal.SIGINT: Code.INTERRUPTED,
 }
 
+# As `python -m MODULE ARGUMENTS`, but Ctrl-C, which the terminal sends to the child too, prints no traceback: the child may still import.
+MODULE = """
+import sys
+told = sys.excepthook
+sys.excepthook = lambda kind, error, trace: None if issubclass(kind, KeyboardInterrupt) else told(kind, error, trace)
+import runpy
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+def module(name: str, *arguments: str) -> list[str]:
+    """The arguments with which Python runs a module as a process of a command."""
+    return ["-c", MODULE, name, *arguments]
+
 
 def given(options: Mapping[str, object]) -> list[str]:
     """The options that have a value, as arguments. True is a flag, False is one that was not given."""
@@ -29,9 +44,9 @@ def given(options: Mapping[str, object]) -> list[str]:
     return [option if value is True else f"{option}={value}" for option, value in named.items()]
 
 
-def start(module: str, *arguments: str) -> NoReturn:
+def start(name: str, *arguments: str) -> NoReturn:
     """Let a process of its own do the work of a command, and end the command with its exit code."""
-    raise typer.Exit(exit_code(hand_over(["-m", module, *arguments])))
+    raise typer.Exit(exit_code(hand_over(module(name, *arguments))))
 
 
 def exit_code(code: int) -> Code:

@@ -11,6 +11,8 @@ import time
 
 import psutil
 
+from client.processes import module
+from tests.client.terminal import terminal
 from tests.waiting import until
 
 MARK = "NANOCHAT_TEST_HAND_OVER"
@@ -78,3 +80,18 @@ def test_ctrl_c_waits_for_the_child() -> None:
     parent.send_signal(signal.SIGINT)  # to the parent alone
     parent.communicate(b"\n", timeout=60)
     assert parent.returncode == 7
+
+
+def test_ctrl_c_prints_no_traceback_of_the_child() -> None:
+    with terminal("doctor") as running:
+        running.wait_for("packages")  # torch is imported next, which takes seconds
+        running.type("\x03")
+        done = running.end()
+    assert (done.code, "Traceback" in done.out) == (130, False)
+
+
+def test_the_child_sees_its_own_arguments_and_its_errors_are_told() -> None:
+    done = subprocess.run([sys.executable, *module("json.tool", "--no-such")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.startswith("usage: ")) == (2, True)
+    done = subprocess.run([sys.executable, *module("no_such_module")], capture_output=True, text=True, check=False)
+    assert (done.returncode, "No module named no_such_module" in done.stderr) == (1, True)
