@@ -66,7 +66,8 @@ class Dense:
         """Make room for `count` rows of `longest` positions, if that is within the limit."""
         _, slots, length = self.keys.shape[:3]
         if count > slots or longest > length:
-            slots, length = max(count, slots), max(-(-longest // LENGTH_UNIT) * LENGTH_UNIT, length)
+            slots, length = max(count, 2 * slots), max(-(-longest // LENGTH_UNIT) * LENGTH_UNIT, length)
+            slots = max(count, min(slots, self._limit // length))
             if slots * length > self._limit:
                 slots, length = count, longest
             if slots * length > self._limit:
