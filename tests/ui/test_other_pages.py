@@ -276,6 +276,50 @@ def test_a_sweep_shows_its_best_run_and_gives_its_table_as_csv(page: Page, site:
     expect(page.get_by_role("link", name="Compare all 4")).to_have_attribute("href", re.compile(f"run={best['run_id']}"))
 
 
+def test_ranges_of_a_sweep_are_dragged_or_typed_and_the_table_follows(page: Page, site: Site) -> None:
+    sweep = sweep_of(site, name="brushed", grid={"model.depth": [2, 4, 6]})
+    for place, item in enumerate(sweep["items"]):
+        worker = ManualWorker(site.api.ledger, item["run_id"], site.folder / item["run_id"], site.trained)
+        worker.finish(*BEFORE_BASE)
+        worker.begin("base_train").train(40 + 30 * place)
+    page.goto(f"{site.url}/sweeps/{sweep['id']}")
+    rows = page.get_by_role("table", name="Runs of the sweep").locator("tbody tr")
+    expect(rows).to_have_count(3)
+    grip = page.locator(".grip[data-axis='model.depth']")
+    grip.scroll_into_view_if_needed()
+    box = grip.bounding_box()
+    assert box is not None
+    x = box["x"] + 3
+
+    def drag(begin: float, end: float) -> None:
+        page.mouse.move(x, box["y"] + begin * box["height"])
+        page.mouse.down()
+        page.mouse.move(x, box["y"] + end * box["height"], steps=3)
+        page.mouse.up()
+
+    drag(0.7, 0.3)  # around the middle, where depth is 4
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("4")
+    expect(page.locator(".parallel .line:not(.left-out)")).to_have_count(1)
+    expect(page.get_by_text("1 of 3 runs lie within the chosen ranges")).to_be_visible()
+    drag(0.3, -0.2)  # beyond the end, where it is 6
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("6")
+    drag(0.5, 0.5)  # a click takes the range back
+    expect(rows).to_have_count(3)
+    page.get_by_text("Ranges as numbers").click()
+    page.get_by_label("model.depth from").press_sequentially("4")
+    expect(rows).to_have_count(2)
+    page.get_by_label("model.depth to").press_sequentially("5")
+    expect(rows).to_have_count(1)
+    expect(page.get_by_role("link", name=re.compile("^Compare (all|the best)"))).to_be_hidden()
+    serious = [v for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")]
+    assert not serious, [(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in serious]
+    press(page, "Show all runs")
+    expect(rows).to_have_count(3)
+    expect(page.get_by_label("model.depth from")).to_have_value("")
+
+
 def test_a_sweep_is_paused_resumed_cancelled_and_deleted(page: Page, site: Site) -> None:
     sweep = sweep_of(site, name="short-lived", depths=[2, 4])
     page.goto(f"{site.url}/sweeps/{sweep['id']}")

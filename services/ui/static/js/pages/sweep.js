@@ -4,6 +4,7 @@ import { fill, h } from "../dom.js";
 import { download } from "../download.js";
 import { DASH, dollars, number, time } from "../format.js";
 import { fact, refill, section } from "../parts.js";
+import { chosenRuns } from "../sweeps/chosen.js";
 import { parallel } from "../sweeps/parallel.js";
 import { sweepCurves } from "../sweeps/curves.js";
 import { runsTable } from "../sweeps/runs.js";
@@ -26,16 +27,21 @@ export async function page(main) {
   const metrics = picker(catalog, () => refresh());
   let drawn = null; // what the parts that are made anew were made of
   let parts = null;
+  let sweep = null;
+  const chosen = chosenRuns(() => {
+    parts.picture?.update();
+    showRuns();
+  });
 
   const curves = sweepCurves(id);
   const csv = act("Table as CSV", () => saveCsv(path`/sweeps/${id}`, { metric: param("metric") }, `${id}.csv`), { place: said });
   const points = act("Curves as CSV", () => saveCsv(path`/sweeps/${id}/curves`, { metric: param("metric") }, `${id}-curves.csv`), { place: said });
   main.append(head, said, bars, facts,
     section("Time to quality", { id: "h-curves", actions: [metrics, points] }, curves.node),
-    section("Runs", { id: "h-runs", actions: [csv] }, table, lines));
+    section("Runs", { id: "h-runs", actions: [csv] }, table, lines, chosen.node));
 
   async function refresh() {
-    const sweep = await get(path`/sweeps/${id}`, { metric: param("metric") });
+    sweep = await get(path`/sweeps/${id}`, { metric: param("metric") });
     document.title = `${sweep.name} · nanochat`;
     const info = catalog.metrics.find((metric) => metric.key === sweep.metric);
     metrics.lastChild.value = sweep.metric;
@@ -48,14 +54,21 @@ export async function page(main) {
       parts = runsTable(sweep, info, (run) => parts.picture?.mark(run));
       fill(table, parts.node);
     }
-    parts.show(sweep);
     const best = JSON.stringify([sweep.metric, sweep.items.map((run) => run.best)]);
     show(lines, best, () => {
       const fields = parts.fields;
-      parts.picture = parallel({ runs: sweep.items, fields, label: info?.short || sweep.metric, lower: sweep.better === "lower" }, parts.mark);
-      return sweep.kind === "ablate" || !fields.length ? null : parts.picture.node;
+      parts.picture = parallel({ runs: sweep.items, fields, label: info?.short || sweep.metric, lower: sweep.better === "lower" }, parts.mark, chosen);
+      const none = sweep.kind === "ablate" || !fields.length;
+      if (none) chosen.offer([]);
+      return none ? null : parts.picture.node;
     });
+    showRuns();
     await curves.show(sweep);
+  }
+
+  function showRuns() {
+    parts.show(sweep, sweep.items.filter(chosen.passes));
+    chosen.tell(sweep.items);
   }
 
   function header(sweep) {

@@ -6,7 +6,7 @@ import { shown } from "./values.js";
 
 const MOST_COMPARED = 10;
 
-/** @returns {{node: HTMLElement, fields: string[], show: (sweep: any) => void, mark: (runId: string | null) => void}} */
+/** @returns {{node: HTMLElement, fields: string[], show: (sweep: any, runs: any[]) => void, mark: (runId: string | null) => void}} */
 export function runsTable(sweep, info, onMark) {
   const fields = [...new Set(sweep.items.flatMap((run) => Object.keys(run.overrides)))];
   let best = null;
@@ -20,15 +20,16 @@ export function runsTable(sweep, info, onMark) {
   return {
     node: h("div", { class: "stack" }, list.node, h("div", null, compare)),
     fields,
-    show(now) {
+    /** Show these of its runs. */
+    show(now, runs) {
       const lower = now.better === "lower";
-      const ranked = now.items.filter((run) => run.best !== null).sort((a, b) => (lower ? a.best - b.best : b.best - a.best));
-      best = ranked[0]?.run_id ?? null;
-      const chosen = [...ranked, ...now.items.filter((run) => run.best === null)].slice(0, MOST_COMPARED);
+      const ranked = (of) => of.filter((run) => run.best !== null).sort((a, b) => (lower ? a.best - b.best : b.best - a.best));
+      best = ranked(now.items)[0]?.run_id ?? null;
+      const chosen = [...ranked(runs), ...runs.filter((run) => run.best === null)].slice(0, MOST_COMPARED);
       compare.hidden = chosen.length < 2;
-      compare.textContent = chosen.length < now.items.length ? `Compare the best ${chosen.length}` : `Compare all ${chosen.length}`;
+      compare.textContent = chosen.length < runs.length ? `Compare the best ${chosen.length}` : `Compare all ${chosen.length}`;
       compare.href = `/compare?${new URLSearchParams(chosen.map((run) => ["run", run.run_id]))}`;
-      list.show(now.items);
+      list.show(runs);
     },
     mark(id) {
       for (const row of list.node.querySelectorAll("tbody tr")) row.classList.toggle("marked", row.dataset.key === id);
