@@ -231,7 +231,7 @@ def test_a_run_that_failed_has_a_report_in_three_forms(api: Api, worker: ManualW
     for step, loss in enumerate([6.5, 5.5, "nan", 4.5]):
         worker.report(base, "metric", step=step, values={"loss": loss})
     partial = api.http.get(f"/v1/runs/{run_id}/report").json()["report"]
-    assert (partial["state"], partial["status"]) == ("partial", "The run is RUNNING: base_train")
+    assert (partial["state"], partial["status"]) == ("partial", "The run is RUNNING: Pretraining")
     worker.finish(base, Reason.BAD_INPUT, "the shard is damaged")
 
     view = api.http.get(f"/v1/runs/{run_id}/report").json()
