@@ -120,7 +120,7 @@ export function actionBar({ selected, clear, store }) {
     const wanted = words(given.labels);
     await each(runs, "Changed the labels of", async (run) => {
       const kept = run.labels.filter((label) => !common.includes(label));
-      const labels = [...new Set([...kept, ...wanted])];
+      const labels = [...new Set([...kept, ...wanted])].sort(); // the order of the server, so that no label moves under the pointer when its answer comes
       await patch(path`/runs/${run.id}`, { labels });
       store().put({ id: run.id, labels });
     });
