@@ -15,6 +15,7 @@ up: env        ## run the whole stack on loopback, until Ctrl-C
 	@$(PY) -m services.standalone up
 down:          ## stop the stack that runs in another terminal
 	@$(PY) -m services.standalone down
+# Three workers, also on two cores: half of the tests wait for timers, leases and browsers.
 test: env      ## run every test, with a Postgres and a Valkey of their own (ARGS=tests/api)
 	@$(PY) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 test-gpu: env  ## run the tests that need a CUDA device

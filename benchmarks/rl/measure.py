@@ -121,8 +121,10 @@ class Bench:
         slow = statistics.median(step.tok_per_s for step in theirs)
         yield measurement(name, speed, "tok/s", "higher", peer, slow, must=self.must)
         if self.gpu:
-            self.questions = EAGER_QUESTIONS  # of 16 it would be 200 s a step, at the same speed
-            eager = self._measured(self._engine(self.at_a_time, graphs=False), self.at_a_time, one_by_one=True, steps=1)
+            slowest = self._engine(
+                self.at_a_time, graphs=False
+            )  # of all 16 questions it would be 200 s a step, at the same speed
+            eager = self._measured(slowest, self.at_a_time, one_by_one=True, steps=1, questions=EAGER_QUESTIONS)
             without = f"{peer}, without CUDA graphs"
             yield measurement(name, speed, "tok/s", "higher", without, eager[0].tok_per_s)
         yield measurement(
@@ -144,13 +146,18 @@ class Bench:
         engine.warm_up()
         return engine
 
-    def _measured(self, engine: Engine, samples: int, *, one_by_one: bool, steps: int | None = None) -> list[Step]:
+    def _measured(
+        self, engine: Engine, samples: int, *, one_by_one: bool, steps: int | None = None, questions: int | None = None
+    ) -> list[Step]:
         """The steps after the first, which compiles what is left to compile."""
-        found = [self._step(engine, samples, number, one_by_one) for number in range(1 + (steps or self.steps))]
+        found = [
+            self._step(engine, samples, number, one_by_one, questions or self.questions)
+            for number in range(1 + (steps or self.steps))
+        ]
         return found[1:]
 
-    def _step(self, engine: Engine, samples: int, number: int, one_by_one: bool) -> Step:
-        task, spec = Questions(self.prompts(self.questions, self.prompt)), self.spec
+    def _step(self, engine: Engine, samples: int, number: int, one_by_one: bool, questions: int) -> Step:
+        task, spec = Questions(self.prompts(questions, self.prompt)), self.spec
         tokenizer: Any = engine.tokenizer
         rewards = itertools.cycle((1.0, 0.0, 0.0))
         judge = Judge("bench", lambda conversation, completion: next(rewards))

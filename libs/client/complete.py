@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Iterable, Iterator
 
 import typer
@@ -12,6 +10,7 @@ from pydantic import ValidationError
 from client import contexts as known
 from client.client import Client
 from client.errors import ClientError
+from client.patience import within
 from client.settings import chosen
 
 Offer = tuple[str, str]  # what completes the word, and a note beside it
@@ -24,20 +23,14 @@ def _asked(offers: Callable[[Client], Iterable[Offer]]) -> Callable[[typer.Conte
     takes longer than PATIENCE_S."""
 
     def completion(context: typer.Context, incomplete: str) -> list[Offer]:
-        came: queue.SimpleQueue[list[Offer]] = queue.SimpleQueue()
+        def ask() -> list[Offer]:
+            found = chosen(_context_of(context))
+            with Client(found.api_url, found.api_key, tries=1) as client:
+                return [(word, note) for word, note in offers(client) if word.startswith(incomplete)]
 
-        def ask() -> None:
-            try:
-                found = chosen(_context_of(context))
-                with Client(found.api_url, found.api_key, tries=1) as client:
-                    came.put([(word, note) for word, note in offers(client) if word.startswith(incomplete)])
-            except (ClientError, ValidationError):
-                came.put([])
-
-        threading.Thread(target=ask, daemon=True).start()
         try:
-            return came.get(timeout=PATIENCE_S)
-        except queue.Empty:
+            return within(PATIENCE_S, ask)
+        except (ClientError, ValidationError, TimeoutError):
             return []
 
     return completion

@@ -48,10 +48,11 @@ class Graphs:
         """Capture everything that up to `rows` rows can need, so that no request waits for it."""
         if not self.capture:
             return
-        sizes = list(_sizes(1, rows))
-        decodes, heads = [self._decode(size).graph for size in sizes], [self._head(size).graph for size in sizes]
-        reads = [self._read(size).graph for size in _sizes(LEAST_TOKENS, self.stream.size(0))]
-        graphs = [*decodes, *heads, *reads]
+        graphs = [
+            *(self._decode(size).graph for size in _sizes(1, rows)),
+            *(self._head(size).graph for size in _sizes(1, rows)),
+            *(self._read(size).graph for size in _sizes(LEAST_TOKENS, self.stream.size(0))),
+        ]
         with compiled_ahead(self.pool.device):
             for graph in graphs:
                 graph.compute()

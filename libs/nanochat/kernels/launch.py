@@ -39,7 +39,7 @@ def launched(kernel: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
 def compiled_ahead(device: torch.device) -> Iterator[None]:
     """Kernels that `launched` starts within this context do not run. They are compiled, one on each core, before it ends.
 
-    Compiling the 18 kernels of an engine one after another takes 14 s. Most of that is in LLVM and ptxas, for which other threads need
+    Compiling the 23 kernels of an engine one after another takes 14 s. Most of that is in LLVM and ptxas, for which other threads need
     not wait.
     """
     kernels: list[Any] = []

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import socket
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +16,7 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from client.patience import within
 from services.standalone.doctor.finding import Finding, bad, fine, odd
 from services.standalone.ports import PORTS
 
@@ -162,25 +161,18 @@ def _is_ours(port: int) -> bool:
 
 def _answer(request: str | urllib.request.Request) -> tuple[Message, bytes]:
     """The headers and the body of an answer. Raises OSError, of which HTTPError is one, if there is none within WHOLE_S."""
-    came: queue.SimpleQueue[tuple[Message, bytes] | Exception] = queue.SimpleQueue()
 
-    def ask() -> None:
+    def ask() -> tuple[Message, bytes]:
         try:
             with _direct.open(request, timeout=TIMEOUT_S) as answer:
-                came.put((answer.headers, answer.read()))
+                return answer.headers, answer.read()
         except HTTPException as err:
-            came.put(OSError(f"what answers does not speak HTTP ({type(err).__name__})"))
-        except (OSError, ValueError) as err:
-            came.put(err)
+            raise OSError(f"what answers does not speak HTTP ({type(err).__name__})") from err
 
-    threading.Thread(target=ask, daemon=True).start()
     try:
-        found = came.get(timeout=WHOLE_S)
-    except queue.Empty:
-        raise TimeoutError(f"the answer was not complete after {WHOLE_S:.0f} s") from None
-    if isinstance(found, Exception):
-        raise found
-    return found
+        return within(WHOLE_S, ask)
+    except TimeoutError as err:
+        raise TimeoutError(str(err) or f"the answer was not complete after {WHOLE_S:.0f} s") from err
 
 
 def _trouble(error: Exception) -> str:

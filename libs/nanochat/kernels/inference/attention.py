@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nanochat.kernels.inference.dependent import launch, wait
+from nanochat.kernels.inference.dependent import chained, wait
 from nanochat.kernels.inference.residual import rstd
 from nanochat.kernels.launch import launched
 
@@ -176,6 +176,6 @@ def attend(
     reach = 1 << 30 if window is None else window
     launched(_attend, (rows, heads, split))(
         qkv, qkv if x is None else x, *rotary, keys, values, table, pos, out, workspace.parts, workspace.lse, workspace.counts,
-        scale * LOG2E, reach, *strides, channels, eps, **norm, **sizes, **launch(qkv.device),
+        scale * LOG2E, reach, *strides, channels, eps, **norm, **sizes, **chained(qkv.device),
     )  # fmt: skip
     return out

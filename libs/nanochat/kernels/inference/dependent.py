@@ -28,6 +28,6 @@ def wait(CHAINED: tl.constexpr):
         gdc_launch_dependents()
 
 
-def launch(device: torch.device) -> dict[str, bool]:
+def chained(device: torch.device) -> dict[str, bool]:
     """The options of a kernel that calls `wait`: its constant CHAINED, and the launch itself."""
     return {"CHAINED": True, "launch_pdl": True} if supported(device) else {"CHAINED": False}

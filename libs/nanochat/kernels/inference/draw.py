@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nanochat.kernels.inference.dependent import launch, wait
+from nanochat.kernels.inference.dependent import chained, wait
 from nanochat.kernels.launch import launched
 
 PART = 1024  # logits per program of the first kernel
@@ -130,7 +130,7 @@ def draw(logits: Tensor, cap: float, numbers: Tensor, top_k: Tensor, out: Tensor
     rows, vocabulary = logits.shape
     parts = triton.cdiv(vocabulary, PART)
     shared = (logits, numbers, top_k, workspace.maxima, workspace.sums, workspace.values, workspace.ids)
-    sizes = {"PART": PART, "KEEP": MAX_TOP_K, **launch(logits.device)}
+    sizes = {"PART": PART, "KEEP": MAX_TOP_K, **chained(logits.device)}
     launched(_parts, (parts, rows))(*shared, vocabulary, cap, top_k.stride(0), **sizes, num_warps=1)
     width = triton.next_power_of_2(parts)
     launched(_draw, (rows,))(*shared, out, vocabulary, parts, top_k.stride(0), PARTS=width, **sizes, num_warps=4)

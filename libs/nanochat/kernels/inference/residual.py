@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nanochat.kernels.inference.dependent import launch, wait
+from nanochat.kernels.inference.dependent import chained, wait
 from nanochat.kernels.launch import launched
 
 
@@ -143,4 +143,4 @@ def add_value_embed(
 
 
 def _options(x: Tensor) -> dict[str, int]:
-    return {"BLOCK": triton.next_power_of_2(x.size(1)), "num_warps": 4, **launch(x.device)}
+    return {"BLOCK": triton.next_power_of_2(x.size(1)), "num_warps": 4, **chained(x.device)}

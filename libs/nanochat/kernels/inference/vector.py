@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nanochat.kernels.inference.dependent import launch, wait
+from nanochat.kernels.inference.dependent import chained, wait
 from nanochat.kernels.inference.int8 import Int8
 from nanochat.kernels.launch import launched
 
@@ -131,7 +131,7 @@ def product(
         x, levels, steps, out, normed.squares if normed else workspace.parts, onto.squares if onto else workspace.parts, workspace.parts,
         workspace.counts, columns, inner, share, normed.tiles if normed else 0, eps, NORM=normed is not None, RELU2=relu2,
         ADD=onto is not None, INT8=isinstance(w, Int8), BN=ROWS, BK=COLUMNS, CHUNKS=triton.cdiv(share, COLUMNS), SPLIT=split,
-        TILES=max(LEAST_TILES, triton.next_power_of_2(normed.tiles)) if normed else 1, num_warps=4, **launch(x.device),
+        TILES=max(LEAST_TILES, triton.next_power_of_2(normed.tiles)) if normed else 1, num_warps=4, **chained(x.device),
     )  # fmt: skip
     if onto:
         onto.tiles = tiles

@@ -41,7 +41,7 @@ function ordinal(n) {
 function progress(run) {
   const stages = `${run.stages_done} of ${run.stages_total} stages`;
   const { current } = run;
-  const title = current && (called(current.name));
+  const title = current && called(current.name);
   const share = current?.progress?.fraction ?? null;
   const text = !current || FINISHED.has(run.status) ? stages : share === null ? title : `${title} ${percent(share)}`;
   return [bar(run.fraction, tone(run.status), `${run.name}: ${percent(run.fraction)}, ${stages}`), h("span", { class: "sub", title: stages }, text)];
