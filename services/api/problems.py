@@ -245,6 +245,8 @@ def _field(loc: tuple[int | str, ...]) -> str:
 
 
 def _message(error: Mapping[str, Any]) -> str:
+    if isinstance(error.get("input"), bytes):  # FastAPI parses a body only if the request says that it is JSON
+        return "it is not read as JSON; send the header `Content-Type: application/json`"
     match error["type"]:
         case "extra_forbidden":
             return "unknown field; remove it or check the spelling"

@@ -145,6 +145,13 @@ def test_a_body_that_is_not_a_json_object_is_refused(api: Api, content: bytes) -
     assert found["errors"]
 
 
+@pytest.mark.parametrize("given", [{}, {"Content-Type": "application/x-www-form-urlencoded"}, {"Content-Type": "text/plain"}])
+@pytest.mark.parametrize("path", ["/v1/runs", "/v1/runs/plan", "/v1/keys", "/v1/sweeps"])
+def test_a_body_that_does_not_say_it_is_json_is_told_which_header_to_send(api: Api, path: str, given: dict[str, str]) -> None:
+    response = api.http.post(path, content=b'{"recipe": "tiny"}', headers=given)
+    assert "Content-Type: application/json" in problem(response, "invalid-request")["detail"]
+
+
 def test_a_body_that_is_not_utf_8_is_refused(api: Api) -> None:
     response = api.http.post("/v1/runs", content=b"\xff", headers={"Content-Type": "application/json"})
     problem(response, "malformed-body")
