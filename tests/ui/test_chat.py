@@ -38,7 +38,7 @@ def test_the_promoted_model_answers_and_says_who_it_is(page: Page, site: Site) -
     _open(page, site)
     _say(page, WHO)
     expect(_answers(page)).to_have_text([SELF])
-    expect(page.locator(".answer .by")).to_have_text("watched · sft · step 40 · temperature 0")
+    expect(page.locator(".answer .by")).to_have_text("watched · SFT · step 40 · temperature 0")
     expect(page.locator(".answer .line")).to_have_text(FIGURES)
     page.locator("#new-chat").click()
     _say(page, SUM)
@@ -197,7 +197,7 @@ def test_conversations_are_kept_named_exported_and_deleted(page: Page, site: Sit
     with page.expect_download() as markdown:
         _menu(page, "<b>mine</b>", "Export as Markdown")
     markdown.value.save_as(tmp_path / "chat.md")
-    assert f"## You\n\n{WHO}\n\n## watched · sft · step 40 (temperature 0)\n\n{SELF}" in (tmp_path / "chat.md").read_text()
+    assert f"## You\n\n{WHO}\n\n## watched · SFT · step 40 (temperature 0)\n\n{SELF}" in (tmp_path / "chat.md").read_text()
     with page.expect_download() as data:
         _menu(page, "<b>mine</b>", "Export as JSON")
     data.value.save_as(tmp_path / "chat.json")
@@ -214,7 +214,7 @@ def test_a_link_names_the_model_and_the_prompt(page: Page, site: Site) -> None:
     page.goto(f"{site.url}/chat?model={model['id']}&prompt=Who%20are%20you%3F")
     expect(page.locator("#chat-input")).to_have_value(WHO)
     page.goto(f"{site.url}/chat?run={model['run_id']}")
-    expect(page.locator(".start")).to_contain_text("watched · sft · step 40")
+    expect(page.locator(".start")).to_contain_text("watched · SFT · step 40")
     page.goto(f"{site.url}/chat?run=r_nothing")
     expect(page.locator("#chat-notice")).to_contain_text("The run r_nothing has no promoted checkpoint")
 
@@ -226,7 +226,7 @@ def test_two_temperatures_side_by_side(page: Page, site: Site) -> None:
     _say(page, WHO)
     expect(_answers(page)).to_have_text([SELF, SELF])
     expect(page.locator(".answer .by")).to_have_text(
-        ["watched · sft · step 40 · temperature 0", "watched · sft · step 40 · temperature 0.1"]
+        ["watched · SFT · step 40 · temperature 0", "watched · SFT · step 40 · temperature 0.1"]
     )
 
 
@@ -246,14 +246,14 @@ def test_a_newer_model_is_announced_and_does_not_take_over(page: Page, site: Sit
     _open(page, site)
     site.submit("newer").finish(*THROUGH_SFT)
     expect(page.locator("#chat-notice")).to_contain_text(
-        "newer · sft · step 40 is the newest model now. You still talk to watched"
+        "newer · SFT · step 40 is the newest model now. You still talk to watched"
     )
     _say(page, WHO)
-    expect(page.locator(".answer .by")).to_contain_text("watched · sft · step 40")
+    expect(page.locator(".answer .by")).to_contain_text("watched · SFT · step 40")
     page.get_by_role("button", name="Talk to the newest").click()
     expect(page.locator("#chat-notice")).to_be_empty()
     _say(page, WHO)
-    expect(page.locator(".answer .by").last).to_contain_text("newer · sft · step 40")
+    expect(page.locator(".answer .by").last).to_contain_text("newer · SFT · step 40")
     assert "model=" in page.url
 
 

@@ -26,10 +26,10 @@ def test_any_other_seed_is_refused_in_words(text: str) -> None:
 
 
 def test_a_chat_model_gets_the_conversation_after_the_system_prompt() -> None:
-    (ask,) = PLAIN.asks([TALK, TALK], [CHAT, BASE])
+    (ask,) = PLAIN.asks([TALK, TALK], [CHAT, BASE], lambda model: f"the {model}")
     assert ask.messages == [{"role": "system", "content": "Be brief."}, *TALK]
     assert ask.sampling == {"temperature": 0.5, "top_p": 0.9, "top_k": 50}
-    assert ask.label == "tiny · sft · step 40"
+    assert ask.label == "the m1"
 
 
 def test_a_base_model_continues_all_as_one_text() -> None:

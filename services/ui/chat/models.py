@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +17,11 @@ NO_MODEL = (
 )
 
 
-def label(model: ServedModel) -> str:
-    return f"{model.run_name or model.run_id} · {model.stage} · step {model.step}" if model.stage else model.id
+def label(model: ServedModel, stages: dict[str, str]) -> str:
+    """The model's run, stage and step. `stages` has the names that people call stages by."""
+    if not model.stage:
+        return model.id
+    return f"{model.run_name or model.run_id} · {stages.get(model.stage, model.stage)} · step {model.step}"
 
 
 @dataclass(slots=True)
@@ -31,6 +35,7 @@ class Offer:
     notice: str = ""
     switch_to: str | None = None  # the model that the notice offers
     sent: Any = None  # what the page shows already
+    _stages: dict[str, str] = field(default_factory=dict)
     _examples: tuple[str, list[str]] = ("", [])  # of the model with this id
 
     def refresh(self, platform: Platform) -> None:
@@ -41,6 +46,9 @@ class Offer:
             self.problem = f"The inference service does not answer: {err}"
             return
         self.problem = "" if self.models else NO_MODEL
+        if not self._stages:
+            with suppress(ClientError):  # without the control API there are still models to talk to
+                self._stages = {stage.name: stage.short for stage in platform.api.catalog().stages}
         before, self.default = self.default, next((m.id for m in self.models if m.default), None)
         if self.switch_to and self.find(self.switch_to) is None:
             self.notice, self.switch_to = "", None
@@ -66,10 +74,10 @@ class Offer:
 
     def name(self, model_id: str | None) -> str:
         found = self.find(model_id)
-        return label(found) if found else str(model_id)
+        return label(found, self._stages) if found else str(model_id)
 
     def choices(self) -> list[tuple[str, str]]:
-        return [(label(m) + (" (newest)" if m.id == self.default else ""), m.id) for m in self.models]
+        return [(label(m, self._stages) + (" (newest)" if m.id == self.default else ""), m.id) for m in self.models]
 
     def shown(self, platform: Platform) -> dict[str, Any]:
         """What the browser gets."""

@@ -81,7 +81,7 @@ def build(demo: gr.Blocks, platform_of: PlatformOf, script_url: Callable[[str], 
     def say(request: gr.Request, event: gr.EventData, seen: Offer, turns: Turns, *values: Any) -> Generator[Any]:
         turn = turns.begin()
         try:
-            asks = Settings(*values).asks(event.talks, seen.models)
+            asks = Settings(*values).asks(event.talks, seen.models, seen.name)
         except WrongSeed as err:
             yield {"number": event.number, "refused": str(err), "field": "seed"}, _wrong(str(err))
             return

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from client.inference import Message, ServedModel
 from services.ui.chat.examples import is_continued
-from services.ui.chat.models import label
 from services.ui.chat.turn import Ask
 
 SEEDS = range(-(2**63), 2**64)  # what the inference service takes
@@ -52,15 +51,20 @@ class Settings:
     probabilities: bool
     system: str | None  # Gradio has None for a field that was never touched
 
-    def asks(self, talks: Sequence[Sequence[Message]], models: Sequence[ServedModel]) -> list[Ask]:
-        """One request for each side: its conversation of `talks`, its model and its temperature. Raises WrongSeed."""
+    def asks(
+        self, talks: Sequence[Sequence[Message]], models: Sequence[ServedModel], name: Callable[[str], str] = str
+    ) -> list[Ask]:
+        """One request for each side: its conversation of `talks`, its model and its temperature. Raises WrongSeed.
+
+        `name` of a model's id is what to call it.
+        """
         sides = [(self.model, self.temperature), (self.other_model or self.model, self.other_temperature)]
         seed = seed_of(self.seed)
         known = {model.id: model for model in models}
         asks = []
         for talk, (chosen, temperature) in zip(talks, sides[: 2 if self.compared else 1], strict=False):
             model = known.get(chosen or "") or ServedModel(id=chosen or "")
-            asks.append(Ask(model.id, label(model), self.prompt(talk, model), self._sampling(model, temperature, seed)))
+            asks.append(Ask(model.id, name(model.id), self.prompt(talk, model), self._sampling(model, temperature, seed)))
         return asks
 
     def prompt(self, talk: Sequence[Message], model: ServedModel) -> list[Message] | str:
