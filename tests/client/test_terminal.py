@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -163,6 +164,18 @@ def test_ctrl_c_anywhere_else_is_130_without_a_traceback() -> None:
         done = asking.end()
     assert done.code in (130, -signal.SIGINT)  # the latter: before Python was up
     assert "client/" not in done.out
+
+
+def test_ctrl_c_while_it_is_loading_is_silent_too() -> None:
+    script = "import os, signal\nfrom client.__main__ import silent\n{}\nwith silent():\n    os.kill(os.getpid(), signal.SIGINT)\nprint('went on')"
+    ended, ignored = (
+        subprocess.run(
+            [sys.executable, "-c", script.format(first)], cwd=ROOT / "libs", capture_output=True, text=True, timeout=30
+        )
+        for first in ("", "signal.signal(signal.SIGINT, signal.SIG_IGN)")
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
+    assert (ignored.returncode, ignored.stdout) == (0, "went on\n")
 
 
 def test_the_list_is_shown_live_and_submitting_says_what_to_expect(runs: list[str], here: Here) -> None:
