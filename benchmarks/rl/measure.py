@@ -176,8 +176,7 @@ class Bench:
         synchronize()
         sampled = time.perf_counter()
         self.optimizer.zero_grad()
-        for group in groups:
-            rollout.backward(self.model, group, spec, 1 / len(groups), 0, self.ranks)
+        rollout.backward(self.model, groups, spec, 1 / len(groups), 0, self.ranks)
         self.optimizer.step(1e-3, rollout.MOMENTUM)
         engine.refresh()
         synchronize()

@@ -122,7 +122,7 @@ class ConversationLoader:
 
 
 class SftLoader:
-    """Puts one conversation in each row, padded with `<|assistant_end|>` to the longest of its batch.
+    """Puts one conversation in each row, padded with `<|assistant_end|>` to the longest of its batch, rounded up to a `multiple`.
 
     Only the assistant's tokens are targets. A conversation is cut to `seq_len` + 1 tokens and skipped if no target is left. Of W
     ranks, rank r takes every W-th of the others. So the rows of a step do not depend on the number of ranks, whatever is skipped;
@@ -137,11 +137,12 @@ class SftLoader:
         *,
         batch_size: int,
         seq_len: int,
+        multiple: int = 1,
         rank: int = 0,
         world_size: int = 1,
         state: State | None = None,
     ):
-        self._tokenizer, self._batch_size, self._seq_len = tokenizer, batch_size, seq_len
+        self._tokenizer, self._batch_size, self._seq_len, self._multiple = tokenizer, batch_size, seq_len, multiple
         self._rank, self._world_size = rank, world_size
         self._identity = {**identity_of(mixture, "examples"), "rank": rank, "world_size": world_size}
         if state is not None:
@@ -162,11 +163,11 @@ class SftLoader:
         return self._position / len(self)
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
-        """Return (inputs, targets), both (B, T) int64, T <= `seq_len`. Raises StageError when no conversation has a target."""
+        """Return (inputs, targets), both (B, T) int64, T at most `seq_len` rounded up. Raises StageError when no conversation has a target."""
         everyones = [self._next_row() for _ in range(self._batch_size * self._world_size)]
         mine, kept = everyones[self._rank :: self._world_size], self._seq_len + 1
         self._cut += sum(max(0, len(ids) - kept) for ids, _ in mine)
-        return pad_rows([(ids[:kept], mask[:kept]) for ids, mask in mine], self._pad)
+        return pad_rows([(ids[:kept], mask[:kept]) for ids, mask in mine], self._pad, multiple=self._multiple)
 
     def state(self) -> State:
         counts = {"cut_tokens": self._cut, "skipped_conversations": self._skipped}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE = -1  # a target that does not count in the loss
 
 Place = TypeVar("Place")
+Item = TypeVar("Item")
 
 
 class TokenQueue(Generic[Place]):
@@ -111,12 +113,15 @@ def shift(stream: np.ndarray, batch_size: int, seq_len: int) -> tuple[Tensor, Te
     return tokens[:-1].view(batch_size, seq_len), tokens[1:].view(batch_size, seq_len)
 
 
-def pad_rows(rows: Sequence[tuple[list[int], list[int]]], pad: int, width: int | None = None) -> tuple[Tensor, Tensor]:
-    """Turn rows of (ids, mask) into inputs and targets, both (B, T) int64, padded on the right to `width` or the longest row.
+def pad_rows(
+    rows: Sequence[tuple[list[int], list[int]]], pad: int, width: int | None = None, *, multiple: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Turn rows of (ids, mask) into inputs and targets, both (B, T) int64, padded on the right.
 
-    A row of n ids gives n - 1 positions. Targets where the mask is 0, and in the padding, are `IGNORE`.
+    A row of n ids gives n - 1 positions. T is `width`, or the longest row rounded up to a `multiple`. Targets where the mask is 0,
+    and in the padding, are `IGNORE`.
     """
-    width = width or max(len(ids) for ids, _ in rows) - 1
+    width = width or _round_up(max(len(ids) for ids, _ in rows) - 1, multiple)
     inputs = torch.full((len(rows), width), pad, dtype=torch.int64)
     targets = torch.full((len(rows), width), IGNORE, dtype=torch.int64)
     for r, (ids, mask) in enumerate(rows):
@@ -124,3 +129,36 @@ def pad_rows(rows: Sequence[tuple[list[int], list[int]]], pad: int, width: int |
         inputs[r, : len(ids) - 1] = row[:-1]
         targets[r, : len(ids) - 1] = torch.where(trained, row[1:], IGNORE)
     return inputs, targets
+
+
+def by_length(items: Iterable[Item], shape: Callable[[Item], tuple[int, int]], positions: int) -> Iterator[list[Item]]:
+    """Yield all `items` in groups that are padded to their longest, the longest first.
+
+    `shape(item)` is its rows and their length. A group of several items has at most `positions` positions, padding included.
+    """
+    group: list[Item] = []
+    rows = width = 0
+    for item in sorted(items, key=lambda item: shape(item)[1], reverse=True):
+        more, length = shape(item)
+        if group and (rows + more) * width > positions:
+            yield group
+            group, rows = [], 0
+        width = width if group else length
+        group.append(item)
+        rows += more
+    if group:
+        yield group
+
+
+def join(batches: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Put the rows of several batches of inputs and targets (B, T) into one, padded on the right to the longest."""
+    width = max(inputs.size(1) for inputs, _ in batches)
+    padded = [
+        (F.pad(inputs, (0, width - inputs.size(1))), F.pad(targets, (0, width - targets.size(1)), value=IGNORE))
+        for inputs, targets in batches
+    ]
+    return torch.cat([inputs for inputs, _ in padded]), torch.cat([targets for _, targets in padded])
+
+
+def _round_up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple

@@ -37,7 +37,7 @@ def _tanh(x, APPROX: tl.constexpr):
 
 
 @triton.jit
-def _loss_and_grad(z_ptr, target_ptr, scale_ptr, loss_ptr, V, cap, BLOCK: tl.constexpr, APPROX: tl.constexpr):
+def _loss_and_grad(z_ptr, target_ptr, scale_ptr, loss_ptr, V, scale_stride, cap, BLOCK: tl.constexpr, APPROX: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     target = tl.load(target_ptr + row)
     z_ptr += row * V
@@ -56,7 +56,7 @@ def _loss_and_grad(z_ptr, target_ptr, scale_ptr, loss_ptr, V, cap, BLOCK: tl.con
             partial += tl.where(at < V, tl.exp(_tanh(z / cap, APPROX) * cap), 0.0)
         total = tl.sum(partial, 0)
         tl.store(loss_ptr + row + tl.arange(0, 1), tl.log(total) - own)
-        weight = tl.load(scale_ptr)
+        weight = tl.load(scale_ptr + row * scale_stride)
         weight_over_total = weight / total
         for start in range(0, V, BLOCK):
             at = start + tl.arange(0, BLOCK)
@@ -70,12 +70,12 @@ def loss_and_grad_(logits: Tensor, targets: Tensor, scale: Tensor, cap: float, *
     """Replace `logits` by their gradient and return the losses.
 
     `logits` (N, V) bf16 are the raw ones, before the soft cap `cap`; `targets` (N,) are token ids, negative ones are ignored.
-    Returns the losses (N,) fp32 in nats, 0 for an ignored target. Afterwards `logits` holds d(sum of losses)/d(logits) times
-    `scale` (0-D fp32). `approximate` uses the GPU's own tanh instruction.
+    Returns the losses (N,) fp32 in nats, 0 for an ignored target. Afterwards each row of `logits` holds the gradient of its loss
+    times its `scale` (N,) fp32. `approximate` uses the GPU's own tanh instruction.
     """
     rows, columns = logits.shape
     losses = torch.empty(rows, dtype=torch.float32, device=logits.device)
     wide = warps(columns)
     sizes = {"BLOCK": WARP_COLUMNS * wide, "num_warps": wide}
-    _loss_and_grad[(rows,)](logits, targets, scale, losses, columns, cap, APPROX=approximate, **sizes)
+    _loss_and_grad[(rows,)](logits, targets, scale, losses, columns, scale.stride(0), cap, APPROX=approximate, **sizes)
     return losses

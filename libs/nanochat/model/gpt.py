@@ -111,18 +111,24 @@ class GPT(nn.Module):
             self.backout = nn.Parameter(torch.empty(()))
 
     def forward(
-        self, ids: Tensor, targets: Tensor | None = None, *, reduction: Reduction = "mean", cache: Cache | None = None
+        self,
+        ids: Tensor,
+        targets: Tensor | None = None,
+        *,
+        reduction: Reduction = "mean",
+        factors: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """Without targets: the soft-capped logits (B, T, V) fp32 of ids (B, T) int64.
 
         With targets (B, T), where -1 is ignored: the cross entropy in nats, fp32. It is a scalar for "mean" (over the
-        targets not ignored; 0 if all are) and for "sum", and (B, T) for "none". With a cache, `ids` continue the cached
-        tokens.
+        targets not ignored; 0 if all are) and for "sum", and (B, T) for "none". `factors` (B,) multiply the losses of each
+        row in the "sum". With a cache, `ids` continue the cached tokens.
         """
         x = self.hidden(ids, cache)
         if targets is None:
             return softcap(self.lm_head(x))
-        return head_loss(x, self.lm_head.weight, targets, reduction)
+        return head_loss(x, self.lm_head.weight, targets, reduction, factors)
 
     def hidden(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """The final normed hidden states (B, T, C), which the head receives."""

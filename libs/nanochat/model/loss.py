@@ -27,20 +27,25 @@ def softcap(logits: Tensor) -> Tensor:
     return SOFTCAP * torch.tanh(logits.float() / SOFTCAP)
 
 
-def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+def head_loss(
+    hidden: Tensor, weight: Tensor, targets: Tensor, reduction: str = "mean", factors: Tensor | None = None
+) -> Tensor:
     """Cross entropy in nats under the soft cap. hidden (B, T, C), weight (V, C), targets (B, T), where -1 is ignored.
 
     Returns (B, T) for reduction "none", otherwise a scalar. "mean" divides by the number of targets that are not ignored,
-    and is 0 if all are.
+    and is 0 if all are. `factors` (B,) fp32 multiply the losses of each row, for "sum" only.
     """
     x, rows = hidden.flatten(0, -2), targets.flatten()
     if reduction == "none":
         return _token_losses(x, weight, rows).view_as(targets)
-    scale = 1.0 / (rows != IGNORE).sum().clamp(min=1) if reduction == "mean" else torch.ones((), device=rows.device)
+    if factors is not None:
+        scale = factors.repeat_interleave(targets.size(1))
+    else:
+        scale = 1.0 / (rows != IGNORE).sum().clamp(min=1) if reduction == "mean" else torch.ones((), device=rows.device)
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
         loss: Tensor = _HeadLoss.apply(x, weight, rows, scale, kernels.usable(x))
         return loss
-    return _token_losses(x, weight, rows).sum() * scale
+    return (_token_losses(x, weight, rows) * scale).sum()
 
 
 def _token_losses(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -55,13 +60,13 @@ def _token_losses(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 
 class _HeadLoss(torch.autograd.Function):
-    """`scale` times the sum of the token losses. The forward pass already computes the gradients, chunk by chunk."""
+    """The sum of the token losses, each times `scale`. The forward pass already computes the gradients, chunk by chunk."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor, fused: bool) -> Tensor:
         total, grad_x, grad_weight = (fused_head if fused else plain_head)(x, weight, targets, scale)
         ctx.save_for_backward(grad_x, grad_weight)
-        return total * scale
+        return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
@@ -70,22 +75,22 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def plain_head(x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The sum of the losses, and `scale` times its gradients with respect to x and weight.
+    """The sum of the losses, each times `scale`, and its gradients with respect to x and weight.
 
-    x (N, C), weight (V, C), targets (N,), scale 0-D.
+    x (N, C), weight (V, C), targets (N,), scale 0-D or (N,).
     """
     head = weight.to(x.dtype)
     total = torch.zeros((), dtype=torch.float32, device=x.device)
     grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight)
-    for rows, target, grad_rows in _chunks(x, targets, grad_x, _chunk(x, weight)):
+    for rows, target, factor, grad_rows in _chunks(x, targets, scale, grad_x, _chunk(x, weight)):
         counts = target != IGNORE
         index = target.clamp(min=0).unsqueeze(1)
         capped = (rows @ head.T).float().div_(SOFTCAP).tanh_()  # the logits are SOFTCAP times this
         probs = (capped * SOFTCAP).exp_()  # at most e^15, so subtracting the maximum is unnecessary
         norm = probs.sum(dim=1)
         losses = norm.log() - SOFTCAP * capped.gather(1, index).squeeze(1)
-        total += (losses * counts).sum()
-        weights = counts * scale
+        weights = counts * factor
+        total += (losses * weights).sum()
         probs.mul_((weights / norm).unsqueeze(1))
         probs.scatter_add_(1, index, -weights.unsqueeze(1))
         grad = torch.ops.aten.tanh_backward(probs, capped).to(x.dtype)  # d(SOFTCAP * tanh(z / SOFTCAP)) / dz = 1 - tanh^2
@@ -103,9 +108,9 @@ def fused_head(x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> tup
     head = weight.to(x.dtype)
     grad_x, grad_weight = torch.empty_like(x), None
     losses = []
-    for rows, target, grad_rows in _chunks(x, targets, grad_x, max(1, FUSED_CHUNK_ELEMENTS // weight.size(0))):
+    for rows, target, factor, grad_rows in _chunks(x, targets, scale, grad_x, max(1, FUSED_CHUNK_ELEMENTS // weight.size(0))):
         logits = rows @ head.T
-        losses.append(kernels.cross_entropy.loss_and_grad_(logits, target, scale, SOFTCAP).sum())
+        losses.append((kernels.cross_entropy.loss_and_grad_(logits, target, factor, SOFTCAP) * factor).sum())
         torch.mm(logits, head, out=grad_rows)
         if grad_weight is None:
             grad_weight = torch.mm(logits.T, rows, out_dtype=torch.float32)
@@ -120,8 +125,9 @@ def _(x: Tensor, weight: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor
     return x.new_empty((), dtype=torch.float32), torch.empty_like(x), torch.empty_like(weight)
 
 
-def _chunks(x: Tensor, targets: Tensor, grad_x: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    return zip(torch.split(x, size), torch.split(targets, size), torch.split(grad_x, size), strict=True)
+def _chunks(x: Tensor, targets: Tensor, scale: Tensor, grad_x: Tensor, size: int) -> Iterator[tuple[Tensor, ...]]:
+    parts = (x, targets, scale.expand(targets.shape), grad_x)
+    return zip(*(torch.split(part, size) for part in parts), strict=True)
 
 
 def _chunk(x: Tensor, weight: Tensor) -> int:

@@ -11,6 +11,7 @@ import torch
 
 from nanochat.config.recipe import RlSpec
 from nanochat.contract.contract import Exit, StageContext
+from nanochat.data.packing import pad_rows
 from nanochat.distributed import Ranks
 from nanochat.engine import Engine
 from nanochat.model import GPT
@@ -65,7 +66,7 @@ class Policy:
         self.waited += judge.seconds + judged - sampled  # for rewards, and for the slowest rank
         groups = [group for group in made if group is not None]
         pad = self._tokenizer.special("<|assistant_end|>")
-        loss = sum(rollout.backward(self._model, group, spec, 1 / len(asked), pad, self._ranks) for group in groups)
+        loss = rollout.backward(self._model, groups, spec, 1 / len(asked), pad, self._ranks)
         tokens = sum(sum(map(sum, group.masks)) for group in groups)
         if step == 0 or (spec.eval_every > 0 and step % spec.eval_every == 0):
             self._show(step, groups)
@@ -78,7 +79,7 @@ class Policy:
             "step_s": time.perf_counter() - start,
             **self._distance(groups, pad),
         }
-        return Gradients(torch.tensor(float(loss)), tokens, sums=sums)
+        return Gradients(torch.tensor(loss), tokens, sums=sums)
 
     def evaluate(self, test: Task, step: int) -> list[float]:
         """pass@1, pass@2, … on the first questions of `test`. Every rank must call this."""
@@ -144,9 +145,10 @@ class Policy:
         """
         surprise = kl = measured = 0.0
         for group in [group for group in groups if group.ids][:1]:
-            for first in range(0, len(group.ids), self._spec.device_batch_size):
-                rows = slice(first, first + self._spec.device_batch_size)
-                inputs, targets = (t.to(self._ranks.device) for t in rollout.padded(group.ids[rows], group.masks[rows], pad))
+            answers = list(zip(group.ids, group.masks, strict=True))
+            for first in range(0, len(answers), self._spec.device_batch_size):
+                rows = answers[first : first + self._spec.device_batch_size]
+                inputs, targets = (t.to(self._ranks.device) for t in pad_rows(rows, pad, multiple=self._ranks.row_multiple))
                 with self._ranks.autocast():
                     losses = self._model(inputs, targets, reduction="none")
                     before = self._start(inputs, targets, reduction="none")

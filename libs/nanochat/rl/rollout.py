@@ -8,14 +8,14 @@ has the same weight.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
 
 from nanochat.config.recipe import RlSpec
+from nanochat.data import packing
 from nanochat.distributed import Ranks
 from nanochat.engine import Engine, PromptTooLong, Request, Sampling
 from nanochat.eval.estimates import pass_at_k
@@ -98,37 +98,41 @@ def rollouts(
     return [found.get(place) for place in range(len(indices))]
 
 
-def backward(model: GPT, group: Group, spec: RlSpec, share: float, pad: int, ranks: Ranks) -> float:
-    """Add the gradient of this question's loss times `share`, and return that product. `share` is 1 / (the rank's questions).
+def backward(model: GPT, groups: Sequence[Group], spec: RlSpec, share: float, pad: int, ranks: Ranks) -> float:
+    """Add the gradient of these questions' losses times `share`, and return that product. `share` is 1 / (the rank's questions).
 
-    The loss of one pass over `device_batch_size` rows is -sum(log p x advantage) / (sampled tokens). All passes have the same
-    weight.
+    The loss of `device_batch_size` answers to a question is -sum(log p x advantage) / (sampled tokens), and that of the question is the
+    mean of theirs. Which answers go through the model together does not matter: it takes answers of similar lengths to all questions,
+    as many as `device_batch_size` rows of the model's context.
     """
-    passes = range(0, len(group.ids), spec.device_batch_size)
-    total = 0.0
-    for first in passes:
-        rows = slice(first, first + spec.device_batch_size)
-        advantages = group.advantages[rows]
-        if not any(advantages):
-            continue  # all right or all wrong: the gradient is 0
-        inputs, targets = padded(group.ids[rows], group.masks[rows], pad)
-        targets = targets.to(ranks.device)
+    total = torch.zeros((), device=ranks.device)
+    positions = spec.device_batch_size * model.config.sequence_len
+    for rows in packing.by_length(_weighted(groups, spec, share), lambda row: (1, len(row.ids) - 1), positions):
+        inputs, targets = packing.pad_rows([(row.ids, row.mask) for row in rows], pad, multiple=ranks.row_multiple)
+        factors = torch.tensor([row.factor for row in rows], device=ranks.device)
         with ranks.autocast():
-            losses = model(inputs.to(ranks.device), targets, reduction="none")  # (B, T): -log p, 0 where masked
-        sampled = (targets >= 0).sum().clamp(min=1)
-        weights = torch.tensor(advantages, device=ranks.device)[:, None]
-        loss = (losses * weights).sum() / sampled * (share / len(passes))
+            loss = model(inputs.to(ranks.device), targets.to(ranks.device), reduction="sum", factors=factors)
         loss.backward()
-        total += loss.item()
-    return total
+        total += loss.detach()
+    return total.item()
 
 
-def padded(ids: Sequence[Sequence[int]], masks: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Return inputs and targets, both (B, T) int64, padded on the right. Targets are -1 except where the mask is 1."""
-    length = max(map(len, ids))
-    tokens = torch.tensor([[*row, *[pad] * (length - len(row))] for row in ids])
-    chosen = torch.tensor([[*row, *[0] * (length - len(row))] for row in masks])
-    return tokens[:, :-1], tokens[:, 1:].masked_fill(chosen[:, 1:] == 0, -1)
+class _Row(NamedTuple):
+    ids: list[int]
+    mask: list[int]
+    factor: float  # of -log p of each of its tokens
+
+
+def _weighted(groups: Sequence[Group], spec: RlSpec, share: float) -> Iterator[_Row]:
+    """The answers that have a gradient: none of a question whose answers are all right or all wrong."""
+    for group in groups:
+        size, advantages = spec.device_batch_size, group.advantages
+        parts = range(0, len(group.ids), size)
+        for first in parts:
+            sampled = max(1, sum(map(sum, group.masks[first : first + size])))
+            for row in range(first, min(first + size, len(group.ids))):
+                if advantages[row]:
+                    yield _Row(group.ids[row], group.masks[row], advantages[row] * share / (sampled * len(parts)))
 
 
 def pass_at(

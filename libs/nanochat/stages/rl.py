@@ -25,7 +25,7 @@ LAST = f"pass_at_{rollout.PASS_AT}"
 def run(ctx: StageContext) -> None:
     """Publish `model` and `results`. Raises StageError, also on a stop request."""
     spec = section(ctx, "rl", RlSpec)
-    with session(ctx, deterministic=spec.deterministic) as ranks:
+    with session(ctx, deterministic=spec.deterministic, lengths_vary=True) as ranks:
         questions_per_rank(spec.examples_per_step, ranks.world_size)  # raises before anything is loaded
         tokenizer, digest = tokenizer_of(ctx)
         source = TaskSource.load(ctx.input("tasks"))

@@ -33,7 +33,7 @@ JUDGED = ("mmlu", "arc_easy")  # multiple choice is quick to judge: it needs one
 def run(ctx: StageContext) -> None:
     """Publish `model` and `results`. Raises StageError, also on a stop request."""
     spec = section(ctx, "sft", SftSpec)
-    with session(ctx, deterministic=spec.deterministic) as ranks:
+    with session(ctx, deterministic=spec.deterministic, lengths_vary=spec.packing != "best_fit") as ranks:
         tokenizer, digest = tokenizer_of(ctx)
         source = TaskSource.load(ctx.input("tasks"))
         mixture = load_mixture(spec.train, source)
@@ -53,7 +53,7 @@ def run(ctx: StageContext) -> None:
                 size = {"batch_size": batch.size, "seq_len": config.sequence_len}
                 if packed:
                     return BestFitLoader(rows, tokenizer, answers_only=True, state=state, **size, **where)
-                return SftLoader(rows, tokenizer, state=state, **size, **where)
+                return SftLoader(rows, tokenizer, multiple=ranks.row_multiple, state=state, **size, **where)
 
             train = build_loader(lambda state: loader(mixture, state), resume, ranks)
             job = TrainingJob(
@@ -65,6 +65,7 @@ def run(ctx: StageContext) -> None:
                     ranks,
                     batch.accumulation,
                     by_target=True,
+                    positions=0 if spec.compile else batch.size * config.sequence_len,
                     passes=lambda: train.epoch_progress() / spec.num_epochs,
                     describe=padding_pct,
                 ),

@@ -1,4 +1,4 @@
-"""Check that attention runs on the GPU's fastest back end.
+"""Check that attention runs on the GPU's fastest back end, or choose the one for rows of many different lengths.
 
 torch falls back to a slower one without a warning, which can halve the speed of attention.
 """
@@ -65,6 +65,14 @@ def facts(device: torch.device) -> Facts:
         flash_enabled=kernels.flash_sdp_enabled(),
         deterministic=torch.are_deterministic_algorithms_enabled(),
     )
+
+
+def avoid_plans() -> None:
+    """Turn cuDNN attention off in this process: it plans for each new shape.
+
+    That takes 0.19 s on an H200, in which d20 trains on 20,000 tokens. Flash attention needs no plans.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def _dotted(version: int | None) -> str:

@@ -50,15 +50,15 @@ class Feed:
     targets that count in the loss, known on the host.
     """
 
-    def __init__(self, loader: Loader, device: torch.device, progress: Callable[[], float]):
+    def __init__(self, loader: Loader, device: torch.device, progress: Callable[[], float], ahead: int = AHEAD):
         self._loader, self._device, self._progress = loader, device, progress
         self.state, self.progress = loader.state(), progress()
         self.counted = 0
         self.waited = 0.0  # seconds that training has spent waiting in take()
-        self._ahead = Prefetcher(self._pinned, AHEAD) if device.type == "cuda" else None
+        self._ahead = Prefetcher(self._pinned, ahead) if device.type == "cuda" else None
 
     def draw_ahead(self) -> None:
-        """Prefetch in the background up to `AHEAD` batches.
+        """Prefetch in the background up to `ahead` batches.
 
         Call this when kernels are queued on the device. Two Python threads slow each other down, so a device that waits for
         its next kernel would wait longer.

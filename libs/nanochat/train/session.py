@@ -36,8 +36,8 @@ def section(ctx: StageContext, name: str, kind: type[SpecT]) -> SpecT:
 
 
 @contextlib.contextmanager
-def session(ctx: StageContext, *, deterministic: bool) -> Iterator[Ranks]:
-    """Join the stage's ranks, seed torch and check the attention back end.
+def session(ctx: StageContext, *, deterministic: bool, lengths_vary: bool = False) -> Iterator[Ranks]:
+    """Join the stage's ranks, seed torch, and check or choose the attention back end.
 
     Turns a RecipeError (a batch that does not divide among the ranks) into a StageError, so that the stage ends as bad input.
     """
@@ -51,7 +51,9 @@ def session(ctx: StageContext, *, deterministic: bool) -> Iterator[Ranks]:
         if ranks.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
             wrong = backend.complaint(backend.facts(ranks.device))
-            if wrong:
+            if lengths_vary:
+                backend.avoid_plans()
+            elif wrong:
                 ctx.events.emit("warning", code="attention_backend", message=wrong)
         try:
             yield ranks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from nanochat.contract.contract import StageError
+from nanochat.data import packing
 from nanochat.distributed import Ranks
-from nanochat.train.feed import Feed, Loader
+from nanochat.train.feed import AHEAD, Feed, Loader
 
 Values = dict[str, float]
 # What a loader's state counts of the data that was not, or not as a whole, learnt from. It becomes part of the stage's results.
 REPORTED = ("cut_tokens", "skipped_conversations", "padding_tokens", "trained_conversations")
 Forward = Callable[..., Tensor]
+Batch = tuple[Tensor, Tensor]  # inputs and targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class MicroBatches:
     """A step of `accumulation` micro-batches.
 
     `by_target`: every target of the step has the same weight, however the step is split into micro-batches and ranks; otherwise every
-    micro-batch has. `passes()` counts the passes over the data; `describe(loader state)` returns metrics of the data.
+    micro-batch has. Then micro-batches may be joined to passes of at most `positions` positions, padding included. `passes()` counts the passes over the data; `describe(loader state)` returns metrics of the data.
     """
 
     def __init__(
@@ -86,12 +88,13 @@ class MicroBatches:
         accumulation: int,
         *,
         by_target: bool = False,
+        positions: int = 0,
         passes: Callable[[], float] = lambda: 0.0,
         describe: Callable[[dict[str, Any]], Values] = lambda state: {},
     ):
         self._forward, self._ranks, self._accumulation, self._by_target = forward, ranks, accumulation, by_target
-        self._describe = describe
-        self._feed = Feed(loader, ranks.device, passes)
+        self._describe, self._positions = describe, positions
+        self._feed = Feed(loader, ranks.device, passes, ahead=max(AHEAD, accumulation) if positions else AHEAD)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -106,11 +109,9 @@ class MicroBatches:
         return self._feed.waited
 
     def gradients(self, step: int) -> Gradients:
-        losses, tokens, counted = [], 0, 0
-        for _ in range(self._accumulation):
-            inputs, targets = self._feed.take()
-            counted += self._feed.counted
-            tokens += inputs.numel()
+        losses = []
+        self._tokens = self._counted = 0
+        for inputs, targets in self._joined() if self._positions else self._taken():
             with self._ranks.autocast():
                 loss = self._forward(inputs, targets, reduction="sum") if self._by_target else self._forward(inputs, targets)
             torch.autograd.backward(loss if self._by_target else loss / self._accumulation)
@@ -118,8 +119,22 @@ class MicroBatches:
             losses.append(loss.detach())
         found = torch.stack(losses)
         if self._by_target:
-            return Gradients(found.sum(), tokens, targets=counted)
-        return Gradients(found.mean(), tokens)
+            return Gradients(found.sum(), self._tokens, targets=self._counted)
+        return Gradients(found.mean(), self._tokens)
+
+    def _taken(self) -> Iterator[Batch]:
+        for _ in range(self._accumulation):
+            inputs, targets = self._feed.take()
+            self._counted += self._feed.counted
+            self._tokens += inputs.numel()
+            yield inputs, targets
+
+    def _joined(self) -> Iterator[Batch]:
+        """The step's micro-batches in fewer passes. Short ones alone would leave a GPU waiting for its next kernel."""
+        for group in packing.by_length(
+            list(self._taken()), lambda batch: (batch[0].size(0), batch[0].size(1)), self._positions
+        ):
+            yield packing.join(group)
 
     def figures(self, sums: Values) -> dict[str, float | None]:
         return dict(self._describe(self._feed.state))

@@ -33,19 +33,20 @@ def test_rotary_norm(device, heads, kv_heads):
     close(dx, wide.grad)
 
 
+@pytest.mark.parametrize("each", [False, True], ids=["one scale", "a scale for each row"])
 @pytest.mark.parametrize("approximate", [False, pytest.param(True, marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("vocab", [97, 9000, 20_000, 40_000])  # 8, 8, 16 and 32 warps
-def test_cross_entropy(device, vocab, approximate):
+def test_cross_entropy(device, vocab, approximate, each):
     if approximate and device == "cpu":
         pytest.skip("tanh.approx is a GPU instruction")
     torch.manual_seed(0)
     logits = (torch.randn(7, vocab, device=device) * 12).bfloat16()
     targets = torch.randint(0, vocab, (7,), device=device)
     targets[2] = -1
-    scale = torch.tensor(0.25, device=device)
+    scale = torch.linspace(-1, 1, 7, device=device) if each else torch.tensor(0.25, device=device).expand(7)
     wide = logits.float().requires_grad_()
     expected = F.cross_entropy(15 * torch.tanh(wide / 15), targets, ignore_index=-1, reduction="none")
-    (expected.sum() * scale).backward()
+    (expected * scale).sum().backward()
     losses = cross_entropy.loss_and_grad_(logits, targets, scale, 15.0, approximate=approximate)
     close(losses, expected.detach(), 0.002)
     assert losses[2] == 0

@@ -46,6 +46,22 @@ def test_fused_agrees_with_the_reference(reduction):
         torch.testing.assert_close(a, e, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("_chunks")
+@pytest.mark.parametrize("trains", [True, False])
+def test_factors_multiply_the_losses_of_their_row(trains):
+    hidden, weight, targets = case()
+    factors = torch.tensor([0.5, -2.0, 0.0])
+    expected = (reference(hidden, weight, targets, "none") * factors[:, None]).sum()
+    with torch.set_grad_enabled(trains):
+        actual = head_loss(hidden, weight, targets, "sum", factors)
+    torch.testing.assert_close(actual, expected)
+    if trains:
+        for a, e in zip(
+            torch.autograd.grad(actual, (hidden, weight)), torch.autograd.grad(expected, (hidden, weight)), strict=True
+        ):
+            torch.testing.assert_close(a, e, atol=1e-5, rtol=1e-4)
+
+
 def test_bf16_states_keep_loss_and_head_gradient_in_fp32():
     hidden, weight, targets = case(torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):

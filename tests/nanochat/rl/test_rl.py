@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from nanochat.config.recipe import OptimSpec, RlSpec
+from nanochat.data.packing import pad_rows
 from nanochat.distributed import Ranks
 from nanochat.engine import Engine
 from nanochat.optim import Optimizer
@@ -82,34 +83,40 @@ def test_a_question_beyond_the_context_is_left_out(make_model, tokenizer, spec):
     assert rollout.rollouts(engine, tokenizer, Says("a"), [0], spec, judge_of(Says("a")), 1) == [None]
 
 
-def test_padding_and_masks_decide_the_targets():
-    inputs, targets = rollout.padded([[1, 2, 3, 4, 5], [1, 2, 9]], [[0, 0, 1, 0, 1], [0, 0, 1]], pad=7)
-    assert inputs.tolist() == [[1, 2, 3, 4], [1, 2, 9, 7]]
-    assert targets.tolist() == [[-1, 3, -1, 5], [-1, 9, -1, -1]]
-
-
-def test_the_gradient_is_that_of_the_definition(make_model, tokenizer, spec):
-    model = make_model(tokenizer.vocab_size).double()
-    group = rollout.Group(
-        ids=[[1, 2, 3, 4, 5], [1, 2, 6], [1, 2, 7, 8], [1, 2, 9]],
-        masks=[[0, 0, 1, 0, 1], [0, 0, 1], [0, 0, 1, 1], [0, 0, 1]],
-        rewards=[1.0, 0.0, 0.0, 1.0],
-    )
+@pytest.mark.parametrize("context", [2, 64], ids=["few answers at a time", "all at once"])
+def test_the_gradient_is_that_of_the_definition(make_model, tokenizer, spec, context):
+    model = make_model(tokenizer.vocab_size, seq_len=context).double()
+    groups = [
+        rollout.Group(
+            ids=[[1, 2, 3, 4, 5], [1, 2, 6], [1, 2, 7, 8], [1, 2, 9]],
+            masks=[[0, 0, 1, 0, 1], [0, 0, 1], [0, 0, 1, 1], [0, 0, 1]],
+            rewards=[1.0, 0.0, 0.0, 1.0],
+        ),
+        rollout.Group(
+            ids=[[4, 2], [4, 8, 5, 6, 7, 2, 3], [4, 2, 2], [4, 9]],
+            masks=[[0, 1], [0, 1, 1, 1, 1, 1, 1], [0, 1, 1], [0, 1]],
+            rewards=[0.5, 0.5, 0.0, 1.0],
+        ),
+    ]
     spec = spec.model_copy(update={"device_batch_size": 2})
-    rollout.backward(model, group, spec, 0.25, 0, ONE_RANK)
+    got_loss = rollout.backward(model, groups, spec, 0.25, 0, ONE_RANK)
     got = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
     objective = 0.0
-    for rows in ((0, 1), (2, 3)):
-        chosen, count = 0.0, 0
-        for row in rows:
-            logp = model(torch.tensor([group.ids[row]])).log_softmax(-1)[0]
-            for place, token in enumerate(group.ids[row]):
-                if group.masks[row][place]:
-                    chosen = chosen + logp[place - 1, token] * (group.rewards[row] - 0.5)
-                    count += 1
-        objective = objective + chosen / count / 2
-    (-0.25 * objective).backward()
+    for group in groups:
+        mean = sum(group.rewards) / 4
+        for rows in ((0, 1), (2, 3)):
+            chosen, count = 0.0, 0
+            for row in rows:
+                logp = model(torch.tensor([group.ids[row]])).log_softmax(-1)[0]
+                for place, token in enumerate(group.ids[row]):
+                    if group.masks[row][place]:
+                        chosen = chosen + logp[place - 1, token] * (group.rewards[row] - mean)
+                        count += 1
+            objective = objective + chosen / count / 2
+    loss = -0.25 * objective
+    loss.backward()
+    assert got_loss == pytest.approx(loss.item(), rel=1e-4)
     for mine, parameter in zip(got, model.parameters(), strict=True):
         torch.testing.assert_close(mine, parameter.grad, rtol=1e-4, atol=1e-7)
 
@@ -117,7 +124,7 @@ def test_the_gradient_is_that_of_the_definition(make_model, tokenizer, spec):
 def test_equal_rewards_give_no_gradient(make_model, tokenizer, spec):
     model = make_model(tokenizer.vocab_size)
     group = rollout.Group([[1, 2, 3]] * 4, [[0, 1, 1]] * 4, [1.0] * 4)
-    assert rollout.backward(model, group, spec, 1.0, 0, ONE_RANK) == 0.0
+    assert rollout.backward(model, [group], spec, 1.0, 0, ONE_RANK) == 0.0
     assert all(p.grad is None for p in model.parameters())
 
 
@@ -126,12 +133,12 @@ def test_one_step_makes_the_right_answer_more_likely(make_model, tokenizer, spec
     group = rollout.Group([[1, 2, 3, 4], [1, 2, 5, 6]], [[0, 0, 1, 1]] * 2, [1.0, 0.0])
 
     def log_probs():
-        inputs, targets = rollout.padded(group.ids, group.masks, 0)
+        inputs, targets = pad_rows(list(zip(group.ids, group.masks, strict=True)), 0)
         with torch.no_grad():
             return -model(inputs, targets, reduction="none").sum(1)
 
     before = log_probs()
-    rollout.backward(model, group, spec, 1.0, 0, ONE_RANK)
+    rollout.backward(model, [group], spec, 1.0, 0, ONE_RANK)
     with torch.no_grad():
         for p in model.parameters():
             p -= 1e-3 * p.grad
@@ -150,8 +157,7 @@ def test_it_learns_a_trivial_task(make_model, tokenizer, spec):
         optimizer.zero_grad()
         asked = rollout.questions(step, spec, len(task), ONE_RANK)
         groups = rollout.rollouts(engine, tokenizer, task, asked, spec, judge_of(task), 1, step)
-        for group in groups:
-            rollout.backward(model, group, spec, 1 / len(asked), tokenizer.special("<|assistant_end|>"), ONE_RANK)
+        rollout.backward(model, groups, spec, 1 / len(asked), tokenizer.special("<|assistant_end|>"), ONE_RANK)
         optimizer.step(1.0, rollout.MOMENTUM)
         engine.refresh()
         rewards.append(sum(sum(g.rewards) for g in groups) / sum(len(g.rewards) for g in groups))
