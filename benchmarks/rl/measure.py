@@ -176,7 +176,8 @@ class Bench:
         synchronize()
         sampled = time.perf_counter()
         self.optimizer.zero_grad()
-        rollout.backward(self.model, groups, spec, 1 / len(groups), 0, self.ranks)
+        positions = spec.device_batch_size * self.model.config.sequence_len
+        rollout.backward(self.model, groups, spec, 1 / len(groups), 0, self.ranks, positions=positions)
         self.optimizer.step(1e-3, rollout.MOMENTUM)
         engine.refresh()
         synchronize()

@@ -15,6 +15,7 @@ from nanochat.data.packing import pad_rows
 from nanochat.distributed import Ranks
 from nanochat.engine import Engine
 from nanochat.model import GPT
+from nanochat.planning import memory
 from nanochat.rl import rollout
 from nanochat.rl.rewards import Judge, Reward
 from nanochat.rl.rollout import Group
@@ -22,6 +23,7 @@ from nanochat.tasks.base import Task
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.work import Gradients, Impossible, Values
 
+GRADIENT_AND_MOMENT = 8  # bytes per parameter
 LEAST_ROWS, MOST_ROWS = 64, 512  # answers that the engine generates at once: a step's, and many questions of an evaluation
 
 
@@ -50,6 +52,7 @@ class Policy:
         answers = spec.examples_per_step // ranks.world_size * spec.num_samples
         rows = min(max(answers, LEAST_ROWS), MOST_ROWS)
         self.engine = Engine(self._model, self._tokenizer, dtype=ranks.dtype, max_rows=rows)
+        self._positions = memory.positions(self._model.config, spec.device_batch_size, _left_gib(self._model))
         self.state: dict[str, Any] = {"rewards": [], "failed": 0, **state}
         self.waited = 0.0
 
@@ -66,7 +69,7 @@ class Policy:
         self.waited += judge.seconds + judged - sampled  # for rewards, and for the slowest rank
         groups = [group for group in made if group is not None]
         pad = self._tokenizer.special("<|assistant_end|>")
-        loss = rollout.backward(self._model, groups, spec, 1 / len(asked), pad, self._ranks)
+        loss = rollout.backward(self._model, groups, spec, 1 / len(asked), pad, self._ranks, positions=self._positions)
         tokens = sum(sum(map(sum, group.masks)) for group in groups)
         if step == 0 or (spec.eval_every > 0 and step % spec.eval_every == 0):
             self._show(step, groups)
@@ -157,3 +160,11 @@ class Policy:
                 kl += (log_ratio.exp() - 1 - log_ratio).sum().item()
                 measured += (targets >= 0).sum().item()
         return {"surprise": surprise, "kl": kl, "measured": measured}
+
+
+def _left_gib(model: GPT) -> float | None:
+    """GiB of the GPU that are free now, without those of the gradients and moments that the first step adds. None on other devices."""
+    device = model.get_device()
+    if device.type != "cuda":
+        return None
+    return (torch.cuda.mem_get_info(device)[0] - GRADIENT_AND_MOMENT * model.num_params()) / memory.GIB

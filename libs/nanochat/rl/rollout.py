@@ -98,15 +98,16 @@ def rollouts(
     return [found.get(place) for place in range(len(indices))]
 
 
-def backward(model: GPT, groups: Sequence[Group], spec: RlSpec, share: float, pad: int, ranks: Ranks) -> float:
+def backward(
+    model: GPT, groups: Sequence[Group], spec: RlSpec, share: float, pad: int, ranks: Ranks, *, positions: int
+) -> float:
     """Add the gradient of these questions' losses times `share`, and return that product. `share` is 1 / (the rank's questions).
 
     The loss of `device_batch_size` answers to a question is -sum(log p x advantage) / (sampled tokens), and that of the question is the
     mean of theirs. Which answers go through the model together does not matter: it takes answers of similar lengths to all questions,
-    as many as `device_batch_size` rows of the model's context.
+    at most `positions` positions at a time.
     """
     total = torch.zeros((), device=ranks.device)
-    positions = spec.device_batch_size * model.config.sequence_len
     for rows in packing.by_length(_weighted(groups, spec, share), lambda row: (1, len(row.ids) - 1), positions):
         inputs, targets = packing.pad_rows([(row.ids, row.mask) for row in rows], pad, multiple=ranks.row_multiple)
         factors = torch.tensor([row.factor for row in rows], device=ranks.device)

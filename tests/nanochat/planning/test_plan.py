@@ -154,6 +154,15 @@ def test_the_device_batch_is_at_most_the_recipe_s_and_divides_the_step():
     assert (rows(device_batch_size=32).device_batch_size, rows(device_batch_size=32).accumulation) == (24, 4)
 
 
+def test_an_uncompiled_model_takes_as_many_positions_as_fit():
+    config, rows = shape(20), 8
+    assert memory.positions(config, rows, None) == memory.positions(config, rows, 100.0) == rows * config.sequence_len
+    some = memory.positions(config, rows, 6.0)
+    assert 4000 < some < rows * config.sequence_len
+    assert memory.positions(config, rows, 9.0) - some == pytest.approx(3 * 2**30 / (1280 * 2 * (15 * 20 + 4)), abs=2)
+    assert memory.positions(config, rows, -1.0) == 1  # the model then takes one row at a time
+
+
 def test_given_figures_override_the_table():
     planned = plan.plan(recipe.resolve("speedrun"), 8, "H100", 40.0, peak_tflops=500, usd_per_hour=1.5)
     base = stage(planned, "base_train")
