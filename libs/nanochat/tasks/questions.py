@@ -46,13 +46,14 @@ class Questions(Task):
         rows: list[Conversation] = []
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
                 try:
-                    rows.append(_conversation(_decoded(line)))
+                    text = line.decode("utf-8-sig").strip()  # some editors put a mark before the first line
+                    if not text:
+                        continue
+                    rows.append(_conversation(_decoded(text)))
                 except UnicodeDecodeError as err:
                     raise _wrong(path, number, "is not UTF-8") from err
-                except RecursionError as err:
+                except (RecursionError, MemoryError) as err:  # Python's own parser raises the second
                     raise _wrong(path, number, "is nested too deeply") from err
                 except json.JSONDecodeError as err:
                     raise _wrong(path, number, f"is not JSON ({err})") from err
@@ -82,7 +83,7 @@ class Questions(Task):
         return RULES[conversation["rule"]](conversation, completion)
 
 
-def _decoded(line: bytes) -> Any:
+def _decoded(line: str) -> Any:
     row = json.loads(line)
     try:
         json.dumps(row, ensure_ascii=False).encode()
@@ -104,6 +105,8 @@ def _conversation(row: Any) -> Conversation:
         raise ValueError(
             f"has {' and '.join(map(repr, found)) or 'nothing'} to judge an answer by; it needs one of {', '.join(_READ)}"
         )
+    if "choices" in row and found != ["answer"]:
+        raise ValueError(f"has 'choices' with {found[0]!r}; they need the 'answer' that is right")
     return _READ[found[0]](row)
 
 
@@ -129,6 +132,8 @@ def _choice(row: Mapping[str, Any], choices: Any, answer: Any) -> Conversation:
         right = letters[answer]
     elif isinstance(answer, str) and choices.count(answer) == 1:
         right = letters[choices.index(answer)]
+        if answer in letters and answer != right:
+            raise ValueError(f"has the answer {answer!r}, which is a choice and the letter of another; give its number from 0")
     elif answer in letters:
         right = answer
     elif isinstance(answer, str) and answer in choices:
@@ -143,7 +148,7 @@ def _regex(row: Mapping[str, Any]) -> Conversation:
     pattern = row["regex"]
     try:
         re.compile(pattern)
-    except (re.error, TypeError) as err:
+    except (re.error, TypeError, OverflowError) as err:
         raise ValueError(f"has a 'regex' that is none: {err}") from err
     return {"messages": user_and_assistant(row["question"], pattern), "rule": "regex"}
 
@@ -156,16 +161,27 @@ def _number(row: Mapping[str, Any]) -> Conversation:
 
 
 def _test(row: Mapping[str, Any]) -> Conversation:
-    if not isinstance(row["test"], str) or not str(row.get("entry_point", "")).isidentifier():
+    test, name = row["test"], row.get("entry_point")
+    if not isinstance(test, str) or not isinstance(name, str) or not name.isidentifier():
         raise ValueError("has a 'test' without the name of a function as 'entry_point'")
-    if keyword.iskeyword(row["entry_point"]):
-        raise ValueError(f"has the 'entry_point' {row['entry_point']!r}, which no function can be named")
+    if keyword.iskeyword(name):
+        raise ValueError(f"has the 'entry_point' {name!r}, which no function can be named")
     try:
-        ast.parse(row["test"])
+        parsed = ast.parse(test)
     except SyntaxError as err:
-        raise ValueError(f"has a 'test' that is no Python: {err.msg}, line {err.lineno} of it") from None
+        where = f", line {err.lineno} of it" if err.lineno else ""
+        raise ValueError(f"has a 'test' that is no Python: {err.msg}{where}") from None
+    if not any(_names_check(node) for node in ast.walk(parsed)):
+        raise ValueError(f"has a 'test' without a function 'check'; `check({name})` is what is called")
     messages = user_and_assistant(row["question"], str(row.get("solution", "")))
-    return {"messages": messages, "entry_point": row["entry_point"], "test": row["test"], "rule": "tests"}
+    return {"messages": messages, "entry_point": name, "test": test, "rule": "tests"}
+
+
+def _names_check(node: ast.AST) -> bool:
+    """Whether a part of a test gives the name `check` to something."""
+    if isinstance(node, ast.Name):
+        return node.id == "check" and isinstance(node.ctx, ast.Store)
+    return isinstance(node, ast.FunctionDef) and node.name == "check"
 
 
 _READ: dict[str, Callable[[Mapping[str, Any]], Conversation]] = {

@@ -92,6 +92,13 @@ def test_choices_are_ranked_by_letter(tmp_path: Path) -> None:
             {"question": "a?", "test": "def check(f:\n", "entry_point": "f"},
             "'test' that is no Python: '(' was never closed, line 1",
         ),
+        ({"question": "a?", "test": "def check(f): ...", "entry_point": None}, "without the name of a function"),
+        ({"question": "a?", "test": "def check(f): ..." + "\0", "entry_point": "f"}, "'test' that is no Python: source code"),
+        ({"question": "a?", "test": "assert f(2) == 4", "entry_point": "f"}, "'test' without a function 'check'; `check(f)`"),
+        ({"question": "a?", "test": "x=" + "-" * 100_000 + "1", "entry_point": "f"}, "is nested too deeply"),
+        ({"question": "a?", "regex": "a{99999999999999999999}"}, "'regex' that is none: the repetition number is too large"),
+        ({"question": "a?", "choices": ["b", "c"], "regex": "b"}, "has 'choices' with 'regex'"),
+        ({"question": "a?", "choices": ["B", "A"], "answer": "A"}, "which is a choice and the letter of another"),
         ({"question": "a\ud800?", "answer": "b"}, "has half a character (U+D800)"),
         (
             {"question": "a?", "choices": ["b", "b", "c"], "answer": "b"},
@@ -121,6 +128,12 @@ def test_files_that_hold_no_questions_are_refused(tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_bytes(b'{"question": "\xff"}\n')
     with pytest.raises(StageError, match="line 1 is not UTF-8"):
         Questions.read("mine", tmp_path / "q.jsonl")
+
+
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n"])
+def test_a_mark_of_utf8_is_no_part_of_the_first_line(tmp_path: Path, mark: bytes) -> None:
+    (tmp_path / "q.jsonl").write_bytes(mark + b'{"question": "a?", "answer": "b"}\r\n')
+    assert len(Questions.read("mine", tmp_path / "q.jsonl")) == 1
 
 
 def test_a_name_is_that_of_no_other_task() -> None:

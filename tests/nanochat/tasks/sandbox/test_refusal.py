@@ -44,7 +44,7 @@ def test_a_run_is_refused_before_its_first_stage(tmp_path: Path):
 
 def test_a_users_own_task_that_runs_programs_is_refused_too(tmp_path: Path):
     (tmp_path / "own.jsonl").write_text(
-        json.dumps({"question": "Write f.", "test": "assert f() == 1", "entry_point": "f"}) + "\n"
+        json.dumps({"question": "Write f.", "test": "def check(f): assert f() == 1", "entry_point": "f"}) + "\n"
     )
     script = """
 from pathlib import Path
