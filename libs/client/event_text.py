@@ -31,7 +31,8 @@ def _told(kind: str, data: Mapping[str, Any]) -> str:
         case "eval":
             return f"{data.get('name')}: {_figures(data.get('values') or {})}"
         case "log" | "warning" | "error":
-            return f"{'' if kind == 'log' else kind + ': '}{data.get('message', '')} {data.get('hint') or ''}".rstrip()
+            told = "; ".join(part for part in (data.get("message"), data.get("hint")) if part)
+            return told if kind == "log" else f"{kind}: {told}"
     return f"{kind.replace('_', ' ')}  {_figures(data)}".rstrip()
 
 

@@ -124,7 +124,7 @@ def judge(out: Path, outputs: Sequence[str], returncode: int | None, asked: Reas
     if asked is not None and report.code == "stopped":
         return Verdict(asked, asked.message, report.exit_code)
     reason = REASONS.get(report.code) or BY_EXIT_CODE.get(report.exit_code, Reason.CRASHED)
-    said = f"{report.message}{' ' + report.hint if report.hint else ''}"
+    said = f"{report.message}{'; ' + report.hint if report.hint else ''}"
     return Verdict(reason, _explained(reason, said), report.exit_code)
 
 

@@ -46,7 +46,7 @@ def line_of(event: Mapping[str, Any]) -> str:
         case "log":
             return str(event["message"])
         case "warning" | "error" as kind:
-            return f"{kind}: {event['message']}" + (f" {event['hint']}" if event.get("hint") else "")
+            return f"{kind}: {event['message']}" + (f"; {event['hint']}" if event.get("hint") else "")
         case "eval":
             return _evaluation(event)
         case "checkpoint":
@@ -56,7 +56,8 @@ def line_of(event: Mapping[str, Any]) -> str:
 
 def _progress(event: Mapping[str, Any]) -> str:
     done, total, unit = event["done"], event["total"], event["unit"]
-    of = f" of {number(total)} {unit}{'' if total == 1 else 's'}" if total else f" {unit}{'' if done == 1 else 's'}"
+    several = f"{unit}es" if unit.endswith("ch") else f"{unit}s"
+    of = f" of {number(total)} {unit if total == 1 else several}" if total else f" {unit if done == 1 else several}"
     left = event.get("eta_s")
     parts = [f"{number(done)}{of}", f"{left:.0f} s left" if left and done else "", str(event.get("note") or "")]
     return ", ".join(part for part in parts if part)

@@ -125,6 +125,11 @@ def test_an_evaluation_is_told_in_words(event: dict[str, object], line: str) -> 
     assert line_of({"kind": "eval", **event}) == line
 
 
+def test_what_to_do_stands_apart_from_what_is_wrong() -> None:
+    assert line_of({"kind": "error", "message": "it returned nan", "hint": "mend it"}) == "error: it returned nan; mend it"
+    assert line_of({"kind": "error", "message": "it returned nan", "hint": ""}) == "error: it returned nan"
+
+
 @pytest.mark.parametrize(
     ("event", "line"),
     [
@@ -133,6 +138,7 @@ def test_an_evaluation_is_told_in_words(event: dict[str, object], line: str) -> 
         ({"done": 100, "total": 21_400, "unit": "step", "eta_s": 95.2}, "100 of 21,400 steps, 95 s left"),
         ({"done": 3, "total": None, "unit": "shard", "note": "from the hub"}, "3 shards, from the hub"),
         ({"done": 1, "total": 1, "unit": "text"}, "1 of 1 text"),
+        ({"done": 1, "total": 8, "unit": "batch"}, "1 of 8 batches"),
     ],
 )
 def test_progress_tells_the_time_left_once_it_is_known(event: dict[str, object], line: str) -> None:
