@@ -64,8 +64,19 @@ class Answers:
 def _judged(task: Task, index: int, texts: list[str]) -> list[bool]:
     """The verdict on each answer; equal answers are judged once."""
     conversation = task[index]
-    known = {text: task.evaluate(conversation, text) for text in dict.fromkeys(texts)}
+    known = {text: verdict(task, conversation, text) for text in dict.fromkeys(texts)}
     return [known[text] for text in texts]
+
+
+def verdict(task: Task, conversation: Conversation, text: str) -> bool:
+    """Whether the task's judge finds the answer right. Raises what it raises, and TypeError when it decides nothing."""
+    try:
+        found = task.evaluate(conversation, text)
+    except SystemExit as err:  # of a user's judge; it must not end the other tasks
+        raise RuntimeError(f"its judge called exit({err.code})") from err
+    if found not in (True, False):
+        raise TypeError(f"its judge returned {found!r}, neither true nor false")
+    return bool(found)
 
 
 def _question(conversation: Conversation) -> str:

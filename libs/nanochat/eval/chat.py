@@ -14,7 +14,7 @@ from nanochat.distributed import Ranks, cores
 from nanochat.engine import Engine, PromptTooLong, Request, Sampling
 from nanochat.engine.scorer import Scorer
 from nanochat.eval import estimates
-from nanochat.eval.answers import Answers, Example, Part
+from nanochat.eval.answers import Answers, Example, Part, verdict
 from nanochat.eval.halving import Halving
 from nanochat.model import GPT
 from nanochat.tasks.base import Task
@@ -222,7 +222,7 @@ class Evaluator:
             for (conversation, _), row in zip(asked, logits, strict=True):
                 choices = conversation["letters"]
                 guess = choices[int(row[[letters.index(letter) for letter in choices]].argmax())]
-                rights.append(int(task.evaluate(conversation, guess)))
+                rights.append(int(verdict(task, conversation, guess)))
             advance(len(conversations))
         return Part(rights, skipped, ranked=True)
 

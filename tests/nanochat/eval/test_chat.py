@@ -1,5 +1,7 @@
 """Chat tasks are judged the same way in batches, over ranks, and one at a time."""
 
+import re
+import sys
 import threading
 import typing
 from pathlib import Path
@@ -209,19 +211,31 @@ def test_a_task_that_never_fits_into_memory_fails_alone(make_model, tokenizer, m
     assert len(told) == 1
 
 
-def test_a_users_judge_that_raises_fails_its_task_alone(make_model, tokenizer):
+@pytest.mark.parametrize("kind", ["generative", "categorical"])
+@pytest.mark.parametrize(
+    ("judge", "why"),
+    [
+        ({}.__getitem__, "KeyError: 'gold'"),
+        (lambda gold: None, "TypeError: its judge returned None, neither true nor false"),
+        (lambda gold: sys.exit(2), r"RuntimeError: its judge called exit\(2\)"),
+    ],
+    ids=["raises", "returns nothing", "exits"],
+)
+def test_a_users_judge_that_fails_fails_its_task_alone(make_model, tokenizer, judge, why, kind):
     class Broken(Quiz):
-        eval_type = "generative"
+        eval_type = kind
 
         def evaluate(self, conversation, completion):
-            raise KeyError("gold")
+            return judge("gold")
 
-    model = make_model(tokenizer.vocab_size, seq_len=256)
-    evaluator = chat.Evaluator(model, tokenizer, ONE_RANK)
-    with pytest.raises(StageError, match="KeyError: 'gold'") as failed:
-        alone(evaluator, Broken(), answering=chat.Answering(max_new_tokens=4))
-    assert failed.value.code == "evaluation_failed"
-    assert alone(evaluator, Quiz()).n == 11
+    class Good(Quiz):
+        eval_type = kind
+
+    evaluator = chat.Evaluator(make_model(tokenizer.vocab_size, seq_len=256), tokenizer, ONE_RANK)
+    found = dict(evaluator.evaluate({"broken": Broken(), "good": Good()}, answering=chat.Answering(max_new_tokens=4)))
+    assert found["broken"].code == "evaluation_failed"
+    assert re.match(why, str(found["broken"]))
+    assert found["good"].n == 11
 
 
 def test_generative_tasks_are_answered_together_as_each_alone(make_model, tokenizer, monkeypatch):

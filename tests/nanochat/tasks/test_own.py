@@ -153,24 +153,46 @@ def test_a_package_that_is_not_installed_is_named() -> None:
         own.load(OwnTask(name="no_such_task"), TaskSource())
 
 
-BROKEN = """
+PACKAGE = """
+import sys
 from nanochat.tasks.base import Task, user_and_assistant
 class Broken(Task):
     name = "broken"
     def __init__(self, source): ...
     def __len__(self): return 3
-    def conversation(self, index): return {"messages": user_and_assistant("a?", ["b"][index])}
+    def conversation(self, index): return {"messages": user_and_assistant("a?", "b")}
 """
 
 
-def test_a_package_whose_problem_cannot_be_made_is_named_with_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "broken_task.py").write_text(BROKEN)
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (
+            'def conversation(self, index): return {"messages": ["b"][index]}',
+            "row 0 of task 'broken' makes no problem: TypeError",
+        ),
+        ("def conversation(self, index): return [][index]", "row 0 of task 'broken' makes no problem: IndexError"),
+        ("def conversation(self, index): sys.exit(3)", "row 0 of task 'broken' makes no problem: SystemExit: 3"),
+        ('def conversation(self, index): return {"messages": user_and_assistant("a?", "b")[1:]}', "do not end with a question"),
+        ('eval_type = "categorical"', "it has no `letters`"),
+        ('eval_type = "multiple"', "eval_type 'multiple'; known: generative, categorical"),
+        ("def __len__(self): return 0", "has no rows"),
+        ("def __len__(self): return -1", "cannot say how many rows it has: ValueError"),
+        ("def __init__(self, source): sys.exit(3)", "cannot be loaded: SystemExit: 3"),
+    ],
+)
+def test_a_package_whose_problem_cannot_be_made_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, problem: str
+) -> None:
+    (tmp_path / "broken_task.py").write_text(f"{PACKAGE}    {line}\n")
     (tmp_path / "broken-1.dist-info").mkdir()
     (tmp_path / "broken-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
     (tmp_path / "broken-1.dist-info/entry_points.txt").write_text("[nanochat.tasks]\nbroken = broken_task:Broken\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(StageError, match="row 1 of task 'broken' makes no problem: IndexError") as caught:
+    monkeypatch.delitem(sys.modules, "broken_task", raising=False)
+    with pytest.raises(StageError, match="'broken'") as caught:
         own.check(OwnTask(name="broken"), TaskSource())
+    assert problem in str(caught.value)
     assert caught.value.exit_code == Exit.BAD_INPUT
 
 
