@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from nanochat.chats.overlap import Questions
 from nanochat.tasks.base import Conversation, reference
-from nanochat.tasks.chat_file import ChatFile
+from nanochat.tasks.chat_file import ChatFile, teaches
 from nanochat.tasks.formats import NotAConversation
 from nanochat.tokenizer import Tokenizer
 
@@ -39,7 +39,7 @@ class Tokens(BaseModel, frozen=True):
     longer_rows: int = Field(description="Rows longer than the context, which are cut.")
     cut: int = Field(description="Tokens that are cut off.")
     trained: int = Field(description="Tokens that SFT learns: those of the assistant, within the context.")
-    unlearned_rows: int = Field(description="Rows whose answers begin after the context; SFT skips them.")
+    unlearned_rows: int = Field(description="Rows whose answers begin after the context, or have the weight 0; SFT skips them.")
 
     @property
     def share(self) -> float:
@@ -61,12 +61,13 @@ class Check(BaseModel, frozen=True):
     duplicates: list[int] = Field(description="Places of conversations that the file already has.")
     compared_with: list[str] = Field(description="Evaluations whose questions were compared.")
     overlaps: list[Overlap]
+    taught: int = Field(description="Conversations with an answer that SFT learns, one whose weight is not 0.")
     tokens: Tokens | None = Field(description="Null when there is no tokenizer.")
 
     @property
     def is_good(self) -> bool:
         """Whether a run accepts the file."""
-        return self.rows > 0 and not self.broken and (self.tokens is None or self.tokens.longer_rows < self.rows)
+        return self.taught > 0 and not self.broken and (self.tokens is None or self.tokens.longer_rows < self.rows)
 
 
 def check(
@@ -81,7 +82,7 @@ def check(
     overlaps: list[Overlap] = []
     lengths: list[_Length] = []
     seen: set[bytes] = set()
-    answers = characters = 0
+    answers = characters = taught = 0
     for index in range(len(file)):
         place = file.place(index)
         try:
@@ -94,6 +95,7 @@ def check(
         own = [text for m, text in zip(conversation["messages"], said, strict=True) if m["role"] == "assistant"]
         answers += len(own)
         characters += sum(map(len, said))
+        taught += teaches(conversation)
         if not all(text.strip() for text in own):
             empty.append(place)
         digest = hashlib.blake2b(json.dumps(conversation).encode(), digest_size=16).digest()
@@ -117,6 +119,7 @@ def check(
         duplicates=duplicates,
         compared_with=evaluations.tasks if evaluations else [],
         overlaps=overlaps,
+        taught=taught,
         tokens=_tokens(lengths, str(made_with[1]), context) if made_with and lengths else None,
     )
 

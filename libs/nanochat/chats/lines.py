@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from nanochat.chats.check import Check
+from nanochat.tasks.chat_file import UNTAUGHT
 
 SHOWN = 20  # places of one kind; --json has them all
 
@@ -49,12 +50,14 @@ def _tokens(found: Check) -> Iterator[str]:
     yield f"  trained        {tokens.trained:,} in SFT, {tokens.share:.1%} of those that are kept"
     yield f"  cut            {_count(tokens.longer_rows, 'row')} longer than {tokens.context:,} tokens, {tokens.cut:,} tokens cut off"
     if tokens.unlearned_rows:
-        yield f"  not learned    {_count(tokens.unlearned_rows, 'row')} whose answers begin after that"
+        yield f"  not learned    {_count(tokens.unlearned_rows, 'row')} whose answers begin after that, or have the weight 0"
 
 
 def _why_not(found: Check) -> str:
     if found.broken:
         return "mend or remove what is broken"
+    if found.rows and not found.taught:
+        return UNTAUGHT
     return "every row is longer than the context" if found.rows else "it holds no conversation"
 
 

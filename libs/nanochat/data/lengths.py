@@ -38,9 +38,9 @@ def check_lengths(ctx: StageContext, rows: Sequence[Conversation], tokenizer: To
 def nothing_to_learn(rows: int, seq_len: int) -> StageError:
     """A whole pass over the conversations has given no target."""
     return StageError(
-        f"none of the {rows} conversations has an answer that begins within {seq_len} tokens",
+        f"none of the {rows} conversations has an answer to learn that begins within {seq_len} tokens",
         code="nothing_to_learn",
-        hint="raise model.seq_len or use a mixture with shorter questions",
+        hint="raise model.seq_len, or use a mixture with shorter questions and answers whose weight is not 0",
     )
 
 

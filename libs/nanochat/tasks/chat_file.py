@@ -18,6 +18,10 @@ from nanochat.tasks.base import Conversation
 from nanochat.tasks.formats import EXPECTED, Form, NotAConversation, conversation_of
 
 NAMED = 5  # broken lines that a message names
+UNTAUGHT = "every answer has the weight 0, so there is nothing to learn"
+# How compressed files begin, by the name of what opens them.
+COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "unzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class ChatFile:
         if not path.is_file():
             raise StageError(f"no file {path}", code="task_data_missing", hint="check the path of the file of conversations")
         try:
+            if strange := _strange(path):
+                raise StageError(f"{path} {strange[0]}", code="task_data_unreadable", hint=strange[1])
             if path.suffix == ".parquet":
                 table = pq.read_table(path)
                 return cls(path, "row", _Table(table), range(1, table.num_rows + 1))
@@ -73,8 +79,10 @@ def open_checked(path: Path, rows: int | None = None) -> ChatFile:
     if not len(file):
         raise StageError(f"{path} holds no conversation", code="empty_mixture", hint="add conversations, or leave the file out")
     broken = list(file.problems(rows))
+    looked_at = min(len(file), rows or len(file))
+    if not broken and not any(teaches(file.conversation(index)[1]) for index in range(looked_at)):
+        raise StageError(f"{path}: {UNTAUGHT}", code="nothing_to_learn", hint="remove the weights, or leave the file out")
     if broken:
-        looked_at = min(len(file), rows or len(file))
         named = "; ".join(f"{file.unit} {place}: {problem}" for place, problem in broken[:NAMED])
         more = f"; and {len(broken) - NAMED:,} more" if len(broken) > NAMED else ""
         raise StageError(
@@ -83,6 +91,11 @@ def open_checked(path: Path, rows: int | None = None) -> ChatFile:
             hint=f"`nanochat data check {path}` lists them all; {EXPECTED}",
         )
     return file
+
+
+def teaches(conversation: Conversation) -> bool:
+    """Whether SFT learns one of its answers."""
+    return any(turn["role"] == "assistant" and turn.get("weight") != 0 for turn in conversation["messages"])
 
 
 def own_path(place: str, root: Path | None) -> Path:
@@ -105,7 +118,7 @@ class _Table(Sequence[Any]):
 
 def _decoded(line: bytes) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line.decode())  # of bytes, json would guess among UTF-8, UTF-16 and UTF-32, line by line
     except UnicodeDecodeError as err:
         raise NotAConversation(f"it is not UTF-8: byte {err.object[err.start]:#04x} at position {err.start + 1}") from None
     except RecursionError:
@@ -114,6 +127,16 @@ def _decoded(line: bytes) -> Any:
         array = line.strip() in (b"[", b"{")
         hint = "; the file is one JSON text over many lines: name it .json if it is a list of conversations" if array else ""
         raise NotAConversation(f"it is not JSON ({err}){hint}") from None
+
+
+def _strange(path: Path) -> tuple[str, str] | None:
+    """What a file is in place of UTF-8 text or parquet, by its first bytes, and what to do."""
+    with path.open("rb") as file:
+        first = file.read(8)
+    for begin, tool in COMPRESSED.items():
+        if first.startswith(begin):
+            return f"is compressed ({tool})", f"decompress it with {tool}, and name the file that comes out"
+    return ("is UTF-16 text", "save it as UTF-8") if first.startswith(UTF16) else None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -66,7 +66,7 @@ def test_everything_about_a_file_is_said(chats: Path, tasks: Path, tokenizer: To
         "broken         1 that are no conversation:",
         "line 4: it is no list of messages",
         "2 rows longer than 100 tokens",
-        "1 row whose answers begin after that",
+        "1 row whose answers begin after that, or have the weight 0",
         "a run accepts it: no, mend or remove what is broken",
     ):
         assert line in done.stdout
@@ -92,6 +92,15 @@ def test_figures_are_those_of_the_rendering(tmp_path: Path, tokenizer: Tokenizer
     assert tokens["trained"] == sum(sum(mask) for _, mask in rendered)
     assert (tokens["longest"], tokens["longest_place"]) == (len(rendered[1][0]), 2)
     assert (tokens["longer_rows"], tokens["cut"], tokens["context"]) == (0, 0, 2048)
+
+
+def test_a_file_of_answers_that_are_not_to_be_learned_is_refused_as_a_run_does(tmp_path: Path) -> None:
+    row = chat("Hello", "Hello to you.")
+    row["messages"][1]["weight"] = 0
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    done = check(tmp_path / "a.jsonl", home=tmp_path)
+    assert done.returncode == 1
+    assert "a run accepts it: no, every answer has the weight 0" in done.stdout
 
 
 def test_questions_of_core_are_found_without_their_passage(tmp_path: Path, bundle: Path) -> None:

@@ -1,5 +1,6 @@
 """A user's file of conversations: its kinds, its lines, and the names of those that are broken."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,9 @@ BROKEN: dict[bytes, str] = {
 }
 
 
+UNLEARNED = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!", "weight": 0}]}
+
+
 @pytest.mark.parametrize("line", BROKEN, ids=BROKEN.values())
 def test_a_broken_line_is_named(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "mine.jsonl"
@@ -96,6 +100,13 @@ def test_many_broken_lines_are_counted_and_the_first_are_named(tmp_path: Path) -
         ("a.json", b'{"messages": []}', "is no list of conversations"),
         ("a.jsonl", json.dumps(CHATS, indent=1).encode(), "name it .json"),
         ("a.parquet", b"PAR1", "cannot read"),
+        ("a.jsonl", gzip.compress(lines(CHATS)), "is compressed"),
+        ("a.parquet", gzip.compress(b"PAR1"), "is compressed"),
+        ("a.jsonl", b"\x28\xb5\x2f\xfd\x00", "is compressed"),
+        ("a.jsonl", lines(CHATS[:1]).decode().strip().encode("utf-16"), "is UTF-16 text"),
+        ("a.json", json.dumps(CHATS).encode("utf-16"), "is UTF-16 text"),
+        ("a.jsonl", lines(CHATS[:1]).decode().strip().encode("utf-16-le"), "no conversation"),
+        ("a.jsonl", lines([UNLEARNED]), "every answer has the weight 0"),
     ],
 )
 def test_a_file_without_rows_is_refused(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
@@ -104,6 +115,11 @@ def test_a_file_without_rows_is_refused(tmp_path: Path, name: str, content: byte
         open_checked(tmp_path / name)
     with pytest.raises(StageError, match="no file"):
         open_checked(tmp_path / "none.jsonl")
+
+
+def test_answers_of_weight_0_may_stand_beside_others(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines([UNLEARNED, *CHATS]))
+    assert len(open_checked(tmp_path / "a.jsonl")) == 5
 
 
 def test_the_short_form_of_a_file_in_a_mixture(tmp_path: Path) -> None:
