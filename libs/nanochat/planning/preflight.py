@@ -21,6 +21,7 @@ from nanochat.tasks.questions import Questions
 
 Problem = tuple[str, str]  # field, what is wrong and what to do
 CHECKED_CORE_ROWS = 1000  # of each task of the bundle, in 0.3 s; the data stage checks the others
+NOT_FREE = ("bpb", "core", "chat", "chatcore", "chatcore_5")  # names of figures that are made from several tasks
 CHECKED_ROWS = 10_000  # of a user's file, in 0.2 s; the data stage checks the others
 
 
@@ -56,6 +57,7 @@ def _tasks(recipe: Recipe) -> Iterator[Problem]:
     held = set(find_in_folder(root)) if root is not None else None
     for field, use in mixtures(recipe):
         task = BY_NAME[use.task]
+        yield from _without_effect(field, use)
         if task.kind == "file":
             yield from _jsonl(field, use, root)
         elif use.split not in task.split_names:
@@ -66,17 +68,36 @@ def _tasks(recipe: Recipe) -> Iterator[Problem]:
     for name in recipe.chat_eval.tasks if judged else ():
         if BY_NAME[name].kind == "hub":
             yield from _data_set("chat_eval.tasks", f"{name}/test", place, held)
-    for i, own in enumerate(recipe.chat_eval.own if judged else ()):
-        if own.jsonl is not None:
-            try:
-                Questions.read(own.name, own_path(own.jsonl, root), CHECKED_ROWS)
-            except StageError as err:
-                yield f"chat_eval.own.{i}.jsonl", _message(err)
+    yield from _own(recipe, root) if judged else ()
     if recipe.rl.enabled and (problem := rewards.unknown(recipe.rl.reward)):
         yield "rl.reward", problem
     if recipe.rl.enabled and BY_NAME[recipe.rl.task].kind == "hub":
         for split in ("train", "test"):
             yield from _data_set("rl.task", f"{recipe.rl.task}/{split}", place, held)
+
+
+def _without_effect(field: str, use: TaskUse) -> Iterator[Problem]:
+    """What an entry of a mixture says that its task does not read. It is refused, because the run would do something else."""
+    kind = BY_NAME[use.task].kind
+    if use.path is not None and kind != "file":
+        yield f"{field}.path", f"task {use.task} does not read {use.path}; leave out the task, or the file"
+    if use.size is not None and kind != "generated":
+        yield f"{field}.size", f"task {use.task} is not generated, so it has its own size; `limit` takes its first rows"
+
+
+def _own(recipe: Recipe, root: Path | None) -> Iterator[Problem]:
+    seen = set(NOT_FREE)
+    for i, own in enumerate(recipe.chat_eval.own):
+        if own.name in seen:
+            yield f"chat_eval.own.{i}.name", f"{own.name!r} is the name of another evaluation; choose one of its own"
+        seen.add(own.name)
+        if own.jsonl is not None and is_url(own.jsonl):
+            yield f"chat_eval.own.{i}.jsonl", f"{own.jsonl} is a URL; fetch the file, and give its path"
+        elif own.jsonl is not None:
+            try:
+                Questions.read(own.name, own_path(own.jsonl, root), CHECKED_ROWS)
+            except StageError as err:
+                yield f"chat_eval.own.{i}.jsonl", _message(err)
 
 
 def _jsonl(field: str, use: TaskUse, root: Path | None) -> Iterator[Problem]:

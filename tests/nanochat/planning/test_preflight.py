@@ -84,6 +84,22 @@ def test_a_file_of_conversations_is_read_before_the_run(tmp_path: Path) -> None:
     assert problems(mid__train=[{"jsonl": str(tmp_path / "none")}], mid__enabled=False) == {}
 
 
+def test_what_a_task_would_not_read_is_refused(tmp_path: Path) -> None:
+    chats = tmp_path / "a.jsonl"
+    chats.write_text('{"instruction": "Say hi.", "output": "hi"}\n')
+    found = problems(sft__train=[{"task": "identity", "jsonl": str(chats)}, {"jsonl": str(chats), "size": 5}])
+    assert set(found) == {"sft.train.0.path", "sft.train.1.size"}
+    assert "`limit`" in found["sft.train.1.size"]
+
+
+def test_evaluations_have_names_of_their_own_and_files(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"question": "a?", "answer": "b"}\n')
+    mine = {"jsonl": str(tmp_path / "q.jsonl")}
+    own = [{"name": "a", **mine}, {"name": "a", **mine}, {"name": "chatcore", **mine}]
+    assert set(problems(chat_eval__own=own)) == {"chat_eval.own.1.name", "chat_eval.own.2.name"}
+    assert "is a URL" in problems(chat_eval__own=[{"name": "a", "jsonl": "http://h/q.jsonl"}])["chat_eval.own.0.jsonl"]
+
+
 def test_what_is_left_out_needs_no_data() -> None:
     found = problems("speedrun", data__tasks=None, mid__enabled=False, chat_eval__enabled=False)
     assert set(found) == {*(f"sft.train.{i}" for i in (0, 1, 2, 3)), "sft.val.0"}
