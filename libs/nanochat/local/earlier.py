@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from nanochat.config.recipe import Recipe
 from nanochat.contract.contract import EVENTS, MANIFEST, SPEC, Artifact, StageError, StageSpec, attempts, verify
@@ -73,10 +74,12 @@ def _settings(spec: StageSpec) -> dict[str, Any]:
         field = Recipe.model_fields.get(key)
         if key == "recipe":  # only its name
             continue
-        try:
-            found[key] = value if field is None else field.annotation.model_validate(value).model_dump(mode="json")  # type: ignore[union-attr]
-        except ValidationError:
-            found[key] = value
+        name = field.alias if field and field.alias else key  # what a person writes
+        found[name] = value
+        if field is not None and field.annotation is not None:
+            section = TypeAdapter[Any](field.annotation)
+            with contextlib.suppress(ValidationError):
+                found[name] = section.dump_python(section.validate_python(value), mode="json")
     return found
 
 

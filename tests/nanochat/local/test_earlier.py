@@ -55,6 +55,19 @@ def test_a_stage_with_the_same_settings_and_inputs_is_kept(tmp_path: Path) -> No
     assert (found.kept, list(found.outputs or {})) == (1, ["model"])
 
 
+FROM: dict[str, Any] = {"from": {"model": "/models/a", "first": "mid_train"}, "rl.enabled": True}
+
+
+@pytest.mark.parametrize("changes", [{}, FROM], ids=["from text", "from a model"])
+def test_every_stage_of_a_run_is_recognized(tmp_path: Path, changes: dict[str, Any]) -> None:
+    for stage in graph.stages(resolve("tiny", changes)):
+        attempt(tmp_path / stage.name, 1, spec(stage.name, **changes))
+        assert look(tmp_path / stage.name, spec(stage.name, **changes)).kept == 1, stage.name
+    if changes:
+        other = {**FROM, "from": {"model": "/models/b", "first": "mid_train"}}
+        assert look(tmp_path / "start", spec("start", **other)).difference == 'from.model is "/models/b", was "/models/a"'
+
+
 @pytest.mark.parametrize(
     ("now", "says"),
     [
