@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -61,7 +62,7 @@ def add(
     key = sys.stdin.readline().strip() if key_file == "-" else None
     if key == "":
         raise typer.BadParameter("there is no key on stdin", param_hint="--key-file")
-    file = Path(key_file).expanduser().absolute() if key_file and key is None else None
+    file = Path(os.path.expanduser(key_file)).absolute() if key_file and key is None else None
     if file is not None and not file.is_file():
         raise typer.BadParameter(f"there is no file {file}", param_hint="--key-file")
     known = contexts.load()

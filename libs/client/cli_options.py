@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -79,5 +80,5 @@ def overrides_of(
 
 def _absolute(place: str) -> str:
     """A folder by its whole path, as a worker needs it; an id as it is."""
-    path = Path(place).expanduser()
+    path = Path(os.path.expanduser(place))  # `~name` of no user stays as it is
     return str(path.resolve()) if path.exists() else place

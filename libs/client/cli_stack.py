@@ -53,7 +53,7 @@ def doctor(as_json: Json = False) -> None:
 
 def _standalone(home: Path | None, command: str) -> None:
     if home is not None:
-        os.environ["NANOCHAT_HOME"] = str(home.expanduser().absolute())
+        os.environ["NANOCHAT_HOME"] = os.path.abspath(os.path.expanduser(home))
     _start("services.standalone", command)
 
 

@@ -44,7 +44,7 @@ class Contexts(BaseModel):
 
 
 def file() -> Path:
-    folder = os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()
+    folder = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return Path(folder) / "nanochat" / "contexts.json"
 
 

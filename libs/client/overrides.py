@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def parse(settings: Iterable[str], data: Path | None = None) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     if data is not None:
-        found["data.source"] = {"kind": "folder", "path": str(data.expanduser().resolve())}
+        found["data.source"] = {"kind": "folder", "path": os.path.realpath(os.path.expanduser(data))}
     for setting in settings:
         field, equals, text = (part.strip() for part in setting.partition("="))
         if not field or not equals:

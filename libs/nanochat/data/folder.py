@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from nanochat.contract.contract import StageError
+from nanochat.contract.paths import path_of
 from nanochat.data.shards import COLUMN, check_shard, is_standard
 
 Form = Literal["parquet", "jsonl", "txt"]
@@ -56,7 +57,7 @@ def read_folder(folder: str | Path, column: str = COLUMN) -> TextFolder:
     Reads parquet footers, but nothing of the other forms: the data stage checks their lines. Raises StageError when the folder
     is missing or has no text, when a file is not a usable shard, or when one side holds no documents.
     """
-    root = Path(folder).expanduser()
+    root = path_of(folder)
     if not root.is_dir():
         raise StageError(f"no folder {root}", code="folder_missing", hint="set data.source to a folder of text")
     form, paths = _files(root)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pyarrow.parquet as pq
 
 from nanochat.contract.contract import StageError
+from nanochat.contract.paths import path_of
 from nanochat.data.core_bundle import bundle_in
 from nanochat.data.fetch import Fetcher
 from nanochat.tasks.catalog import CORE_CONFIG, SPLITS, Split, find_in_folder, is_url
@@ -28,7 +29,7 @@ def task_files(place: str | None, cache_dir: Path, fetcher: Fetcher) -> dict[str
         return {}
     if is_url(place):
         return {key: _fetch_split(place.rstrip("/"), split, cache_dir / "hub", fetcher) for key, split in SPLITS.items()}
-    root = Path(place).expanduser().resolve()
+    root = path_of(place).resolve()
     if not root.is_dir():
         raise StageError(f"no folder {root}", code="folder_missing", hint="check data.tasks")
     return find_in_folder(root)
@@ -49,7 +50,7 @@ def word_list(place: str | None, cache_dir: Path, fetcher: Fetcher) -> Path:
     """Return the file of data.words. Raises StageError when there is none or it is no word list, and `Stopped`."""
     if place is None:
         raise StageError("there is no word list", code="no_words", hint="set data.words, or use spelling and counting instead")
-    path = _fetch_own(place, cache_dir / "words", fetcher) if is_url(place) else Path(place).expanduser().resolve()
+    path = _fetch_own(place, cache_dir / "words", fetcher) if is_url(place) else path_of(place).resolve()
     read_word_list(path)
     return path
 
@@ -76,7 +77,7 @@ def core_bundle(place: str | None, cache_dir: Path, fetcher: Fetcher) -> Path | 
     """
     if place is None:
         return None
-    root = _unpacked(place, cache_dir / "core" / _name(place), fetcher) if is_url(place) else Path(place).expanduser().resolve()
+    root = _unpacked(place, cache_dir / "core" / _name(place), fetcher) if is_url(place) else path_of(place).resolve()
     if not root.is_dir():
         raise StageError(f"no folder {root}", code="folder_missing", hint="check data.core")
     bundle = bundle_in(root)

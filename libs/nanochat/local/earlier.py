@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from nanochat.config.recipe import Recipe
 from nanochat.contract.contract import EVENTS, MANIFEST, SPEC, Artifact, StageError, StageSpec, attempts, verify
 from nanochat.contract.events import read
+from nanochat.contract.paths import path_of
 from nanochat.planning import graph
 
 SHOWN = 3  # differences that are named
@@ -101,7 +102,7 @@ def _text_changed(config: dict[str, Any], since: Path) -> bool:
     source = config.get("data", {}).get("source", {})
     if source.get("kind") != "folder":
         return False
-    folder = Path(source["path"]).expanduser()
+    folder = path_of(source["path"])
     began = since.stat().st_mtime_ns
     return not folder.is_dir() or any(path.stat().st_mtime_ns > began for path in (folder, *folder.iterdir()) if path.exists())
 

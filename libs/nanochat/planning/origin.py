@@ -12,6 +12,7 @@ from nanochat.config.from_spec import First, FromSpec
 from nanochat.config.recipe import Recipe
 from nanochat.config.shape import HF_NAMES, GPTConfig
 from nanochat.contract.contract import MANIFEST, attempts
+from nanochat.contract.paths import path_of
 from nanochat.planning import graph
 
 META, PLAIN, HF_CONFIG, TOKENIZER = "meta.json", "nanochat.json", "config.json", "tokenizer.json"
@@ -43,7 +44,7 @@ def sources(first: First) -> list[str]:
 
 def find(start: FromSpec) -> Origin:
     """Raises NoOrigin."""
-    place = Path(start.model).expanduser().resolve()
+    place = path_of(start.model).resolve()
     if not place.is_dir():
         raise NoOrigin(f"no folder {place}; give the folder of a model")
     if (place / META).is_file():
@@ -90,7 +91,7 @@ def _ours(model: Path, tokenizer: str | Path | None) -> Origin:
     if not (model / MANIFEST).is_file():
         raise NoOrigin(f"{model} has no {MANIFEST}: it was not written to its end; give a checkpoint that is complete")
     meta = _read(model / META)
-    given = Path(tokenizer).expanduser().resolve() if tokenizer else model.parent / "tokenizer"
+    given = path_of(tokenizer).resolve() if tokenizer else model.parent / "tokenizer"
     if not (given / MANIFEST).is_file() or not (given / TOKENIZER).is_file():
         raise NoOrigin(f"{given} is no tokenizer of this program; give from.tokenizer, the folder of the tokenizer of {model}")
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nanochat.config.recipe import FolderSource, HttpSource, Recipe, TaskUse
 from nanochat.contract.contract import StageError
+from nanochat.contract.paths import path_of
 from nanochat.data import core_bundle
 from nanochat.data.folder import read_folder
 from nanochat.planning import origin
@@ -50,7 +51,7 @@ def _source(recipe: Recipe) -> Iterator[Problem]:
 
 def _tasks(recipe: Recipe) -> Iterator[Problem]:
     place = recipe.data.tasks
-    root = None if place is None or is_url(place) else Path(place).expanduser()
+    root = None if place is None or is_url(place) else path_of(place)
     if root is not None and not root.is_dir():
         yield "data.tasks", f"no folder {root}; give a folder of task data, a hub's base URL, or none"
         return
@@ -123,7 +124,7 @@ def _words(recipe: Recipe) -> Iterator[Problem]:
         for use in generated(recipe):
             if BY_NAME[use["task"]].word_list:
                 yield use["field"], f"{use['task']} needs words, but data.words is none; set it, or use spelling and counting"
-    elif not is_url(place) and not Path(place).expanduser().is_file():
+    elif not is_url(place) and not path_of(place).is_file():
         yield "data.words", f"no file {place}; give a word list, the URL of one, or none"
 
 
@@ -131,7 +132,7 @@ def _core(recipe: Recipe) -> Iterator[Problem]:
     place = recipe.data.core
     if place is None or is_url(place):
         return
-    root = Path(place).expanduser()
+    root = path_of(place)
     if not root.is_dir():
         yield "data.core", f"no folder {root}; give the folder of a CORE bundle, a zip's URL, or none"
         return

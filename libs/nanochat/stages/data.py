@@ -15,6 +15,7 @@ from typing import Any
 
 from nanochat.config.recipe import DataSpec, PydocsSource, TokenizerSpec
 from nanochat.contract.contract import Artifact, Exit, StageContext, StageError, write_json
+from nanochat.contract.paths import path_of
 from nanochat.data import folder
 from nanochat.data.corpus import Corpus, open_corpus
 from nanochat.data.fetch import Fetcher, Stopped
@@ -190,7 +191,7 @@ def _given_words(ctx: StageContext, fetcher: Fetcher) -> Path | None:
 
 def _tasks_root(spec: DataSpec) -> Path | None:
     """The user's folder of task data, if that is where they are."""
-    return Path(spec.tasks).expanduser().resolve() if spec.tasks and not is_url(spec.tasks) else None
+    return path_of(spec.tasks).resolve() if spec.tasks and not is_url(spec.tasks) else None
 
 
 def _publish_core(ctx: StageContext, spec: DataSpec, fetcher: Fetcher) -> Path | None:

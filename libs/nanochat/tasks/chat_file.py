@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat.contract.contract import StageError
+from nanochat.contract.paths import path_of
 from nanochat.tasks.base import Conversation
 from nanochat.tasks.formats import EXPECTED, Form, NotAConversation, conversation_of
 
@@ -100,7 +101,7 @@ def teaches(conversation: Conversation) -> bool:
 
 def own_path(place: str, root: Path | None) -> Path:
     """Where the file of a recipe is: relative to the folder of task data, if there is one, else to the current folder."""
-    return (root or Path()) / Path(place).expanduser()
+    return (root or Path()) / path_of(place)
 
 
 class _Table(Sequence[Any]):

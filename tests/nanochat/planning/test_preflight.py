@@ -1,6 +1,7 @@
 """Problems of a recipe that are found before any work, by field."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,6 +99,26 @@ def test_evaluations_have_names_of_their_own_and_files(tmp_path: Path) -> None:
     own = [{"name": "a", **mine}, {"name": "a", **mine}, {"name": "chatcore", **mine}]
     assert set(problems(chat_eval__own=own)) == {"chat_eval.own.1.name", "chat_eval.own.2.name"}
     assert "is a URL" in problems(chat_eval__own=[{"name": "a", "jsonl": "http://h/q.jsonl"}])["chat_eval.own.0.jsonl"]
+
+
+HOMELESS = "~no_such_user/x"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"sft__train": [{"jsonl": HOMELESS}]}, "sft.train.0.path"),
+        ({"chat_eval__own": [{"name": "a", "jsonl": HOMELESS}]}, "chat_eval.own.0.jsonl"),
+        ({"data__tasks": HOMELESS}, "data.tasks"),
+        ({"data__core": HOMELESS}, "data.core"),
+        ({"data__words": HOMELESS}, "data.words"),
+        ({"data__source": {"kind": "folder", "path": HOMELESS}}, "data.source.path"),
+        ({"from": {"model": HOMELESS}}, "from.model"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_home_of_nobody_is_a_place_that_does_not_exist(changes: dict[str, Any], field: str) -> None:
+    assert HOMELESS in problems(**changes)[field]
 
 
 def test_what_is_left_out_needs_no_data() -> None:
