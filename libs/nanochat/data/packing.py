@@ -121,7 +121,7 @@ def pad_rows(
     A row of n ids gives n - 1 positions. T is `width`, or the longest row rounded up to a `multiple`. Targets where the mask is 0,
     and in the padding, are `IGNORE`.
     """
-    width = width or _round_up(max(len(ids) for ids, _ in rows) - 1, multiple)
+    width = width or round_up(max(len(ids) for ids, _ in rows) - 1, multiple)
     inputs = torch.full((len(rows), width), pad, dtype=torch.int64)
     targets = torch.full((len(rows), width), IGNORE, dtype=torch.int64)
     for r, (ids, mask) in enumerate(rows):
@@ -160,5 +160,6 @@ def join(batches: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat([inputs for inputs, _ in padded]), torch.cat([targets for _, targets in padded])
 
 
-def _round_up(size: int, multiple: int) -> int:
+def round_up(size: int, multiple: int) -> int:
+    """The least multiple that is not smaller."""
     return -(-size // multiple) * multiple

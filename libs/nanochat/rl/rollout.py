@@ -108,7 +108,11 @@ def backward(
     at most `positions` positions at a time.
     """
     total = torch.zeros((), device=ranks.device)
-    for rows in packing.by_length(_weighted(groups, spec, share), lambda row: (1, len(row.ids) - 1), positions):
+
+    def shape(row: _Row) -> tuple[int, int]:
+        return 1, packing.round_up(len(row.ids) - 1, ranks.row_multiple)
+
+    for rows in packing.by_length(_weighted(groups, spec, share), shape, positions):
         inputs, targets = packing.pad_rows([(row.ids, row.mask) for row in rows], pad, multiple=ranks.row_multiple)
         factors = torch.tensor([row.factor for row in rows], device=ranks.device)
         with ranks.autocast():

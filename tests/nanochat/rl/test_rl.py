@@ -121,6 +121,17 @@ def test_the_gradient_is_that_of_the_definition(make_model, tokenizer, spec, pos
         torch.testing.assert_close(mine, parameter.grad, rtol=1e-4, atol=1e-7)
 
 
+def test_positions_at_a_time_are_bounded_with_their_padding(make_model, tokenizer, spec):
+    class Padded(Ranks):
+        row_multiple = 16
+
+    model, shapes = make_model(tokenizer.vocab_size, seq_len=32), []
+    model.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape)))
+    group = rollout.Group([[*range(18)]] * 4, [[0] + [1] * 17] * 4, [1.0, 0.0, 0.0, 1.0])
+    rollout.backward(model, [group], spec, 1.0, 0, Padded(0, 1, ONE_RANK.device), positions=64)
+    assert shapes == [(2, 32), (2, 32)]
+
+
 def test_equal_rewards_give_no_gradient(make_model, tokenizer, spec):
     model = make_model(tokenizer.vocab_size)
     group = rollout.Group([[1, 2, 3]] * 4, [[0, 1, 1]] * 4, [1.0] * 4)
