@@ -6,11 +6,12 @@ import warnings
 from collections.abc import Collection, Iterator
 
 import gradio as gr
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
+from starlette.routing import Mount
 
 from client.errors import ApiError, ClientError
 from services.http_metrics import RequestMetrics, TimeRequests
@@ -85,6 +86,8 @@ def create_app(platforms: Platforms, sessions: Sessions, hosts: Collection[str] 
             page = platforms.of(visitor_secret(request)).api.report_page(run_id)
             return HTMLResponse(page, headers={"Content-Security-Policy": REPORT_POLICY})
         except ApiError as err:
+            if err.status == 404:
+                raise HTTPException(404, str(err)) from None
             return PlainTextResponse(str(err), err.status)
         except ClientError as err:
             return PlainTextResponse(str(err), 502)
@@ -111,4 +114,7 @@ def create_app(platforms: Platforms, sessions: Sessions, hosts: Collection[str] 
             mcp_server=False,
             enable_monitoring=False,
         )
+    within = [route.app for route in mounted.routes if isinstance(route, Mount)]
+    for one in [mounted, *(app for app in within if isinstance(app, FastAPI))]:
+        pages.show_missing(one, assets)
     return mounted

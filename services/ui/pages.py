@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.exceptions import HTTPException
 
+from services.ui.access.guard import wants_page
 from services.ui.access.sessions import Visitor
 from services.ui.assets import CHAT_STYLE, STYLE, Assets
 
@@ -40,6 +43,7 @@ PAGES = (
     Page("/keys", "Keys", "keys", ""),
     Page("/tokenizer", "Tokenizer", "tokenizer", "Tokenizer"),
 )
+MISSING = Page("", "Not found", "missing", "")  # at every address that is none
 NAVIGATION = (
     ("Runs", "/"),
     ("Compare", "/compare"),
@@ -63,10 +67,27 @@ def router(assets: Assets) -> APIRouter:
     routes = APIRouter()
     for page in PAGES:
         routes.add_api_route(page.path, _shown(page, assets), methods=["GET"], include_in_schema=False)
+
+    @routes.get("/runs", include_in_schema=False)
+    async def runs(request: Request) -> Response:
+        """The list is the first page. People who shorten the address of a run look for it here."""
+        return RedirectResponse(str(request.url.replace(scheme="", netloc="", path="/")), 303)
+
     return routes
 
 
-def _shown(page: Page, assets: Assets) -> Callable[[Request], Awaitable[Response]]:
+def show_missing(app: FastAPI, assets: Assets) -> None:
+    """Answer a browser that asks `app` for a page that is not there with one that says so. Programs get the JSON."""
+    show = _shown(MISSING, assets, 404)
+
+    async def missing(request: Request, err: Exception) -> Response:
+        assert isinstance(err, HTTPException)
+        return await (show(request) if wants_page(request) else http_exception_handler(request, err))
+
+    app.add_exception_handler(404, missing)
+
+
+def _shown(page: Page, assets: Assets, status: int = 200) -> Callable[[Request], Awaitable[Response]]:
     script = f"js/pages/{page.script}.js"
     scripts = [assets.url(name) for name in dict.fromkeys([*assets.imports(START), *assets.imports(script)])]
 
@@ -76,6 +97,7 @@ def _shown(page: Page, assets: Assets) -> Callable[[Request], Awaitable[Response
             return RedirectResponse(inside(request.query_params.get("next")), 303)
         return HTMLResponse(
             shell(assets, page.title, page.section, visitor, scripts, assets.url(script)),
+            status,
             headers={"Cache-Control": "no-store"},
         )
 

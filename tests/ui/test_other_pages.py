@@ -339,6 +339,16 @@ def test_a_sweep_is_paused_resumed_cancelled_and_deleted(page: Page, site: Site)
     assert site.api.http.get(f"/v1/sweeps/{sweep['id']}").status_code == 404
 
 
+def test_a_sweep_that_is_deleted_elsewhere_is_said_to_be_gone(page: Page, site: Site) -> None:
+    sweep = sweep_of(site, name="deleted elsewhere", depths=[2, 4])
+    page.goto(f"{site.url}/sweeps/{sweep['id']}")
+    expect(page.get_by_role("heading", level=1)).to_have_text("deleted elsewhere")
+    assert site.api.http.post(f"/v1/sweeps/{sweep['id']}/cancel", json={}).is_success
+    assert site.api.http.delete(f"/v1/sweeps/{sweep['id']}").is_success
+    expect(page.get_by_role("alert")).to_contain_text("“deleted elsewhere”")
+    expect(page.get_by_role("link", name="All sweeps")).to_have_attribute("href", "/sweeps")
+
+
 def test_an_unknown_sweep_says_so(page: Page, site: Site) -> None:
     page.goto(f"{site.url}/sweeps/s_0000000000000000")
     expect(page.get_by_role("alert")).to_contain_text("s_0000000000000000")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import httpx
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from services.ui.assets import STATIC, Assets
@@ -54,6 +55,36 @@ def test_the_theme_is_kept(page: Page, site: Site) -> None:
     page.get_by_role("button", name="Dark or light").click()
     page.reload()
     expect(page.locator("html")).not_to_have_attribute("data-theme", str(before))
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/runs/r_1/log", "/runs/a%2Fb", "/chat/nothing", "/report/r_nobody", "/Leaderboard"]
+)
+def test_an_address_that_is_none_shows_a_page_that_says_so(page: Page, site: Site, path: str) -> None:
+    answer = page.goto(site.url + path)
+    assert answer is not None
+    assert answer.status == 404
+    expect(page.get_by_role("heading", level=1)).to_have_text("Nothing is at this address")
+    expect(page.get_by_role("main")).to_contain_text(path)
+    expect(page).to_have_title("Not found · nanochat")
+    page.get_by_role("link", name="All runs").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Runs")
+    assert page.request.get(site.url + path).json()["detail"]  # a program gets JSON
+
+
+def test_the_address_of_a_run_without_its_end_leads_to_the_list(page: Page, site: Site) -> None:
+    for path in ("/runs", "/runs/"):
+        page.goto(f"{site.url}{path}?recipe=tiny")
+        expect(page).to_have_url(f"{site.url}/?recipe=tiny")
+
+
+@pytest.mark.parametrize(
+    ("path", "title"), [("/runs/%ff", "No such run"), ("/sweeps/%e2%82", "No such sweep"), ("/sweeps/s_1", "No such sweep")]
+)
+def test_what_an_address_names_and_nobody_has_is_said_to_be_missing(page: Page, site: Site, path: str, title: str) -> None:
+    page.goto(site.url + path)
+    expect(page.get_by_role("heading", level=1)).to_have_text(title)
+    expect(page.locator("main section")).to_have_count(0)
 
 
 def test_names_with_markup_are_text(page: Page, site: Site) -> None:

@@ -70,14 +70,13 @@ class Guard:
                 f"The dashboard is not known as {_name(host)!r}. Set NANOCHAT_UI_HOSTS={_name(host)} to serve it under that name.\n",
                 421,
             )
-        method = connection.scope.get("method", "GET")
-        if method not in SAFE and _from_elsewhere(connection, host):
+        if connection.scope.get("method", "GET") not in SAFE and _from_elsewhere(connection, host):
             return PlainTextResponse("A page of another site sent this request, so it is refused.\n", 403)
         visitor = self._sessions.visitor(connection)
         connection.scope.setdefault("state", {})["visitor"] = visitor
         if visitor is not None or any(_under(path, prefix) for prefix in OPEN):
             return None
-        if method == "GET" and "text/html" in connection.headers.get("accept", ""):
+        if wants_page(connection):
             wanted = path + (f"?{connection.url.query}" if connection.url.query else "")
             return RedirectResponse(f"/signin?next={quote(wanted, safe='')}", 303)
         return JSONResponse({"title": "Not signed in", "status": 401, "detail": "sign in at /signin"}, 401)
@@ -97,6 +96,11 @@ def visitor_secret(request: HTTPConnection) -> str:
     """The API key of the signed-in visitor, behind the guard."""
     secret: str = request.state.visitor.secret
     return secret
+
+
+def wants_page(request: HTTPConnection) -> bool:
+    """Whether somebody looks at the answer in a browser."""
+    return request.scope.get("method", "GET") == "GET" and "text/html" in request.headers.get("accept", "")
 
 
 def _under(path: str, prefix: str) -> bool:

@@ -10,3 +10,13 @@ export function setParam(name, value) {
 
 export const param = (name) => new URL(location.href).searchParams.get(name);
 export const params = (name) => new URL(location.href).searchParams.getAll(name);
+
+/** NAME of /runs/NAME. One that is cut short, such as %F, stays as it is. */
+export function named() {
+  const part = location.pathname.split("/")[2];
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}

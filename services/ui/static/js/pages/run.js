@@ -1,4 +1,6 @@
 // The page of one run: what it is, its pipeline, its curves, and everything else in tabs.
+import { absent } from "../absent.js";
+import { named } from "../address.js";
 import { Problem, get, path } from "../api.js";
 import { fill, h } from "../dom.js";
 import { chip, time } from "../format.js";
@@ -10,7 +12,7 @@ import { VIEWS } from "../run/views.js";
 import { tabs } from "../tabs.js";
 
 export async function page(main) {
-  const wanted = decodeURIComponent(location.pathname.split("/")[2]);
+  const wanted = named();
   let live;
   try {
     live = await watch(wanted);
@@ -50,9 +52,7 @@ function shown(view, panel, live) {
 }
 
 function gone(main, run) {
-  fill(main, h("div", { class: "panel empty", role: "alert" }, h("h1", null, "This run has been deleted"),
-    h("p", { class: "dim break" }, `“${run.name}” (${run.id}) was deleted while this page was open.`),
-    h("a", { class: "button primary", href: "/" }, "All runs")));
+  fill(main, absent("This run has been deleted", `“${run.name}” (${run.id}) was deleted while this page was open.`, ["/", "All runs"]));
 }
 
 async function missing(main, wanted, err) {

@@ -1,5 +1,6 @@
 // One sweep: what its runs change, what they reach, and what they cost.
-import { get, mayOperate, path } from "../api.js";
+import { absent } from "../absent.js";
+import { Problem, get, mayOperate, path } from "../api.js";
 import { fill, h } from "../dom.js";
 import { download } from "../download.js";
 import { DASH, dollars, number, time } from "../format.js";
@@ -10,13 +11,13 @@ import { sweepCurves } from "../sweeps/curves.js";
 import { runsTable } from "../sweeps/runs.js";
 import { counts, deeds, kind, progress, status } from "../sweeps/state.js";
 import { every } from "../repeat.js";
-import { param, setParam } from "../address.js";
+import { named, param, setParam } from "../address.js";
 import { act } from "../controls.js";
 
 const POLL_MS = 3000;
 
 export async function page(main) {
-  const id = decodeURIComponent(location.pathname.split("/")[2]);
+  const id = named();
   const catalog = await get("/catalog");
   const head = h("div", { class: "page-head" });
   const said = h("div", { class: "said", role: "status" });
@@ -28,6 +29,7 @@ export async function page(main) {
   let drawn = null; // what the parts that are made anew were made of
   let parts = null;
   let sweep = null;
+  let stop = () => {};
   const chosen = chosenRuns(() => {
     parts.picture?.update();
     showRuns();
@@ -41,7 +43,12 @@ export async function page(main) {
     section("Runs", { id: "h-runs", actions: [csv] }, table, lines, chosen.node));
 
   async function refresh() {
-    sweep = await get(path`/sweeps/${id}`, { metric: param("metric") });
+    try {
+      sweep = await get(path`/sweeps/${id}`, { metric: param("metric") });
+    } catch (err) {
+      if (!(err instanceof Problem) || err.status !== 404) throw err;
+      return missing();
+    }
     document.title = `${sweep.name} · nanochat`;
     const info = catalog.metrics.find((metric) => metric.key === sweep.metric);
     metrics.lastChild.value = sweep.metric;
@@ -76,7 +83,16 @@ export async function page(main) {
       h("h1", { class: "break" }, sweep.name), status(sweep), h("code", { class: "dim" }, sweep.id), sweep.archived_at && h("span", { class: "tag" }, "archived"),
       mayOperate() && h("div", { class: "row push" }, deeds(sweep).map(([label, look, work]) => act(label, async () => { await work(); await refresh(); }, { place: said, class: look || null })))];
   }
-  await every(POLL_MS, refresh);
+
+  function missing() {
+    stop();
+    document.title = "No such sweep · nanochat";
+    const text = sweep ? `“${sweep.name}” (${sweep.id}) was deleted while this page was open.` : `There is no sweep “${id.slice(0, 100)}” in this project. It may have been deleted, or belong to another project.`;
+    fill(main, absent(sweep ? "This sweep has been deleted" : "No such sweep", text, ["/sweeps", "All sweeps"]));
+    sweep = null;
+  }
+  stop = await every(POLL_MS, refresh);
+  if (!sweep) stop();
 }
 
 /** Make the children of `node` anew when what they show has changed. */
