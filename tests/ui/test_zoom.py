@@ -45,6 +45,19 @@ def test_points_count_whatever_the_clock_of_their_machine_says(page: Page, site:
     expect(page.locator(".curve .plot-hint")).to_contain_text("┆ resumed")
 
 
+def test_points_after_a_clock_was_set_back_are_drawn_where_they_come_next(page: Page, site: Site) -> None:
+    worker, work = begun(site, "set back by time")
+    report(work, range(300), since=T0, loss=falling)
+    report(work, range(300, 340), since=T0 - 3600, loss=falling)
+    open_run(page, site, worker.run_id, "?x=time")
+    wait_for(lambda: range_of(page) == pytest.approx([T0, T0 + 33.9], abs=0.01), "its 340 points follow each other")
+    report(work, range(340, 350), since=T0 - 3596, loss=falling)
+    wait_for(lambda: range_of(page)[1] == pytest.approx(T0 + 34.9, abs=0.01), "a point that comes now as well")
+    stop(site, work, Reason.HOST_DRAIN, "Its worker shut down.")
+    report(worker.begin("base_train", resumed_from_step=349), range(350, 360), since=T0 + 500, loss=falling)
+    wait_for(lambda: range_of(page) == pytest.approx([T0, T0 + 500.9], abs=0.01), "a clock that is ahead counts as it is")
+
+
 @pytest.mark.parametrize("axis", ["step", "tokens", "flops", "relative", "time"])
 def test_an_attempt_that_repeats_steps_replaces_them_where_the_curve_is_zoomed(
     page: Page, site: Site, tmp_path: Path, axis: str
