@@ -140,6 +140,15 @@ def test_samples_of_two_steps_stand_side_by_side(page: Page, site: Site, run: st
     assert page.title() != "hit"
 
 
+def test_a_long_sample_is_shown_to_its_end(page: Page, site: Site) -> None:
+    worker = site.submit("talkative")
+    worker.finish("data", "tok_train", "tok_eval")
+    _sampled(worker.begin("base_train"), 0, "\n".join(f"line {i}" for i in range(30)))
+    cell = _open(page, site, worker.run_id, "samples").get_by_role("cell").first
+    expect(cell).to_contain_text("line 29")
+    assert cell.evaluate("cell => cell.scrollHeight <= cell.clientHeight"), "nothing of it is cut off"
+
+
 def test_a_checkpoint_is_promoted_pinned_and_deleted_only_when_nothing_needs_it(page: Page, site: Site, run: str) -> None:
     panel = _open(page, site, run, "checkpoints")
     later = panel.get_by_role("row", name="step 40").filter(has_text="1.21")
