@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from services.inference import chat, completions, errors, health, models, seed, tokens
+from services.inference.callers import Callers
 from services.inference.engines.fleet import Fleet, Room
 from services.inference.engines.launch import Launch, launch
 from services.inference.engines.replica import Patience
@@ -28,7 +29,7 @@ from services.inference.state import State
 
 def create_app(settings: Settings, source: Source, launch: Launch = launch) -> FastAPI:
     """An application that serves the models of `source`. It starts engines by `launch`, and not before its lifespan begins."""
-    keys = settings.keys()
+    callers = Callers(settings.keys(), settings.api_url)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -61,7 +62,7 @@ def create_app(settings: Settings, source: Source, launch: Launch = launch) -> F
     # The last one that is added sees a request first.
     app.state.draining = False
     bounds = Bounds(settings.max_body_bytes, settings.max_body_values, settings.body_timeout_s)
-    app.add_middleware(Gate, keys=keys, bounds=bounds, draining=lambda: app.state.draining)
+    app.add_middleware(Gate, callers=callers, bounds=bounds, draining=lambda: app.state.draining)
     app.add_middleware(Protocol)
     if settings.cors_origins:
         app.add_middleware(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.inference.callers import Callers
 from services.inference.errors import ApiError
 
 OPEN = frozenset({"/health", "/ready", "/metrics", "/version", "/stats", "/docs", "/redoc", "/openapi.json"})  # need no key
@@ -30,8 +30,8 @@ class Bounds:
 class Gate:
     """Pure ASGI: it reads no more of a body than it must. Callers' keys reach the routes as `request.state.caller`, hashed."""
 
-    def __init__(self, app: ASGIApp, *, keys: tuple[str, ...], bounds: Bounds, draining: Callable[[], bool]):
-        self._app, self._keys, self._bounds, self._draining = app, [key.encode() for key in keys], bounds, draining
+    def __init__(self, app: ASGIApp, *, callers: Callers, bounds: Bounds, draining: Callable[[], bool]):
+        self._app, self._callers, self._bounds, self._draining = app, callers, bounds, draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -39,7 +39,7 @@ class Gate:
             return
         headers = Headers(scope=scope)
         try:
-            scope.setdefault("state", {})["caller"] = self._caller(scope, headers)
+            scope.setdefault("state", {})["caller"] = await self._caller(scope, headers)
             if self._draining() and scope["path"] not in PROBES:
                 raise ApiError(
                     503, "The service is shutting down. Try again.", code="shutting_down", retry_after_s=RETRY_AFTER_S
@@ -52,13 +52,12 @@ class Gate:
         else:
             await self._app(scope, _replayed(body, receive), send)
 
-    def _caller(self, scope: Scope, headers: Headers) -> str:
-        """Raises ApiError 401 unless the request has one of the keys. The comparison takes constant time."""
+    async def _caller(self, scope: Scope, headers: Headers) -> str:
+        """Raises ApiError 401 unless the request has a key that may call."""
         scheme, _, given = headers.get("authorization", "").partition(" ")
         given = given if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         given = given.strip()
-        known = [secrets.compare_digest(given.encode(), key) for key in self._keys]
-        if self._keys and not any(known) and scope["path"] not in OPEN and scope["method"] != "OPTIONS":
+        if scope["path"] not in OPEN and scope["method"] != "OPTIONS" and not await self._callers.admits(given):
             message = "Missing or unknown API key. Send it as `Authorization: Bearer <key>` or as `X-Api-Key: <key>`."
             raise ApiError(401, message, code="invalid_api_key")
         return hashlib.sha256(given.encode()).hexdigest()[:16] if given else ""

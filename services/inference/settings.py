@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     )
     api_key_file: Path | None = Field(
         default=None,
-        description="file of bearer keys, one per line; callers may send any of them, the control API gets the first",
+        description="file of bearer keys, one per line; callers may send any of them, or another key of the project of the first, which the control API gets",
     )
     model: Path | None = Field(default=None, description="directory of one sealed checkpoint to serve, without a control API")
     tokenizer: Path | None = Field(default=None, description="directory of the tokenizer that `model` was trained with")

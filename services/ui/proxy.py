@@ -13,6 +13,7 @@ from starlette.background import BackgroundTask
 
 from services.ui.access.guard import visitor_secret
 from services.ui.access.sessions import Sessions
+from services.ui.chat.models import NOT_YOURS
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,9 @@ class Proxy:
         except httpx.HTTPError as err:
             log.info("%s did not answer: %r", base, err)
             return JSONResponse({"title": f"{name} does not answer", "status": 502, "detail": f"{name} does not answer."}, 502)
+        if answer.status_code == 401 and door == "inference":  # which serves one project: the visitor stays signed in
+            await answer.aclose()
+            return JSONResponse({"title": "Not for this key", "status": 403, "detail": NOT_YOURS}, 403)
         response = StreamingResponse(
             _body(answer),
             answer.status_code,

@@ -67,7 +67,7 @@ def site(
     folder = tmp_path_factory.mktemp("site")
     with (
         serving_api(module_database_url, valkey.url, folder / "home") as api,
-        serving_inference(promoted(api.client()), api_key=api.key, poll_s=0.3) as inference,
+        serving_inference(promoted(api.client()), api_url=api.url, api_key=api.key, poll_s=0.3) as inference,
         dashboard(api.url, inference.url) as url,
     ):
         yield Site(url, api, inference, folder, trained)

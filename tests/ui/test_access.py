@@ -86,6 +86,23 @@ def test_a_revoked_key_is_signed_out_at_its_next_request(site: Site) -> None:
         assert not client.cookies  # so that the next page is the sign-in
 
 
+@pytest.mark.parametrize("role", ["viewer", "operator"])
+def test_every_key_of_the_project_may_talk_to_its_models(site: Site, role: str) -> None:
+    made = site.api.http.post("/v1/keys", json={"name": "talks", "role": role}).json()
+    with signed_in(site, made["secret"]) as client:
+        assert client.get("/inference/v1/models").status_code == 200
+        assert client.get("/api/v1/runs").status_code == 200
+
+
+def test_a_key_of_another_project_is_kept_from_the_models_and_stays_signed_in(site: Site) -> None:
+    made = site.api.http.post("/v1/keys", json={"name": "elsewhere", "role": "operator", "project": "elsewhere"}).json()
+    with signed_in(site, made["secret"]) as client:
+        refused = client.get("/inference/v1/models")
+        assert refused.status_code == 403
+        assert "another project" in refused.json()["detail"]
+        assert client.get("/api/v1/runs").status_code == 200
+
+
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "localhost.evil.example", ""])
 def test_names_that_are_not_ours_are_refused(site: Site, host: str) -> None:
     with signed_in(site) as client:

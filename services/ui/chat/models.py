@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from client.errors import ClientError
+from client.errors import ApiError, ClientError
 from client.inference import ServedModel
 from services.ui.chat.examples import examples, is_continued
 from services.ui.platform import Platform
@@ -15,6 +15,8 @@ NO_MODEL = (
     "No model to talk to yet. A run's chat model appears here as soon as its SFT stage succeeds. Any other checkpoint can be"
     " promoted on the page of its run."
 )
+
+NOT_YOURS = "The inference service does not accept your key. It serves the models of another project."
 
 
 def label(model: ServedModel, stages: dict[str, str]) -> str:
@@ -43,7 +45,8 @@ class Offer:
         try:
             self.models = platform.inference.served()
         except ClientError as err:
-            self.problem = f"The inference service does not answer: {err}"
+            refused = isinstance(err, ApiError) and err.status == 401
+            self.problem = NOT_YOURS if refused else f"The inference service does not answer: {err}"
             return
         self.problem = "" if self.models else NO_MODEL
         if not self._stages:
