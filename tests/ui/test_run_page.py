@@ -101,6 +101,16 @@ def test_the_curve_is_above_the_fold_in_both_themes_and_on_a_phone(browser: Brow
             assert serious == []
 
 
+@pytest.mark.parametrize("width", [320, 480, 640, 800])
+def test_the_menu_of_a_run_opens_within_the_page(browser: Browser, site: Site, width: int) -> None:
+    worker, _ = begun(site, "more")
+    with visiting(browser, site, viewport={"width": width, "height": 800}) as page:
+        page.goto(f"{site.url}/runs/{worker.run_id}")
+        page.locator("summary", has_text="More").click()
+        expect(page.get_by_role("button", name="Fork")).to_be_in_viewport(ratio=1)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_axes_smoothing_and_other_runs_are_in_the_address(page: Page, site: Site) -> None:
     first, one = begun(site, "first of two")
     report(one, range(200), loss=falling)
