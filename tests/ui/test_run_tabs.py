@@ -292,11 +292,11 @@ def test_every_tab_fits_a_phone(browser: Browser, site: Site, run: str) -> None:
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("dark", 320)])
 def test_no_tab_has_a_serious_fault_for_those_who_see_or_hear_it_otherwise(
-    browser: Browser, site: Site, run: str, theme: Literal["light", "dark"]
+    browser: Browser, site: Site, run: str, theme: Literal["light", "dark"], width: int
 ) -> None:
-    with visiting(browser, site, color_scheme=theme, bypass_csp=True) as page:
+    with visiting(browser, site, color_scheme=theme, viewport={"width": width, "height": 900}, bypass_csp=True) as page:
         for tab in TABS:
             panel = _open(page, site, run, tab)
             expect(panel.locator(FILLED).first).to_be_visible()

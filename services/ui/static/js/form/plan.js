@@ -79,7 +79,7 @@ export function planPanel({ request, titles, told }) {
       ["Memory", (stage) => memory(stage, on)],
     ].filter(([, cell]) => planned.some(({ name }) => cell(known.get(name))));
     return [
-      h("div", { class: "scroll" }, h("table", { "aria-label": "Stages of the plan" },
+      h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Stages of the plan" }, h("table", { "aria-label": "Stages of the plan" },
         h("thead", null, h("tr", null, h("th", { scope: "col" }, "Stage"), columns.map(([name]) => h("th", { scope: "col", class: "num" }, name)))),
         h("tbody", null, planned.map((stage) => h("tr", null, h("th", { scope: "row" }, title(stage)), columns.map(([, cell]) => h("td", { class: "num" }, cell(known.get(stage.name)) || "")))))))
       , h("p", { class: "dim small" }, "Also: ", all.filter(({ name }) => !known.has(name)).map(title).join(", "), "."),

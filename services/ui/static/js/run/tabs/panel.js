@@ -97,5 +97,5 @@ export const choices = (options) =>
 /** A table of these columns: a text, or [text, "num"]. */
 export function table(caption, columns, ...bodies) {
   const head = columns.map((c) => (Array.isArray(c) ? h("th", { scope: "col", class: c[1] }, c[0]) : h("th", { scope: "col" }, c)));
-  return h("div", { class: "scroll" }, h("table", null, h("caption", { class: "unseen" }, caption), h("thead", null, h("tr", null, head)), bodies));
+  return h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": caption }, h("table", null, h("caption", { class: "unseen" }, caption), h("thead", null, h("tr", null, head)), bodies));
 }
