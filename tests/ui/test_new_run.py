@@ -52,6 +52,25 @@ def test_only_what_differs_is_sent_and_the_run_is_started_once(page: Page, site:
     assert found["budget"]["max_hours"] == 2
 
 
+def test_a_run_that_was_started_without_its_labels_is_not_said_to_be_refused(page: Page, site: Site) -> None:
+    page.goto(f"{site.url}/new")
+    expect(page.get_by_text(ACCEPTED)).to_be_visible()
+    before = len(list(site.api.client().runs()))
+    page.get_by_label("Labels").fill(" ".join(f"l{i}" for i in range(51)))
+    page.get_by_role("button", name="Start the run").click()
+    expect(page.get_by_text("At most 50 labels.")).to_be_visible()
+    assert len(list(site.api.client().runs())) == before
+    page.route("**/api/v1/runs/r_*", lambda route: route.fulfill(status=500, json={"title": "Broken"}))
+    page.get_by_label("Labels").fill("kept")
+    page.get_by_role("button", name="Start the run").click()
+    expect(page.get_by_text("The run was started, but without its labels: Broken")).to_be_visible()
+    page.unroute("**/api/v1/runs/r_*")
+    page.get_by_role("button", name="Start the run").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("tiny")
+    assert len(list(site.api.client().runs())) == before + 1
+    assert next(site.api.client().runs()).labels == ["kept"]
+
+
 def test_what_is_wrong_stands_beside_its_field(page: Page, site: Site) -> None:
     page.goto(f"{site.url}/new")
     expect(page.get_by_text(ACCEPTED)).to_be_visible()

@@ -2,6 +2,7 @@
 import { h } from "../dom.js";
 import { field } from "../controls.js";
 
+const MOST_LABELS = 50;
 const LABEL = /^[A-Za-z0-9][A-Za-z0-9_.:/=-]{0,62}$/;
 
 /** @param {{name?: string, labels?: string[], priority?: number, max_usd?: number, max_hours?: number}} start */
@@ -27,6 +28,7 @@ export function terms(start, { disabled }) {
     };
     const wrong = found.labels.find((label) => !LABEL.test(label));
     if (wrong) refuse("labels", `“${wrong}” cannot be a label: begin with a letter or digit; _ . : / = - may follow, 63 characters at most.`);
+    if (found.labels.length > MOST_LABELS) refuse("labels", `At most ${MOST_LABELS} labels.`);
     for (const [name, whole, least, most] of [["max_usd", false, 0, 1e9], ["max_hours", false, 0, 1e6], ["priority", true, -101, 100]]) {
       const text = fields[name].input.value.trim().replace("−", "-").replaceAll(",", "").replace(/^\$/, "");
       if (!text) continue;

@@ -76,23 +76,29 @@ export async function page(main) {
     go.disabled = true;
     go.setAttribute("aria-busy", "true");
     fill(outcome);
+    let run = null;
     try {
       await planned.asked();
       if (!plan) return fill(outcome, h("p", { class: "wrong" }, "The run was not started: see what is marked above."));
       const body = { recipe, overrides: changes.overrides, plan: plan.hash, ...given.body };
       const text = JSON.stringify(body);
       if (sent.text !== text) sent = { text, key: randomKey() };
-      const run = await post("/runs", body, { headers: { "Idempotency-Key": sent.key } });
+      run = await post("/runs", body, { headers: { "Idempotency-Key": sent.key } });
       if (given.labels.length) await patch(path`/runs/${run.id}`, { labels: given.labels });
       location.assign(`/runs/${run.id}`);
       await new Promise(() => {}); // the page is about to go, with its button disabled
     } catch (err) {
       if (!(err instanceof Problem)) throw err;
-      refused(err);
+      if (run) labelless(run, err);
+      else refused(err);
     } finally {
       go.disabled = false;
       go.removeAttribute("aria-busy");
     }
+  }
+
+  function labelless(run, err) {
+    fill(outcome, h("p", { class: "wrong" }, `The run was started, but without its labels: ${err.lines.join("\n")} `, h("a", { href: path`/runs/${run.id}` }, "Go to the run")));
   }
 
   function refused(err) {
