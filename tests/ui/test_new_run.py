@@ -52,6 +52,17 @@ def test_only_what_differs_is_sent_and_the_run_is_started_once(page: Page, site:
     assert found["budget"]["max_hours"] == 2
 
 
+def test_a_number_beyond_all_numbers_is_refused_and_not_taken_for_none(page: Page, site: Site) -> None:
+    page.goto(f"{site.url}/new")
+    expect(page.get_by_text(ACCEPTED)).to_be_visible()
+    field(page, "base.num_iterations").fill("1e400")
+    expect(page.get_by_text("Would be refused: 1 field is wrong.")).to_be_visible()
+    expect(field(page, "base.num_iterations")).to_have_attribute("aria-invalid", "true")
+    page.get_by_role("button", name="Text").click()
+    page.get_by_label("Changes, one field").fill("base.num_iterations = -1e999")
+    expect(page.get_by_text(re.compile("base.num_iterations: .*valid integer")).first).to_be_visible()
+
+
 def test_a_run_that_was_started_without_its_labels_is_not_said_to_be_refused(page: Page, site: Site) -> None:
     page.goto(f"{site.url}/new")
     expect(page.get_by_text(ACCEPTED)).to_be_visible()

@@ -97,12 +97,18 @@ export function fromText(text) {
   return { values, wrong };
 }
 
+/** JSON has no infinity: 1e400 would be sent as null, which means that the field is not set. As a text it is refused. */
+const finite = (value) => (typeof value === "number" && !Number.isFinite(value) ? String(value) : value);
+
+/** Raises SyntaxError. */
+export const parse = (text) => JSON.parse(text, (_, value) => finite(value));
+
 /** A value as people write it: JSON, a number with , or _ between its digits, or else the text itself. */
 export function read(text) {
   try {
-    return JSON.parse(text);
+    return parse(text);
   } catch {
     const digits = text.replace(/(?<=\d)[_, ](?=\d{3}(\D|$))/g, "");
-    return /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(digits) ? Number(digits) : text;
+    return /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(digits) ? finite(Number(digits)) : text;
   }
 }

@@ -2,7 +2,7 @@
 import { fill, h } from "../dom.js";
 import { at } from "../recipe.js";
 import { field as labelled } from "../controls.js";
-import { read } from "./changes.js";
+import { parse, read } from "./changes.js";
 import { boundsOf } from "./schema.js";
 
 /**
@@ -42,7 +42,7 @@ export function control(field, changes, { disabled }) {
     if (text === "") return [at(changes.config, field.path)];
     if (!isJson) return [read(text)];
     try {
-      return [JSON.parse(text)];
+      return [parse(text)];
     } catch (err) {
       return [null, `This is not JSON: ${err.message}.`];
     }
