@@ -38,3 +38,4 @@ def test_what_the_service_refuses_stands_beside_the_model(page: Page, site: Site
     page.goto(f"{site.url}/tokenizer")
     page.get_by_label("Text").fill("x" * 40_000)
     expect(page.locator(".field .wrong:visible")).to_contain_text("32")
+    expect(page.get_by_label("First model").locator(".token-text")).to_be_hidden()  # the tokens of the text before

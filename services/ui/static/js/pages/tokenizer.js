@@ -89,7 +89,9 @@ function side(select) {
       fill(told);
     } catch (err) {
       if (!(err instanceof Problem)) throw err;
-      if (mine === asked) choice.wrong(err.lines.join("\n"));
+      if (mine !== asked) return;
+      panel.hidden = true; // what it shows is of another text
+      choice.wrong(err.lines.join("\n"));
     }
   }
   return { node: h("section", { class: "stack", "aria-label": select.name === "model" ? "First model" : "Second model" }, choice, panel), show };
