@@ -105,6 +105,19 @@ def test_stop_ends_the_work_in_the_engine_and_holds_what_waits(page: Page, site:
     expect(page.locator(".answer[data-ended=true]")).to_have_count(2)
 
 
+def test_a_message_that_is_stopped_before_any_answer_is_left_out_and_can_be_sent_again(page: Page, site: Site) -> None:
+    _open(page, site)
+    page.locator("#chat-input").fill(COUNT)
+    page.evaluate("() => { document.querySelector('#send').click(); document.querySelector('#stop').click(); }")
+    expect(page.locator(".answer .line")).to_contain_text("stopped by you")
+    expect(page.locator(".note")).to_contain_text("This message was not answered")
+    _say(page, WHO)
+    expect(_answers(page).last).to_have_text(SELF)
+    page.reload()
+    expect(page.locator(".asked-text")).to_have_text([COUNT, WHO])
+    expect(page.locator(".note").first).to_contain_text("This message was not answered")
+
+
 def test_leaving_the_page_ends_the_work_in_the_engine(page: Page, site: Site) -> None:
     before = site.inference.metric("request_cancelled_total")
     _open(page, site)

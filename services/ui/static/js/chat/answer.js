@@ -51,8 +51,8 @@ export class AnswerView {
 
   /** Only the blocks that changed are made anew, so that what somebody has selected above stays selected. */
   #showText() {
-    const { blocks, text, ended, error } = this.#answer;
-    if (!blocks.length && !text) return fill(this.text, ended ? !error && h("p", { class: "dim" }, "The model ended its turn without any text.") : h("span", { class: "waits", role: "status", "aria-label": "The model is thinking" }));
+    const { blocks, text, ended, error, finish } = this.#answer;
+    if (!blocks.length && !text) return fill(this.text, ended ? !error && !ENDS[finish] && h("p", { class: "dim" }, "The model ended its turn without any text.") : h("span", { class: "waits", role: "status", "aria-label": "The model is thinking" }));
     const wanted = blocks.length ? blocks : [null];
     if (this.text.querySelector(":scope > .waits, :scope > p.dim")) fill(this.text), (this.#shown = []);
     while (this.text.children.length > wanted.length) this.text.lastChild.remove();

@@ -7,7 +7,7 @@ import { Composer } from "./composer.js";
 import { listen } from "./bus.js";
 import { Log } from "./log.js";
 import { Sidebar } from "./sidebar.js";
-import { fresh, nameOf, Store, talk } from "./store.js";
+import { fresh, nameOf, Store, talk, unanswered } from "./store.js";
 
 const SILENCE_MS = 10_000; // the server sends something every second while an answer is being made
 const MEASURE_MS = 350;
@@ -127,8 +127,7 @@ class Chat {
 
   stop() {
     this.gradio.trigger("stop");
-    for (const answer of this.running?.turn.answers ?? []) if (!answer.ended) Object.assign(answer, { ended: true, finish: "stopped" });
-    this.#end(true);
+    this.#cut({ finish: "stopped" });
   }
 
   open(id) {
@@ -219,10 +218,14 @@ class Chat {
   /** The server says every second that it is at work. Silence means that it was restarted, or that the connection is lost. */
   #watch() {
     if (!this.running || Date.now() - this.running.heard < SILENCE_MS) return;
-    const lost = { error: "The dashboard's server does not answer any more. Retry sends the message again.", ended: true, finish: "" };
-    const { turn } = this.running;
-    if (!turn.answers.length) turn.answers = [{ label: this.offer.label, model: this.offer.chosen, temperature: "–", text: "", blocks: [], calculations: [], tokens: [], stats: {} }];
-    for (const answer of turn.answers) if (!answer.ended) Object.assign(answer, lost);
+    this.#cut({ error: "The dashboard's server does not answer any more. Retry sends the message again." });
+  }
+
+  /** End what is being answered, although more was to come or nothing has come. */
+  #cut(why) {
+    const turn = this.running?.turn;
+    if (turn && !turn.answers.length) turn.answers = [unanswered(this.offer.chosen, this.offer.label)];
+    for (const answer of turn?.answers ?? []) if (!answer.ended) Object.assign(answer, { ended: true, ...why });
     this.#end(true);
   }
 

@@ -8,6 +8,7 @@
  * @typedef {{id: string, name: string, at: number, turns: Turn[]}} Conversation
  */
 const NAME_LENGTH = 48;
+const CUT = ["stopped", "interrupted"];
 
 export class Store {
   /** @param {string} owner id of the visitor */
@@ -23,6 +24,7 @@ export class Store {
   /** @returns {Conversation | null} */
   load(id) {
     const found = read(this.prefix + id);
+    for (const turn of found?.turns ?? []) if (!turn.answers.length) turn.answers = [unanswered("", "The model")];
     for (const answer of found?.turns.flatMap((turn) => turn.answers) ?? []) {
       answer.blocks = [];
       if (!answer.ended) Object.assign(answer, { ended: true, finish: "interrupted" });
@@ -76,8 +78,14 @@ export function talk(conversation, side) {
     .flatMap((turn) => [{ role: "user", content: turn.asked }, ...answered(turn, side)]);
 }
 
-/** A turn without an answer because the service failed. It is not sent again with the next message. */
-export const failed = (turn, side = 0) => Boolean(of(turn, side)?.error) && !of(turn, side).text;
+/** A turn without an answer because the service failed, or because it ended too soon. It is not sent again with the next message. */
+export function failed(turn, side = 0) {
+  const answer = of(turn, side);
+  return Boolean(answer) && !answer.text && (Boolean(answer.error) || CUT.includes(answer.finish));
+}
+
+/** Stands for the answer in a turn that ends before any came. @returns {Answer} */
+export const unanswered = (model, label) => ({ label, model, temperature: "–", text: "", blocks: [], calculations: [], tokens: [], finish: "", error: "", ended: false, stats: {} });
 
 const of = (turn, side) => turn.answers[Math.min(side, turn.answers.length - 1)];
 
