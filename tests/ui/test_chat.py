@@ -118,6 +118,28 @@ def test_a_message_that_is_stopped_before_any_answer_is_left_out_and_can_be_sent
     expect(page.locator(".note").first).to_contain_text("This message was not answered")
 
 
+def test_two_tabs_of_one_conversation_lose_nothing(page: Page, site: Site) -> None:
+    _open(page, site)
+    _say(page, WHO)
+    expect(page.locator(".answer[data-ended=true]")).to_have_count(1)
+    other = page.context.new_page()
+    other.goto(page.url)
+    expect(_answers(other)).to_have_text([SELF])
+    _say(other, COUNT)
+    expect(page.locator(".asked-text")).to_have_text([WHO, COUNT])
+    expect(other.locator(".answer[data-ended=true]")).to_have_count(2)
+    expect(_answers(page)).to_have_text(_answers(other).all_inner_texts())
+    _say(page, FOREVER)
+    _say(other, SUM)  # while the first tab is being answered
+    expect(other.locator(".asked-text").last).to_have_text(SUM)
+    page.locator("#stop").click()
+    expect(page.locator(".conversations li")).to_have_count(2)
+    for tab, last in ((page, FOREVER), (other, SUM)):
+        expect(tab.locator(".answer[data-ended=true]")).to_have_count(3)
+        tab.reload()
+        expect(tab.locator(".asked-text")).to_have_text([WHO, COUNT, last])
+
+
 def test_leaving_the_page_ends_the_work_in_the_engine(page: Page, site: Site) -> None:
     before = site.inference.metric("request_cancelled_total")
     _open(page, site)

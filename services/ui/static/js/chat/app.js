@@ -7,7 +7,7 @@ import { Composer } from "./composer.js";
 import { listen } from "./bus.js";
 import { Log } from "./log.js";
 import { Sidebar } from "./sidebar.js";
-import { fresh, nameOf, Store, talk, unanswered } from "./store.js";
+import { asked, fresh, nameOf, Store, talk, unanswered } from "./store.js";
 
 const SILENCE_MS = 10_000; // the server sends something every second while an answer is being made
 const MEASURE_MS = 350;
@@ -57,7 +57,7 @@ class Chat {
       h("button", { type: "button", class: "only-narrow", onclick: () => document.getElementById("chat").classList.toggle("with-settings") }, "Settings"));
     this.element.dataset.owner = owner;
     fill(this.element, this.sidebar.node, h("div", { class: "talk" }, bar, this.notice, this.log.node, this.composer.node));
-    window.addEventListener("storage", () => this.sidebar.show(this.conversation.id));
+    window.addEventListener("storage", ({ key }) => this.#changedElsewhere(key));
     const link = new URL(location.href).searchParams;
     if (link.get("model") || link.get("run")) this.gradio.trigger("choose", { model: link.get("model") ?? "", run: link.get("run") ?? "" });
     this.composer.write(link.get("prompt") ?? sessionStorage.getItem(DRAFT) ?? "");
@@ -234,6 +234,19 @@ class Chat {
     if (lost === this.lost || !this.offer) return;
     this.lost = lost;
     this.show();
+  }
+
+  /** Another tab kept a conversation. If it is the one that is open here, this tab goes on from it, or with one of its own. */
+  #changedElsewhere(key) {
+    const { conversation } = this;
+    const kept = key === this.store.keyOf(conversation.id) && this.store.load(conversation.id);
+    if (kept && asked(kept) === asked(conversation)) conversation.name = kept.name;
+    else if (kept && this.running) {
+      conversation.id = fresh().id; // both have asked: neither overwrites the other
+      setParam("chat", conversation.id);
+    }
+    if (kept && !this.running && kept.turns.at(-1)?.answers.every((answer) => answer.finish !== "interrupted")) this.#show(kept);
+    else this.show();
   }
 
   #save() {

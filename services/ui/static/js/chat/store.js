@@ -21,9 +21,11 @@ export class Store {
     return read(`${this.prefix}list`) ?? [];
   }
 
+  keyOf = (id) => this.prefix + id;
+
   /** @returns {Conversation | null} */
   load(id) {
-    const found = read(this.prefix + id);
+    const found = read(this.keyOf(id));
     for (const turn of found?.turns ?? []) if (!turn.answers.length) turn.answers = [unanswered("", "The model")];
     for (const answer of found?.turns.flatMap((turn) => turn.answers) ?? []) {
       answer.blocks = [];
@@ -38,7 +40,7 @@ export class Store {
     const { id, name, at } = conversation;
     const kept = { ...conversation, turns: conversation.turns.map((turn) => ({ ...turn, answers: turn.answers.map(({ blocks, ...answer }) => answer) })) };
     try {
-      localStorage.setItem(this.prefix + id, JSON.stringify(kept));
+      localStorage.setItem(this.keyOf(id), JSON.stringify(kept));
       this.#write([{ id, name, at }, ...this.list().filter((one) => one.id !== id)]);
       return true;
     } catch {
@@ -47,14 +49,14 @@ export class Store {
   }
 
   rename(id, name) {
-    const found = read(this.prefix + id);
+    const found = read(this.keyOf(id));
     if (!found) return;
-    localStorage.setItem(this.prefix + id, JSON.stringify({ ...found, name }));
+    localStorage.setItem(this.keyOf(id), JSON.stringify({ ...found, name }));
     this.#write(this.list().map((one) => (one.id === id ? { ...one, name } : one)));
   }
 
   remove(id) {
-    localStorage.removeItem(this.prefix + id);
+    localStorage.removeItem(this.keyOf(id));
     this.#write(this.list().filter((one) => one.id !== id));
   }
 
@@ -70,6 +72,9 @@ export function nameOf(text) {
   const line = text.trim().replace(/\s+/g, " ");
   return line.length > NAME_LENGTH ? `${line.slice(0, NAME_LENGTH - 1)}…` : line;
 }
+
+/** All that was asked: two that differ in it are not the same conversation any more. */
+export const asked = (conversation) => JSON.stringify(conversation.turns.map((turn) => turn.asked));
 
 /** What the model gets to read on one side: its own words and the visitor's, and nothing that the page added. */
 export function talk(conversation, side) {
