@@ -111,6 +111,22 @@ def test_the_menu_of_a_run_opens_within_the_page(browser: Browser, site: Site, w
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_the_keyboard_comes_back_to_the_menu_after_a_choice(page: Page, site: Site) -> None:
+    run = site.submit("by keyboard")
+    page.goto(f"{site.url}/runs/{run.run_id}")
+    menu = page.locator("summary", has_text="More")
+    menu.focus()
+    for key in ("Enter", "Tab", "Escape"):
+        page.keyboard.press(key)
+    expect(menu).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Labels", exact=True)).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(menu).to_be_focused()
+
+
 def test_axes_smoothing_and_other_runs_are_in_the_address(page: Page, site: Site) -> None:
     first, one = begun(site, "first of two")
     report(one, range(200), loss=falling)
