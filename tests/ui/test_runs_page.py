@@ -188,6 +188,15 @@ def test_nothing_is_wider_than_a_phone_and_axe_has_no_complaint(browser: Browser
             assert found == [], [(v["id"], v["nodes"][0]["html"]) for v in found]
 
 
+def test_a_long_label_fits_a_narrow_page(browser: Browser, site: Site) -> None:
+    run = site.submit("labelled at length")
+    site.api.http.patch(f"/v1/runs/{run.run_id}", json={"labels": ["l" * 63]}).raise_for_status()
+    with visiting(browser, site, viewport={"width": 320, "height": 700}) as page:
+        page.goto(site.url)
+        expect(page.get_by_role("button", name="l" * 63)).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
 def test_a_thousand_runs_answer_at_once(page: Page, site: Site) -> None:
     worker = site.submit("the original")
     site.api.client().cancel(worker.run_id)
