@@ -52,6 +52,27 @@ def test_only_what_differs_is_sent_and_the_run_is_started_once(page: Page, site:
     assert found["budget"]["max_hours"] == 2
 
 
+def test_what_was_filled_in_is_there_after_signing_in_again(browser: Browser, site: Site) -> None:
+    made = site.api.http.post("/v1/keys", json={"name": "for a while", "role": "operator"}).json()
+    with visiting(browser, site, made["secret"]) as page:
+        page.goto(f"{site.url}/new")
+        expect(page.get_by_text(ACCEPTED)).to_be_visible()
+        field(page, "base.num_iterations").fill("77")
+        page.get_by_label("Name", exact=True).fill("half filled in")
+        page.get_by_label("Labels").fill("a b")
+        expect(page.get_by_role("row", name=re.compile("^Pretraining"))).to_contain_text("77")
+        page.wait_for_load_state("networkidle")  # so that starting the run is the first request that is refused
+        site.api.http.delete(f"/v1/keys/{made['id']}").raise_for_status()
+        page.get_by_role("button", name="Start the run").click()
+        page.get_by_label("API key").fill(site.api.key)
+        page.get_by_role("button", name="Sign in").click()
+        expect(field(page, "base.num_iterations")).to_have_value("77")
+        expect(page.get_by_label("Name", exact=True)).to_have_value("half filled in")
+        expect(page.get_by_label("Labels")).to_have_value("a b")
+        page.reload()
+        expect(field(page, "base.num_iterations")).to_have_value("120")
+
+
 def test_a_number_beyond_all_numbers_is_refused_and_not_taken_for_none(page: Page, site: Site) -> None:
     page.goto(f"{site.url}/new")
     expect(page.get_by_text(ACCEPTED)).to_be_visible()

@@ -48,6 +48,7 @@ async function request(method, path, { params, body, headers, signal, raw } = {}
 /** Raises the Problem that the answer is, and tells the connection whether the API is up. */
 export async function check(answer) {
   if (answer.status === 401) {
+    connection.dispatchEvent(new Event("ended"));
     location.assign(`/signin?ended=1&next=${encodeURIComponent(location.pathname + location.search)}`);
     return new Promise(() => {}); // the page is about to go
   }

@@ -50,6 +50,9 @@ export function terms(start, { disabled }) {
     });
   }
 
+  /** What is written, as `terms` takes it. */
+  const written = () => Object.fromEntries(Object.entries(fields).map(([name, { input }]) => [name, name === "labels" ? input.value.split(/\s+/) : input.value]));
+
   const { name, labels, max_usd, max_hours, priority } = fields;
-  return { node: h("section", { class: "stack", "aria-label": "This run" }, name, labels, h("div", { class: "pair" }, max_usd, max_hours), priority), read, complain };
+  return { node: h("section", { class: "stack", "aria-label": "This run" }, name, labels, h("div", { class: "pair" }, max_usd, max_hours), priority), read, written, complain };
 }

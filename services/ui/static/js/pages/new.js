@@ -1,5 +1,6 @@
 // The form of a new run.
 import { Problem, get, mayOperate, patch, path, post } from "../api.js";
+import { connection } from "../connection.js";
 import { fill, h } from "../dom.js";
 import { Changes, difference } from "../form/changes.js";
 import { recipeFields } from "../form/fields.js";
@@ -11,6 +12,7 @@ import { terms } from "../form/terms.js";
 import { param, setParam } from "../address.js";
 
 const QUICKEST = "tiny";
+const DRAFT = "nanochat.new"; // what was filled in when the session ended
 
 export async function page(main) {
   const [{ items: recipes }, schema, catalog, old] = await Promise.all([
@@ -21,13 +23,14 @@ export async function page(main) {
   const changes = new Changes();
   const groups = groupsOf(schema);
   const start = begin(recipes, old, new Set(groups.flatMap((group) => group.fields.map((field) => field.path))));
+  const draft = taken();
   let recipe = start.recipe; // a name, or a whole recipe for a run whose recipe does not ship
   let plan = null;
   let sent = { text: "", key: "" };
 
   const top = h("div", { role: "alert" });
   const fields = recipeFields(groups, changes, { disabled });
-  const about = terms(start.terms, { disabled });
+  const about = terms({ ...start.terms, ...draft?.terms }, { disabled });
   const planned = planPanel({
     titles: new Map(catalog.stages.map((stage) => [stage.name, stage.short || stage.title])),
     request: () => (changes.broken.size ? null : { recipe, overrides: changes.overrides }),
@@ -55,7 +58,8 @@ export async function page(main) {
     h("div", { class: "page-head" }, h("h1", { class: "break" }, old ? `Clone of ${old.name}` : "New run"), old && h("a", { href: `/runs/${old.id}` }, "the original")),
     form,
   );
-  changes.start(start.config, start.values);
+  changes.start(start.config, draft ? new Map(draft.values) : start.values);
+  connection.addEventListener("ended", () => sessionStorage.setItem(DRAFT, JSON.stringify({ at: here(), values: [...changes.values], terms: about.written() })));
   await planned.asked();
   await picker?.figures();
 
@@ -121,6 +125,15 @@ function begin(recipes, old, fields) {
   if (recipe) return { recipe: recipe.name, config: recipe.config, values: difference(recipe.config, old.config, fields), terms: known };
   const config = Object.fromEntries(Object.entries(old.config).filter(([, value]) => value !== null));
   return { recipe: config, config, values: new Map(), terms: known };
+}
+
+const here = () => location.pathname + location.search;
+
+/** What was filled in at this address before the visitor had to sign in again; it is given once. */
+function taken() {
+  const draft = JSON.parse(sessionStorage.getItem(DRAFT));
+  sessionStorage.removeItem(DRAFT);
+  return draft?.at === here() ? draft : null;
 }
 
 /** crypto.randomUUID is not there on plain HTTP. */
