@@ -7,6 +7,7 @@ import hashlib
 import secrets
 import time
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 from client.client import Client
@@ -18,6 +19,7 @@ PREFIX = "nc_"  # of every key that the control API makes: it is not asked about
 KNOWN_S = 15.0  # how long an answer holds, and so how long a revoked key still talks
 KEPT = 1024  # answers
 AT_ONCE = 8  # questions
+ANSWER_S = 3.0  # a control API that hangs must not hold up an answer for longer
 RETRY_AFTER_S = 5
 
 
@@ -28,7 +30,7 @@ class Callers:
         self._own, self._api_url = own, api_url
         self._project: str | None = None  # of the first own key, whose models are served
         self._answers: OrderedDict[str, tuple[bool, float]] = OrderedDict()  # by digest: admitted, and when that was asked
-        self._asking = asyncio.Semaphore(AT_ONCE)
+        self._asking = ThreadPoolExecutor(AT_ONCE, "callers")  # its own, so that questions that hang hold up nothing else
 
     async def admits(self, key: str) -> bool:
         """Whether the key may call. Raises ApiError 503 while nobody can tell. The comparison takes constant time."""
@@ -41,9 +43,9 @@ class Callers:
         if time.monotonic() - since < KNOWN_S:
             return admitted
         try:
-            async with self._asking:
-                admitted = await asyncio.to_thread(self._ask, self._api_url, key)
-        except ClientError as err:
+            asked = asyncio.get_running_loop().run_in_executor(self._asking, self._ask, self._api_url, key)
+            admitted = await asyncio.wait_for(asked, ANSWER_S)
+        except (ClientError, TimeoutError) as err:
             if not admitted:  # whoever could call goes on while the control API is away
                 message = "The control API does not answer, so this key cannot be checked. Try again."
                 raise ApiError(503, message, code="key_not_checked", retry_after_s=RETRY_AFTER_S) from err

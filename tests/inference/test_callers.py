@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -64,6 +65,21 @@ def test_while_the_control_api_is_away_only_who_was_known_goes_on(monkeypatch: p
     with pytest.raises(ApiError, match="cannot be checked") as refused:
         asyncio.run(service.admits("nc_carl"))
     assert refused.value.status == 503
+
+
+def test_a_control_api_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    control, released = Control(monkeypatch, nc_own="ours", nc_anna="ours"), threading.Event()
+    service = Callers(("nc_own",), NOBODY)
+    assert asyncio.run(service.admits("nc_anna"))
+    control.now += callers.KNOWN_S
+    monkeypatch.setattr(callers, "ANSWER_S", 0.05)
+    monkeypatch.setattr(callers, "_project", lambda api_url, key: released.wait(30) and "theirs")
+    try:
+        assert asyncio.run(service.admits("nc_anna"))
+        with pytest.raises(ApiError, match="cannot be checked"):
+            asyncio.run(service.admits("nc_carl"))
+    finally:
+        released.set()
 
 
 def test_a_service_without_a_control_api_knows_its_own_keys(monkeypatch: pytest.MonkeyPatch) -> None:
