@@ -91,7 +91,7 @@ def _evaluation(event: Mapping[str, Any]) -> str:
 def _figure(evaluation: str, key: str, value: float) -> str:
     name, is_share = FIGURES.get(key, (TITLES.get(key, key), evaluation in ACCURACIES))
     if key == "n":
-        return f"{value:,} {name}"
+        return f"{value:,} {name.removesuffix('s') if value == 1 else name}"
     return f"{name} {100 * value:.1f} %" if is_share else f"{name} {number(value)}"
 
 
