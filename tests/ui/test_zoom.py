@@ -27,7 +27,9 @@ def trained() -> dict[tuple[str, str], Artifact]:
     return {}
 
 
-T0 = 1_700_000_000.0  # when the first step of these runs was reported
+T0 = (
+    time.time() // 1 - 86_400
+)  # when the first step of these runs was reported; what is 90 days old is deleted, also before it is read
 LONG = 5000  # steps, more than the large curve has buckets
 
 
