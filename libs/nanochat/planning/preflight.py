@@ -17,7 +17,7 @@ from nanochat.planning import origin
 from nanochat.planning.graph import generated, mixtures
 from nanochat.rl import rewards
 from nanochat.tasks.catalog import BY_NAME, CORE_CONFIG, find_in_folder, is_url
-from nanochat.tasks.chat_file import open_checked, own_path
+from nanochat.tasks.chat_file import UNTAUGHT, open_checked, own_path, teaches
 from nanochat.tasks.questions import Questions
 
 Problem = tuple[str, str]  # field, what is wrong and what to do
@@ -106,9 +106,14 @@ def _jsonl(field: str, use: TaskUse, root: Path | None) -> Iterator[Problem]:
         yield f"{field}.path", "task jsonl needs the `path` of a file of conversations"
     elif not is_url(use.path):  # the data stage fetches a URL, and reads every row of it, before anything is trained
         try:
-            open_checked(own_path(use.path, root), CHECKED_ROWS)
+            file = open_checked(own_path(use.path, root), CHECKED_ROWS)
         except StageError as err:
             yield f"{field}.path", _message(err)
+            return
+        # Midtraining learns every token. Of a file that was not read to its end, a later answer may be learned.
+        whole = len(file) < CHECKED_ROWS
+        if field.startswith("sft.") and whole and not any(teaches(file.conversation(i)[1]) for i in range(len(file))):
+            yield f"{field}.path", f"{use.path}: {UNTAUGHT}; remove the weights, or leave the file out"
 
 
 def _data_set(field: str, key: str, place: str | None, held: set[str] | None) -> Iterator[Problem]:

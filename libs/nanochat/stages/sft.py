@@ -14,7 +14,7 @@ from nanochat.distributed import Ranks
 from nanochat.eval import chat
 from nanochat.model import GPT
 from nanochat.optim import schedule
-from nanochat.planning import memory, plan
+from nanochat.planning import plan
 from nanochat.planning.batches import BatchSplit, example_batch
 from nanochat.tasks import registry
 from nanochat.tasks.base import Conversation
@@ -42,8 +42,6 @@ def run(ctx: StageContext) -> None:
         resume = open_resume(ctx)
         config = config_of(ctx)
         lengths = check_lengths(ctx, mixture, tokenizer, config.sequence_len + 1)
-        gib = fit.memory_gib(ranks)
-        free = None if gib is None else memory.free_gib(config, ranks.world_size, gib)
 
         def trainer(batch: BatchSplit) -> Trainer:
             model = build_model(ctx, ranks, tokenizer, digest, fresh=None)
@@ -67,7 +65,7 @@ def run(ctx: StageContext) -> None:
                     ranks,
                     batch.accumulation,
                     by_target=True,
-                    positions=0 if spec.compile else memory.positions(config, batch.size, free),
+                    positions=0 if spec.compile else fit.positions(ranks, config, batch.size),
                     passes=lambda: train.epoch_progress() / spec.num_epochs,
                     describe=padding_pct,
                 ),

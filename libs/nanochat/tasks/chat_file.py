@@ -19,7 +19,7 @@ from nanochat.tasks.base import Conversation
 from nanochat.tasks.formats import EXPECTED, Form, NotAConversation, conversation_of
 
 NAMED = 5  # broken lines that a message names
-UNTAUGHT = "every answer has the weight 0, so there is nothing to learn"
+UNTAUGHT = "every answer has the weight 0, so SFT has nothing to learn"
 # How compressed files begin, by the name of what opens them.
 COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "unzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -80,10 +80,8 @@ def open_checked(path: Path, rows: int | None = None) -> ChatFile:
     if not len(file):
         raise StageError(f"{path} holds no conversation", code="empty_mixture", hint="add conversations, or leave the file out")
     broken = list(file.problems(rows))
-    looked_at = min(len(file), rows or len(file))
-    if not broken and not any(teaches(file.conversation(index)[1]) for index in range(looked_at)):
-        raise StageError(f"{path}: {UNTAUGHT}", code="nothing_to_learn", hint="remove the weights, or leave the file out")
     if broken:
+        looked_at = min(len(file), rows or len(file))
         named = "; ".join(f"{file.unit} {place}: {problem}" for place, problem in broken[:NAMED])
         more = f"; and {len(broken) - NAMED:,} more" if len(broken) > NAMED else ""
         raise StageError(

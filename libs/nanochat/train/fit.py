@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from nanochat.config.recipe import TrainSpec
+from nanochat.config.shape import GPTConfig
 from nanochat.contract.contract import Exit, StageContext, StageError
 from nanochat.distributed import Ranks
+from nanochat.planning import memory
 from nanochat.planning.batches import BatchSplit
 from nanochat.train.checkpoint import Resume
 from nanochat.train.loop import Trainer
@@ -26,7 +28,7 @@ def choose(ranks: Ranks, resume: Resume | None, planned: Callable[[float | None]
 
     The batch is never larger than that of the attempt that is resumed, which may have found that fewer rows fit than planned.
     """
-    batch = planned(memory_gib(ranks))
+    batch = planned(_memory_gib(ranks))
     before = resume.loop.get("device_batch_size", 0) if resume and resume.world_size == ranks.world_size else 0
     rows = batch.size * batch.accumulation
     return BatchSplit(before, rows // before) if 0 < before < batch.size and rows % before == 0 else batch
@@ -45,8 +47,8 @@ def train(
     when several ranks have begun to train.
     """
     if batch.size < spec.device_batch_size:
-        memory = memory_gib(ranks)
-        why = f"to fit {memory:.1f} GiB" if memory else "as before"
+        gib = _memory_gib(ranks)
+        why = f"to fit {gib:.1f} GiB" if gib else "as before"
         wanted = f"the recipe's {section}.device_batch_size is {spec.device_batch_size}"
         ctx.events.emit("log", level="info", message=f"{_shape(batch)}, {why}; {wanted}")
     try:
@@ -123,8 +125,14 @@ def _release(ranks: Ranks) -> None:
         torch.cuda.reset_peak_memory_stats(ranks.device)
 
 
-def memory_gib(ranks: Ranks) -> float | None:
-    """Memory of the smallest GPU of all ranks; None on other devices. Every rank must call this."""
+def positions(ranks: Ranks, config: GPTConfig, rows: int) -> int:
+    """How many positions an uncompiled model takes at a time (`memory.positions`). Every rank must call this."""
+    gib = _memory_gib(ranks)
+    return memory.positions(config, rows, None if gib is None else memory.free_gib(config, ranks.world_size, gib))
+
+
+def _memory_gib(ranks: Ranks) -> float | None:
+    """Memory of the smallest GPU of all ranks; None on other devices."""
     if ranks.device.type != "cuda":
         return None
     return min(row[0] for row in ranks.gather(torch.cuda.get_device_properties(ranks.device).total_memory / 2**30))

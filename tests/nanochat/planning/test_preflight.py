@@ -1,5 +1,6 @@
 """Problems of a recipe that are found before any work, by field."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,18 @@ def test_what_a_task_would_not_read_is_refused(tmp_path: Path) -> None:
     found = problems(sft__train=[{"task": "identity", "jsonl": str(chats)}, {"jsonl": str(chats), "size": 5}])
     assert set(found) == {"sft.train.0.path", "sft.train.1.size"}
     assert "`limit`" in found["sft.train.1.size"]
+
+
+def test_a_file_of_which_sft_learns_nothing_is_refused_in_sft(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!", "weight": 0}]
+    untaught = json.dumps({"messages": turns}) + "\n"
+    one, none, long = (tmp_path / name for name in ("one.jsonl", "none.jsonl", "long.jsonl"))
+    one.write_text(untaught + json.dumps({"messages": [turns[0], {"role": "assistant", "content": "Hello!"}]}) + "\n")
+    none.write_text(untaught)
+    long.write_text(untaught * (preflight.CHECKED_ROWS + 1))  # nobody has read all of it
+    of = {path: [{"jsonl": str(path)}] for path in (one, none, long)}
+    assert problems(mid__train=of[none], sft__train=of[one], sft__val=of[long]) == {}
+    assert "every answer has the weight 0" in problems(sft__train=of[none])["sft.train.0.path"]
 
 
 def test_evaluations_have_names_of_their_own_and_files(tmp_path: Path) -> None:

@@ -67,9 +67,6 @@ BROKEN: dict[bytes, str] = {
 }
 
 
-UNLEARNED = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!", "weight": 0}]}
-
-
 @pytest.mark.parametrize("line", BROKEN, ids=BROKEN.values())
 def test_a_broken_line_is_named(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "mine.jsonl"
@@ -106,7 +103,6 @@ def test_many_broken_lines_are_counted_and_the_first_are_named(tmp_path: Path) -
         ("a.jsonl", lines(CHATS[:1]).decode().strip().encode("utf-16"), "is UTF-16 text"),
         ("a.json", json.dumps(CHATS).encode("utf-16"), "is UTF-16 text"),
         ("a.jsonl", lines(CHATS[:1]).decode().strip().encode("utf-16-le"), "no conversation"),
-        ("a.jsonl", lines([UNLEARNED]), "every answer has the weight 0"),
     ],
 )
 def test_a_file_without_rows_is_refused(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
@@ -115,11 +111,6 @@ def test_a_file_without_rows_is_refused(tmp_path: Path, name: str, content: byte
         open_checked(tmp_path / name)
     with pytest.raises(StageError, match="no file"):
         open_checked(tmp_path / "none.jsonl")
-
-
-def test_answers_of_weight_0_may_stand_beside_others(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_bytes(lines([UNLEARNED, *CHATS]))
-    assert len(open_checked(tmp_path / "a.jsonl")) == 5
 
 
 def test_the_short_form_of_a_file_in_a_mixture(tmp_path: Path) -> None:

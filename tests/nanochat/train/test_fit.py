@@ -125,7 +125,7 @@ def test_a_resumed_attempt_keeps_the_smaller_batch_or_steps_down_itself(base, sh
 
 def test_the_batch_is_chosen_by_the_gpus_memory(base, monkeypatch):
     config = GPTConfig.of(ModelSpec(**stage_run.MODEL), stage_run.VOCAB)
-    monkeypatch.setattr(fit, "memory_gib", lambda _: memory.peak_gib(config, 3) / memory.USABLE)
+    monkeypatch.setattr(fit, "_memory_gib", lambda _: memory.peak_gib(config, 3) / memory.USABLE)
     run = base(device_batch_size=4, num_iterations=1, eval_every=-1)
     assert run.in_process() == 0, run.events("error")
     assert run.results()["accumulation"] == 2
