@@ -176,6 +176,9 @@ def test_ctrl_c_while_it_is_loading_is_silent_too() -> None:
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
     assert (ignored.returncode, ignored.stdout) == (0, "went on\n")
+    heavy = "import sys, client.__main__; print([name for name in ('httpx', 'pydantic', 'typer') if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT / "libs", capture_output=True, text=True, timeout=30)
+    assert loaded.stdout == "[]\n", loaded.stderr  # nothing takes long before Ctrl-C is dealt with
 
 
 def test_the_list_is_shown_live_and_submitting_says_what_to_expect(runs: list[str], here: Here) -> None:

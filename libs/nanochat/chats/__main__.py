@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return int(args.run(args))
     except StageError as err:
-        hint = f". {err.hint}" if err.hint else ""
+        hint = f"; {err.hint}" if err.hint else ""
         sys.stderr.write(f"nanochat: {err}{hint}\n")
         return Exit.BAD_INPUT
     except OSError as err:  # a folder that may not be read, a disk that fails
