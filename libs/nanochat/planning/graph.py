@@ -13,6 +13,7 @@ from typing import Literal
 
 from nanochat.config.recipe import Recipe, TaskUse
 from nanochat.tasks.catalog import BY_NAME, is_url
+from nanochat.tasks.use import OwnFile, OwnMixture
 
 Queue = Literal["cpu", "gpu"]
 Config = dict[str, object]
@@ -291,6 +292,26 @@ def decisive(config: Config) -> Config:
     return {**kept, OWN_FILES: urls} if urls else kept
 
 
+def own_mixtures(recipe: Recipe) -> list[OwnMixture]:
+    """The mixtures with files of the user's own conversations.
+
+    Whether rows fit is asked only of a run that trains its tokenizer: with another model's, words may be split otherwise.
+    """
+    found: dict[str, list[tuple[str, TaskUse]]] = {}
+    for at, use in mixtures(recipe):
+        found.setdefault(at.rpartition(".")[0], []).append((at, use))
+    return [
+        OwnMixture(
+            field=section,
+            files=tuple(OwnFile(field=at, place=use.path, limit=use.limit) for at, use in uses if use.path is not None),
+            alone=recipe.from_ is None and all(BY_NAME[use.task].kind == "file" for _, use in uses),
+            keep=recipe.model.seq_len + section.startswith("sft."),
+        )
+        for section, uses in found.items()
+        if any(use.path is not None for _, use in uses)
+    ]
+
+
 def unaffected(stage: str, outputs: Iterable[str], before: Config, now: Config) -> set[str]:
     """The `outputs` of a stage, as `stage.output`, that it publishes alike with both configurations.
 
@@ -305,13 +326,14 @@ def unaffected(stage: str, outputs: Iterable[str], before: Config, now: Config) 
 
 
 def checked(recipe: Recipe) -> dict[str, object]:
-    """What the evaluations will read. The data stage reads it once, so that nothing is found wrong after pretraining."""
+    """What the evaluations and the mixtures will read. The data stage reads it once, so that nothing is found wrong after pretraining."""
     kinds = {stage.kind for stage in stages(recipe)}
     judged = recipe.chat_eval if "chat_eval" in kinds else None
     return {
         "tasks": list(judged.tasks) if judged else [],
         "own": [use.model_dump(mode="json") for use in judged.own] if judged else [],
         "core": "base_eval" in kinds,
+        **({"mixtures": [mixture.model_dump(mode="json") for mixture in own]} if (own := own_mixtures(recipe)) else {}),
         "allow_incomplete": {"core": recipe.base_eval.allow_incomplete, "tasks": recipe.chat_eval.allow_incomplete},
     }
 

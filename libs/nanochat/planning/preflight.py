@@ -14,10 +14,11 @@ from nanochat.contract.paths import path_of
 from nanochat.data import core_bundle
 from nanochat.data.folder import read_folder
 from nanochat.planning import origin
-from nanochat.planning.graph import generated, mixtures
+from nanochat.planning.graph import generated, mixtures, own_mixtures
 from nanochat.rl import rewards
+from nanochat.tasks import learnable
 from nanochat.tasks.catalog import BY_NAME, CORE_CONFIG, find_in_folder, is_url
-from nanochat.tasks.chat_file import UNTAUGHT, open_checked, own_path, teaches
+from nanochat.tasks.chat_file import ChatFile, open_checked, own_path
 from nanochat.tasks.questions import Questions
 
 Problem = tuple[str, str]  # field, what is wrong and what to do
@@ -56,15 +57,18 @@ def _tasks(recipe: Recipe) -> Iterator[Problem]:
         yield "data.tasks", f"no folder {root}; give a folder of task data, a hub's base URL, or none"
         return
     held = set(find_in_folder(root)) if root is not None else None
+    whole: dict[str, ChatFile] = {}
     for field, use in mixtures(recipe):
         task = BY_NAME[use.task]
         yield from _without_effect(field, use)
         if task.kind == "file":
-            yield from _jsonl(field, use, root)
+            yield from _jsonl(field, use, root, whole)
         elif use.split not in task.split_names:
             yield field, f"task {use.task} has no split {use.split!r}; it has: {', '.join(task.split_names)}"
         elif task.kind == "hub":
             yield from _data_set(field, f"{use.task}/{use.split}", place, held)
+    for mixture in own_mixtures(recipe):
+        yield from ((field, _message(err)) for field, err in learnable.problems(mixture, whole))
     judged = recipe.chat_eval.enabled and not recipe.chat_eval.allow_incomplete
     for name in recipe.chat_eval.tasks if judged else ():
         if BY_NAME[name].kind == "hub":
@@ -101,7 +105,8 @@ def _own(recipe: Recipe, root: Path | None) -> Iterator[Problem]:
                 yield f"chat_eval.own.{i}.jsonl", _message(err)
 
 
-def _jsonl(field: str, use: TaskUse, root: Path | None) -> Iterator[Problem]:
+def _jsonl(field: str, use: TaskUse, root: Path | None, whole: dict[str, ChatFile]) -> Iterator[Problem]:
+    """Adds to `whole` the file if every row of it was read."""
     if use.path is None:
         yield f"{field}.path", "task jsonl needs the `path` of a file of conversations"
     elif not is_url(use.path):  # the data stage fetches a URL, and reads every row of it, before anything is trained
@@ -110,10 +115,8 @@ def _jsonl(field: str, use: TaskUse, root: Path | None) -> Iterator[Problem]:
         except StageError as err:
             yield f"{field}.path", _message(err)
             return
-        # Midtraining learns every token. Of a file that was not read to its end, a later answer may be learned.
-        whole = len(file) < CHECKED_ROWS
-        if field.startswith("sft.") and whole and not any(teaches(file.conversation(i)[1]) for i in range(len(file))):
-            yield f"{field}.path", f"{use.path}: {UNTAUGHT}; remove the weights, or leave the file out"
+        if len(file) < CHECKED_ROWS:
+            whole[use.path] = file
 
 
 def _data_set(field: str, key: str, place: str | None, held: set[str] | None) -> Iterator[Problem]:

@@ -24,7 +24,7 @@ from nanochat.data.overlap import WORTH_A_WARNING
 from nanochat.data.shards import Shard, require_text, write_index
 from nanochat.data.words import frequent_words
 from nanochat.planning.graph import GENERATED, OWN_FILES, SAMPLE, WORD_LIST
-from nanochat.stages.data_checks import allowed, check_core, check_tasks
+from nanochat.stages.data_checks import allowed, check_core, check_mixtures, check_tasks
 from nanochat.tasks.catalog import SPLITS, is_url
 from nanochat.tasks.registry import named
 from nanochat.tasks.source import TaskSource, write_source
@@ -43,6 +43,7 @@ def run(ctx: StageContext) -> None:
     with Fetcher(received=report.received, stopped=ctx.stop_requested, warn=report.warn) as fetcher:
         try:
             own = own_files(ctx.spec.config.get(OWN_FILES, []), _tasks_root(spec), Path(ctx.spec.cache_dir), fetcher)
+            check_mixtures(ctx, own, _tasks_root(spec))
             given_words = _given_words(ctx, fetcher)
             corpus = open_corpus(spec.source, Path(ctx.spec.cache_dir), doc_cap, fetcher, report.progress)
             train, val = _gather_shards(ctx, spec, corpus, report)

@@ -1,17 +1,18 @@
-"""Checks of the data stage for the evaluations: everything that they will read is read once, before anything is trained."""
+"""Checks of the data stage: everything that evaluations and mixtures will read is read once, before anything is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from nanochat.contract.contract import StageContext, StageError
 from nanochat.data import core_bundle
 from nanochat.planning.graph import CHECKED
-from nanochat.tasks import own, registry
+from nanochat.tasks import learnable, own, registry
+from nanochat.tasks.chat_file import ChatFile, own_path
 from nanochat.tasks.source import TaskSource
-from nanochat.tasks.use import OwnTask
+from nanochat.tasks.use import OwnMixture, OwnTask
 
 
 def check_core(ctx: StageContext, root: Path) -> None:
@@ -34,6 +35,15 @@ def check_tasks(ctx: StageContext, source: TaskSource) -> None:
         if not allowed(ctx, "tasks"):
             raise problem
         _warn(ctx, str(problem))
+
+
+def check_mixtures(ctx: StageContext, own: Mapping[str, Sequence[Path]], root: Path | None) -> None:
+    """Raises StageError naming the first mixture, or file of one, of which nothing could be learned. `own` are the fetched files by URL."""
+    for mixture in map(OwnMixture.model_validate, ctx.spec.config.get(CHECKED, {}).get("mixtures", [])):
+        places = {use.place for use in mixture.files}
+        files = {place: ChatFile.open(own[place][0] if place in own else own_path(place, root)) for place in places}
+        for field, err in learnable.problems(mixture, files):
+            raise StageError(f"{field}: {err}", code=err.code, hint=err.hint)
 
 
 def _problems(judged: list[str], own_tasks: list[OwnTask], source: TaskSource) -> Iterator[StageError]:

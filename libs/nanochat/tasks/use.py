@@ -58,6 +58,27 @@ class TaskUse(BaseModel):
         return {"task": "jsonl", **value} if isinstance(value, dict) and "jsonl" in value else value
 
 
+class OwnFile(BaseModel):
+    """An entry of a mixture that reads a file: the path of its field in the recipe, and the path or URL of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    field: str
+    place: str
+    limit: int | None = None
+
+
+class OwnMixture(BaseModel):
+    """The files of one mixture. `alone` says that the mixture has nothing else, `keep` how many tokens of a row are read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    field: str
+    files: tuple[OwnFile, ...]
+    alone: bool
+    keep: int
+
+
 class OwnTask(BaseModel):
     """A user's own evaluation."""
 

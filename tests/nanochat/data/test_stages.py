@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import time
 import zipfile
 from collections.abc import Callable
@@ -263,6 +264,22 @@ def test_own_conversations_are_fetched_once_and_all_of_them_are_read_before_the_
     assert server.requests["chats.jsonl?download=true"] == 1
     source = TaskSource.load(Path(data.outputs["tasks"]["path"]))
     assert len(load_mixture(tiny(folder_of(shards), sft__train=uses).sft.train, source)) == 3 * 2 + 1
+
+
+def test_fetched_conversations_of_which_nothing_can_be_learned_are_refused_before_the_text(
+    shards: list[Path], server: Server, tmp_path: Path
+) -> None:
+    turns = [{"role": "user", "content": "why " * 3000}, {"role": "assistant", "content": "So.", "weight": 0}]
+    (server.root / "chats.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    uses = [{"jsonl": f"{server.url}/chats.jsonl"}]
+    for field, told in (
+        ("sft", "sft.train.0.path: .*every answer has the weight 0"),
+        ("mid", "mid.train: all 1 conversations are longer than the context of"),
+    ):
+        data = running.run(tmp_path / field, "data", tiny(folder_of(shards), **{f"{field}__train": uses}))
+        assert data.code == Exit.BAD_INPUT
+        assert re.search(told, data.events("error")[0]["message"])
+        assert data.outputs == {}
 
 
 def test_the_word_list_is_fetched_if_a_task_needs_it(shards: list[Path], server: Server, tmp_path: Path) -> None:

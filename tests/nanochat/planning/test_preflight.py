@@ -201,3 +201,22 @@ def test_the_speedrun_on_the_shared_data_has_no_problems() -> None:
     places = {"data__source": source, "data__tasks": str(SHARED), "data__core": str(SHARED / "core")}
     assert "coqa: no file" in problems("speedrun", **places)["data.core"]
     assert problems("speedrun", **places, base_eval__allow_incomplete=True) == {}
+
+
+def test_a_mixture_that_is_longer_than_the_context_in_every_row_is_refused(tmp_path: Path) -> None:
+    def write(name: str, *words: int) -> list[dict[str, Any]]:
+        rows = [{"messages": [{"role": "user", "content": "why " * n}, {"role": "assistant", "content": "So."}]} for n in words]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return [{"jsonl": str(tmp_path / name)}]
+
+    one, long, fits = write("one.jsonl", 300, 400), write("long.jsonl", 500), write("fits.jsonl", 500, 90, 600)
+    small = {"model__seq_len": 256}
+    assert problems(**small, sft__train=[*one, *long]) == {
+        "sft.train": "all 3 conversations are longer than the context of 257 tokens; the shortest has at least 306; "
+        "raise model.seq_len, or use shorter conversations"
+    }
+    assert set(problems(**small, mid__train=long)) == {"mid.train"}
+    assert problems(**small, sft__train=[*one, *fits]) == {}
+    assert set(problems(**small, sft__train=[*one, {**fits[0], "limit": 1}])) == {"sft.train"}
+    assert problems(**small, sft__train=[*one, {"task": "spelling"}]) == {}, "generated rows are short"
+    assert problems(**small, sft__val=long) == {}, "a validation row is cut"
