@@ -79,7 +79,7 @@ def _failed(ctx: StageContext, report: ExitReport) -> int:
     with contextlib.suppress(OSError):  # on a full disk the worker still sees the free space and the output
         report.save(ctx.out)
         ctx.events.emit("error", **report.model_dump())
-    sys.stderr.write(f"{ctx.spec.stage}: {report.message}{'. ' + report.hint if report.hint else ''}\n")
+    sys.stderr.write(f"{ctx.spec.stage}: {report.message}{'; ' + report.hint if report.hint else ''}\n")
     return report.exit_code
 
 

@@ -51,7 +51,7 @@ def _words(err: Exception) -> str:
     if isinstance(err, ValidationError):
         problems = [(".".join(map(str, e["loc"])), str(e["msg"]).removeprefix("Value error, ")) for e in err.errors()]
         return "; ".join(f"{field}: {text}" if field else text for field, text in problems)
-    return f"{err}. {err.hint}" if isinstance(err, StageError) else str(err)
+    return f"{err}; {err.hint}" if isinstance(err, StageError) else str(err)
 
 
 if __name__ == "__main__":

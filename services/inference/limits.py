@@ -38,20 +38,20 @@ class Limits(BaseModel):
     def check_messages(self, messages: list[ChatMessage]) -> None:
         """Raises ApiError 400."""
         if len(messages) > self.messages:
-            raise _beyond("messages", f"at most {self.messages} messages are allowed on this server, not {len(messages)}")
+            raise _beyond("messages", f"at most {self.messages:,} messages are allowed on this server, not {len(messages):,}")
         lengths = [len(message.text) for message in messages]
         for i, length in enumerate(lengths):
             if length > self.message_chars:
                 raise _beyond(
                     f"messages[{i}].content",
-                    f"a message may have {self.message_chars} characters on this server; this one has {length}",
+                    f"a message may have {self.message_chars:,} characters on this server; this one has {length:,}",
                 )
         self.check_chars("messages", sum(lengths))
 
     def check_chars(self, param: str, total: int) -> None:
         """Raises ApiError 400."""
         if total > self.total_chars:
-            raise _beyond(param, f"at most {self.total_chars} characters are allowed on this server, not {total}")
+            raise _beyond(param, f"at most {self.total_chars:,} characters are allowed on this server, not {total:,}")
 
 
 def _within(param: str, value: float | None, most: float) -> None:

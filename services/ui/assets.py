@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 from fastapi import APIRouter, Request, Response
+from rjsmin import jsmin
 
 STATIC = Path(__file__).with_name("static")
 STYLE = "app.css"  # all of css/, in the order of the names
@@ -82,7 +83,12 @@ def _read() -> Iterator[tuple[str, bytes]]:
     tokens, *shared = (STATIC / "css" / f"{name}.css" for name in SHARED)
     chat = [path.read_bytes() for path in sorted((STATIC / "css" / "chat").glob("*.css"))]
     yield CHAT_STYLE, b"\n".join([tokens.read_bytes(), b".nc {", *(path.read_bytes() for path in shared), b"}", *chat])
-    yield CHARTS, _vendored("uPlot.iife.js") + b"\nexport default uPlot;\n"
+    charts = _vendored("uPlot.iife.js")
+    licence = charts[: charts.index(b"*/") + 2]
+    yield (
+        CHARTS,
+        licence + b"\n" + jsmin(charts) + b"\nexport default uPlot;\n",
+    )  # 24 kB compressed; 33 with all comments and spaces
     for path in STATIC.rglob("*"):
         if path.is_file() and path.suffix != ".css":
             yield path.relative_to(STATIC).as_posix(), path.read_bytes()

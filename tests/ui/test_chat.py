@@ -24,17 +24,15 @@ HOSTILE = (
     """<script>document.title='hit'</script><img src=x onerror="document.title='hit'"> ![a](https://elsewhere.example/a.png)"""
 )
 
-# The order matters: the first test needs a platform without models, and the second one trains the model of all others.
 
-
-def test_a_platform_without_models_says_so(page: Page, site: Site) -> None:
-    page.goto(f"{site.url}/chat")
-    expect(page.locator("#chat-notice")).to_contain_text("No model to talk to yet")
-    expect(page.locator("#send")).to_be_disabled()
+@pytest.fixture(scope="module", autouse=True)
+def watched(site: Site) -> None:
+    """The model that the tests talk to."""
+    site.submit("watched").finish(*THROUGH_SFT)
+    wait_for(lambda: site.inference.http.get("/v1/models").json()["data"], "served")
 
 
 def test_the_promoted_model_answers_and_says_who_it_is(page: Page, site: Site) -> None:
-    site.submit("watched").finish(*THROUGH_SFT)
     _open(page, site)
     _say(page, WHO)
     expect(_answers(page)).to_have_text([SELF])
@@ -198,8 +196,15 @@ def test_a_full_context_offers_to_drop_the_oldest(page: Page, site: Site) -> Non
 
 def test_a_message_that_is_too_long_is_told_and_kept(page: Page, site: Site) -> None:
     _open(page, site)
+    page.locator("#chat-input").fill("word " * 2000)
+    expect(page.locator("#chat-full")).to_contain_text(
+        "cannot be sent: a message may have 8,000 characters on this server; this one has 9,999."
+    )
+    expect(page.locator("#chat-meter")).to_have_text("too long")
+    page.locator("#chat-input").fill("word")
+    expect(page.locator("#chat-full")).to_be_hidden()
     _say(page, "word " * 2000)
-    expect(page.locator(".answer .wrong")).to_contain_text("8000 characters")
+    expect(page.locator(".answer .wrong")).to_contain_text("8,000 characters")
     expect(page.locator(".asked-text")).to_contain_text("word word")
     _say(page, WHO)
     expect(_answers(page).last).to_have_text(SELF)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from services.ui.assets import STATIC, Assets
+from services.ui.assets import CHARTS, STATIC, Assets
 from services.ui.pages import PAGES
 from tests.browser import needs_chromium
 from tests.ui.conftest import Site, visiting
@@ -79,12 +79,28 @@ def test_the_address_of_a_run_without_its_end_leads_to_the_list(page: Page, site
 
 
 @pytest.mark.parametrize(
-    ("path", "title"), [("/runs/%ff", "No such run"), ("/sweeps/%e2%82", "No such sweep"), ("/sweeps/s_1", "No such sweep")]
+    ("path", "title"),
+    [
+        ("/runs/%ff", "No such run"),
+        ("/runs/%00", "No such run"),
+        ("/sweeps/%e2%82", "No such sweep"),
+        ("/sweeps/s_1", "No such sweep"),
+        ("/sweeps/%00", "No such sweep"),
+        (f"/sweeps/{'s' * 300}", "No such sweep"),
+        ("/new?from=nonsense", "No such run to clone"),
+        ("/new?from=%00", "No such run to clone"),
+    ],
 )
 def test_what_an_address_names_and_nobody_has_is_said_to_be_missing(page: Page, site: Site, path: str, title: str) -> None:
     page.goto(site.url + path)
     expect(page.get_by_role("heading", level=1)).to_have_text(title)
     expect(page.locator("main section")).to_have_count(0)
+
+
+def test_a_chat_without_models_says_so(page: Page, site: Site) -> None:
+    page.goto(f"{site.url}/chat")
+    expect(page.locator("#chat-notice")).to_contain_text("No model to talk to yet")
+    expect(page.locator("#send")).to_be_disabled()
 
 
 def test_names_with_markup_are_text(page: Page, site: Site) -> None:
@@ -114,7 +130,8 @@ def test_assets_are_compressed_kept_for_ever_and_light(site: Site) -> None:
     for page in PAGES:
         scripts = {*assets.imports("js/start.js"), *assets.imports(f"js/pages/{page.script}.js"), "app.css"}
         weight = sum(len(assets.files[name].zipped) for name in scripts)
-        assert weight < 90_000, f"{page.path} weighs {weight:,} bytes compressed"
+        assert weight < 82_000, f"{page.path} weighs {weight:,} bytes compressed"
+    assert b"MIT Licensed" in assets.files[CHARTS].body
     answer = httpx.get(site.url + assets.url("js/start.js"), headers={"Accept-Encoding": "gzip"})
     assert answer.headers["content-encoding"] == "gzip"
     assert "immutable" in answer.headers["cache-control"]

@@ -13,17 +13,24 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 MAX_STEPS = 10**8  # the longest public runs have about 10**6
 _CONTROL = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # Unicode categories without a glyph of their own
+_JOINERS = "\u200c\u200d"  # part of how Persian and Indic scripts are written, and of emoji such as 👩‍🚀
 _BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols that are drawn as nothing
 
 
 def one_line(text: str) -> str:
     """Return the text if a person can read it on one line. Raises ValueError."""
     for place, character in enumerate(text):
-        if unicodedata.category(character) in _CONTROL:
+        if unicodedata.category(character) in _CONTROL and not _joins(text, place):
             raise ValueError(f"has an invisible character, U+{ord(character):04X}, at position {place}; remove it")
     if text and not any(unicodedata.category(c)[0] in "LNPS" and c not in _BLANK for c in text):
         raise ValueError("has no visible character; write a name that people can read")
     return text
+
+
+def _joins(text: str, place: int) -> bool:
+    """Whether a joiner stands between two characters that it can join. Between Latin letters it would only be hidden."""
+    around = text[max(place - 1, 0) : place] + text[place + 1 : place + 2]
+    return text[place] in _JOINERS and len(around) == 2 and not any(c.isascii() or c in _JOINERS for c in around)
 
 
 def _every(steps: int) -> int:

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         told, code = COMMANDS[args.command](args)
         sys.stdout.write(told)
     except (Refused, StageError) as err:
-        hint = f". {err.hint}" if isinstance(err, StageError) and err.hint else ""
+        hint = f"; {err.hint}" if isinstance(err, StageError) and err.hint else ""
         sys.stderr.write(f"nanochat: {err}{hint}\n")
         return Exit.BAD_INPUT
     except OSError as err:  # a folder that may not be read, a disk that fails

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
-from client.errors import ClientError
+from client.errors import ApiError, ClientError
 from client.inference import Inference, Message, ServedModel
 from services.ui.chat.settings import Settings
+
+_FIELD = re.compile(r"^messages(\[\d+\]\.content)?: ")  # of the request; a visitor sees only messages
 
 
 def measured(
@@ -17,6 +20,7 @@ def measured(
     """Tokens of the conversation with what is being written, and the model's context.
 
     If they do not fit, `drop` is the number of messages of the user to leave out, or None if the last one alone is too long.
+    `refused` says why the inference service would not take it, `problem` why the length is unknown.
     """
     model = next((m for m in models if m.id == settings.model), None)
     if model is None or not talk:
@@ -35,5 +39,8 @@ def measured(
             fit = bisect_left(starts, True, key=lambda start: tokens(start) <= whole.max_model_len - room)
             found["drop"] = fit if fit < len(starts) else None
         return found
+    except ApiError as err:
+        told = _FIELD.sub("", err.detail or str(err))
+        return {"refused" if err.status == 400 else "problem": told}
     except ClientError as err:
         return {"problem": str(err)}

@@ -146,14 +146,31 @@ def test_the_largest_recipe_is_planned_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a\u200bb", "\u200b", "a\nb", "a\u2028b", "\u3164", "\u202egnp.exe", "a\0b", "\ud800", "\u0301"]
+    "name",
+    [
+        "a\u200bb",
+        "\u200b",
+        "a\nb",
+        "a\u2028b",
+        "\u3164",
+        "\u202egnp.exe",
+        "a\0b",
+        "\ud800",
+        "\u0301",
+        "a\u200db",
+        "\u200d🚀",
+        "م\u200c",
+        "か\u200d\u200cな",
+    ],
 )
 def test_a_name_that_people_cannot_read_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"(invisible|no visible) character"):
         one_line(name)
 
 
-@pytest.mark.parametrize("name", ["first light", "größer 2×", "実験 7", "d20 🚀", "e\u0301"])
+@pytest.mark.parametrize(
+    "name", ["first light", "größer 2×", "実験 7", "d20 🚀", "e\u0301", "👩🏽\u200d🚀 1", "❤️\u200d🔥", "می\u200cخواهم"]
+)
 def test_names_of_any_language_are_accepted(name: str) -> None:
     assert one_line(name) == name
 

@@ -12,6 +12,10 @@ export class Problem extends Error {
   get lines() {
     return this.errors.length ? this.errors.map((e) => `${e.field}: ${e.message}`) : [this.message];
   }
+  /** Whether nothing has the name or id in the address that was asked for. */
+  get missing() {
+    return this.status === 404 || this.errors.some((e) => e.field.startsWith("path "));
+  }
 }
 
 const TIMEOUT_MS = 20_000;

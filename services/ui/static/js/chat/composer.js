@@ -80,17 +80,18 @@ export class Composer {
     this.waiting.hidden = !queue.length;
   }
 
-  /** @param {{tokens?: number, context?: number, drop?: number | null, problem?: string}} length */
-  measured({ tokens, context, drop, problem }) {
+  /** @param {{tokens?: number, context?: number, drop?: number | null, refused?: string, problem?: string}} length */
+  measured({ tokens, context, drop, refused, problem }) {
     const known = tokens !== undefined;
-    this.meter.textContent = known ? `${number(tokens)} of ${number(context)} tokens` : problem ? "length unknown" : "";
+    this.meter.textContent = known ? `${number(tokens)} of ${number(context)} tokens` : refused ? "too long" : problem ? "length unknown" : "";
     this.meter.title = problem ?? "";
     this.bar.parentNode.hidden = !known;
     const share = known ? tokens / context : 0;
     this.bar.style.width = `${Math.min(100, 100 * share)}%`;
     this.bar.parentNode.className = `bar ${share >= 1 ? "bad" : share > FULL ? "warn" : ""}`;
-    this.full.hidden = drop === undefined;
+    this.full.hidden = drop === undefined && !refused;
     if (this.full.hidden) return;
+    if (refused) return fill(this.full, `This cannot be sent: ${refused}`);
     const more = `The conversation has ${number(tokens)} tokens and the model reads at most ${number(context)}, so there is no room for an answer. `;
     const alone = `This message alone is too long: ${number(tokens)} tokens with it, and the model reads at most ${number(context)}. Shorten it. `;
     fill(

@@ -1,4 +1,5 @@
 // The form of a new run.
+import { absent } from "../absent.js";
 import { Problem, get, mayOperate, patch, path, post } from "../api.js";
 import { connection } from "../connection.js";
 import { fill, h } from "../dom.js";
@@ -15,10 +16,14 @@ const QUICKEST = "tiny";
 const DRAFT = "nanochat.new"; // what was filled in when the session ended
 
 export async function page(main) {
+  const origin = param("from");
   const [{ items: recipes }, schema, catalog, old] = await Promise.all([
     get("/recipes"), get("/recipes/schema"), get("/catalog"),
-    param("from") ? get(path`/runs/${param("from")}`) : null,
+    origin ? get(path`/runs/${origin}`).catch(absentee) : null,
   ]);
+  if (old instanceof Problem) {
+    return main.append(absent("No such run to clone", `There is no run “${origin.slice(0, 100)}” in this project. It may have been deleted, or belong to another project.`, ["/new", "New run"]));
+  }
   const disabled = !mayOperate();
   const changes = new Changes();
   const groups = groupsOf(schema);
@@ -111,6 +116,11 @@ export async function page(main) {
     if (err.status === 409) planned.ask();
     fill(outcome, h("p", { class: "wrong" }, err.status === 409 ? `${err.message} Look at the new plan, then start the run.` : err.errors.length ? "The run was not started: see what is marked." : err.message));
   }
+}
+
+function absentee(err) {
+  if (err.missing || err.status === 409) return err;
+  throw err;
 }
 
 /** What the form begins with: a shipped recipe, or the recipe and the changes of an old run. */

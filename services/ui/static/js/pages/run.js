@@ -17,7 +17,7 @@ export async function page(main) {
   try {
     live = await watch(wanted);
   } catch (err) {
-    if (err instanceof Problem && [404, 409, 422].includes(err.status)) return missing(main, wanted, err);
+    if (err.missing || err.status === 409) return missing(main, wanted, err);
     throw err;
   }
   main.classList.add("run-page");

@@ -1,6 +1,6 @@
 // One sweep: what its runs change, what they reach, and what they cost.
 import { absent } from "../absent.js";
-import { Problem, get, mayOperate, path } from "../api.js";
+import { get, mayOperate, path } from "../api.js";
 import { fill, h } from "../dom.js";
 import { download } from "../download.js";
 import { DASH, dollars, number, time } from "../format.js";
@@ -46,7 +46,7 @@ export async function page(main) {
     try {
       sweep = await get(path`/sweeps/${id}`, { metric: param("metric") });
     } catch (err) {
-      if (!(err instanceof Problem) || err.status !== 404) throw err;
+      if (!err.missing) throw err;
       return missing();
     }
     document.title = `${sweep.name} · nanochat`;
