@@ -22,6 +22,7 @@ class Chat {
   queue = []; // messages that wait
   lost = false; // whether the dashboard's server does not answer
   held = false; // whether they wait for the visitor, because the answer before them was stopped or failed
+  #known = ""; // what was asked in the conversation when this tab last kept or opened it
   #number = Date.now();
   #timer = 0;
   #measuring = 0;
@@ -150,6 +151,7 @@ class Chat {
 
   #show(conversation) {
     this.conversation = conversation;
+    this.#known = asked(conversation);
     setParam("chat", conversation.turns.length ? conversation.id : null);
     this.queue = [];
     this.held = false;
@@ -241,15 +243,21 @@ class Chat {
     const { conversation } = this;
     const kept = key === this.store.keyOf(conversation.id) && this.store.load(conversation.id);
     if (kept && asked(kept) === asked(conversation)) conversation.name = kept.name;
-    else if (kept && this.running) {
-      conversation.id = fresh().id; // both have asked: neither overwrites the other
-      setParam("chat", conversation.id);
-    }
+    else if (kept && this.running) this.#part();
     if (kept && !this.running && kept.turns.at(-1)?.answers.every((answer) => answer.finish !== "interrupted")) this.#show(kept);
     else this.show();
   }
 
+  /** Both tabs have asked, so this one goes on with a conversation of its own: neither overwrites the other. */
+  #part() {
+    this.conversation.id = fresh().id;
+    setParam("chat", this.conversation.id);
+  }
+
   #save() {
+    const kept = this.store.load(this.conversation.id);
+    if (kept && asked(kept) !== this.#known) this.#part();
+    this.#known = asked(this.conversation);
     if (!this.store.save(this.conversation)) this.composer.tell("This browser has no room for more conversations: this one is not kept. Delete some, or export it.");
   }
 
