@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # that of `typing` would import it
 if TYPE_CHECKING:
+    from typing import Any
+
     from client.client import Client
     from client.errors import ApiError, ClientError, FieldError, Unreachable
     from client.inference import Inference
@@ -25,6 +25,8 @@ _PLACES = {
 
 def __getattr__(name: str) -> Any:
     """Load a name when it is first asked for: before `__main__` has dealt with Ctrl-C, nothing that takes long may be imported."""
+    from importlib import import_module
+
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_PLACES[name]), name)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
-@contextmanager
-def silent() -> Iterator[None]:
-    """Let Ctrl-C end this process at once, unless it is ignored or handled already."""
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
+class Silent:
+    """Within it Ctrl-C ends this process at once, unless it is ignored or handled already."""
+
+    def __enter__(self) -> None:
+        self.handler = signal.getsignal(signal.SIGINT)
+        if self.handler is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self.handler)
 
 
 def main() -> None:
-    with silent():
+    with Silent():
+        from client import streams
         from client.cli import main as run
+    streams.mend()
     run()
 
 

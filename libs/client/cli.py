@@ -92,8 +92,7 @@ def main(argv: list[str] | None = None) -> None:
             warn(f"  the key that was sent is that of {settings().key_from}")
         raise SystemExit(code_of(err)) from None
     except OSError as err:  # a full disk, a folder that nobody may write
-        if sys.stdout is not None:  # what did not fit is not written once more at the end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what did not fit is not written once more at the end
         warn(visible(f"nanochat: {err.strerror or err}{f': {err.filename}' if err.filename else ''}"))
         raise SystemExit(Code.FAILED) from None
     except KeyboardInterrupt:

@@ -66,8 +66,15 @@ class Named(Protocol):
     def name(self) -> str: ...
 
 
+class Paper(Console):
+    """A console that leaves it to `everywhere` that nobody reads any more: rich would end the command with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 ID = re.compile(r"[a-z]_[0-9a-f]{16}")
-out, err = Console(), Console(stderr=True)
+out, err = Paper(), Paper(stderr=True)
 _named: str | None = None  # the context of --context
 
 # -- commands and the options that each of them takes --
@@ -91,8 +98,7 @@ def everywhere(command: Callable[..., None]) -> Callable[..., None]:
         _settle(**{parameter.name: given.pop(parameter.name) for parameter in added})
         try:
             command(**given)
-            if sys.stdout is not None:  # None: it was closed before the start, `nanochat … >&-`
-                sys.stdout.flush()
+            sys.stdout.flush()
         except BrokenPipeError:  # `nanochat logs … | head`: nobody reads any more, so nothing may be written at the end either
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(Code.OK) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 from client import cli_base, rendering
 from client.cli_base import Json, out
 from client.cli_group import Group
-from client.processes import exit_code, given, module, start
+from client.processes import READ_HERE, exit_code, given, module, start
 
 TokenizerOption = Annotated[
     Path | None, typer.Option("--tokenizer", metavar="DIR", help="folder of a tokenizer; default: that of the newest run here")
@@ -79,7 +80,9 @@ def inspect(
     looks = {"--tokenizer": tokenizer, "--tasks": tasks, "--context": context}
     rows = {"--row": row, "--count": count, "--split": split}
     command = [sys.executable, *module("nanochat.chats", "inspect", *given({**looks, **rows}), "--", what)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=False)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env={**os.environ, **READ_HERE}, check=False
+    )
     for line in done.stdout.splitlines():
         if as_json:
             typer.echo(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import typer
 from client import cli_base
 from client.cli_options import DataOption, FirstOption, FromOption, RecipeArg, SetOption, overrides_of
 from client.plan_models import Plan
-from client.processes import exit_code, given, module, start
+from client.processes import READ_HERE, exit_code, given, module, start
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +48,7 @@ def plan_here(recipe: str, overrides: dict[str, Any], hardware: Sequence[str]) -
     Raises typer.Exit if the recipe is refused; the process has then printed why on stderr.
     """
     command = [sys.executable, *module("nanochat.local.plan", recipe, "--overrides", json.dumps(overrides), *hardware)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    done = subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, **READ_HERE}, check=False)
     if done.returncode:
         raise typer.Exit(exit_code(done.returncode))
     return Plan.model_validate_json(done.stdout)

@@ -23,14 +23,28 @@ CODES = {
 }
 
 # As `python -m MODULE ARGUMENTS`, but Ctrl-C, which the terminal sends to the child too, prints no traceback: the child may still import.
+# Nor do a full disk, a folder that nobody may write, and `| head`, whose end is no failure.
 MODULE = """
-import sys
+import os, sys
 told = sys.excepthook
 sys.excepthook = lambda kind, error, trace: None if issubclass(kind, KeyboardInterrupt) else told(kind, error, trace)
+sys.stdout.reconfigure(errors="replace")
 import runpy
 del sys.argv[0]
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+try:
+    try:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    finally:
+        sys.stdout.flush()
+except OSError as error:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        sys.exit(0)
+    where = f": {error.filename}" if error.filename else ""
+    sys.exit(f"nanochat: {error.strerror or error}{where}")
 """
+# A child whose output is read here writes UTF-8, whatever the locale says.
+READ_HERE = {"PYTHONIOENCODING": "utf-8"}
 
 
 def module(name: str, *arguments: str) -> list[str]:

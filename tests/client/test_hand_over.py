@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 
-from client.processes import module
+from client.processes import READ_HERE, module
 from tests.client.terminal import terminal
 from tests.waiting import until
 
@@ -95,3 +96,19 @@ def test_the_child_sees_its_own_arguments_and_its_errors_are_told() -> None:
     assert (done.returncode, done.stderr.startswith("usage: ")) == (2, True)
     done = subprocess.run([sys.executable, *module("no_such_module")], capture_output=True, text=True, check=False)
     assert (done.returncode, "No module named no_such_module" in done.stderr) == (1, True)
+
+
+def test_a_full_disk_is_one_line_of_the_child_too() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, *module("this")], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "nanochat: No space left on device\n")
+
+
+def test_a_child_that_is_read_here_writes_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "speaks.py").write_text("print('\u00fc \u05e9')", encoding="utf-8")
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(tmp_path)}
+    told = [
+        subprocess.run([sys.executable, *module("speaks")], capture_output=True, env={**environment, **more}, check=True).stdout
+        for more in ({}, READ_HERE)
+    ]
+    assert told == [b"? ?\n", "\u00fc \u05e9\n".encode()]

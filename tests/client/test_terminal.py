@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -167,7 +168,7 @@ def test_ctrl_c_anywhere_else_is_130_without_a_traceback() -> None:
 
 
 def test_ctrl_c_while_it_is_loading_is_silent_too() -> None:
-    script = "import os, signal\nfrom client.__main__ import silent\n{}\nwith silent():\n    os.kill(os.getpid(), signal.SIGINT)\nprint('went on')"
+    script = "import os, signal\nfrom client.__main__ import Silent\n{}\nwith Silent():\n    os.kill(os.getpid(), signal.SIGINT)\nprint('went on')"
     ended, ignored = (
         subprocess.run(
             [sys.executable, "-c", script.format(first)], cwd=ROOT / "libs", capture_output=True, text=True, timeout=30
@@ -176,7 +177,7 @@ def test_ctrl_c_while_it_is_loading_is_silent_too() -> None:
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
     assert (ignored.returncode, ignored.stdout) == (0, "went on\n")
-    heavy = "import sys, client.__main__; print([name for name in ('httpx', 'pydantic', 'typer') if name in sys.modules])"
+    heavy = "import sys, client.__main__; print([name for name in ('contextlib', 'httpx', 'pydantic', 'typer', 'typing') if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT / "libs", capture_output=True, text=True, timeout=30)
     assert loaded.stdout == "[]\n", loaded.stderr  # nothing takes long before Ctrl-C is dealt with
 
@@ -193,14 +194,32 @@ def test_the_list_is_shown_live_and_submitting_says_what_to_expect(runs: list[st
     assert here("ps", "--watch").code == 2
 
 
-def test_a_closed_pipe_is_quiet(runs: list[str]) -> None:
-    process = subprocess.Popen([*COMMAND, "ps", "--json"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("arguments", [("ps", "--json"), ("events", "{run}"), ("doctor", "--json")])
+def test_a_closed_pipe_is_quiet(runs: list[str], arguments: tuple[str, ...]) -> None:
+    command = [*COMMAND, *(part.format(run=runs[0]) for part in arguments)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait(60) == 0
     process.stderr.close()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_empty_ones(runs: list[str], closed: str) -> None:
+    command = f"{shlex.join(COMMAND)} metrics {runs[0]} --csv {closed} && {shlex.join(COMMAND)} chat {closed}"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("stage,metric") == (">&-" not in closed.split())
+
+
+def test_what_the_terminal_cannot_show_is_a_question_mark(runs: list[str]) -> None:
+    done = piped("events", runs[0], PYTHONIOENCODING="latin-1")
+    assert (done.code, done.err) == (0, "")
+    assert "PENDING ? QUEUED" in done.out
 
 
 def test_the_shell_completes_ids_and_names(runs: list[str], here: Here) -> None:
