@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -33,8 +34,17 @@ def foreign(why: str) -> ClientError:
 
 def read(kind: type[M], answer: Any) -> M:
     """The answer as this type. Raises ClientError if another program has answered, or a server of another version."""
+    return _told(kind, kind.model_validate, answer)
+
+
+def read_json(kind: type[M], text: str) -> M:
+    """As `read`, from JSON: a message of a stream."""
+    return _told(kind, kind.model_validate_json, text)
+
+
+def _told(kind: type[M], validate: Callable[[Any], M], answer: Any) -> M:
     try:
-        return kind.model_validate(answer)
+        return validate(answer)
     except ValidationError as err:
         first = err.errors()[0]
         where = ".".join(str(step) for step in (kind.__name__, *first["loc"]))

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from client import sse
-from client.answers import items, part, read, value
+from client.answers import items, part, read, read_json, value
 from client.checkpoint_models import Checkpoint, Garbage, Lineage, Model
 from client.download import download
 from client.errors import ApiError, Unreachable, Unsendable
@@ -162,9 +162,9 @@ class Client:
                     case "ready":
                         yield None
                     case "run":
-                        yield RunSummary.model_validate_json(message.data)
+                        yield read_json(RunSummary, message.data)
                     case "gone":
-                        yield RunGone.model_validate_json(message.data)
+                        yield read_json(RunGone, message.data)
 
     def run(self, run_id: str) -> Run:
         return read(Run, self._http.get(f"/v1/runs/{part(run_id)}"))
@@ -233,11 +233,11 @@ class Client:
 
     def report(self, run_id: str) -> str:
         """The report card, as Markdown. ApiError 404 until a stage has begun."""
-        return self._http.text(f"/v1/runs/{part(run_id)}/report.md")
+        return self._http.text(f"/v1/runs/{part(run_id)}/report.md", "text/markdown")
 
     def report_page(self, run_id: str) -> str:
         """The report card, as one HTML file. ApiError 404 until a stage has begun."""
-        return self._http.text(f"/v1/runs/{part(run_id)}/report.html")
+        return self._http.text(f"/v1/runs/{part(run_id)}/report.html", "text/html")
 
     def report_data(self, run_id: str) -> dict[str, Any] | None:
         """The report card, as data; None if it was made before there was such a form. ApiError 404 until a stage has begun."""
@@ -309,7 +309,7 @@ class Client:
                             return
                         if message.event == "gap":  # old lines that are no longer kept
                             continue
-                        line = LogLine.model_validate_json(message.data)
+                        line = read_json(LogLine, message.data)
                         if line.id > after:
                             after = line.id
                             yield line

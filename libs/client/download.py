@@ -5,12 +5,22 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from client.answers import part
+from pydantic import BaseModel
+
+from client.answers import items, part
 from client.errors import ClientError
 from client.transport import Transport
 
 READ_TIMEOUT_S = 60.0
 MANIFEST = "manifest.json"  # of nanochat.contract; the client may not import nanochat
+
+
+class Entry(BaseModel):
+    """A file of a checkpoint."""
+
+    path: str
+    bytes: int
+    sha256: str
 
 
 def download(http: Transport, checkpoint_id: str, folder: Path) -> Path:
@@ -19,12 +29,12 @@ def download(http: Transport, checkpoint_id: str, folder: Path) -> Path:
     Raises ApiError, httpx.TransportError when the connection breaks, and ClientError when a digest differs.
     """
     address = f"/v1/checkpoints/{part(checkpoint_id)}/files"
-    for entry in http.get(address)["items"]:
-        path = folder / entry["path"]
+    for entry in items(http.get(address), Entry):
+        path = folder / entry.path
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise ClientError(f"{entry['path']} is outside of the folder")
-        if not (path.is_file() and path.stat().st_size == entry["bytes"] and _sha256(path) == entry["sha256"]):
-            _fetch(http, f"{address}/{entry['path']}", path, entry["sha256"])
+            raise ClientError(f"{entry.path} is outside of the folder")
+        if not (path.is_file() and path.stat().st_size == entry.bytes and _sha256(path) == entry.sha256):
+            _fetch(http, f"{address}/{entry.path}", path, entry.sha256)
     _fetch(http, f"{address}/{MANIFEST}", folder / MANIFEST, None)
     return folder
 

@@ -50,7 +50,7 @@ def from_response(response: httpx.Response) -> ApiError:
     """The problem in a response of status 400 or more. If the body holds none, one is made from the status."""
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
         return ApiError(response.status_code, response.reason_phrase, response.text.strip()[:500])

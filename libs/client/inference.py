@@ -191,7 +191,7 @@ def _read(data: str) -> list[Piece]:
     """The pieces of one event. Raises ApiError if it reports that the generation failed, and ClientError as `answers.read` does."""
     try:
         return list(_pieces(json.loads(data)))
-    except (ValueError, LookupError, TypeError, AttributeError) as err:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
         raise foreign(f"{type(err).__name__}: {err}") from err
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from client.errors import ApiError, ClientError, Unreachable
+from client.errors import ApiError, Unreachable
 from client.text import seconds
 from client.transport import RETRIED
 
@@ -44,7 +44,7 @@ class Looks(Generic[T]):
     ):
         self.url = url
         self._ask, self._every_s, self._is_last, self._patience_s = ask, every_s, is_last, patience_s
-        self._answers: queue.Queue[Look[T] | ClientError] = queue.Queue()
+        self._answers: queue.Queue[Look[T] | Exception] = queue.Queue()
         self._left = threading.Event()
 
     def __iter__(self) -> Iterator[Look[T]]:
@@ -78,14 +78,10 @@ class Looks(Generic[T]):
         while not self._left.is_set():
             try:
                 answer = self._ask()
-            except ClientError as err:
+            except Exception as err:  # whatever it is, nobody may wait for this thread in vain
                 self._answers.put(err)
                 if not _passes(err):
                     return
-            except RuntimeError:  # httpx: the client was closed while this thread was between two requests
-                if not self._left.is_set():
-                    raise
-                return
             else:
                 self._answers.put(Look(answer, 0.0))
                 if self._is_last(answer):
@@ -93,6 +89,6 @@ class Looks(Generic[T]):
             self._left.wait(self._every_s)
 
 
-def _passes(error: ClientError) -> bool:
+def _passes(error: Exception) -> bool:
     """Whether the server may answer later on."""
     return isinstance(error, Unreachable) or (isinstance(error, ApiError) and error.status in RETRIED)

@@ -81,7 +81,10 @@ def _value(text: str) -> Any:
 
 def _json(text: str) -> Any:
     # Python reads NaN, Infinity and 1e999, but cannot send them to the API: JSON has finite numbers only.
-    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+    try:
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _finite(text: str) -> float:

@@ -120,7 +120,7 @@ def _stack(path: Path) -> dict[str, Any]:
         return {}
     except NotADirectoryError as err:
         raise ClientError(f"{path.parent} is not a folder; set NANOCHAT_HOME to one") from err
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, RecursionError) as err:
         raise ClientError(f"{path} cannot be read ({err}); delete it and start the platform again") from err
     if not isinstance(table, dict):
         raise ClientError(f"{path} is not a JSON object; delete it and start the platform again")

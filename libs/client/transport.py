@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import httpx
@@ -18,6 +18,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from client.answers import foreign
 from client.errors import ApiError, ClientError, Unreachable, Unsendable, from_response
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
@@ -70,8 +71,8 @@ class Transport:
     def get(self, path: str, **params: Any) -> Any:
         return self.request("GET", path, params={k: v for k, v in params.items() if v is not None}, repeatable=True)
 
-    def text(self, path: str) -> str:
-        """The body of an answer that is not JSON."""
+    def text(self, path: str, kind: str) -> str:
+        """The body of an answer that is not JSON but of this media type. Raises ClientError for any other, such as the page of a login."""
 
         def send() -> httpx.Response:
             return self._send("GET", path)
@@ -80,6 +81,9 @@ class Transport:
             response = self._retrying(send)
         if response.is_error:
             raise from_response(response)
+        found = response.headers.get("Content-Type", "no type")
+        if response.status_code != 200 or not found.startswith(kind):
+            raise foreign(f"{response.status_code}, {found} in place of {kind}")
         return response.text
 
     def post(self, path: str, json: Any = None, *, headers: Mapping[str, str] | None = None, repeatable: bool = False) -> Any:
@@ -105,14 +109,24 @@ class Transport:
         return _body(response)
 
     def _send(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        request = self._built(method, path, **kwargs)
         try:
-            return self._http.request(method, path, **kwargs)
+            return self._http.send(request)
         except httpx.TransportError as err:
             raise Unreachable(self.base_url, err) from err
         except httpx.DecodingError as err:
-            raise ClientError(f"the answer of {self.base_url} cannot be read ({err}); is the port right?") from err
+            raise self._garbled(err) from err
+
+    def _built(self, method: str, path: str, **kwargs: Any) -> httpx.Request:
+        try:
+            return self._http.build_request(method, path, **kwargs)
         except (httpx.InvalidURL, ValueError) as err:  # NaN in the body, a header that is not ASCII, a path that is too long
-            raise Unsendable(f"this cannot be sent to {self.base_url}: {err}") from err
+            bytes_ = isinstance(err, UnicodeEncodeError) and err.encoding == "utf-8"
+            why = "a text in it is not valid UTF-8" if bytes_ else str(err)
+            raise Unsendable(f"this cannot be sent to {self.base_url}: {why}") from err
+
+    def _garbled(self, err: httpx.DecodingError) -> ClientError:
+        return ClientError(f"the answer of {self.base_url} cannot be read ({err}); is the port right?")
 
     @contextmanager
     def _noticed(self) -> Iterator[None]:
@@ -134,18 +148,21 @@ class Transport:
     ) -> Iterator[httpx.Response]:
         """An open response. Reading from it fails after `read_timeout_s` without data.
 
-        Raises ApiError for a response of status 400 or more. httpx.TransportError is not converted or retried, because only
-        the caller knows where to resume.
+        Raises ApiError for a response of status 400 or more, and ClientError for one that cannot be decoded. httpx.TransportError
+        is not converted or retried, because only the caller knows where to resume.
         """
         timeout = httpx.Timeout(TIMEOUT.connect, read=read_timeout_s)
-        with ExitStack() as stack:
-            with self._noticed():
-                sent = self._http.stream(method, path, headers=headers, timeout=timeout, **kwargs)
-                response = stack.enter_context(sent)
-            if response.is_error:
-                response.read()
-                raise from_response(response)
-            yield response
+        request = self._built(method, path, headers=headers, timeout=timeout, **kwargs)
+        with self._noticed():
+            response = self._http.send(request, stream=True)
+        with closing(response):
+            try:
+                if response.is_error:
+                    response.read()
+                    raise from_response(response)
+                yield response
+            except httpx.DecodingError as err:
+                raise self._garbled(err) from err
 
 
 def _body(response: httpx.Response) -> Any:
@@ -153,7 +170,7 @@ def _body(response: httpx.Response) -> Any:
         raise from_response(response)
     try:
         return response.json()
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise ApiError(
             response.status_code, "Not JSON", f"{response.url} did not answer with JSON; is the port right?"
         ) from err

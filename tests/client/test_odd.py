@@ -16,8 +16,11 @@ from client.cli_base import one_of
 from client.client import Client
 from client.errors import ClientError, Unreachable, Unsendable, from_response
 from client.inference import Inference, Message
+from client.looks import Looks
+from client.overrides import parse
 from client.sweeps import Sweeps
 from client.transport import Transport
+from client.watch import watch
 from client.webhooks import Webhooks
 from tests.client.scripted import scripted
 
@@ -121,6 +124,14 @@ def test_a_value_that_cannot_be_sent_is_refused(given: Any) -> None:
         assert server.asked == 0
 
 
+@pytest.mark.parametrize("question", [{"content": "\udcff"}, {"content": "Hi", "temperature": float("nan")}])
+def test_a_question_that_cannot_be_sent_is_refused(question: Any) -> None:
+    with scripted({}) as server, Inference(server.url) as inference:
+        with pytest.raises(Unsendable, match=r"not valid UTF-8|JSON"):
+            list(inference.pieces([{"role": "user", "content": question.pop("content")}], **question))
+        assert server.asked == 0
+
+
 @pytest.mark.parametrize("url", ["localhost:8000", "http://[::1", "http://x:y", "", "ftp://x"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ClientError, match="is not the address of a server"):
@@ -148,6 +159,44 @@ def test_an_answer_that_cannot_be_decoded_is_no_traceback() -> None:
     transport._http = httpx.Client(base_url="http://127.0.0.1:1", transport=httpx.MockTransport(garbled))
     with pytest.raises(ClientError, match="is the port right"):
         transport.get("/")
+
+
+@pytest.mark.parametrize("ask", [Client.report, Client.report_page])
+def test_a_page_of_another_program_is_no_report(ask: Callable[[Client, str], str]) -> None:
+    refused = pytest.raises(ClientError, match="not the answer of a nanochat server")
+    with scripted("<h1>Sign in</h1>") as server, Client(server.url, "k") as client, refused:
+        ask(client, "r")
+
+
+def test_what_is_nested_too_deeply_is_no_traceback() -> None:
+    deep = "[" * 100_000
+    with scripted(deep) as server, Client(server.url, "k") as client:
+        with pytest.raises(ClientError, match="is the port right"):
+            client.run("r")
+        with pytest.raises(ClientError, match="is the port right"):
+            watch(client, "r")
+    assert "(500)" in str(from_response(httpx.Response(500, text=deep)))
+    assert parse([f"field={deep}"]) == {"field": deep}
+
+
+def test_a_watch_ends_with_whatever_goes_wrong() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(Looks("http://127.0.0.1:1", lambda: 1 / 0, every_s=0.01))
+
+
+@pytest.mark.parametrize("message", ["3", "{}", "<html>"])
+def test_a_message_of_another_program_is_no_traceback(message: str) -> None:
+    with scripted(f"data: {message}\n\n") as server, Client(server.url, "k") as client:
+        server.content_type = "text/event-stream"
+        with pytest.raises(ClientError, match="not the answer of a nanochat server"):
+            list(client.follow_logs("r"))
+
+
+@pytest.mark.parametrize("answer", [[3], {"items": 3}, {"items": [{}]}, {"items": [{"path": 3}]}])
+def test_files_of_another_program_are_not_downloaded(answer: Any, tmp_path: Path) -> None:
+    refused = pytest.raises(ClientError, match="not the answer of a nanochat server")
+    with scripted(answer) as server, Client(server.url, "k") as client, refused:
+        client.download("c_0123456789abcdef", tmp_path)
 
 
 def test_what_nothing_is_called_is_named() -> None:
