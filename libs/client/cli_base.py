@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from enum import IntEnum
-from typing import Annotated, Any, Protocol
+from pathlib import Path
+from typing import Annotated, Any, Protocol, get_args
 
 import typer
 from pydantic import BaseModel
 from rich.console import Console
 from rich.text import Text
+from typer.models import OptionInfo
 
 from client import complete
 from client.client import Client
@@ -73,6 +75,8 @@ class Paper(Console):
         raise BrokenPipeError
 
 
+MAY_BE_EMPTY = {"notes", "system"}  # then there are none
+NOWHERE = Path("\0")
 ID = re.compile(r"[a-z]_[0-9a-f]{16}")
 out, err = Paper(), Paper(stderr=True)
 _named: str | None = None  # the context of --context
@@ -95,6 +99,7 @@ def everywhere(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
+        _refuse_empty((*own.values(), *added), given)
         _settle(**{parameter.name: given.pop(parameter.name) for parameter in added})
         try:
             command(**given)
@@ -103,10 +108,39 @@ def everywhere(command: Callable[..., None]) -> Callable[..., None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(Code.OK) from None
 
+    for parameter in own.values():
+        _keep_empty_paths(parameter)
     everything = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own.values(), *added)]
     run.__signature__ = inspect.Signature(everything)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in everything}
     return run
+
+
+def _refuse_empty(parameters: Iterable[inspect.Parameter], given: dict[str, Any]) -> None:
+    """Raises typer.BadParameter for an empty text. It is most often a variable of the shell that is not set, and then neither the
+    default nor the folder that one is in is meant."""
+    for parameter in parameters:
+        if given[parameter.name] in ("", NOWHERE) and parameter.name not in MAY_BE_EMPTY:
+            raise typer.BadParameter("it is empty", param_hint=_title(parameter))
+
+
+def _title(parameter: inspect.Parameter) -> str:
+    """What the help calls it."""
+    info = parameter.annotation.__metadata__[0]
+    if isinstance(info, OptionInfo):
+        return next(iter(_options(parameter)), f"--{parameter.name.replace('_', '-')}")
+    return info.metavar or parameter.name.upper()
+
+
+def _keep_empty_paths(parameter: inspect.Parameter) -> None:
+    """Let an empty text become NOWHERE, not the folder that one is in."""
+    if Path in (parameter.annotation.__origin__, *get_args(parameter.annotation.__origin__)):
+        for info in parameter.annotation.__metadata__:
+            info.parser = _path
+
+
+def _path(text: str) -> Path:
+    return Path(text) if text else NOWHERE
 
 
 def _options(parameter: inspect.Parameter) -> Iterable[str]:

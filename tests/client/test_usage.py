@@ -78,3 +78,21 @@ def test_a_recipe_file_of_windows_is_read(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     file.write_bytes(b'\xef\xbb\xbfname = "x"\r\n')
     assert recipe_of(str(file)) == load(str(file)) == {"name": "x"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("ps", "--context", ""), "--context"),
+        (("submit", "tiny", "--from", ""), "--from"),
+        (("submit", "tiny", "--data", ""), "--data"),
+        (("submit", "tiny", "--idempotency-key", ""), "--idempotency-key"),
+        (("export", "--force", "--to", "hf", "--model", "m", ""), "FOLDER"),
+        (("identity", "--name", "Kim", "--facts", "facts.md", "--out", ""), "--out"),
+        (("chat", "--model", "", "Hi"), "--model"),
+        (("show", ""), "RUN"),
+    ],
+)
+def test_an_empty_text_is_neither_the_default_nor_this_folder(here: Here, arguments: tuple[str, ...], named: str) -> None:
+    done = here(*arguments)
+    assert (done.code, f"Invalid value for {named}: it is empty" in done.err) == (2, True), done.err
