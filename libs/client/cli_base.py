@@ -22,8 +22,8 @@ from typer.models import OptionInfo
 
 from client import complete
 from client.client import Client
-from client.errors import ApiError, ClientError, Unreachable, Unsendable
-from client.settings import NoKey, Settings, chosen
+from client.errors import ApiError, ClientError, NoKey, Unreachable, Unsendable
+from client.settings import Settings, chosen
 from client.sheet import Sheet
 from client.transport import TRIES
 
@@ -180,6 +180,11 @@ def _settle(
 
 def settings() -> Settings:
     return chosen(_named)
+
+
+def context() -> str | None:
+    """The name after --context."""
+    return _named
 
 
 def connect(*, tries: int = TRIES) -> Client:

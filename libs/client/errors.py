@@ -24,6 +24,10 @@ class Unsendable(ClientError):
     """A value that no request can hold, such as NaN; nothing was sent."""
 
 
+class NoKey(ClientError):
+    """There is no API key where one is needed, or what is there can be none."""
+
+
 class Unreachable(ClientError):
     """The server did not answer: it is not running, or the address is wrong."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from client import contexts
 from client.contexts import Context
-from client.errors import ClientError
+from client.errors import ClientError, NoKey
 
 API_URL = "http://127.0.0.1:8000"
 INFERENCE_URL = "http://127.0.0.1:8001"
@@ -51,10 +51,6 @@ class Settings:
                 f" which writes {self.home / 'keys' / 'admin.key'}"
             )
         return self.api_key
-
-
-class NoKey(ClientError):
-    """There is no API key where one is needed."""
 
 
 def discover() -> Settings:
@@ -143,4 +139,4 @@ def _read_key(path: str, what: str) -> str | None:
         return Path(path).read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError) as err:
         reason = err.strerror if isinstance(err, OSError) else "it is not text"
-        raise ClientError(f"{what} {path} cannot be read: {reason}") from err
+        raise NoKey(f"{what} {path} cannot be read: {reason}") from err

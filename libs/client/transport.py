@@ -19,7 +19,7 @@ from tenacity import (
 )
 
 from client.answers import foreign
-from client.errors import ApiError, ClientError, Unreachable, Unsendable, from_response
+from client.errors import ApiError, ClientError, NoKey, Unreachable, Unsendable, from_response
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 PROBE_TIMEOUT_S = 2.0  # of a readiness probe, whose own caller waits for five seconds
@@ -58,7 +58,7 @@ class Transport:
         if not self.base_url.startswith(("http://", "https://")):
             raise ClientError(f"{base_url!r} is not the address of a server: it has to begin with http:// or https://")
         if api_key and not (api_key.isascii() and api_key.isprintable()):  # httpx would quote the key in its error
-            raise ClientError("the API key has characters that no key has; is NANOCHAT_API_KEY right?")
+            raise NoKey("the API key has characters that no key has; is NANOCHAT_API_KEY right?")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         try:
             self._http = httpx.Client(base_url=self.base_url, headers=headers, timeout=TIMEOUT)

@@ -13,9 +13,8 @@ import typer
 
 from client.cli import app
 from client.cli_base import Code, code_of
-from client.errors import ApiError, ClientError, FieldError, Unreachable
+from client.errors import ApiError, ClientError, FieldError, NoKey, Unreachable
 from client.processes import exit_code
-from client.settings import NoKey
 from nanochat.contract.contract import Exit
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
