@@ -55,8 +55,12 @@ def load() -> Contexts:
         return Contexts.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return Contexts()
-    except (OSError, ValidationError) as err:
-        raise ClientError(f"{path} cannot be read; mend it or delete it: {err}") from err
+    except OSError as err:
+        raise ClientError(f"{path} cannot be read: {err.strerror}") from err
+    except ValidationError as err:  # its own text would quote the file, which may hold keys
+        first = err.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise ClientError(f"{path} cannot be read; mend it or delete it: {where}: {first['msg']}") from err
 
 
 def save(contexts: Contexts) -> None:

@@ -82,6 +82,9 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
         chosen("bare").require_key()
     with pytest.raises(ClientError, match="'bare' has no inference address"):
         chosen("bare").require_inference()
-    contexts.file().write_text("{")
-    with pytest.raises(ClientError, match=r"contexts\.json cannot be read"):
-        chosen()
+    for damaged in ("{", '{"contexts": {"a": {"api_url": "http://x", "key": ["nc_secret"]}}}', "[1, 2]", '{"key": "nc_secret"'):
+        contexts.file().write_text(damaged)
+        with pytest.raises(ClientError, match=r"contexts\.json cannot be read; mend it or delete it") as refused:
+            chosen()
+        assert "secret" not in str(refused.value)
+        assert "\n" not in str(refused.value)
