@@ -91,3 +91,4 @@ class Conversation:
         self.last.calculations += piece.calculations
         self.last.finish_reason = piece.finish_reason or self.last.finish_reason
         self.last.usage = piece.usage or self.last.usage
+        self.last.model = piece.model or self.last.model

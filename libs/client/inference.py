@@ -83,7 +83,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a streamed answer: new text, calculations, the reason why it ended, or (last) the token counts.
+    """A part of a streamed answer: new text, calculations, the reason why it ended, or (last) the token counts and who answered.
 
     `logprobs` are those of the new tokens, if the request asked for them.
     """
@@ -93,6 +93,7 @@ class Piece:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
     usage: Usage | None = None
+    model: str | None = None
 
 
 class Inference:
@@ -213,7 +214,7 @@ def _pieces(chunk: dict[str, Any]) -> Iterator[Piece]:
             raise TypeError("the content is not text")
         yield Piece(text, done, _logprobs(choice.get("logprobs") or {}), choice.get("finish_reason"))
     if chunk.get("usage"):
-        yield Piece(usage=Usage.model_validate(chunk["usage"]))
+        yield Piece(usage=Usage.model_validate(chunk["usage"]), model=str(chunk["model"]) if chunk.get("model") else None)
 
 
 def _logprobs(found: dict[str, Any]) -> tuple[TokenLogprob, ...]:

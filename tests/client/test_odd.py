@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ import pytest
 
 from client.cli_base import one_of
 from client.client import Client
-from client.errors import ClientError, Unreachable, Unsendable, from_response
+from client.conversation import Conversation
+from client.errors import ClientError, NoKey, Unreachable, Unsendable, from_response
 from client.inference import Inference, Message
 from client.looks import Looks
 from client.overrides import parse
@@ -26,6 +28,7 @@ from tests.client.scripted import scripted
 
 IDS = ("run_id", "checkpoint_id", "key_id", "worker_id", "webhook_id", "delivery_id", "sweep", "name")
 ASIDE = "not the answer of a nanochat server|is the port right"  # of what is JSON, and of what is not
+USED = {"prompt_tokens": 1, "completion_tokens": 1}
 VALUES = {"recipe": "tiny", "steps": 1, "folder": Path("/nowhere"), "body": {}, "at": None, "dry_run": True, "url": "https://x"}
 ROOMS: dict[type, Callable[[Client], Any]] = {
     Client: lambda client: client,
@@ -93,6 +96,16 @@ def test_a_stream_that_is_none_is_no_traceback(chunk: str) -> None:
             list(inference.chat(ASKED, stream=True))
 
 
+def test_an_answer_says_which_model_gave_it() -> None:
+    parts = ({"choices": [{"delta": {"content": "Hi"}}], "model": "c_1"}, {"choices": [], "usage": USED, "model": "c_1"})
+    told = "".join(f"data: {json.dumps(part)}\n\n" for part in parts)
+    with scripted(f"{told}data: [DONE]\n\n") as server, Inference(server.url) as inference:
+        server.content_type = "text/event-stream"
+        talk = Conversation(inference)
+        assert [piece.text for piece in talk.ask("Who are you?")] == ["Hi", ""]
+        assert (talk.last.model, talk.last.text) == ("c_1", "Hi")
+
+
 def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one() -> None:
     half = 'data: {"choices": [{"delta": {"content": "I am"}}]}\n\n'
     with scripted(half) as server, Inference(server.url) as inference:
@@ -140,7 +153,7 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize("key", ["se cret\n", "sec\0ret", "sécret"])
 def test_a_key_that_cannot_be_sent_is_not_shown(key: str) -> None:
-    with pytest.raises(ClientError) as refused:
+    with pytest.raises(NoKey) as refused:
         Transport("http://127.0.0.1:1", key)
     assert key not in str(refused.value)
     assert "cret" not in str(refused.value)
