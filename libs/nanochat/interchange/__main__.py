@@ -19,7 +19,8 @@ DTYPES = ("float32", "bfloat16")
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
-        check_target(args.out, force=args.force)  # before torch is imported, which takes seconds
+        read = [vars(args)[name] for name in ("model", "tokenizer", "folder", "core") if name in args]
+        check_target(args.out, *read, force=args.force)  # before torch is imported, which takes seconds
         told, code = COMMANDS[args.command](args)
         sys.stdout.write(told)
     except (Refused, StageError) as err:

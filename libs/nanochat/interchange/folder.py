@@ -22,14 +22,18 @@ class Refused(ValueError):
     """The model cannot be exported or imported. The message says what is wrong, where, and what to do."""
 
 
-def check_target(target: Path, *, force: bool) -> None:
-    """Raises Refused if `target` is a file, or a folder with content that `force` does not allow to replace."""
+def check_target(target: Path, *sources: Path, force: bool) -> None:
+    """Raises Refused if `target` is a file, or a folder with content that `force` does not allow to replace; or that holds one of
+    `sources`, which would be gone."""
     if target.exists() and not target.is_dir():
         raise Refused(f"{target} is a file: give the path of a folder")
     if target.is_dir() and any(target.iterdir()) and not force:
         raise Refused(f"{target} is not empty: give another folder, or --force to replace it")
     if target.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise Refused(f"{target} holds the current directory: give a folder of its own")
+    for source in sources:
+        if source.resolve().is_relative_to(target.resolve()):
+            raise Refused(f"{target} holds {source}, which is read: give a folder of its own")
 
 
 @contextmanager

@@ -199,6 +199,12 @@ def test_the_current_directory_is_not_replaced(
     assert "holds the current directory" in refusal(capsys, "import", "--force", good, ".")
 
 
+def test_what_is_read_is_not_replaced(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"holds {good}, which is read" in refusal(capsys, "import", "--force", good, good)
+    assert f"holds {good}, which is read" in refusal(capsys, "import", "--force", good, tmp_path)
+    assert good.is_dir()
+
+
 # -- export --
 
 
