@@ -49,6 +49,8 @@ def recipe_of(text: str) -> str | dict[str, Any]:
     An empty file would be a run of all defaults, which takes days on one GPU: it is refused. Raises typer.BadParameter.
     """
     if not text.endswith(".toml"):
+        if "." in text or "/" in text:
+            raise typer.BadParameter(f"{text} is neither the name of a recipe nor a .toml file", param_hint="RECIPE")
         return text
     try:
         table = tomllib.loads(Path(text).read_text(encoding="utf-8-sig"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import webbrowser
 from collections import deque
@@ -102,30 +103,27 @@ def plan(
 ) -> None:
     """Show the length, memory use and cost of a run, without starting it.
 
-    With any option about GPUs, no service is needed. Without one, the API plans for its own workers.
+    With any option about GPUs but their price, no service is needed. Without one, the API plans for its own workers.
     """
-    named = {
-        "--gpus": gpus,
-        "--gpu": gpu,
-        "--gpu-memory": gpu_memory,
-        "--peak-tflops": peak_tflops,
-        "--usd-per-hour": usd_per_hour,
-    }
-    hardware = given(named)
+    hardware = given({"--gpus": gpus, "--gpu": gpu, "--gpu-memory": gpu_memory, "--peak-tflops": peak_tflops})
+    price = given({"--usd-per-hour": usd_per_hour})
     overrides = overrides_of(set_, data, from_, first)
     if hardware:
-        answer = plan_here(recipe, overrides, hardware)
+        answer = plan_here(recipe, overrides, [*hardware, *price])
     else:
         what = recipe_of(recipe)
         with connect() as client:
-            answer = client.plan(what, overrides)
+            answer = client.plan(what, overrides, usd_per_hour=usd_per_hour)
     if as_json:
         emit(answer)
         return
     show(plan_table(answer))
     say(*plan_summary(answer), *(f"warning: {warning}" for warning in answer.warnings))
     if not hardware:
-        say_whole(f"Submit this very plan: nanochat submit {recipe} --plan {answer.hash}")
+        settings = [part for setting in set_ or [] for part in ("--set", setting)]
+        rest = given({"--data": data, "--from": from_, "--first": first, "--context": cli_base.context()})
+        again = ["nanochat", "submit", recipe, *settings, *rest, *price, "--plan", answer.hash]
+        say_whole(f"Submit this very plan: {clean(shlex.join(again))}")
 
 
 def ps(
@@ -201,7 +199,8 @@ def logs(
             require_stage(client, run_id, stage)
         if not lines and not follow:
             warn(f"The stages have printed nothing; these are the run's {'newest ' if tail else ''}events.")
-            _events(client, run_id, stage, as_json, newest=tail)
+            if not _events(client, run_id, stage, as_json, newest=tail, attempt=attempt):
+                warn("There are none of that stage or attempt.")
             return
         if not lines:
             warn(f"No output yet; stages print little. For progress and metrics: nanochat watch {run_id}")
@@ -240,12 +239,20 @@ def _require_kinds(client: Client, kinds: list[str]) -> None:
 
 
 def _events(
-    client: Client, run_id: str, stage: str | None, as_json: bool, kinds: list[str] | None = None, newest: int | None = None
+    client: Client,
+    run_id: str,
+    stage: str | None,
+    as_json: bool,
+    kinds: list[str] | None = None,
+    newest: int | None = None,
+    attempt: int | None = None,
 ) -> bool:
     """Print events. False if there are none."""
     told = False
     chosen = (
-        event for event in _every(client, run_id, kinds) if stage in (None, event.stage) and (kinds or event.kind not in QUIET)
+        event
+        for event in _every(client, run_id, kinds)
+        if stage in (None, event.stage) and attempt in (None, event.attempt) and (kinds or event.kind not in QUIET)
     )
     for event in chosen if newest is None else deque(chosen, newest):
         told = True

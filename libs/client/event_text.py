@@ -29,7 +29,7 @@ def _told(kind: str, data: Mapping[str, Any]) -> str:
         case "checkpoint":
             return f"checkpoint at step {data.get('step')}, {data.get('bytes', 0) / 1e6:,.1f} MB"
         case "eval":
-            return f"{data.get('name')}: {_figures(data.get('values') or {})}"
+            return f"{data.get('name')}: {_figures(data.get('values') or {}) or 'no figures'}"
         case "log" | "warning" | "error":
             told = "; ".join(part for part in (data.get("message"), data.get("hint")) if part)
             return told if kind == "log" else f"{kind}: {told}"

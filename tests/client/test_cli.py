@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from importlib import metadata
 from pathlib import Path
 
@@ -209,6 +210,15 @@ def test_a_plan_for_named_gpus_needs_no_service_and_agrees_with_the_api(tmp_path
     assert (planned["figures"]["stages"][0]["device_batch_size"], planned["figures"]["usd"]) == (16, 0)
 
 
+def test_the_line_below_a_plan_submits_that_very_plan(worker: ManualWorker, here: Here) -> None:
+    options = ("--set", "base.num_iterations=20", "--set", 'sft.train=[{"task": "identity"}]', "--usd-per-hour", "3")
+    planned = here("plan", "tiny", *options)
+    assert planned.code == 0, planned.err
+    line = planned.out.splitlines()[-1].removeprefix("Submit this very plan: nanochat ")
+    submitted = here(*shlex.split(line))
+    assert submitted.code == 0, submitted.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -231,6 +241,8 @@ def test_a_plan_that_cannot_be_is_refused_in_words(arguments: tuple[str, ...], w
     ("arguments", "code", "words"),
     [
         (("submit", "huge"), 2, ("unknown recipe 'huge'", "tiny")),
+        (("submit", "my.yaml"), 2, ("my.yaml is neither the name of a recipe nor a .toml file",)),
+        (("submit", "./tiny"), 2, ("./tiny is neither the name of a recipe nor a .toml file",)),
         (("submit", "tiny", "--set", "base.x=1"), 2, ("base.x", "unknown field")),
         (("submit", "tiny", "--set", "base"), 2, ("--set", "field=value")),
         (("local-run", "tiny", "--set", "nonsense"), 2, ("--set", "field=value", "nonsense")),
@@ -277,6 +289,9 @@ def test_a_kind_of_event_that_does_not_exist_is_told_with_those_that_do(worker: 
     assert (wrong.code, wrong.widest <= 60) == (2, True)
     assert "there is no kind nope" in words(wrong.out)
     assert "sample, stage_status, stage_taken_over" in words(wrong.out)
+    assert "PENDING → QUEUED" in here("logs", run, "--stage", "data").out
+    other = here("logs", run, "--attempt", "7")
+    assert (other.code, other.out, "none of that stage or attempt" in other.err) == (0, "", True)
     none = here("events", run, "--kind", "promoted")
     assert (none.code, none.out, none.err) == (0, "", "The run has no events of that kind.\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -58,7 +59,7 @@ def submit_run(
     If another request with the same Idempotency-Key is in progress, this one waits for that request's run.
     """
     with ledger() as session:
-        on = intake.hardware(views.workers(session))
+        on = replace(intake.hardware(views.workers(session)), usd_per_hour=body.usd_per_hour)
     recipe, figures = intake.recipe_of(body, on, ledger, project=caller.project, follows=body.plan)
     terms = intake.terms_of(body, on)
     once = runs.Idempotency(caller.id, idempotency_key, intake.fingerprint(body)) if idempotency_key else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
@@ -128,8 +129,9 @@ def _fork(
         on = intake.hardware(views.workers(session))
         parent = forks.source(session, run_id)
         old, inherited = parent.config, forks.terms_of(parent)
-    recipe, figures = intake.recipe_of(RecipeRequest(recipe=old, overrides=overrides), on, ledger, project=caller.project)
     terms = intake.terms_of(body, on, inherited)
+    on = replace(on, usd_per_hour=terms.usd_per_hour)
+    recipe, figures = intake.recipe_of(RecipeRequest(recipe=old, overrides=overrides), on, ledger, project=caller.project)
     once = None
     if idempotency_key is not None:
         once = runs.Idempotency(caller.id, idempotency_key, intake.fingerprint(body, run_id))
