@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -16,9 +17,18 @@ from client.printable import clean, visible
 from client.text import seconds
 
 TOO_LONG = "context_length_exceeded"
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
 SETTINGS: dict[str, Callable[[str], float | int]] = {
-    "temperature": float,
-    "top_p": float,
+    "temperature": _number,
+    "top_p": _number,
     "top_k": int,
     "seed": int,
     "max_tokens": int,

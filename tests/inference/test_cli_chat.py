@@ -66,6 +66,7 @@ def test_a_conversation_at_the_prompt() -> None:
             ("/model nothing", "There is no model 'nothing'"),
             ("/set max_tokens 5", "max_tokens 5"),
             ("/set max_tokens five", "'five' is no value"),
+            ("/set temperature nan", "'nan' is no value"),
             ("/reset", "A new conversation"),
             (heart.FOREVER, "cut off at max_tokens"),
             ("/system Be kind.", "reads that before"),
