@@ -8,7 +8,7 @@ import typer
 
 from client import cli_base, complete
 from client.checkpoint_models import Checkpoint
-from client.cli_base import Json, RunArg, Yes, confirm, connect, emit, show, tell
+from client.cli_base import Json, RunArg, Yes, confirm, connect, emit, show, tell, warn
 from client.cli_group import Group
 from client.client import Client
 from client.errors import ApiError, ClientError
@@ -38,6 +38,9 @@ def list_(run_id: RunArg, as_json: Json = False) -> None:
         items = client.checkpoints(run_id)
     if as_json:
         emit(items)
+        return
+    if not items:
+        warn("No checkpoints yet: a training stage saves them.")
         return
     sheet = Sheet(
         "id",

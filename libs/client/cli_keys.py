@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from client import cli_base, complete
-from client.cli_base import Json, Yes, confirm, connect, emit, one_of, say_whole, show, tell
+from client.cli_base import Json, Yes, confirm, connect, emit, one_of, say_whole, show, tell, warn
 from client.cli_group import Group
 from client.client import Client
 from client.key_models import Key
@@ -108,6 +108,9 @@ def audit(
         page = client.audit(limit=limit)
     if as_json:
         emit(page)
+        return
+    if not page.items:
+        warn("No request for a change yet.")
         return
     sheet = Sheet(
         Column("time", drop=1),

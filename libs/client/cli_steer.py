@@ -116,15 +116,18 @@ def edit(
     run_id: RunArg,
     name: Annotated[str | None, typer.Option(help="new name")] = None,
     notes: Annotated[str | None, typer.Option(help="new notes")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="all labels that the run is to have; repeat it for several")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="all labels that the run is to have; repeat it for several; '' for none")
+    ] = None,
     archive: Annotated[
         bool | None, typer.Option("--archive/--unarchive", help="leave a finished run out of lists, or not")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Change the name, notes or labels of a run, or archive it."""
+    labels = None if label is None else list(filter(None, label))
     with connect() as client:
-        _tell(client.edit(run_id, name=name, notes=notes, labels=label, archived=archive), as_json)
+        _tell(client.edit(run_id, name=name, notes=notes, labels=labels, archived=archive), as_json)
 
 
 def delete(run_id: RunArg, yes: Yes = False) -> None:

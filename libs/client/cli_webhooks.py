@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from client import cli_base, complete
-from client.cli_base import Code, Json, Yes, confirm, connect, emit, one_of, say, say_whole, show, tell
+from client.cli_base import Code, Json, Yes, confirm, connect, emit, one_of, say, say_whole, show, tell, warn
 from client.cli_group import Group
 from client.client import Client
 from client.sheet import Column, Sheet
@@ -78,6 +78,9 @@ def list_(as_json: Json = False) -> None:
     if as_json:
         emit(items)
         return
+    if not items:
+        warn("No webhooks yet. Make one: nanochat webhook make URL")
+        return
     sheet = Sheet(
         "id",
         Column("name", wrap=True),
@@ -145,6 +148,9 @@ def deliveries(
         page = client.webhooks.deliveries(_id(client, webhook_id), status=status, limit=limit)
     if as_json:
         emit(page)
+        return
+    if not page.items:
+        warn("No deliveries yet.")
         return
     sheet = Sheet(
         "id",

@@ -74,7 +74,7 @@ def at_least(role: Role) -> Callable[..., Iterator[ApiKey]]:
 
     def check(request: Request, caller: Caller, ledger: Ledger) -> Iterator[ApiKey]:
         if not caller.role.includes(role):
-            raise ProblemError("forbidden", f"this key is a {caller.role}'s; the request needs the role {role}")
+            raise ProblemError("forbidden", f"this key has the role {caller.role}; the request needs the role {role}")
         if request.method == "GET":
             yield caller
             return

@@ -130,6 +130,7 @@ def test_keys_forks_and_checkpoints_by_command_line(worker: ManualWorker, here: 
     assert checkpoint in said("checkpoints", "list", run_id)
     assert said("checkpoints", "unpin", checkpoint) == f"{checkpoint} unpinned\n"
     assert said("edit", fork, "--notes", "a try", "--label", "x", "--label", "y").startswith(fork)
+    assert json.loads(said("edit", fork, "--label", "", "--json"))["labels"] == []
     said("cancel", fork)
     assert said("delete", fork) == f"{fork} deleted\n"
     assert "revoke_key" in said("audit")
@@ -208,6 +209,13 @@ def test_a_plan_for_named_gpus_needs_no_service_and_agrees_with_the_api(tmp_path
         there = api.plan("speedrun", {"base.num_iterations": 10}, gpus=1, gpu_memory_gib=40, peak_tflops=500, usd_per_hour=0)
     assert planned == there.model_dump(mode="json")
     assert (planned["figures"]["stages"][0]["device_batch_size"], planned["figures"]["usd"]) == (16, 0)
+
+
+def test_an_empty_list_says_so(worker: ManualWorker, here: Here) -> None:
+    run = said("submit", "tiny").strip()
+    for command in (("checkpoints", "list", run), ("webhook", "list"), ("ps", "--status", "FAILED", "--limit", "1")):
+        done = here(*command)
+        assert (done.code, done.out, done.err[:2]) == (0, "", "No"), command
 
 
 def test_the_line_below_a_plan_submits_that_very_plan(worker: ManualWorker, here: Here) -> None:
