@@ -79,8 +79,7 @@ class Transport:
 
         with self._noticed():
             response = self._retrying(send)
-        if response.is_error:
-            raise from_response(response)
+        _require_answer(response)
         found = response.headers.get("Content-Type", "no type")
         if response.status_code != 200 or not found.startswith(kind):
             raise foreign(f"{response.status_code}, {found} in place of {kind}")
@@ -159,15 +158,23 @@ class Transport:
             try:
                 if response.is_error:
                     response.read()
-                    raise from_response(response)
+                _require_answer(response)
                 yield response
             except httpx.DecodingError as err:
                 raise self._garbled(err) from err
 
 
-def _body(response: httpx.Response) -> Any:
+def _require_answer(response: httpx.Response) -> None:
+    """Raises ApiError for a response of status 400 or more, and for one that names another address: a key is sent to no other."""
     if response.is_error:
         raise from_response(response)
+    if response.has_redirect_location:
+        where = response.headers["Location"]
+        raise ApiError(response.status_code, "Elsewhere", f"{response.url} sends to {where}; name the server's own address")
+
+
+def _body(response: httpx.Response) -> Any:
+    _require_answer(response)
     try:
         return response.json()
     except (ValueError, RecursionError) as err:

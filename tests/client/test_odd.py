@@ -212,6 +212,22 @@ def test_files_of_another_program_are_not_downloaded(answer: Any, tmp_path: Path
         client.download("c_0123456789abcdef", tmp_path)
 
 
+def test_an_answer_from_elsewhere_names_the_address() -> None:
+    def elsewhere(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(301, headers={"Location": "https://lab/v1"}, html="<h1>Moved</h1>")
+
+    transport = Transport("http://lab")
+    transport._http = httpx.Client(base_url="http://lab", transport=httpx.MockTransport(elsewhere))
+    for ask in (transport.get, lambda path: transport.text(path, "text/html"), lambda path: streamed(transport, path)):
+        with pytest.raises(ClientError, match=r"http://lab/v1/runs sends to https://lab/v1; name the server's own address"):
+            ask("/v1/runs")
+
+
+def streamed(transport: Transport, path: str) -> None:
+    with transport.stream("GET", path, read_timeout_s=1):
+        pass
+
+
 def test_what_nothing_is_called_is_named() -> None:
     with pytest.raises(ClientError, match="no key has the id or the name 'nope'"):
         one_of([], "nope", "key")
