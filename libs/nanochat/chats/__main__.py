@@ -77,6 +77,8 @@ def _identity(args: argparse.Namespace) -> int:
     except UnicodeDecodeError as err:
         raise StageError(f"{args.facts} is not UTF-8: {err.reason}", code="bad_facts", hint="save it as UTF-8") from None
     out = args.out or Path(f"{args.name.casefold().replace(' ', '_').replace('/', '_')}.jsonl")
+    if out.is_dir():
+        raise StageError(f"{out} is a folder", code="bad_facts", hint="give --out the name of a file")
     files = {False: out, True: out.with_suffix(f".held_out{out.suffix}")}
     existing = [path for path in files.values() if path.exists()]
     if existing and not args.force:

@@ -148,6 +148,7 @@ def test_what_the_command_cannot_use_is_named_and_nothing_is_written(tmp_path: P
     (tmp_path / "facts.md").write_text(FACTS)
     for options, problem in (
         (("--name", "Kim", "--facts", "none.md"), "no file none.md"),
+        (("--name", "Kim", "--facts", "facts.md", "--out", "."), ". is a folder"),
         (("--name", "Kim", "--facts", "latin.md"), "latin.md is not UTF-8"),
         (("--name", " ", "--facts", "facts.md"), "a name has 1 to 60 characters"),
         (("--name", "Kim", "--facts", "facts.md", "--rows", "10000000"), "not a number of conversations"),
