@@ -16,7 +16,7 @@ from client.errors import ApiError
 from client.models import Run
 from client.plan_models import Comparison
 from client.sheet import Column, Sheet
-from client.text import duration, number, status_styled
+from client.text import dollars, duration, number, status_styled
 
 MOST = 10
 ABSENT = "–"
@@ -119,9 +119,17 @@ def _heads(found: Sequence[Compared]) -> Sheet:
     )
     for no, one in enumerate(found, start=1):
         run, used = one.run, one.run.budget
-        dollars = "unknown" if used.used_usd is None else f"{used.used_usd:.2f}"
         took = duration(run.started_at, run.finished_at)
-        sheet.add(str(no), run.id, run.name, status_styled(run.status), run.recipe, took, f"{used.used_gpu_hours:.2f}", dollars)
+        sheet.add(
+            str(no),
+            run.id,
+            run.name,
+            status_styled(run.status),
+            run.recipe,
+            took,
+            f"{used.used_gpu_hours:.2f}",
+            dollars(used.used_usd),
+        )
     return sheet
 
 
@@ -153,6 +161,6 @@ def _against_plan(found: Comparison) -> Sheet:
     )
     for row in found.stages:
         pairs = ((row.planned_hours, row.hours), (row.planned_usd, row.usd), (row.planned_tok_per_s, row.tok_per_s))
-        figures = (number(value) if value is not None else "?" for pair in pairs for value in pair)
+        figures = (number(value) for pair in pairs for value in pair)
         sheet.add(row.stage, *figures, str(row.attempts), row.planned_source or "")
     return sheet

@@ -10,7 +10,7 @@ from client import cli_base
 from client.cli_base import Json, connect, emit, show, warn
 from client.leaderboard_models import LeaderboardRow
 from client.sheet import Column, Sheet
-from client.text import known
+from client.text import dollars, known
 
 
 def register(app: typer.Typer) -> None:
@@ -51,4 +51,5 @@ def leaderboard(
 def _figures(row: LeaderboardRow) -> list[str]:
     core = "" if row.core is None else f"{'~' if row.core_estimate else ''}{row.core:.4f}"
     shown = [known(value) for value in (row.val_bpb, row.chatcore, row.hours)]
-    return [core, *shown, "" if row.usd is None else f"{row.usd:.2f}"]
+    usd = "" if row.usd is None and row.run_id is None else dollars(row.usd)
+    return [core, *shown, usd]

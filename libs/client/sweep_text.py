@@ -8,7 +8,7 @@ from typing import Any
 
 from client.sheet import Cell, Column, Sheet
 from client.sweep_models import Sweep, SweepPlan, SweepSummary
-from client.text import duration, known, number, status_styled
+from client.text import cost_of, dollars, duration, known, number, status_styled
 
 
 def sweeps_table(sweeps: Iterable[SweepSummary]) -> Sheet:
@@ -41,13 +41,14 @@ def runs_table(sweep: Sweep) -> Sheet:
     )
     for run in sweep.items:
         status: Cell = "stopped early" if run.stopped_early else "held" if run.held else status_styled(run.status)
-        shown = [run.best, run.last, run.step, run.tokens, run.hours, run.gpu_hours, run.usd]
+        shown = [run.best, run.last, run.step, run.tokens, run.hours, run.gpu_hours]
         sheet.add(
             str(run.no),
             run.run_id,
             changes(run.overrides),
             status,
             *map(known, shown),
+            dollars(run.usd),
         )
     return sheet
 
@@ -61,8 +62,9 @@ def plan_table(plan: SweepPlan) -> Sheet:
     )
     for run in plan.items:
         warn = " (does not fit)" if run.fits is False else ""
-        shown = (run.params, run.steps, run.tokens, run.hours, run.usd)
-        sheet.add(str(run.no), run.label + warn, *map(known, shown))
+        shown = (run.params, run.steps, run.tokens, run.hours)
+        usd = "" if run.hours is None else dollars(run.usd)
+        sheet.add(str(run.no), run.label + warn, *map(known, shown), usd)
     return sheet
 
 
@@ -70,7 +72,7 @@ def plan_lines(plan: SweepPlan) -> Iterator[str]:
     """The lines below the table: the whole sweep, then the warnings."""
     on = f"{plan.gpus} x {plan.gpu}" if plan.gpu else f"{plan.gpus} process(es) on hardware of unknown speed"
     cost = "" if plan.hours is None else f": {number(plan.hours)} h one after another, {number(plan.gpu_hours)} GPU hours"
-    yield f"{len(plan.items)} runs on {on}{cost}" + ("" if plan.usd is None else f", ${plan.usd:.2f}")
+    yield f"{len(plan.items)} runs on {on}{cost}" + cost_of(plan.hours, plan.usd)
     for warning in plan.warnings:
         yield f"warning: {warning}"
 

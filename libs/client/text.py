@@ -104,9 +104,9 @@ def facts(run: Run) -> Iterator[str]:
     yield f"recipe {run.recipe}" + "".join(f", {what} {when(at)}" for what, at in times if at is not None)
     budget = run.budget
     limits = (budget.max_usd, budget.max_hours)
-    dollars = "an unknown sum" if budget.used_usd is None else f"${budget.used_usd:.2f}"
+    used = "an unknown sum" if budget.used_usd is None else f"${budget.used_usd:.2f}"
     of_usd, of_hours = (f" of ${limits[0]:.2f}" if limits[0] else ""), (f" of {limits[1]:g} h" if limits[1] else "")
-    yield f"used {dollars}{of_usd}, {budget.used_hours:.2f} h{of_hours}, {budget.used_gpu_hours:.2f} GPU hours; priority {run.priority}"
+    yield f"used {used}{of_usd}, {budget.used_hours:.2f} h{of_hours}, {budget.used_gpu_hours:.2f} GPU hours; priority {run.priority}"
     if run.forked_from:
         yield f"forked from {run.forked_from}"
     if run.labels:
@@ -133,7 +133,7 @@ def runs_table(runs: Iterable[RunSummary]) -> Sheet:
     )
     for run in runs:
         figures, stage = run.figures, "" if run.current is None or run.is_finished else run.current.name
-        usd = "" if run.budget.used_usd is None else f"{run.budget.used_usd:.2f}"
+        usd = dollars(run.budget.used_usd)
         measured = (figures.tok_per_s if stage else None, figures.val_bpb, figures.core)
         speed, bpb, core = map(known, measured)
         done, age = f"{100 * run.fraction:.0f} %", duration(run.created_at, None)
@@ -172,7 +172,7 @@ def _figures(row: StageFigures) -> Iterator[str]:
 
 def _cost(row: StageFigures | OtherFigures, guess: str = "") -> tuple[str, str, str]:
     hours = "" if row.hours is None else f"{guess}{row.hours:.2f}"
-    usd = "" if row.usd is None else f"{guess}{row.usd:.2f}"
+    usd = "" if row.hours is None else dollars(row.usd) if row.usd is None else f"{guess}{dollars(row.usd)}"
     return hours, usd, row.source if row.hours is not None else ""
 
 
@@ -191,7 +191,7 @@ def plan_summary(plan: Plan) -> Iterator[str]:
         else f"{on.world_size} process(es) on hardware of unknown speed"
     )
     total = "" if on.hours is None else f": {on.hours:.2f} h"
-    yield where + total + ("" if on.usd is None else f", ${on.usd:.2f}")
+    yield where + total + cost_of(on.hours, on.usd)
 
 
 def troubles(run: Run) -> list[str]:
@@ -258,6 +258,16 @@ def number(value: float | str | None) -> str:
 def known(value: float | None) -> str:
     """As `number`, but empty if there is no value: for a cell of a table."""
     return "" if value is None else number(value)
+
+
+def dollars(value: float | None) -> str:
+    """A cost without its sign, for a cell of a table. None, the cost of hardware without a known price, becomes `?`."""
+    return "?" if value is None else f"{value:.2f}"
+
+
+def cost_of(hours: float | None, usd: float | None) -> str:
+    """The end of a line about a plan: what its hours cost. Empty where the hours are unknown."""
+    return "" if hours is None else ", at an unknown price" if usd is None else f", ${usd:.2f}"
 
 
 def flops(value: float | None) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from client.models import Stage
 from client.plan_models import Plan
-from client.text import flops, number, plan_summary, seconds
+from client.text import cost_of, dollars, flops, number, plan_summary, seconds
 from client.watch import plain_line
 from tests.catalog import CATALOG
 
@@ -121,3 +121,8 @@ def test_a_plan_counts_parameters_in_billions_and_flops_by_their_power_of_ten() 
     figures = {"world_size": 8, "params": 1_879_048_192, "flops_per_token": 11_560_000_000, "total_flops": 4.1e20, "stages": []}
     plan = Plan.model_validate({"recipe": "run1000", "config": {}, "stages": [], "figures": figures})
     assert next(plan_summary(plan)).startswith("1.88B parameters, 1.16e10 FLOPs per token;")
+
+
+def test_an_unknown_price_is_a_question_mark_and_no_cost_at_all_is_nothing() -> None:
+    assert [dollars(None), dollars(0.0), dollars(1.234)] == ["?", "0.00", "1.23"]
+    assert [cost_of(None, None), cost_of(2.0, None), cost_of(2.0, 6.0)] == ["", ", at an unknown price", ", $6.00"]

@@ -176,6 +176,7 @@ def test_evaluations_and_the_tokenizer_are_measured_by_their_hours(here: Ledger)
     assert [stage.stage for stage in planned.others] == ["tok_train", "tok_eval", "base_eval"]
     assert (others["tok_train"].hours, others["tok_train"].usd) == (pytest.approx(2), 0)
     assert (others["base_eval"].hours, others["base_eval"].usd) == (pytest.approx(2), pytest.approx(6))
+    assert plan(tiny(), 1, "CPU", measured=list(figures.values())).usd is None  # not the 0 of the stages without a GPU
     assert planned.hours == pytest.approx(6 + sum(stage.hours or 0 for stage in planned.stages))
     deeper = found(here, tiny(model__depth=6))
     assert deeper["base_eval"].hours == pytest.approx(2 * measured.work(tiny(model__depth=6)) / measured.work(tiny()))

@@ -105,10 +105,10 @@ def hardware(
 ) -> Hardware:
     """The hardware of `world_size` GPUs as the table describes them. Values that are given override the table.
 
-    The device `CPU` is a process without a GPU, which costs nothing by the hour.
+    The device `CPU` is a process without a GPU. The table has no price for it.
     """
     if (device_name or "").casefold() == CPU.casefold():
-        return Hardware(world_size, CPU, memory_gib, peak_tflops or CPU_TFLOPS, CPU_MFU, usd_per_hour or 0.0)
+        return Hardware(world_size, CPU, memory_gib, peak_tflops or CPU_TFLOPS, CPU_MFU, usd_per_hour)
     card = find(device_name)
     if card is None:
         mfu = UNKNOWN_MFU if peak_tflops is not None else None

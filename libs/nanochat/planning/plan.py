@@ -87,7 +87,9 @@ class Plan(Frozen):
     flops_per_token: int = Field(description="Training FLOPs per token, forward and backward.")
     total_flops: float = Field(description="Training FLOPs of all stages whose FLOPs are known.")
     hours: float | None = Field(description="Predicted hours of all stages whose hours are known.")
-    usd: float | None = Field(description="Predicted cost in US dollars of all stages whose cost is known.")
+    usd: float | None = Field(
+        description="Predicted cost in US dollars of all stages whose cost is known; null if the price is unknown."
+    )
     stages: list[StagePlan] = Field(description="The training stages in order.")
     others: list[OtherStagePlan] = Field(
         default=[], description="The other stages of which enough runs have finished here, in order."
@@ -170,7 +172,7 @@ def plan(
         flops_per_token=flops_per_token(config),
         total_flops=sum(s.flops for s in stages if s.flops is not None),
         hours=sum(hours) if hours else None,
-        usd=sum(prices) if prices else None,
+        usd=sum(prices) if prices and on.usd_per_hour is not None else None,
         stages=stages,
         others=others,
         measured=list(measured),

@@ -54,7 +54,8 @@ def test_speedrun_on_one_gpu_takes_eight_micro_batches():
 
 def test_a_cpu_needs_minutes_for_tiny_and_years_for_the_speedrun_and_the_plan_says_so():
     tiny, speedrun = (plan.plan(recipe.resolve(name), 1, "cpu") for name in ("tiny", "speedrun"))
-    assert (tiny.gpu, tiny.usd) == ("CPU", 0)
+    assert (tiny.gpu, tiny.usd) == ("CPU", None)
+    assert plan.plan(recipe.resolve("tiny"), 1, "cpu", usd_per_hour=2).usd == pytest.approx(2 * tiny.hours)
     assert 1 < 60 * tiny.hours < 60
     assert speedrun.hours > 10_000
     assert plan.run_plan(recipe.resolve("tiny"), tiny).warnings == []

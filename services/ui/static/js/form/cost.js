@@ -12,7 +12,7 @@ export function hours(h) {
 }
 
 export const duration = (figures) => hours(figures.hours ?? NaN);
-export const cost = (figures) => (figures.usd === null ? "price unknown" : figures.usd === 0 ? "no GPU to pay for" : figures.usd > 0 && figures.usd < 0.01 ? "under $0.01" : `about ${dollars(figures.usd)}`);
+export const cost = (figures) => (figures.usd === null ? "price unknown" : figures.usd > 0 && figures.usd < 0.01 ? "under $0.01" : `about ${dollars(figures.usd)}`);
 
 /** What the plan is for: "8 × H100", "1 CPU process". */
 export const hardware = (figures) => (figures.gpu === "CPU" ? "1 CPU process" : figures.gpu ? `${figures.world_size} × ${figures.gpu}` : figures.world_size === 1 ? "1 process without a known GPU" : `${figures.world_size} processes without a known GPU`);

@@ -14,7 +14,7 @@ export const COLUMNS = [
   { id: "speed", title: "Tokens/s", num: true, cell: (run) => number(run.figures.tok_per_s, 3), value: (run) => run.figures.tok_per_s, descends: true, hint: "Tokens per second of the last training stage" },
   { id: "bpb", title: "Bits/byte", num: true, cell: (run) => fixed(run.figures.val_bpb, 4), value: (run) => run.figures.val_bpb, hint: "Bits per byte on the validation text of pretraining; lower is better" },
   { id: "core", title: "CORE", num: true, cell: (run) => fixed(run.figures.core, 4), value: (run) => run.figures.core, descends: true, hint: "Mean over 22 tasks, each scaled so that guessing is 0 and perfection 1; higher is better" },
-  { id: "cost", title: "Cost", num: true, cell: cost, value: (run) => run.budget.used_usd ?? 0, descends: true, hint: "Dollars of GPUs so far, of the budget if there is one" },
+  { id: "cost", title: "Cost", num: true, cell: cost, value: (run) => run.budget.used_usd, descends: true, hint: "Dollars of GPUs so far, of the budget if there is one; a dash means that their price is unknown" },
   { id: "created", title: "Submitted", num: true, cell: age, value: (run) => run.created_at, descends: true },
 ];
 
