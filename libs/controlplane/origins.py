@@ -37,6 +37,14 @@ def places(session: Session, start: FromSpec, project: str) -> dict[str, str]:
     return {"from.model": model, **({"from.tokenizer": tokenizer} if tokenizer else {})}
 
 
+def located(session: Session, recipe: Recipe, project: str) -> Recipe:
+    """The recipe, with folders where it names a checkpoint or a run of this project. Raises NotFound."""
+    if recipe.from_ is None:
+        return recipe
+    found = {path.removeprefix("from."): folder for path, folder in places(session, recipe.from_, project).items()}
+    return recipe.model_copy(update={"from_": recipe.from_.model_copy(update=found)})
+
+
 def keep(session: Session, recipe: Recipe) -> None:
     """Pin the checkpoint from which a new run starts, so that it is there when its turn comes."""
     if recipe.from_ is None:

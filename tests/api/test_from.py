@@ -55,6 +55,24 @@ def test_a_run_only_finetunes_the_model_of_another_run(api: Api, old: str) -> No
     assert [stage["name"] for stage in planned["stages"]] == ["start", "data", "sft", "chat_eval_sft", "report"]
 
 
+def test_a_sweep_finetunes_the_model_of_another_run(api: Api, old: str) -> None:
+    body = {"recipe": "tiny", "overrides": {"from.model": old}, "grid": {"sft.init_lr_frac": [0.1, 0.2]}}
+    plan = api.http.post("/v1/sweeps/plan", json=body).json()
+    assert [run["steps"] for run in plan["items"]] == [60, 60]  # of the recipe's SFT
+    sweep = api.http.post("/v1/sweeps", json=body).json()
+    runs = [api.http.get(f"/v1/runs/{item['run_id']}").json() for item in sweep["items"]]
+    assert [Path(run["config"]["from"]["model"]).name for run in runs] == ["mid_train", "mid_train"]
+    (kept,) = [c for c in api.http.get(f"/v1/runs/{old}/checkpoints").json()["items"] if c["stage"] == "mid_train"]
+    assert kept["pinned_at"]
+
+
+def test_every_run_of_a_sweep_has_to_have_the_shape_of_the_model_that_it_starts_from(api: Api, old: str) -> None:
+    body = {"recipe": "tiny", "overrides": {"from.model": old}, "grid": {"model.depth": [4, 6]}}
+    error = problem(api.http.post("/v1/sweeps/plan", json=body), "invalid-recipe")["errors"][0]
+    assert error["field"] == "from.model"
+    assert "has another shape than the recipe" in error["message"]
+
+
 def test_a_run_starts_from_a_checkpoint_which_is_pinned(api: Api, old: str) -> None:
     def checkpoints() -> dict[str, dict[str, Any]]:
         return {c["stage"]: c for c in api.http.get(f"/v1/runs/{old}/checkpoints").json()["items"]}

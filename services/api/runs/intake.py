@@ -85,6 +85,12 @@ def figures_of(recipe: Recipe, on: Hardware, ledger: SessionFactory) -> plan.Pla
         return _planned(recipe, on, ledger, None)
 
 
+def located(recipe: Recipe, ledger: SessionFactory, project: str) -> Recipe:
+    """The recipe, with folders where it names a checkpoint or a run of the project. Raises ProblemError."""
+    with _refusing(), ledger() as session:
+        return origins.located(session, recipe, project)
+
+
 @contextmanager
 def _refusing() -> Iterator[None]:
     try:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from controlplane import runs, sweep_views, sweeps, views
+from controlplane import origins, runs, sweep_views, sweeps, views
 from controlplane.sweep_schemas import SweepCurvesView, SweepPage, SweepView
 from services.api.auth import Caller, Operator
 from services.api.database import Ledger
@@ -54,7 +54,7 @@ def submit_sweep(
     """Start a sweep: all its runs are made, or none. Each is a run like any other."""
     with ledger() as session:
         on = runs_intake.hardware(views.workers(session))
-    members = intake.members(body, on, ledger)
+    members = intake.members(body, on, ledger, project=caller.project)
     once = None
     if idempotency_key is not None:
         once = runs.Idempotency(caller.id, idempotency_key, runs_intake.fingerprint(body, "sweep"))
@@ -73,6 +73,9 @@ def submit_sweep(
                 max_parallel=body.max_parallel,
                 idempotency=once,
             )
+        if created:
+            for recipe in {member.recipe.from_: member.recipe for member in members}.values():
+                origins.keep(session, recipe)
         view = sweep_views.view(session, sweep.id)
     request.state.made = view.id
     for item in view.items if created else ():
@@ -88,7 +91,7 @@ def plan_sweep(caller: Caller, ledger: Ledger, body: SweepPlanRequest) -> SweepP
     """Plan a sweep: its runs, their hours and dollars. It refuses what `POST /v1/sweeps` would refuse, and starts nothing."""
     with ledger() as session:
         on = runs_intake.requested(body, runs_intake.hardware(views.workers(session)))
-    members = intake.members(body, on, ledger)
+    members = intake.members(body, on, ledger, project=caller.project)
     intake.terms_of(body, on)
     return intake.planned(body, members, on)
 

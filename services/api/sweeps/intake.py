@@ -18,8 +18,11 @@ from services.api.sweeps.schemas import PlannedRunView, SweepPlanView, SweepRequ
 SHOWN = 20  # wrong fields, or warnings, that an answer lists
 
 
-def members(request: SweepRequest, on: Hardware, ledger: SessionFactory) -> list[Member]:
-    """The runs of the sweep with their plans. Raises ProblemError, which names every wrong field and the runs that have it."""
+def members(request: SweepRequest, on: Hardware, ledger: SessionFactory, *, project: str) -> list[Member]:
+    """The runs of the sweep with their plans. A model of the project that one starts from, named by an id, is its folder there.
+
+    Raises ProblemError, which names every wrong field and the runs that have it.
+    """
     assert isinstance(request.recipe, str | dict)
     try:
         children = sweep.children(request, request.recipe, request.overrides)
@@ -32,16 +35,17 @@ def members(request: SweepRequest, on: Hardware, ledger: SessionFactory) -> list
     checked: set[str] = set()
     for child in children:
         try:
-            figures = intake.figures_of(child.recipe, on, ledger)
-            if (data := _data_of(child.recipe)) not in checked:
-                intake.check_data(child.recipe)
+            recipe = intake.located(child.recipe, ledger, project)
+            figures = intake.figures_of(recipe, on, ledger)
+            if (data := _data_of(recipe)) not in checked:
+                intake.check_data(recipe)
                 checked.add(data)
         except ProblemError as err:
             _add(found, err.errors, child.label)
             continue
-        made.append(Member(child.label, child.overrides, child.recipe, figures))
+        made.append(Member(child.label, child.overrides, recipe, figures))
         if request.stop_early is not None:
-            _add(found, early.problems(request.stop_early, child.recipe, figures), child.label)
+            _add(found, early.problems(request.stop_early, recipe, figures), child.label)
     if found:
         problems = [(field, sweep.in_runs(text, labels, len(children))) for (field, text), labels in found.items()]
         raise intake.refused(_some(problems))
@@ -78,15 +82,15 @@ def planned(request: SweepRequest, made: list[Member], on: Hardware) -> SweepPla
 
 def _planned(no: int, member: Member) -> PlannedRunView:
     figures: Plan = member.figures
-    base = next(stage for stage in figures.stages if stage.stage == "base_train")
+    first = figures.stages[0]  # pretraining, unless the run starts from a model
     known = [stage.fits for stage in figures.stages if stage.fits is not None]
     return PlannedRunView(
         no=no,
         label=member.label,
         overrides=member.overrides,
         params=figures.params,
-        steps=base.steps,
-        tokens=base.tokens,
+        steps=first.steps,
+        tokens=first.tokens,
         fits=all(known) if known else None,
         hours=figures.hours,
         usd=figures.usd,
@@ -94,9 +98,10 @@ def _planned(no: int, member: Member) -> PlannedRunView:
 
 
 def _data_of(recipe: Recipe) -> str:
-    """What decides whether the data are there: everything but the model and its optimizers."""
+    """What decides whether the data are there, and the model to start from: its shape has to be the recipe's."""
+    shape = {} if recipe.from_ is None else {"from_": True, "model": True, "tokenizer": True}
     return recipe.model_dump_json(
-        include={"data": True, "mid": {"train", "val"}, "sft": {"train", "val"}, "rl": True, "chat_eval": True}
+        include={"data": True, "mid": {"train", "val"}, "sft": {"train", "val"}, "rl": True, "chat_eval": True, **shape}
     )
 
 
