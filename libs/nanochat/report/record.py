@@ -72,15 +72,21 @@ class StageRecord(BaseModel):
 
 
 def of(attempt: Path) -> StageRecord:
-    """The record of a stage whose newest attempt has this folder. Points that a later attempt has superseded are left out.
+    """The record of a stage whose newest attempt has this folder. Points that a later attempt has superseded are left out, and so
+    are attempts at other settings or of other inputs and earlier complete ones: a local run may have been repeated with other recipes.
 
     The folder of an attempt is `attempt-<n>`, beside those of the others; of a folder with another name, nothing else is read.
     """
     folders = _attempts(attempt)
-    events = {no: list(read(folder / EVENTS)) for no, folder in folders.items()}
     specs = {no: _spec(folder) for no, folder in folders.items()}
     line = _line(folders, specs)
     last = max(folders, default=0)
+    folders = {
+        no: folder
+        for no, folder in folders.items()
+        if no in line or (_task(specs[no]) == _task(specs[last]) and not (folder / MANIFEST).exists())
+    }
+    events = {no: list(read(folder / EVENTS)) for no, folder in folders.items()}
     return StageRecord(
         curves=[curves.of(key, points) for key, points in _points(events, line).items()],
         samples=samples([e for no in sorted(line) for e in events[no] if e["kind"] == "sample" and e["step"] <= line[no]]),
@@ -104,6 +110,12 @@ def _spec(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _task(spec: dict[str, Any]) -> tuple[Any, ...]:
+    """What an attempt was to do: its settings, and the digests of what it reads."""
+    inputs = spec.get("inputs") or {}
+    return spec.get("config"), spec.get("seed"), {name: artifact.get("sha256") for name, artifact in inputs.items()}
 
 
 def _origin(spec: dict[str, Any]) -> Path | None:

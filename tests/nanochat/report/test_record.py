@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nanochat.contract.contract import write_json
 from nanochat.contract.events import EventLog
 from nanochat.report import curves, record
 from nanochat.report.curves import BUCKETS
@@ -65,6 +66,18 @@ def test_an_attempt_that_went_on_from_another_run_has_its_own_points_only(tmp_pa
     attempt(tmp_path / "a", 1, falling(10))
     mine = attempt(tmp_path / "b", 1, falling(20, 11), resumed_from="../a/attempt-1/checkpoints/step_000010")
     assert curve(record.of(mine)).steps == list(range(11, 21))
+
+
+def test_attempts_at_other_settings_are_no_part_of_the_run(tmp_path: Path) -> None:
+    for no, lr in ((1, 0.1), (2, 0.9), (3, 0.1), (4, 0.1)):
+        folder = attempt(tmp_path, no, [(1, {"loss": 9.0})], figures={} if no == 1 else None)
+        write_json(folder / "stage.json", {"attempt": no, "config": {"lr": lr}, "inputs": {}})
+        log = EventLog(folder / "events.jsonl")
+        log.emit("warning", code="slow", message=f"at {lr}")
+        log.close()
+    made = record.of(tmp_path / "attempt-4")
+    assert [found.no for found in made.attempts] == [3, 4]
+    assert [(found.message, found.count) for found in made.warnings] == [("at 0.1", 2)]
 
 
 def test_warnings_are_counted_and_samples_of_a_few_steps_are_kept(tmp_path: Path) -> None:
