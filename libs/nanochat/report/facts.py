@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
+from nanochat.planning.graph import STAGES
 from nanochat.report import cells
 from nanochat.report.card import Cost, Report
-from nanochat.report.summary import CHATCORE_MEAN, COLUMNS, CORE, CORE_ESTIMATE, OPTIONAL, TEXT_BPB
+from nanochat.report.summary import CHATCORE_MEAN, COLUMNS, CORE, CORE_ESTIMATE, TEXT_BPB
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ def ours(report: Report) -> Ours:
 
     name = CORE if CORE in rows else CORE_ESTIMATE
     return Ours(
-        params=cells.short(report.results("base_train").get("params")),
+        params=cells.short(trained(report, "params").get("params")),
         core=value(name, "BASE"),
         core_error=rows[name].errors.get("BASE") if name in rows else None,
         is_estimate=CORE_ESTIMATE in rows,
@@ -39,18 +42,23 @@ def ours(report: Report) -> Ours:
     )
 
 
+def trained(report: Report, key: str) -> Mapping[str, Any]:
+    """The results of the first training stage that recorded this figure: pretraining, unless the run starts from a model."""
+    return next((results for d in STAGES if d.trains and (results := report.results(d.name)).get(key) is not None), {})
+
+
 def columns(report: Report) -> list[str]:
-    """The columns of the summary. One that a recipe may leave out is there only if it did not."""
+    """The columns of the summary: the models that the run trains."""
     states = {stage.name: stage.state for stage in report.stages}
-    return [c for c in COLUMNS if c not in OPTIONAL or states.get(COLUMNS[c][0]) not in ("left out", None)]
+    return [c for c in COLUMNS if states.get(COLUMNS[c][0]) not in ("left out", None)]
 
 
 def system(report: Report) -> list[tuple[str, str]]:
     """The system: recipe, model, hardware, versions and the amount of code."""
-    base, machine = report.results("base_train"), report.machine
+    on, machine = trained(report, "device"), report.machine
     model, tokenizer = report.recipe.get("model") or {}, report.recipe.get("tokenizer") or {}
     described = f": {report.recipe['description']}" if report.recipe.get("description") else ""
-    trained = f"{base.get('world_size', 1)} x {base['device']}" if base.get("device") else cells.NONE
+    hardware = f"{on.get('world_size', 1)} x {on['device']}" if on.get("device") else cells.NONE
     code = report.code
     pinned = f", {code.dependencies} pinned packages" if code.dependencies else ""
     size = f"{code.characters:,} characters, {code.lines:,} lines, {code.files} files, about {code.tokens:,} tokens"
@@ -62,10 +70,10 @@ def system(report: Report) -> list[tuple[str, str]]:
         ("Recipe", f"{report.recipe.get('name', cells.NONE)}{described}"),
         (
             "Model",
-            f"depth {model.get('depth', '?')}, {cells.number('', base.get('params'))} parameters, "
+            f"depth {model.get('depth', '?')}, {cells.number('', trained(report, 'params').get('params'))} parameters, "
             f"context {cells.number('', model.get('seq_len'))}, vocabulary {cells.number('', tokenizer.get('vocab_size'))}",
         ),
-        ("Trained on", trained),
+        ("Trained on", hardware),
         ("Machine", ", ".join(parts) or cells.NONE),
         ("Versions", ", ".join(f"{k} {versions[k]}" for k in ("nanochat", "python", "torch", "cuda") if versions.get(k))),
         ("Code", f"{size}{pinned} ({code.of})"),

@@ -76,19 +76,22 @@ def render(report: Report) -> str:
 
 def lede(report: Report) -> str:
     """What was trained, on what, in which time and for how much: one sentence of what is known."""
-    base = report.results("base_train")
-    if not base.get("params"):
+    base, on = report.results("base_train"), facts.trained(report, "device")
+    params = facts.trained(report, "params").get("params")
+    if not params:
         took = f", {cells.duration(report.total_seconds)} from its first start to its last end" if report.total_seconds else ""
         return f"A run of the recipe {report.recipe.get('name', cells.NONE)}{took}."
-    model = f"{cells.short(base['params'])}-parameter language model"
+    model = f"{cells.short(params)}-parameter language model"
     article = "An" if _VOWEL.match(model) else "A"
-    said = [f"{article} {model} trained" if base.get("tokens") else f"{article} {model}"]
+    said = [f"{article} {model}"]
+    if (start := report.stage("start")) is not None and start.state != "left out":
+        said.append("made from an earlier one")
     if base.get("tokens"):
-        said.append(f"on {cells.short(base['tokens'])} tokens")
-    if base.get("device") == "cpu":
+        said.append(f"trained on {cells.short(base['tokens'])} tokens")
+    if on.get("device") == "cpu":
         said.append(f"with {report.machine['cores']} CPU cores" if report.machine.get("cores") else "with a CPU")
-    elif base.get("device"):
-        said.append(f"with {base.get('world_size', 1)} × {base['device']}")
+    elif on.get("device"):
+        said.append(f"with {on.get('world_size', 1)} × {on['device']}")
     if report.total_seconds:
         said.append(f"in {cells.duration(report.total_seconds)}")
     if report.cost:

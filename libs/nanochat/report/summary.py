@@ -21,7 +21,6 @@ COLUMNS = {
     for trained in STAGES
     if trained.trains and (evaluated := evaluation_of(trained))
 }
-OPTIONAL = {stage.trains.upper() for stage in STAGES if stage.trains and stage.enabled_by}  # columns that a run may lack
 # Rows that both pages pick out.
 CORE, CORE_ESTIMATE, CHATCORE_MEAN = "CORE", "CORE (estimate)", "ChatCORE"
 # Bits per byte on the text of pretraining and on conversations do not compare, so each has a row of its own.

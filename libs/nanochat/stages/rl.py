@@ -73,7 +73,7 @@ def run(ctx: StageContext) -> None:
 def _results(spec: RlSpec, results: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     earned = state["rewards"]
     window = max(1, min(10, len(earned) // 4))
-    kept = ("steps", "tokens", "train_seconds", "pass_at_1", LAST, "mem_gib", "world_size", "device")
+    kept = ("steps", "tokens", "train_seconds", "pass_at_1", LAST, "mem_gib", "params", "world_size", "device")
     return {
         "task": spec.task,
         "reward_function": spec.reward,

@@ -13,7 +13,8 @@ from nanochat.contract.contract import StageSpec, seal
 from nanochat.data.core_bundle import ROWS
 from nanochat.planning import graph
 from nanochat.report import build, cells, markdown, notes
-from tests.nanochat.report.runs import a_run, attempt, chat_results
+from nanochat.report.page import render
+from tests.nanochat.report.runs import a_run, attempt, card, chat_results, results
 
 
 def page(**replaced):
@@ -39,6 +40,19 @@ def test_the_summary_has_every_figure_in_its_column():
     assert "At $24.00 an hour for 8 x H100: $28.00." in text
     assert "All settings are those of the d20 speedrun." in text
     assert "- No " not in text.replace("- Not part", "")
+
+
+def test_a_run_that_starts_from_a_model_has_the_columns_of_what_it_trains_and_its_hardware():
+    started = {**results(), "sft": {"val_loss": 1.0, "params": 560_988_160, "device": "cpu", "world_size": 1}}
+    cards = [card("start", 0, {"first": "sft"}), *(card(name, 1, started[name]) for name in ("data", "sft", "chat_eval_sft"))]
+    made = build.report("r_1", resolve("speedrun", {"from.model": "old"}).model_dump(mode="json"), cards, {"cores": 8})
+    text = markdown.render(made)
+    assert "| Metric | SFT |" in text
+    assert row(text, "Validation loss") == ["1.0000"]
+    assert row(text, "Trained on") == ["1 x cpu"]
+    assert "560,988,160 parameters" in text
+    assert row(text, "**This run**")[0] == "561M"
+    assert render(made).count("A 561M-parameter language model made from an earlier one with 8 CPU cores in ") == 1
 
 
 def test_a_stage_has_its_section_in_the_order_of_the_run():

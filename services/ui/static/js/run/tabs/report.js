@@ -75,14 +75,17 @@ function times(r, begun) {
   ];
 }
 
+/** The results of the first training stage that recorded this figure: pretraining, unless the run starts from a model. */
+const trained = (r, key) => r.stages.map((s) => s.results).find((found) => "device" in found && key in found) ?? {};
+
 function system(r) {
-  const base = r.stages.find((s) => s.name === "base_train")?.results ?? {};
+  const on = trained(r, "device");
   const m = r.machine;
   const model = r.recipe.model ?? {};
   const rows = [
     ["Recipe", r.recipe.name],
-    ["Model", model.depth && `depth ${model.depth}, ${number(base.params)} parameters, context ${number(model.seq_len)}, vocabulary ${number(r.recipe.tokenizer?.vocab_size)}`],
-    ["Trained on", base.device && `${base.world_size ?? 1} × ${base.device}`],
+    ["Model", model.depth && `depth ${model.depth}, ${number(trained(r, "params").params)} parameters, context ${number(model.seq_len)}, vocabulary ${number(r.recipe.tokenizer?.vocab_size)}`],
+    ["Trained on", on.device && `${on.world_size ?? 1} × ${on.device}`],
     ["Machine", [m.cpu, m.gpus, m.memory, m.cores && `${m.cores} cores`].filter(Boolean).join(", ")],
     ["Software", [["nanochat", m.nanochat ?? r.code.version], ["Python", m.python], ["torch", m.torch], ["CUDA", m.cuda]].filter(([, v]) => v).map(([k, v]) => `${k} ${v}`).join(", ")],
     ["Seed", r.recipe.seed],
@@ -93,9 +96,9 @@ function system(r) {
 
 function published(r) {
   const of = (name, column) => r.summary.find((row) => row.name === name)?.values[column];
-  const base = r.stages.find((s) => s.name === "base_train")?.results ?? {};
+  const { params } = trained(r, "params");
   const estimate = of("CORE", "BASE") === undefined && of("CORE (estimate)", "BASE") !== undefined;
-  const ours = { name: "This run", params: base.params ? number(base.params, 3) : DASH, core: of("CORE", "BASE") ?? of("CORE (estimate)", "BASE"), bpb: of("Bits per byte, text", "BASE"), chatcore: of("ChatCORE", "SFT"), hardware: estimate ? "CORE is an estimate from a sample" : "", source: "" };
+  const ours = { name: "This run", params: params ? number(params, 3) : DASH, core: of("CORE", "BASE") ?? of("CORE (estimate)", "BASE"), bpb: of("Bits per byte, text", "BASE"), chatcore: of("ChatCORE", "SFT"), hardware: estimate ? "CORE is an estimate from a sample" : "", source: "" };
   const figure = (value) => h("td", { class: "num" }, typeof value === "number" ? value.toFixed(4) : DASH);
   return [
     table("Published figures", ["Model", ["Parameters", "num"], ["CORE", "num"], ["Bits per byte", "num"], ["ChatCORE (SFT)", "num"], "Source"],
