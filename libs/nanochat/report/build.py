@@ -29,11 +29,13 @@ def report(
     *,
     name: str = "",
     status: str = "",
+    usd_per_hour: float | None = None,
 ) -> Report:
     """The report of a run. `recipe` is the whole recipe as JSON, or just its name if no more is known.
 
     Stages that are not among `stages` were left out if the recipe does not turn them on, and not reached otherwise. `machine` is
-    shown only if no evaluation recorded its own machine. `status` says how the run ended, or how far it is.
+    shown only if no evaluation recorded its own machine. `status` says how the run ended, or how far it is. `usd_per_hour` is the run's own price of
+    one GPU, in place of the table's.
     """
     recipe = normal(recipe)
     by_name = {stage.name: stage for stage in stages}
@@ -55,7 +57,7 @@ def report(
         stages=every,
         summary=summary.rows(results),
         total_seconds=total,
-        cost=_cost(results, total),
+        cost=cost(results, total, usd_per_hour),
         notes=notes.of(every),
         settings=_settings(recipe),
         lineage=_lineage(every),
@@ -114,14 +116,18 @@ def finite(value: Any) -> Any:
     return value
 
 
-def _cost(results: Mapping[str, Mapping[str, Any]], total: float | None) -> Cost | None:
+def cost(results: Mapping[str, Mapping[str, Any]], total: float | None, usd_per_hour: float | None = None) -> Cost | None:
+    """The price of the run; None if that of its hardware is unknown. `usd_per_hour` is as in `report`."""
     trained = next((results[d.name] for d in STAGES if d.trains and results.get(d.name, {}).get("device")), {})
-    found = gpus.find(str(trained.get("device", ""))) if trained else None
-    if found is None or found.usd_per_hour is None or not total:
+    device = str(trained.get("device", ""))
+    found = gpus.find(device)
+    if usd_per_hour is None and found is not None:
+        usd_per_hour = found.usd_per_hour
+    if not device or usd_per_hour is None or not total:
         return None
     count = int(trained.get("world_size") or 1)
-    price = found.usd_per_hour * count
-    return Cost(gpu=found.name, gpus=count, usd_per_hour=price, usd=price * total / 3600)
+    price = usd_per_hour * count
+    return Cost(gpu=found.name if found else device, gpus=count, usd_per_hour=price, usd=price * total / 3600)
 
 
 # -- settings --

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from pydantic import BaseModel, Field, ValidationError
 
 from controlplane import views
-from nanochat.report import markdown, page, write
+from nanochat.report import build, markdown, page, write
 from nanochat.report.card import Report
 from services.api.auth import Caller
 from services.api.database import Ledger
@@ -36,18 +36,18 @@ class ReportView(BaseModel):
 @router.get("/report", responses=responses(*REFUSED))
 def get_report(caller: Caller, ledger: Ledger, run_id: RunId) -> ReportView:
     """Get the report card as data and as Markdown. Until the last stage has made it, it tells what is known so far."""
-    text = _made(ledger, run_id, write.MARKDOWN)
-    if text is None:
-        made = _so_far(ledger, run_id)
-        return ReportView(markdown=markdown.render(made), report=made)
-    return ReportView(markdown=text, report=_made_report(ledger, run_id))
+    made = _made_report(ledger, run_id)
+    text = _made(ledger, run_id, write.MARKDOWN) if made is None else None
+    if text is not None:
+        return ReportView(markdown=text, report=None)
+    made = made or _so_far(ledger, run_id)
+    return ReportView(markdown=markdown.render(made), report=made)
 
 
 @router.get("/report.md", response_class=MarkdownResponse, responses=responses(*REFUSED))
 def get_report_as_markdown(caller: Caller, ledger: Ledger, run_id: RunId) -> MarkdownResponse:
     """Get the report card as Markdown."""
-    text = _made(ledger, run_id, write.MARKDOWN)
-    return MarkdownResponse(markdown.render(_so_far(ledger, run_id)) if text is None else text)
+    return MarkdownResponse(get_report(caller, ledger, run_id).markdown)
 
 
 @router.get("/report.html", response_class=HTMLResponse, responses=responses(*REFUSED))
@@ -75,13 +75,20 @@ def _made(ledger: Ledger, run_id: str, name: str) -> str | None:
 
 
 def _made_report(ledger: Ledger, run_id: str) -> Report | None:
-    """The report stage's report under the name that the run has now; None if there is none, or in a form of another version."""
+    """The report stage's report under the name that the run has now, and with the run's own price, which that stage does not know.
+
+    None if there is none, or in a form of another version.
+    """
     try:
         made = Report.model_validate_json(_made(ledger, run_id, write.JSON) or "")
     except ValidationError:
         return None
     with ledger() as session:
-        made.name = views.run_view(session, run_id).name
+        run = views.run_view(session, run_id)
+    made.name = run.name
+    if run.budget.usd_per_hour is not None:
+        results = {stage.name: stage.results for stage in made.stages}
+        made.cost = build.cost(results, made.total_seconds, run.budget.usd_per_hour)
     return made
 
 

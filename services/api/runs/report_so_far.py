@@ -45,7 +45,8 @@ def report(session: Session, run_id: str) -> Report | None:
         _card(stage, [s for s in series if s.stage == stage.name], [e for e in told if e.stage == stage.name])
         for stage in begun
     ]
-    return build.report(run.id, run.config, cards, {}, name=run.name, status=_status(run))
+    price = run.budget.usd_per_hour
+    return build.report(run.id, run.config, cards, {}, name=run.name, status=_status(run), usd_per_hour=price)
 
 
 def _status(run: RunView) -> str:
