@@ -399,3 +399,11 @@ def test_sweeps_are_listed_page_by_page_and_belong_to_a_project(api: Api) -> Non
         api.http.post(f"/v1/sweeps/{sweep_id}/cancel")
     trail = api.http.get("/v1/audit", params={"limit": 1}).json()["items"][0]
     assert (trail["action"], trail["target"]) == ("cancel_sweep", {"sweep_id": ids[-1]})
+
+
+def test_a_spreadsheet_takes_no_name_for_a_formula(api: Api) -> None:
+    sweep = start(api, GRID | {"name": '=HYPERLINK("http://elsewhere")'})
+    text = api.http.get(f"/v1/sweeps/{sweep['id']}", headers={"Accept": "text/csv"}).text
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["name"].partition(" ")[0] for row in rows] == ['\'=HYPERLINK("http://elsewhere")'] * 4
+    act(api, sweep, "cancel")

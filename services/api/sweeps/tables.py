@@ -1,4 +1,7 @@
-"""The table and the curves of a sweep as CSV (RFC 4180), for clients that send `Accept: text/csv`."""
+"""The table and the curves of a sweep as CSV (RFC 4180), for clients that send `Accept: text/csv`.
+
+A text that a spreadsheet would take for a formula has an apostrophe in front.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from controlplane.sweep_schemas import SweepCurvesView, SweepRunView, SweepView
 CSV = "text/csv"
 Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
 
+FORMULA = ("=", "+", "-", "@")
 _BEFORE = ("no", "run_id", "name", "status", "stopped_early")
 _AFTER = ("best", "last", "step", "tokens", "hours", "gpu_hours", "usd")
 
@@ -64,4 +68,6 @@ def points_table(curves: SweepCurvesView) -> Table:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(FORMULA):
+        return f"'{value}"
     return json.dumps(value) if isinstance(value, dict | list | bool) else value
