@@ -10,6 +10,10 @@ from nanochat.report.card import Report, StageCard
 from nanochat.report.summary import TASKS
 
 EXCERPT = 240  # characters of a text in a cell
+# Control characters and those that turn the direction of what follows.
+UNSEEN = dict.fromkeys(
+    (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}"
+)
 
 
 def render(report: Report) -> str:
@@ -142,5 +146,6 @@ def excerpt(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Put a text on one line and escape it, so that it cannot break out of its table cell."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
+    """Put a text on one line and escape it, so that it cannot break out of its table cell, load a picture or steer a terminal."""
+    line = " ".join(text.split()).translate(UNSEEN).replace("\\", "\\\\")
+    return line.replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`").replace("](", "]\\(")

@@ -136,6 +136,26 @@ def test_core_without_any_task_says_so():
     assert len(ROWS) == notes.CORE_TASKS
 
 
+def test_a_price_of_the_run_s_own_is_taken_for_hardware_without_one():
+    on_a_cpu = {"base_train": {"device": "cpu", "world_size": 1}}
+    assert build.cost(on_a_cpu, 1800) is None
+    priced = build.cost(on_a_cpu, 1800, usd_per_hour=2.0)
+    assert priced is not None
+    assert (priced.gpu, priced.usd_per_hour, priced.usd) == ("cpu", 2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("![x](http://tracker/y.png)", "![x]\\(http://tracker/y.png)"),
+        ("\x1b[31mred\x07", "\N{REPLACEMENT CHARACTER}[31mred\N{REPLACEMENT CHARACTER}"),
+        ("a \u202eb", "a \N{REPLACEMENT CHARACTER}b"),
+    ],
+)
+def test_what_a_model_writes_loads_no_picture_and_steers_no_terminal(text, shown):
+    assert markdown.escape(text) == shown
+
+
 def test_model_output_cannot_break_the_page():
     text = page()
     lines = [line for line in text.splitlines() if line.startswith("| SpellingBee | How many \\|")]
