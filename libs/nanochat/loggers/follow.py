@@ -17,11 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nanochat.contract.contract import EVENTS, SPEC
+from pydantic import TypeAdapter, ValidationError
+
+from nanochat.contract.contract import EVENTS, SPEC, write_json
 from nanochat.contract.lines import sift
 from nanochat.loggers.sinks import SINKS, Sink, StageRun
 
 POLL_S = 1.0
+COPIED = "loggers.json"  # in the folder of a run: what each tracker has, as the last `seq` of each attempt
 
 
 def follow(folder: Path, names: Sequence[str], ended: Callable[[float], bool]) -> int:
@@ -41,6 +44,7 @@ class Trackers:
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self._folder, self._names = folder, list(names)
         self._stages: defaultdict[str, _Stage] = defaultdict(_Stage)  # by name
+        self._copied = _copied(folder)
         self.failed: list[str] = []
 
     def copy(self) -> None:
@@ -51,16 +55,22 @@ class Trackers:
                 self._copy(stage, path, event)
 
     def close(self) -> None:
+        """End all trackers. Those that did not fail have everything: the next copy of this run gives them what is new."""
         for stage in self._stages.values():
             for name, sink in stage.sinks.items():
                 with self._dropping(name):
                     sink.close()
+        read = {_key(path): seq for stage in self._stages.values() for path, (_, _, seq) in stage.read.items()}
+        if read and (kept := set(self._names) - set(self.failed)):
+            write_json(self._folder / COPIED, self._copied | {name: self._copied.get(name, {}) | read for name in kept})
 
     def _copy(self, stage: _Stage, path: Path, event: Mapping[str, Any]) -> None:
         if not (found := figures(event)):
             return
         stage.step = event.get("step", stage.step)
         for name in [name for name in self._names if name not in self.failed]:
+            if event["seq"] <= self._copied.get(name, {}).get(_key(path), -1):
+                continue
             with self._dropping(name):
                 self._sink(name, stage, path).log(stage.step, found, event["t"])
 
@@ -123,6 +133,18 @@ def until_closed(stream: int) -> Callable[[float], bool]:
 def at_once(_seconds: float) -> bool:
     """For a run that has ended."""
     return True
+
+
+def _key(path: Path) -> str:
+    """An attempt by its place in the folder of the run: `base_train/attempt-1`."""
+    return "/".join(path.parent.parts[-2:])
+
+
+def _copied(folder: Path) -> dict[str, dict[str, int]]:
+    try:
+        return TypeAdapter(dict[str, dict[str, int]]).validate_json((folder / COPIED).read_bytes())
+    except (OSError, ValidationError):
+        return {}
 
 
 def _age(path: Path) -> tuple[float, int]:

@@ -6,7 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from nanochat.local.loggers import LOG, copied_to
 from nanochat.local.run import main as local_run
 from nanochat.loggers.__main__ import main
 from nanochat.loggers.follow import at_once, figures, follow
-from nanochat.loggers.sinks import SINKS
+from nanochat.loggers.sinks import SINKS, StageRun
 from tests.waiting import until
 
 
@@ -99,6 +99,26 @@ def test_trackio_has_every_stage_as_a_run(run: Path):
         (3, 1.8),
     ]
     assert logs["first-chat_eval_sft"][0]["gsm8k/accuracy"] == 0.25
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_a_second_copy_gives_a_tracker_only_what_is_new(run: Path, monkeypatch: pytest.MonkeyPatch, more: bool):
+    seen: list[int] = []
+
+    class Counting:
+        def __init__(self, stage: StageRun) -> None: ...
+        def log(self, step: int, values: Mapping[str, float], at: float) -> None:
+            seen.append(step)
+
+        def close(self) -> None: ...
+
+    monkeypatch.setitem(SINKS, "tensorboard", Counting)
+    assert follow(run, ["tensorboard"], at_once) == 0
+    assert len(seen) == 6
+    if more:
+        with_events(run, "sft", 1, [("metric", {"step": 7, "values": {"loss": 1.0}})])
+    assert follow(run, ["tensorboard"], at_once) == 0
+    assert seen[6:] == [7] * more
 
 
 def test_wandb_keeps_an_offline_run_to_be_sent_later(run: Path):
