@@ -79,7 +79,8 @@ def metric(key: str, value: float) -> str:
 
 def _evaluation(event: Mapping[str, Any]) -> str:
     name, values = str(event["name"]), event["values"]
-    shown = [_figure(name, key, value) for key, value in values.items() if isinstance(value, int | float)]
+    told = [(key, value) for key, value in values.items() if isinstance(value, int | float)]
+    shown = [_figure(name, key, value) for key, value in told if (key, value) != ("stderr", 0)]  # all right or all wrong
     core_task = re.fullmatch(r"core/(.+)", name)
     title = f"CORE task {core_task[1]}" if core_task else TITLES.get(name, name.replace(": ", ", "))
     at = f" at step {event['step']:,}" if event.get("step") is not None else ""

@@ -110,7 +110,7 @@ def test_a_metric_is_shown_by_its_short_name_with_a_figure_that_people_can_read(
             {"name": "arc_easy", "values": {"accuracy": 0.2734, "n": 2376, "stderr": 0.0091}},
             "ARC-Easy: accuracy 27.3 %, 2,376 questions, standard error 0.9 %",
         ),
-        ({"name": "arc_easy", "values": {"accuracy": 1.0, "n": 1}}, "ARC-Easy: accuracy 100.0 %, 1 question"),
+        ({"name": "arc_easy", "values": {"accuracy": 1.0, "n": 1, "stderr": 0.0}}, "ARC-Easy: accuracy 100.0 %, 1 question"),
         ({"name": "chatcore", "values": {"chatcore": 0.08342}}, "ChatCORE 0.08342"),
         ({"name": "core", "step": 2000, "values": {"core": 0.2219}}, "CORE 0.2219 at step 2,000"),
         ({"name": "core", "values": {}}, "CORE: no figure"),

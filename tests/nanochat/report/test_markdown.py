@@ -173,6 +173,7 @@ def test_model_output_cannot_break_the_page():
         ("x", 0.81234, "0.8123"),
         ("flops", 3.9e19, "3.900e+19"),
         ("x", 1e-5, "1.000e-05"),
+        ("stderr", 0.0, "–"),
         ("tok_per_s", 135_000.0, "135,000.0"),
         ("x", math.inf, "inf"),
         ("train_seconds", 12_900, "3h35m"),
