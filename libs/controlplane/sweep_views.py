@@ -30,9 +30,9 @@ from controlplane.sweep_schemas import (
     SweepView,
 )
 from nanochat.planning import early
-from nanochat.planning.metrics import label
+from nanochat.planning.metrics import BY_KEY, METRICS, label
 
-METRIC = "val_bpb"  # shown where neither the caller nor the sweep's rule names one
+METRIC = "val_bpb"  # of runs without a plan
 
 # Best and newest value of each stage. Points that a resume superseded are left out, to a bucket of points.
 _VALUES = text(
@@ -86,8 +86,8 @@ def page(session: Session, query: SweepQuery = SweepQuery(), *, limit: int = 20,
 def view(session: Session, sweep_id: str, *, metric: str | None = None, stage: str | None = None) -> SweepView:
     """A sweep with the table of its runs. Raises NotFound, and ValueError if no stage reports the metric."""
     sweep = _sweep(session, sweep_id)
-    shown = _shown(sweep, metric, stage)
     runs = _runs(session, sweep_id)
+    shown = _shown(sweep, runs, metric, stage)
     stages = _stages(session, runs, shown.stage)
     values = _values(session, [run.id for run in runs], shown)
     used = budgets.usages(session, {run.id: run.usd_per_hour for run in runs})
@@ -128,8 +128,8 @@ def curves(
 ) -> SweepCurvesView:
     """The metric of each run by step, tokens and GPU hours. Raises NotFound, and ValueError if no stage reports the metric."""
     sweep = _sweep(session, sweep_id)
-    shown = _shown(sweep, metric, stage)
     runs = _runs(session, sweep_id)
+    shown = _shown(sweep, runs, metric, stage)
     stages = _stages(session, runs, shown.stage)
     spans = _spans(session, stages)
     series = []
@@ -219,12 +219,19 @@ def _sweep(session: Session, sweep_id: str) -> Sweep:
     return sweep
 
 
-def _shown(sweep: Sweep, metric: str | None, stage: str | None) -> Shown:
+def _shown(sweep: Sweep, runs: Sequence[Run], metric: str | None, stage: str | None) -> Shown:
+    """What was asked for, else what the sweep's rule compares, else how the first training stage of its runs is validated."""
     rule = sweep.spec.get("stop_early") or {}
     if metric is None and rule:
         metric, stage = rule["metric"], stage or rule.get("stage")
-    name, lower = early.where(metric or METRIC, stage)
-    return Shown(metric or METRIC, name, lower)
+    trained = [planned["stage"] for run in runs[:1] for planned in (run.planned or {}).get("stages", [])]
+    if metric is None and trained:
+        metric = next((m.key for m in METRICS if m.plot == "validation" and (stage or trained[0]) in m.stages), None)
+    metric = metric or METRIC
+    if stage is None and metric in BY_KEY:
+        stage = next((name for name in trained if name in BY_KEY[metric].stages), None)
+    name, lower = early.where(metric, stage)
+    return Shown(metric, name, lower)
 
 
 # -- runs --

@@ -60,6 +60,7 @@ def test_a_sweep_finetunes_the_model_of_another_run(api: Api, old: str) -> None:
     plan = api.http.post("/v1/sweeps/plan", json=body).json()
     assert [run["steps"] for run in plan["items"]] == [60, 60]  # of the recipe's SFT
     sweep = api.http.post("/v1/sweeps", json=body).json()
+    assert (sweep["metric"], sweep["stage"]) == ("val_loss", "sft")  # pretraining, which reports val_bpb, is no part of it
     runs = [api.http.get(f"/v1/runs/{item['run_id']}").json() for item in sweep["items"]]
     assert [Path(run["config"]["from"]["model"]).name for run in runs] == ["mid_train", "mid_train"]
     (kept,) = [c for c in api.http.get(f"/v1/runs/{old}/checkpoints").json()["items"] if c["stage"] == "mid_train"]

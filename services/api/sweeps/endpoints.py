@@ -22,7 +22,12 @@ from services.api.sweeps.schemas import SweepPlanRequest, SweepPlanView, SweepRe
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
 
-Metric = Annotated[Word | None, Query(description="Metric to show; that of the sweep's rule, else val_bpb, if left out.")]
+Metric = Annotated[
+    Word | None,
+    Query(
+        description="Metric to show; left out: that of the sweep's rule, else the one by which the first training stage is validated."
+    ),
+]
 StageOf = Annotated[Word | None, Query(description="Stage that reports the metric; the first that does if left out.")]
 
 
