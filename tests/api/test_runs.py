@@ -221,6 +221,20 @@ def test_the_report_of_the_last_stage_is_shown_under_the_name_of_the_run(
     assert f"<h1>{run_id}</h1>" in api.http.get(f"/v1/runs/{run_id}/report.html").text  # the page as it was made
 
 
+def test_the_report_says_what_the_run_cost_by_the_ledger_and_not_by_the_clock(
+    api: Api, worker: ManualWorker, tmp_path: Path
+) -> None:
+    run_id = api.http.post("/v1/runs", json=TINY | {"usd_per_hour": 3600}).json()["id"]
+    trained = build.card("base_train", "done", results={"device": "cpu"}, started_at=1.0, finished_at=86_401.0)
+    write.all_forms(build.report(run_id, TINY, [trained], {}), tmp_path)
+    for stage in [s["name"] for s in api.http.get(f"/v1/runs/{run_id}").json()["stages"]]:
+        worker.complete(run_id, stage, report=str(tmp_path))
+    used = api.http.get(f"/v1/runs/{run_id}").json()["budget"]["used_usd"]
+    report = api.http.get(f"/v1/runs/{run_id}/report").json()
+    assert report["report"]["cost"] == {"gpu": "cpu", "gpus": 1, "usd_per_hour": 3600.0, "usd": pytest.approx(used)}
+    assert f"At $3,600.00 an hour for 1 x cpu: ${used:,.2f}." in report["markdown"]
+
+
 def test_a_run_that_failed_has_a_report_in_three_forms(api: Api, worker: ManualWorker, tmp_path: Path) -> None:
     run_id = api.http.post("/v1/runs", json=TINY | {"name": "<b>bad</b>"}).json()["id"]
     (tmp_path / "results.json").write_text('{"train_shards": 3}', encoding="utf-8")

@@ -29,13 +29,11 @@ def report(
     *,
     name: str = "",
     status: str = "",
-    usd_per_hour: float | None = None,
 ) -> Report:
     """The report of a run. `recipe` is the whole recipe as JSON, or just its name if no more is known.
 
     Stages that are not among `stages` were left out if the recipe does not turn them on, and not reached otherwise. `machine` is
-    shown only if no evaluation recorded its own machine. `status` says how the run ended, or how far it is. `usd_per_hour` is the run's own price of
-    one GPU, in place of the table's.
+    shown only if no evaluation recorded its own machine. `status` says how the run ended, or how far it is.
     """
     recipe = normal(recipe)
     by_name = {stage.name: stage for stage in stages}
@@ -57,7 +55,7 @@ def report(
         stages=every,
         summary=summary.rows(results),
         total_seconds=total,
-        cost=cost(results, total, usd_per_hour),
+        cost=cost(results, total),
         notes=notes.of(every),
         settings=_settings(recipe),
         lineage=_lineage(every),
@@ -117,7 +115,7 @@ def finite(value: Any) -> Any:
 
 
 def cost(results: Mapping[str, Mapping[str, Any]], total: float | None, usd_per_hour: float | None = None) -> Cost | None:
-    """The price of the run; None if that of its hardware is unknown. `usd_per_hour` is as in `report`."""
+    """The price of the run; None if that of its hardware is unknown. `usd_per_hour` is of one GPU, in place of the table's."""
     trained = next((results[d.name] for d in STAGES if d.trains and results.get(d.name, {}).get("device")), {})
     device = str(trained.get("device", ""))
     found = gpus.find(device)

@@ -51,7 +51,10 @@ class Cost(BaseModel):
     gpu: str = Field(description="Name of the GPU in the table of GPUs.")
     gpus: int = Field(description="Number of GPUs.")
     usd_per_hour: float = Field(description="Price of all of them in US dollars per hour.")
-    usd: float = Field(description="Price of the wall-clock time from the first start to the last end, in US dollars.")
+    usd: float = Field(
+        description="Price in US dollars: of the run's GPU stages, from claim to end, in the ledger of the platform; else of the wall-clock "
+        "time from the first start to the last end."
+    )
 
 
 class Setting(BaseModel):

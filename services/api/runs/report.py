@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from pydantic import BaseModel, Field, ValidationError
 
 from controlplane import views
-from nanochat.report import build, markdown, page, write
+from nanochat.report import markdown, page, write
 from nanochat.report.card import Report
 from services.api.auth import Caller
 from services.api.database import Ledger
@@ -75,7 +75,7 @@ def _made(ledger: Ledger, run_id: str, name: str) -> str | None:
 
 
 def _made_report(ledger: Ledger, run_id: str) -> Report | None:
-    """The report stage's report under the name that the run has now, and with the run's own price, which that stage does not know.
+    """The report stage's report under the name that the run has now, and with what the ledger says that the run cost.
 
     None if there is none, or in a form of another version.
     """
@@ -86,9 +86,7 @@ def _made_report(ledger: Ledger, run_id: str) -> Report | None:
     with ledger() as session:
         run = views.run_view(session, run_id)
     made.name = run.name
-    if run.budget.usd_per_hour is not None:
-        results = {stage.name: stage.results for stage in made.stages}
-        made.cost = build.cost(results, made.total_seconds, run.budget.usd_per_hour)
+    made.cost = report_so_far.cost(made, run.budget)
     return made
 
 

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from controlplane import feeds, metrics, views
 from controlplane.lifecycle import RunStatus, StageStatus
-from controlplane.schemas import ArtifactView, AttemptView, EventView, RunView, SeriesView, StageView
+from controlplane.schemas import ArtifactView, AttemptView, BudgetView, EventView, RunView, SeriesView, StageView
 from nanochat.report import build, gather, record
-from nanochat.report.card import Report, StageCard, State
+from nanochat.report.card import Cost, Report, StageCard, State
 from nanochat.report.curves import BUCKETS, Curve
 
 EVENTS = 1000  # samples and warnings that are read of a run
@@ -45,8 +45,17 @@ def report(session: Session, run_id: str) -> Report | None:
         _card(stage, [s for s in series if s.stage == stage.name], [e for e in told if e.stage == stage.name])
         for stage in begun
     ]
-    price = run.budget.usd_per_hour
-    return build.report(run.id, run.config, cards, {}, name=run.name, status=_status(run), usd_per_hour=price)
+    made = build.report(run.id, run.config, cards, {}, name=run.name, status=_status(run))
+    made.cost = cost(made, run.budget)
+    return made
+
+
+def cost(made: Report, budget: BudgetView) -> Cost | None:
+    """What the run cost by the ledger: it does not pay for waiting, nor for stages that a fork took over."""
+    found = build.cost({stage.name: stage.results for stage in made.stages}, made.total_seconds, budget.usd_per_hour)
+    if found is None or budget.used_usd is None:
+        return None
+    return found.model_copy(update={"usd": budget.used_usd})
 
 
 def _status(run: RunView) -> str:
