@@ -24,7 +24,7 @@ from nanochat.contract.lines import sift
 from nanochat.loggers.sinks import SINKS, Sink, StageRun
 
 POLL_S = 1.0
-COPIED = "loggers.json"  # in the folder of a run: what each tracker has, as the last `seq` of each attempt
+COPIED = "loggers.json"  # in the folder of a run: until when each tracker has the events of each attempt, in unix seconds
 
 
 def follow(folder: Path, names: Sequence[str], ended: Callable[[float], bool]) -> int:
@@ -53,6 +53,7 @@ class Trackers:
             stage = self._stages[path.parents[1].name]
             for event in stage.new_events(path):
                 self._copy(stage, path, event)
+                stage.until[path] = event["t"]
 
     def close(self) -> None:
         """End all trackers. Those that did not fail have everything: the next copy of this run gives them what is new."""
@@ -60,7 +61,7 @@ class Trackers:
             for name, sink in stage.sinks.items():
                 with self._dropping(name):
                     sink.close()
-        read = {_key(path): seq for stage in self._stages.values() for path, (_, _, seq) in stage.read.items()}
+        read = {_key(path): at for stage in self._stages.values() for path, at in stage.until.items()}
         if read and (kept := set(self._names) - set(self.failed)):
             write_json(self._folder / COPIED, self._copied | {name: self._copied.get(name, {}) | read for name in kept})
 
@@ -69,7 +70,7 @@ class Trackers:
             return
         stage.step = event.get("step", stage.step)
         for name in [name for name in self._names if name not in self.failed]:
-            if event["seq"] <= self._copied.get(name, {}).get(_key(path), -1):
+            if event["t"] <= self._copied.get(name, {}).get(_key(path), 0):
                 continue
             with self._dropping(name):
                 self._sink(name, stage, path).log(stage.step, found, event["t"])
@@ -95,6 +96,7 @@ class Trackers:
 class _Stage:
     step: int = 0
     read: dict[Path, tuple[int, int, int]] = field(default_factory=dict)  # bytes, lines and the last seq so far
+    until: dict[Path, float] = field(default_factory=dict)  # time of the last event
     sinks: dict[str, Sink] = field(default_factory=dict)
 
     def new_events(self, path: Path) -> Iterator[dict[str, Any]]:
@@ -140,9 +142,9 @@ def _key(path: Path) -> str:
     return "/".join(path.parent.parts[-2:])
 
 
-def _copied(folder: Path) -> dict[str, dict[str, int]]:
+def _copied(folder: Path) -> dict[str, dict[str, float]]:
     try:
-        return TypeAdapter(dict[str, dict[str, int]]).validate_json((folder / COPIED).read_bytes())
+        return TypeAdapter(dict[str, dict[str, float]]).validate_json((folder / COPIED).read_bytes())
     except (OSError, ValidationError):
         return {}
 
