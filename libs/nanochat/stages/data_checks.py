@@ -43,7 +43,7 @@ def check_mixtures(ctx: StageContext, own: Mapping[str, Sequence[Path]], root: P
         places = {use.place for use in mixture.files}
         files = {place: ChatFile.open(own[place][0] if place in own else own_path(place, root)) for place in places}
         for field, err in learnable.problems(mixture, files):
-            raise StageError(f"{field}: {err}", code=err.code, hint=err.hint)
+            raise StageError(f"{field}: {err}", code="nothing_to_learn", hint=err.hint)
 
 
 def _problems(judged: list[str], own_tasks: list[OwnTask], source: TaskSource) -> Iterator[StageError]:
