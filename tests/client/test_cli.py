@@ -219,6 +219,7 @@ def test_an_empty_list_says_so(worker: ManualWorker, here: Here) -> None:
 
 
 def test_the_line_below_a_plan_submits_that_very_plan(worker: ManualWorker, here: Here) -> None:
+    ManualWorker(worker.ledger)  # registers anew, so that it is alive for both commands
     options = ("--set", "base.num_iterations=20", "--set", 'sft.train=[{"task": "identity"}]', "--usd-per-hour", "3")
     planned = here("plan", "tiny", *options)
     assert planned.code == 0, planned.err
