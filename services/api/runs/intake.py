@@ -75,7 +75,7 @@ def recipe_of(
     """
     assert isinstance(request.recipe, str | dict)
     with _refusing():
-        overrides = {**request.overrides, **_located(request, ledger, project)}
+        overrides = {**request.overrides, **_folders(request, ledger, project)}
         return checked(request.recipe, overrides, lambda recipe: _planned(recipe, on, ledger, follows))
 
 
@@ -103,7 +103,8 @@ def _refusing() -> Iterator[None]:
         raise refused([_too_large(err)]) from err
 
 
-def _located(request: RecipeRequest, ledger: SessionFactory, project: str) -> dict[str, str]:
+def _folders(request: RecipeRequest, ledger: SessionFactory, project: str) -> dict[str, str]:
+    """Those of the checkpoint or run from which the requested recipe starts, as overrides."""
     assert isinstance(request.recipe, str | dict)
     try:
         start = resolve(request.recipe, dict(request.overrides)).from_
