@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from nanochat.contract.contract import StageContext, StageError
 from nanochat.tasks.base import Conversation
+from nanochat.tasks.learnable import none_fits
 from nanochat.tokenizer import Tokenizer
 
 SAMPLE = 2000  # conversations, in about a second; a mixture is shuffled, so its first ones are a fair sample
@@ -19,12 +20,7 @@ def check_lengths(ctx: StageContext, rows: Sequence[Conversation], tokenizer: To
     lengths = [_length(rows[index], tokenizer) for index in range(min(len(rows), SAMPLE))]
     longer = sum(length > keep for length in lengths)
     if lengths and longer == len(lengths) and all(_length(rows[i], tokenizer) > keep for i in range(SAMPLE, len(rows))):
-        raise StageError(
-            f"all {len(rows):,} conversations are longer than the context of {keep:,} tokens; the shortest that was looked at "
-            f"has {min(lengths):,}",
-            code="nothing_to_learn",
-            hint="raise model.seq_len, or use shorter conversations; `nanochat data check FILE` shows their lengths",
-        )
+        raise none_fits(len(rows), keep, f"{min(lengths):,}, of those that were looked at")
     if longer and ctx.rank == 0:
         ctx.events.emit(
             "warning",

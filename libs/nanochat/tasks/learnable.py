@@ -37,6 +37,15 @@ def fewest_tokens(conversation: Conversation) -> int:
     return count
 
 
+def none_fits(rows: int, keep: int, shortest: str) -> StageError:
+    """Every row of a mixture is longer than the `keep` tokens that are read. `shortest` says how many the shortest has."""
+    return StageError(
+        f"no conversation fits the context of {keep:,} tokens: the shortest of {rows:,} has {shortest}",
+        code="nothing_to_learn",
+        hint="raise model.seq_len, or use shorter conversations; `nanochat data check FILE` shows their lengths",
+    )
+
+
 def _too_long(mixture: OwnMixture, files: Mapping[str, ChatFile]) -> Iterator[Problem]:
     lengths = []
     for use in mixture.files:
@@ -44,15 +53,7 @@ def _too_long(mixture: OwnMixture, files: Mapping[str, ChatFile]) -> Iterator[Pr
             lengths.append(fewest_tokens(row))
             if lengths[-1] <= mixture.keep:  # most often the first one
                 return
-    yield (
-        mixture.field,
-        StageError(
-            f"all {len(lengths):,} conversations are longer than the context of {mixture.keep:,} tokens; "
-            f"the shortest has at least {min(lengths):,}",
-            code="nothing_to_learn",
-            hint="raise model.seq_len, or use shorter conversations",
-        ),
-    )
+    yield mixture.field, none_fits(len(lengths), mixture.keep, f"at least {min(lengths):,}")
 
 
 def _rows(use: OwnFile, files: Mapping[str, ChatFile]) -> Iterator[Conversation]:

@@ -212,8 +212,8 @@ def test_a_mixture_that_is_longer_than_the_context_in_every_row_is_refused(tmp_p
     one, long, fits = write("one.jsonl", 300, 400), write("long.jsonl", 500), write("fits.jsonl", 500, 90, 600)
     small = {"model__seq_len": 256}
     assert problems(**small, sft__train=[*one, *long]) == {
-        "sft.train": "all 3 conversations are longer than the context of 257 tokens; the shortest has at least 306; "
-        "raise model.seq_len, or use shorter conversations"
+        "sft.train": "no conversation fits the context of 257 tokens: the shortest of 3 has at least 306; "
+        "raise model.seq_len, or use shorter conversations; `nanochat data check FILE` shows their lengths"
     }
     assert set(problems(**small, mid__train=long)) == {"mid.train"}
     assert problems(**small, sft__train=[*one, *fits]) == {}

@@ -139,7 +139,7 @@ def test_conversations_longer_than_the_context_are_counted_and_nothing_but_them_
     run = stage(kind, section, config, "long", train=own_chats(tmp_path / "long.jsonl", *[400] * 3))
     assert run.in_process() == Exit.BAD_INPUT
     assert run.error()["code"] == "nothing_to_learn"
-    assert "all 3 conversations are longer than the context" in run.error()["message"]
+    assert "no conversation fits the context of" in run.error()["message"]
 
 
 @pytest.mark.parametrize(("kind", "section", "config"), [("mid_train", "mid", MID), ("sft", "sft", SFT)])
