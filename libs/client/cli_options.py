@@ -80,6 +80,13 @@ def overrides_of(
         raise typer.BadParameter(str(err), param_hint="--set") from err
 
 
+def something_to_change(**given: object) -> None:
+    """Raises typer.BadParameter if a command that changes something is not told what. `given` are its options by name."""
+    if all(value is None for value in given.values()):
+        options = ", ".join(f"--{name}" for name in given)
+        raise typer.BadParameter(f"nothing is to be changed; give at least one of {options}")
+
+
 def _absolute(place: str) -> str:
     """A folder by its whole path, as a worker needs it; an id as it is."""
     path = Path(os.path.expanduser(place))  # `~name` of no user stays as it is

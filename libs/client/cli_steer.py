@@ -9,7 +9,7 @@ import typer
 from client import cli_base, complete
 from client.cli_base import Json, RunArg, Yes, confirm, connect, say, tell
 from client.cli_checkpoints import found
-from client.cli_options import MaxHours, MaxUsd, PriorityOption, SetOption, UsdPerHour, overrides_of
+from client.cli_options import MaxHours, MaxUsd, PriorityOption, SetOption, UsdPerHour, overrides_of, something_to_change
 from client.models import Run
 from client.printable import clean
 
@@ -126,6 +126,7 @@ def edit(
 ) -> None:
     """Change the name, notes or labels of a run, or archive it."""
     labels = None if label is None else list(filter(None, label))
+    something_to_change(name=name, notes=notes, label=label, archive=archive)
     with connect() as client:
         _tell(client.edit(run_id, name=name, notes=notes, labels=labels, archived=archive), as_json)
 

@@ -12,7 +12,17 @@ from client import cli_base, complete, svg, sweep_options
 from client.cli_base import Json, Yes, confirm, connect, emit, say, tell, warn
 from client.cli_base import show as show_sheet
 from client.cli_group import Group
-from client.cli_options import DataOption, GpuOption, GpusOption, PriorityOption, SetOption, UsdPerHour, overrides_of, recipe_of
+from client.cli_options import (
+    DataOption,
+    GpuOption,
+    GpusOption,
+    PriorityOption,
+    SetOption,
+    UsdPerHour,
+    overrides_of,
+    recipe_of,
+    something_to_change,
+)
 from client.printable import clean
 from client.sweep_models import Sweep, SweepCurves
 from client.sweep_text import changes, plan_lines, plan_table, runs_table, sweeps_table
@@ -254,6 +264,7 @@ def edit(
     as_json: Json = False,
 ) -> None:
     """Change the name of a sweep or how many runs go on at once, or archive it with its runs."""
+    something_to_change(**{"name": name, "max-parallel": max_parallel, "archive": archive})
     with connect() as client:
         _tell(client.sweeps.edit(sweep_id, name=name, max_parallel=max_parallel, archived=archive), as_json)
 

@@ -11,6 +11,7 @@ import typer
 from client import cli_base, complete
 from client.cli_base import Code, Json, Yes, confirm, connect, emit, one_of, say, say_whole, show, tell, warn
 from client.cli_group import Group
+from client.cli_options import something_to_change
 from client.client import Client
 from client.sheet import Column, Sheet
 from client.text import when
@@ -105,6 +106,7 @@ def change(
     as_json: Json = False,
 ) -> None:
     """Change a webhook, or switch it off or on."""
+    something_to_change(name=name, url=url, kind=kind, format=format, label=label, on=active)
     with connect() as client:
         changed = client.webhooks.change(
             _id(client, webhook_id), name=name, url=url, kinds=kind or None, format=format, labels=label or None, active=active

@@ -42,6 +42,23 @@ def test_that_line_fits_a_narrow_terminal(here: Here) -> None:
     assert done.widest <= 40
 
 
+@pytest.mark.parametrize("command", ["edit tiny", "sweep edit s", "webhook change alerts"])
+def test_a_change_of_nothing_is_refused_with_what_can_be_changed(here: Here, command: str) -> None:
+    done = here(*command.split(), COLUMNS="400", NANOCHAT_API_URL="http://127.0.0.1:1", NANOCHAT_API_KEY="k")
+    assert done.code == 2
+    assert "nothing is to be changed; give at least one of --name, --" in words(done.err)
+
+
+@pytest.mark.parametrize("command", ["data check", "inspect", "identity"])
+def test_the_process_of_a_command_speaks_of_the_command(here: Here, command: str) -> None:
+    """What only the process can refuse, it refuses in the name of what was typed."""
+    wrong = {"data check": ["x.jsonl", "--context", "9999999"], "inspect": ["x", "--row", "9999999999"]}
+    done = here(*command.split(), *wrong.get(command, ["--name", "a{b", "--facts", "f"]))
+    assert done.code == 2
+    assert f"usage: nanochat {command} " in done.err
+    assert f"nanochat {command}: error: argument" in done.err
+
+
 BROKEN = {
     "syntax": (b"a = [\n", "not valid TOML: Invalid value (at end of document)"),
     "twice": (b"seed = 1\nseed = 2\n", "not valid TOML: Cannot overwrite a value (at line 2"),

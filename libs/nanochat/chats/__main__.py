@@ -106,7 +106,7 @@ def _written(files: dict[bool, Path], chats: dict[bool, list[Conversation]], ask
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m nanochat.chats", description=__doc__)
+    parser = argparse.ArgumentParser(prog="nanochat", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     looks = argparse.ArgumentParser(add_help=False)
     looks.add_argument("--tokenizer", type=Path, help="folder of a tokenizer (default: that of the newest run here)")
@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         "--context", type=_up_to(2**20, "a number of tokens"), default=ModelSpec().seq_len, help="tokens of a row that are kept"
     )
     looks.add_argument("--json", action="store_true")
-    one = commands.add_parser("check", parents=[looks])
+    one = commands.add_parser("check", prog="nanochat data check", parents=[looks])
     one.add_argument("file", type=Path)
     one.add_argument("--core", type=Path, help="folder of a CORE bundle (default: core/ in --tasks, or that of the newest run)")
     one.set_defaults(run=_check)
