@@ -195,11 +195,17 @@ def describe(
     *,
     name: str | None = None,
     notes: str | None = None,
+    notes_before: str | None = None,
     labels: list[str] | None = None,
     archived: bool | None = None,
 ) -> Run:
-    """Change what people say about a run; None leaves a thing as it is. Raises NotFound, and Conflict for archiving a live run."""
+    """Change what people say about a run; None leaves a thing as it is.
+
+    Raises NotFound, and Conflict for archiving a live run or when the notes are no longer `notes_before`.
+    """
     with gate(session, run_id) as g:
+        if notes is not None and notes_before is not None and g.run.notes not in (notes_before, notes):
+            raise Conflict(f"the notes of run {run_id} have been changed meanwhile; read them again before you write yours")
         if archived:
             _finished(g.run, "archived")
         if archived is not None:

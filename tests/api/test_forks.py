@@ -154,6 +154,19 @@ def test_a_repeated_fork_is_one_run_and_another_body_is_refused(api: Api, failed
     problem(send(name="twice"), "idempotency-key-reused")
 
 
+def test_notes_that_somebody_has_changed_meanwhile_are_not_replaced(api: Api) -> None:
+    there = f"/v1/runs/{post(api, '/v1/runs', {'recipe': 'tiny'})['id']}"
+
+    def write(notes: str, before: str) -> Any:
+        return api.http.patch(there, json={"notes": notes, "notes_before": before, "labels": [notes]})
+
+    assert write("one", "").json()["notes"] == "one"
+    assert "changed meanwhile" in problem(write("two", ""), "conflict")["detail"]
+    assert api.http.get(there).json()["labels"] == ["one"], "nothing of the request is done"
+    assert write("one", "").status_code == 200, "the same notes twice"
+    assert write("two", "one").json()["notes"] == "two"
+
+
 def test_a_run_is_described_archived_and_deleted(api: Api, worker: ManualWorker) -> None:
     run = post(api, "/v1/runs", {"recipe": "tiny"})
     there = f"/v1/runs/{run['id']}"

@@ -277,6 +277,24 @@ def test_it_is_renamed_where_it_stands(page: Page, site: Site) -> None:
     assert site.api.client().run(worker.run_id).name == "<i>new</i> name"
 
 
+def test_notes_written_in_two_tabs_at_once_are_not_lost(page: Page, site: Site) -> None:
+    run = site.submit("twice described")
+    page.goto(f"{site.url}/runs/{run.run_id}")
+    page.locator("summary", has_text="More").click()
+    page.get_by_role("button", name="Labels and notes").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Notes").fill("mine")
+    there = f"/v1/runs/{run.run_id}"
+    site.api.http.patch(there, json={"notes": "theirs <b>", "labels": ["new"]}).raise_for_status()
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("They are now: “theirs <b>”. Save again to put yours in their place.")
+    expect(dialog.get_by_label("Notes")).to_have_value("mine")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_be_hidden()
+    kept = site.api.http.get(there).json()
+    assert (kept["notes"], kept["labels"]) == ("mine", ["new"])
+
+
 def test_it_is_paused_resumed_and_cancelled(page: Page, site: Site) -> None:
     worker = site.submit("to be steered")
     page.goto(f"{site.url}/runs/{worker.run_id}")

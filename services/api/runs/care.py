@@ -27,6 +27,10 @@ class EditRequest(BaseModel):
 
     name: RunName | None = Field(default=None, description="Name of the run, for people.")
     notes: Notes | None = Field(default=None, description="Free text.")
+    notes_before: Notes | None = Field(
+        default=None,
+        description="The notes as you have read them: 409 if they are others by now, so that nobody's words are lost.",
+    )
     labels: list[Label] | None = Field(default=None, max_length=50, description="All labels that the run is to have.")
     archived: bool | None = Field(default=None, strict=True, description="Whether lists leave it out. It must be finished.")
 
@@ -36,7 +40,7 @@ class EditRequest(BaseModel):
     responses=responses("forbidden", "run-not-found", "conflict", "malformed-body", "body-too-large", "invalid-request"),
 )
 def edit_run(caller: Operator, ledger: Ledger, run_id: RunId, body: EditRequest) -> RunView:
-    """Change the name, notes or labels of a run, or archive it. 409 for archiving a run that is not finished."""
+    """Change the name, notes or labels of a run, or archive it. 409 for archiving a run that is not finished, and if `notes_before` is out of date."""
     with ledger.begin() as session:
         runs.describe(session, run_id, **body.model_dump())
         return views.run_view(session, run_id)

@@ -1,5 +1,5 @@
 // What can be done with a run. Each action says beside the buttons what came of it.
-import { del, get, mayOperate, patch, path, post } from "../api.js";
+import { Problem, del, get, mayOperate, patch, path, post } from "../api.js";
 import { fill, h } from "../dom.js";
 import { FINISHED, number } from "../format.js";
 import { act, ask, field } from "../controls.js";
@@ -85,14 +85,31 @@ function cancel(live, again, done) {
 }
 
 function describe(live, done) {
+  let before = live.run.notes;
   const labels = h("input", { name: "labels", value: live.run.labels.join(" "), maxlength: 4000, autocomplete: "off", spellcheck: "false" });
   const notes = h("textarea", { name: "notes", rows: 6, maxlength: 20000 });
-  notes.value = live.run.notes;
+  notes.value = before;
+  const untouched = [labels.value, notes.value];
+
+  /** Only what was changed is sent: what others change meanwhile stays. */
+  async function save() {
+    const changes = {
+      ...(labels.value === untouched[0] ? {} : { labels: labels.value.split(/[\s,]+/).filter(Boolean) }),
+      ...(notes.value === untouched[1] ? {} : { notes: notes.value, notes_before: before }),
+    };
+    try {
+      await patch(path`/runs/${live.id}`, changes);
+    } catch (err) {
+      if (err.status !== 409) throw err;
+      before = (await get(path`/runs/${live.id}`)).notes;
+      throw new Problem(409, `Somebody has changed the notes since you opened this. They are now: ${before ? `“${before}”` : "empty"}. Save again to put yours in their place.`);
+    }
+  }
   return ask({
     title: "Labels and notes",
     fields: [field("Labels", labels, { hint: "Separated by spaces, such as: baseline team:nlp" }), field("Notes", notes)],
     action: "Save",
-    run: (given) => done(patch(path`/runs/${live.id}`, { labels: given.labels.split(/[\s,]+/).filter(Boolean), notes: given.notes }), "Saved."),
+    run: () => done(save(), "Saved."),
   });
 }
 
