@@ -6,8 +6,10 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-MISSING = "no chromium on this machine: apt-get install chromium"
+# The one without windows first: it draws the same pages in three quarters of the processor time.
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+MISSING = "no chromium on this machine: apt-get install chromium-headless-shell"
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
 

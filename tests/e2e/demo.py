@@ -12,11 +12,11 @@ SCREENSHOTS = ROOT / "tests" / "artifacts"
 
 # The tiny recipe made shorter. The steps suffice for a curve and a checkpoint to resume from.
 SHORT = {
-    "base.num_iterations": 60,
+    "base.num_iterations": 40,
     "base.eval_every": 20,
     "base.core_every": -1,
-    "mid.num_iterations": 20,
-    "sft.num_iterations": 20,
+    "mid.num_iterations": 12,
+    "sft.num_iterations": 12,
     "rl.enabled": True,
     "rl.num_iterations": 2,
     "chat_eval.max_problems": 4,

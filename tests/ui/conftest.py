@@ -79,13 +79,15 @@ SHOTS = Path(__file__).parents[1] / "artifacts" / "ui"
 
 @pytest.fixture
 def page(browser: Browser, site: Site, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page of a signed-in admin. The test fails when it asks another machine for anything; a screenshot is kept."""
+    """A page of a signed-in admin. The test fails when it asks another machine for anything. Of a test that fails a screenshot is kept."""
     elsewhere: list[str] = []
+    failed = request.session.testsfailed
     with visiting(browser, site) as page:
         page.on("request", lambda r: None if r.url.startswith((site.url, "data:", "blob:")) else elsewhere.append(r.url))
         yield page
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=SHOTS / f"{request.node.name}.png", full_page=True)
+        if request.session.testsfailed > failed:
+            SHOTS.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=SHOTS / f"{request.node.name}.png", full_page=True)
     assert elsewhere == []
 
 

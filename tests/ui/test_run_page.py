@@ -36,7 +36,7 @@ def test_a_run_is_followed_without_losing_zoom_or_place(page: Page, site: Site) 
     curve = open_run(page, site, worker.run_id)
     expect(page.get_by_role("heading", level=1)).to_have_text("followed")
     expect(page.locator(".run-status")).to_contain_text("Pretraining")
-    expect(page.locator(".pipeline li", has_text="Pretraining")).to_contain_text("300/1,000 step")
+    expect(page.locator(".pipeline li", has_text="Pretraining")).to_contain_text("step 300 of 1,000")
     expect(figure(page, "tokens/s")).to_have_text("5,200")
     legend = page.locator(".curve .legend")
     expect(legend).to_contain_text("training loss")
@@ -248,7 +248,7 @@ def test_no_name_of_a_stage_is_cut(browser: Browser, site: Site, width: int) -> 
     with visiting(browser, site, viewport={"width": width, "height": 900}) as page:
         page.goto(f"{site.url}/runs/{run.id}")
         stages = page.locator(".pipeline li")
-        expect(stages.filter(has_text="Midtraining")).to_contain_text("12.35k/123.5k step")
+        expect(stages.filter(has_text="Midtraining")).to_contain_text("step 12.35k of 123.5k")
         expect(stages).to_contain_text(["Data", "Tokenizer", "Tokenizer eval", "Pretraining", "Base eval", "Midtraining",
                                         "Chat eval (mid)", "SFT", "Chat eval (SFT)", "RL", "Chat eval (RL)", "Report"])  # fmt: skip
         strip = page.locator(".pipeline")

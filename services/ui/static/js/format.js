@@ -20,11 +20,14 @@ export const statusWord = (status) => STATUS[status]?.[1] ?? status;
 
 const known = (x) => typeof x === "number" && Number.isFinite(x);
 
-/** 4 significant digits and a letter: 1234567 → "1.235M". Whole numbers below 10,000 stay whole. */
+/** 4 significant digits and a letter: 1234567 → "1.235M". Whole numbers below 10,000 stay whole; thousands have a comma. */
 export function number(x, digits = 4) {
   if (!known(x)) return typeof x === "string" ? x : DASH;
   const size = Math.abs(x);
-  if (size < 10_000) return Number.isInteger(x) ? x.toLocaleString("en") : String(Number(x.toPrecision(digits)));
+  if (size < 10_000) {
+    const kept = Number.isInteger(x) ? x : Number(x.toPrecision(digits));
+    return size < 1000 ? String(kept) : kept.toLocaleString("en");
+  }
   for (const [limit, letter] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]]) {
     if (size >= limit) return `${Number((x / limit).toPrecision(digits))}${letter}`;
   }

@@ -57,7 +57,7 @@ function update(item, stage, live, open) {
   const { done, total, unit, eta_s: eta } = stage.progress ?? {};
   const tries = stage.attempts.length > 1 ? ` · ${stage.attempts.length} attempts` : "";
   const took = tookOf(stage);
-  const how = isAtWork(stage) && total ? `${number(done)}/${number(total)} ${unit}${eta > 1 ? `, ${seconds(eta)} left` : ""}`
+  const how = isAtWork(stage) && total ? `${unit} ${number(done)} of ${number(total)}${eta > 1 ? `, ${seconds(eta)} left` : ""}`
     : stage.status === "SUCCEEDED" ? seconds(took) : statusWord(stage.status).toLowerCase();
   say(sub, how + tries);
   fill_.style.width = `${100 * share}%`;
