@@ -7,6 +7,7 @@ which takes about a tenth of a second. `redis_url` is an empty broker.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import signal
 from collections.abc import Iterator
@@ -24,7 +25,10 @@ from services.standalone.valkey import Valkey
 
 
 def pytest_configure() -> None:
-    """Tests press Ctrl-C on commands. A shell that starts the tests in the background lets them, and thereby the commands, ignore it."""
+    """One thread for each process of torch: the test processes share the cores, and threads that wait for one another take a third more
+    processor time. Tests press Ctrl-C on commands. A shell that starts the tests in the background lets them, and thereby the commands,
+    ignore it."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
