@@ -19,7 +19,6 @@ import redis
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
-from client import transport
 from controlplane import db
 from services.standalone.postgres import Postgres
 from services.standalone.valkey import Valkey
@@ -29,11 +28,10 @@ def pytest_configure() -> None:
     """What a busy machine or the shell would make of the tests.
 
     One thread for each process of torch: the test processes share the cores, and threads that wait for one another take a third more
-    processor time. A command does not say among its output that a server takes its time. Tests press Ctrl-C on commands, and a shell
-    that starts the tests in the background lets them, and thereby the commands, ignore it.
+    processor time. Tests press Ctrl-C on commands, and a shell that starts the tests in the background lets them, and thereby the
+    commands, ignore it.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    transport.NOTICE_S = 600.0
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -83,7 +83,7 @@ def overrides_of(
 def something_to_change(**given: object) -> None:
     """Raises typer.BadParameter if a command that changes something is not told what. `given` are its options by name."""
     if all(value is None for value in given.values()):
-        options = ", ".join(f"--{name}" for name in given)
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise typer.BadParameter(f"nothing is to be changed; give at least one of {options}")
 
 

@@ -264,7 +264,7 @@ def edit(
     as_json: Json = False,
 ) -> None:
     """Change the name of a sweep or how many runs go on at once, or archive it with its runs."""
-    something_to_change(**{"name": name, "max-parallel": max_parallel, "archive": archive})
+    something_to_change(name=name, max_parallel=max_parallel, archive=archive)
     with connect() as client:
         _tell(client.sweeps.edit(sweep_id, name=name, max_parallel=max_parallel, archived=archive), as_json)
 

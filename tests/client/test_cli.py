@@ -60,7 +60,7 @@ def said(*arguments: str) -> str:
     """Run the command in this process, which is faster, and return its output. Fails unless the command succeeds."""
     result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 def test_help_names_every_command() -> None:

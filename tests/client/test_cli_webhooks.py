@@ -28,7 +28,7 @@ def api(
 def said(*arguments: str, code: int = 0) -> str:
     result = CliRunner().invoke(app, ["webhook", *arguments], catch_exceptions=False)
     assert result.exit_code == code, result.output
-    return result.output
+    return result.stdout
 
 
 def test_a_webhook_by_command_line(api: Api) -> None:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("environment")
 def said(*arguments: str) -> str:
     result = CliRunner().invoke(app, ["sweep", *arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 def test_a_sweep_by_command_line(worker: ManualWorker, tmp_path: Path) -> None:

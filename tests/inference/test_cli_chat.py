@@ -28,7 +28,7 @@ def environment(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def chat(*arguments: str, typed: str | None = None) -> str:
     result = CliRunner().invoke(app, ["chat", "--temperature", "0", *arguments], input=typed, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 def test_one_question_is_answered() -> None:

@@ -292,7 +292,7 @@ def test_every_tab_fits_a_phone(browser: Browser, site: Site, run: str) -> None:
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 320)])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("dark", 320)])
 def test_no_tab_has_a_serious_fault_for_those_who_see_or_hear_it_otherwise(
     browser: Browser, site: Site, run: str, theme: Literal["light", "dark"], width: int
 ) -> None:

@@ -138,3 +138,17 @@ def test_assets_are_compressed_kept_for_ever_and_light(site: Site) -> None:
     assert httpx.get(f"{site.url}/assets/older/js/start.js").headers["cache-control"] == "no-store"
     for missing in ("nothing.js", "../../app.py", "%2e%2e/app.py"):
         assert httpx.get(f"{site.url}/assets/{assets.version}/{missing}").status_code in (401, 404)
+
+
+def test_figures_have_four_digits_and_thousands_a_comma(page: Page, site: Site) -> None:
+    page.goto(site.url)
+    figures = [0, 0.021184, 999.4, 999.97, 1234, 5763.6, -5763.6, 9999.9, 12_345, 1_234_567]
+    shown = page.evaluate(
+        """async (all) => {
+          const script = document.querySelector("script[data-page]").src;
+          const { number } = await import(new URL("./format.js", script).href);
+          return all.map((x) => number(x));
+        }""",
+        figures,
+    )
+    assert shown == ["0", "0.02118", "999.4", "1,000", "1,234", "5,764", "-5,764", "10,000", "12.35k", "1.235M"]

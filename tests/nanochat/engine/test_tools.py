@@ -65,9 +65,9 @@ def test_expressions_that_are_refused(expression):
 
 @pytest.mark.parametrize("expression", ["9*" * 127 + "9", "(" * 120 + "1" + ")" * 120, "-" * 255 + "1", "9" * MAX_CHARS])
 def test_long_expressions_are_quick(expression):
-    start = time.thread_time()
+    start = time.monotonic()
     calculate(expression)
-    assert time.thread_time() - start < 0.2
+    assert time.monotonic() - start < 0.2
 
 
 def test_an_expression_that_is_too_long_is_refused():

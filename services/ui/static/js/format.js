@@ -26,7 +26,7 @@ export function number(x, digits = 4) {
   const size = Math.abs(x);
   if (size < 10_000) {
     const kept = Number.isInteger(x) ? x : Number(x.toPrecision(digits));
-    return size < 1000 ? String(kept) : kept.toLocaleString("en");
+    return Math.abs(kept) < 1000 ? String(kept) : kept.toLocaleString("en");
   }
   for (const [limit, letter] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]]) {
     if (size >= limit) return `${Number((x / limit).toPrecision(digits))}${letter}`;

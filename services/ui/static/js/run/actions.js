@@ -89,13 +89,13 @@ function describe(live, done) {
   const labels = h("input", { name: "labels", value: live.run.labels.join(" "), maxlength: 4000, autocomplete: "off", spellcheck: "false" });
   const notes = h("textarea", { name: "notes", rows: 6, maxlength: 20000 });
   notes.value = before;
-  const untouched = [labels.value, notes.value];
+  const shown = { labels: labels.value, notes: notes.value };
 
   /** Only what was changed is sent: what others change meanwhile stays. */
   async function save() {
     const changes = {
-      ...(labels.value === untouched[0] ? {} : { labels: labels.value.split(/[\s,]+/).filter(Boolean) }),
-      ...(notes.value === untouched[1] ? {} : { notes: notes.value, notes_before: before }),
+      ...(labels.value === shown.labels ? {} : { labels: labels.value.split(/[\s,]+/).filter(Boolean) }),
+      ...(notes.value === shown.notes ? {} : { notes: notes.value, notes_before: before }),
     };
     try {
       await patch(path`/runs/${live.id}`, changes);

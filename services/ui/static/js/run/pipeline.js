@@ -3,7 +3,7 @@ import { Problem, get, path } from "../api.js";
 import { fill, h, keyed, say, set } from "../dom.js";
 import { DASH, FINISHED, between, chip, number, percent, seconds, statusWord, time, tone } from "../format.js";
 import { param, setParam } from "../address.js";
-import { isAtWork, shareOf, tookOf } from "./stages.js";
+import { isAtWork, reached, shareOf, tookOf } from "./stages.js";
 
 const LINES = 12;
 
@@ -54,10 +54,10 @@ function update(item, stage, live, open) {
   item.dataset.status = stage.status;
   item.className = `${tone(stage.status)} ${isAtWork(stage) || ["FAILED", "BACKOFF", "PAUSED"].includes(stage.status) ? "wide" : ""}`;
   set(name.firstChild, { "data-symbol": chip(stage.status).dataset.symbol, "data-status": stage.status });
-  const { done, total, unit, eta_s: eta } = stage.progress ?? {};
+  const { total, eta_s: eta } = stage.progress ?? {};
   const tries = stage.attempts.length > 1 ? ` · ${stage.attempts.length} attempts` : "";
   const took = tookOf(stage);
-  const how = isAtWork(stage) && total ? `${unit} ${number(done)} of ${number(total)}${eta > 1 ? `, ${seconds(eta)} left` : ""}`
+  const how = isAtWork(stage) && total ? `${reached(stage.progress)}${eta > 1 ? `, ${seconds(eta)} left` : ""}`
     : stage.status === "SUCCEEDED" ? seconds(took) : statusWord(stage.status).toLowerCase();
   say(sub, how + tries);
   fill_.style.width = `${100 * share}%`;

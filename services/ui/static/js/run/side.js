@@ -1,7 +1,7 @@
 // The newest figures and the newest sample, beside the large curve.
 import { fill, h, keyed, say } from "../dom.js";
 import { number } from "../format.js";
-import { newest } from "./stages.js";
+import { newest, reached } from "./stages.js";
 
 const SHOWN = ["loss", "val_bpb", "val_loss", "reward", "pass_at_1", "core", "tok_per_s", "mfu", "data_wait_pct", "grad_norm", "lrm", "mem_gib"];
 const CHARS = 240;
@@ -14,7 +14,7 @@ export function figures(live) {
 
   function show(run) {
     const busy = run.stages.findLast((s) => s.started_at && Object.keys(s.latest).length);
-    say(of, busy ? `${live.short(busy.name)}${busy.progress ? `, ${busy.progress.unit || "unit"} ${number(busy.progress.done)}${busy.progress.total ? ` of ${number(busy.progress.total)}` : ""}` : ""}` : "No figures yet.");
+    say(of, busy ? `${live.short(busy.name)}${busy.progress ? `, ${reached(busy.progress)}` : ""}` : "No figures yet.");
     const known = live.catalog.metrics.filter((m) => SHOWN.includes(m.key)).map((metric) => ({ metric, at: newest(run, metric.key) })).filter((x) => x.at);
     keyed(rows, known, (x) => x.metric.key, ({ metric }) => h("div", null, h("dt", null, metric.title), h("dd", null, h("b"), h("span", { class: "dim small" }))), (node, { metric, at }) => {
       const [value, unit] = node.lastChild.children;

@@ -1,5 +1,5 @@
 // What the stages of a run do, and their figures.
-import { between } from "../format.js";
+import { between, number } from "../format.js";
 
 /** Those that a worker has. */
 export const atWork = (run) => run.stages.filter((stage) => isAtWork(stage));
@@ -8,6 +8,11 @@ export const isAtWork = (stage) => ["STARTING", "RUNNING", "STOPPING"].includes(
 /** The share of a stage that is done, 0 to 1. */
 export function shareOf(stage) {
   return stage.status === "SUCCEEDED" ? 1 : (stage.progress?.fraction ?? 0);
+}
+
+/** How far a stage is, such as "step 101 of 120". */
+export function reached({ done, total, unit }) {
+  return `${unit || "unit"} ${number(done)}${total ? ` of ${number(total)}` : ""}`;
 }
 
 /** Seconds in which attempts of the stage worked. */
